@@ -1,0 +1,139 @@
+//! Dispatching `attend.wgsl`: query rows over cached keys and values.
+
+use bytemuck::{Pod, Zeroable};
+use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, TensorError};
+use std::sync::Arc;
+
+use crate::kind::Shape;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    heads: u32,
+    width: u32,
+    kv_ld: u32,
+    head_stride: u32,
+    k_first: u32,
+    v_first: u32,
+    q_ld: u32,
+    q_first: u32,
+    out_ld: u32,
+    table_ld: u32,
+    scale: f32,
+}
+
+/// Invocations of a workgroup, and keys of one chunk.
+const WORKGROUP: u32 = 64;
+
+/// Where the keys of each row are.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'a> {
+    /// All positions so far of the physical row, through the slot table.
+    Slots(&'a Rows),
+    /// `ranges[index[i]]` = (first slot, count), as u32 pairs.
+    Ranges {
+        /// Row numbers: entry `i` belongs to query row `i`.
+        index: &'a Buffer,
+        /// Key ranges by row number.
+        ranges: &'a Buffer,
+    },
+}
+
+/// One attention product. `q` `[rows, _]` f32, `out` `[rows, heads * width]` f32, `k` and `v` `[slots, _]` f32 or f16.
+#[derive(Clone, Copy, Debug)]
+pub struct Attend<'a> {
+    /// Head count, widths and scale.
+    pub shape: Shape,
+    /// True for EL: heads share `k`, which is also `v`, and are `d_model` wide.
+    pub shared: bool,
+    /// Queries, and the column where they begin.
+    pub q: (&'a Tensor, usize),
+    /// Keys, and the column where they begin.
+    pub k: (&'a Tensor, usize),
+    /// Values, and the column where they begin.
+    pub v: (&'a Tensor, usize),
+    /// Receives the contexts.
+    pub out: &'a Tensor,
+    /// First query row.
+    pub first: u32,
+    /// Number of query rows.
+    pub count: u32,
+}
+
+/// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T) V_h` over the row's keys (el-attention.md 1.2 and 1.3).
+///
+/// # Errors
+/// Shapes that do not fit, or heads wider than workgroup memory.
+pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
+    let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
+    let columns = a.shape.num_heads * width;
+    let kv_columns = if a.shared { width } else { columns };
+    let fits = a.q.1 + columns <= a.q.0.ld()
+        && a.out.ld() >= columns
+        && a.k.1 + kv_columns <= a.k.0.ld()
+        && a.v.1 + kv_columns <= a.v.0.ld()
+        && a.k.0.ld() == a.v.0.ld()
+        && a.k.0.dtype == a.v.0.dtype
+        && (a.first + a.count) as usize <= a.q.0.rows.min(a.out.rows);
+    if !fits {
+        let message = format!(
+            "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}",
+            a.shape.num_heads, a.first, a.count, a.q.0.describe(), a.q.1, a.k.0.describe(), a.k.1, a.v.0.describe(), a.v.1, a.out.describe()
+        );
+        return Err(TensorError::Shape { op: "attend", message });
+    }
+    let device = rec.device().clone();
+    let tile = head_tile(&device, a.shared, a.shape.num_heads, width)?;
+    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
+    let params = Params {
+        first_row: a.first,
+        heads: a.shape.num_heads as u32,
+        width: (width / 4) as u32,
+        kv_ld: a.k.0.quads(),
+        head_stride: if a.shared { 0 } else { (width / 4) as u32 },
+        k_first: (a.k.1 / 4) as u32,
+        v_first: (a.v.1 / 4) as u32,
+        q_ld: a.q.0.quads(),
+        q_first: (a.q.1 / 4) as u32,
+        out_ld: a.out.quads(),
+        table_ld: match keys {
+            Keys::Slots(rows) => rows.max_length() as u32,
+            Keys::Ranges { .. } => 0,
+        },
+        scale: a.shape.scale,
+    };
+    let grid = [a.count, (a.shape.num_heads as u32).div_ceil(tile), 1];
+    let (q, k, v, out) = (&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer);
+    match keys {
+        Keys::Slots(rows) => rec.dispatch(&kernel, &[&rows.active, &rows.state, rows.slots(), q, k, v, out], &params, grid),
+        Keys::Ranges { index, ranges } => rec.dispatch(&kernel, &[index, ranges, q, k, v, out], &params, grid),
+    }
+}
+
+/// Workgroup memory of a tile: running contexts, weights and places.
+fn tile_bytes(tile: u32, width: usize) -> u64 {
+    u64::from(tile) * (width as u64 * 4 + u64::from(WORKGROUP) * 4) + u64::from(WORKGROUP) * 4
+}
+
+/// EL tiles reuse a load of X for up to 4 heads, as far as workgroup memory goes.
+fn head_tile(device: &Device, shared: bool, heads: usize, width: usize) -> Result<u32, TensorError> {
+    let limit = u64::from(device.capabilities().workgroup_bytes);
+    let candidates: &[u32] = if shared { &[4, 2, 1] } else { &[1] };
+    let useful = |tile: &&u32| **tile as usize <= heads.next_power_of_two() && tile_bytes(**tile, width) <= limit;
+    candidates.iter().find(useful).copied().ok_or_else(|| TensorError::Shape {
+        op: "attend",
+        message: format!("heads of width {width} need {} bytes of workgroup memory, the device has {limit}", tile_bytes(1, width)),
+    })
+}
+
+fn kernel(device: &Device, slots: bool, shared: bool, tile: u32, width: usize, k: &Tensor) -> Result<Arc<Kernel>, TensorError> {
+    let spec = KernelSpec::new("attend")
+        .storage(device, k.dtype)
+        .define_if(slots, "SLOTS")
+        .define_if(shared, "SHARED")
+        .set("TILE", tile)
+        .constant("WG", WORKGROUP)
+        .constant("ACC", tile * (width / 4) as u32);
+    device.kernel(&spec)
+}

@@ -1,0 +1,222 @@
+//! The attention trait: what a model hands to a block of a layer and what it gets back.
+
+use std::fmt;
+
+use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
+use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded};
+
+use crate::caches::Caches;
+use crate::error::Result;
+use crate::kind::{Kind, Shape};
+
+/// How a block ends: `out = context W_o + b_o + residual`, then `normed = LayerNorm(out)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Added to the block's output.
+    pub residual: Option<&'a Tensor>,
+    /// Receives the sum.
+    pub out: &'a Tensor,
+    /// The norm that follows, and where its result goes.
+    pub norm: Option<(&'a LayerNorm, &'a Tensor)>,
+}
+
+impl Epilogue<'_> {
+    pub(crate) fn apply(&self, rec: &mut Recorder, context: &Tensor, output: &Linear, rows: usize) -> Result<(), TensorError> {
+        linear(rec, context, output, Activation::None, self.residual, self.out, rows)?;
+        match self.norm {
+            Some((norm, normed)) => layer_norm(rec, self.out, norm, normed, rows),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Packed token rows of several sentences: encoder inputs, or decoder prompts.
+#[derive(Debug)]
+pub struct Packed {
+    /// Number of token rows.
+    pub tokens: usize,
+    /// `0, 1, 2 …` for each token row.
+    pub index: Buffer,
+    /// Per token row: (first, count) of the rows it attends to within this batch.
+    pub ranges: Buffer,
+    /// Runs of token rows whose sentences lie in one slab.
+    pub segments: Vec<Segment>,
+    /// Where token rows are stored: per copy, a slot for each row.
+    pub slots: Vec<Buffer>,
+    /// Per token row: (first, count) of its sentence's cross slots (beam 0's copy); for prompts of encoder-decoder models.
+    pub cross_ranges: Option<Buffer>,
+}
+
+/// The rows of a decode step and where their cross keys are.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Row tables.
+    pub rows: &'a Rows,
+    /// Per physical row: (first, count) of its cross slots.
+    pub cross_ranges: Option<&'a Buffer>,
+}
+
+/// What a [`Workspace`] must hold beside the common parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Room for expanded queries: some EL block attends with these rows.
+    pub el: bool,
+    /// Room for separate queries, keys and values: some EL block prefills these rows.
+    pub el_prefill: bool,
+    /// mha-nocache: cross slots of the largest slab.
+    pub memory_slots: usize,
+}
+
+/// Intermediate results of one block, for a given number of rows.
+#[derive(Debug)]
+pub struct Workspace {
+    /// `[rows, 3 * inner]`: queries, keys and values.
+    pub(crate) wide: Tensor,
+    /// `[rows, inner]`: contexts.
+    pub(crate) context: Tensor,
+    /// EL: `[rows, num_heads * d_model]`, expanded queries and contexts.
+    el: Option<[Tensor; 2]>,
+    /// EL prefill: `[rows, inner]` each, queries, keys and values.
+    triple: Option<[Tensor; 3]>,
+    /// mha-nocache: `[cross slots, 2 * inner]`, this layer's cross keys and values.
+    memory: Option<Tensor>,
+}
+
+impl Workspace {
+    /// Allocates for `rows` rows of blocks of this shape.
+    ///
+    /// # Errors
+    /// Out of memory, or larger than a binding.
+    pub fn new(device: &Device, shape: Shape, rows: usize, extras: Extras) -> Result<Self> {
+        let tensor = |what: &str, n: usize, cols: usize| device.tensor(what, Class::Activations, n, cols, DType::F32);
+        let inner = shape.inner();
+        let expanded = |what: &str| tensor(what, rows, shape.num_heads * padded(shape.d_model));
+        let heads = |what: &str| tensor(what, rows, inner);
+        Ok(Self {
+            wide: tensor("projections", rows, 3 * inner)?,
+            context: heads("contexts")?,
+            el: if extras.el { Some([expanded("EL queries")?, expanded("EL contexts")?]) } else { None },
+            triple: if extras.el_prefill { Some([heads("queries")?, heads("keys")?, heads("values")?]) } else { None },
+            memory: match extras.memory_slots {
+                0 => None,
+                slots => Some(tensor("recomputed cross keys and values", slots, 2 * inner)?),
+            },
+        })
+    }
+
+    /// Bytes that [`Workspace::new`] takes per row, without the recomputed keys and values.
+    pub fn bytes_per_row(shape: Shape, extras: Extras) -> u64 {
+        let el = if extras.el { 2 * shape.num_heads * padded(shape.d_model) } else { 0 };
+        let triple = if extras.el_prefill { 3 * shape.inner() } else { 0 };
+        4 * (4 * shape.inner() + el + triple) as u64
+    }
+
+    /// Elements of the widest row: bounds the rows of one binding.
+    pub fn widest_row(shape: Shape, extras: Extras) -> usize {
+        (3 * shape.inner()).max(if extras.el { shape.num_heads * padded(shape.d_model) } else { 0 })
+    }
+
+    pub(crate) fn memory(&self) -> Result<&Tensor, TensorError> {
+        self.memory.as_ref().ok_or_else(|| no_room("recomputed keys and values"))
+    }
+
+    pub(crate) fn el(&self) -> Result<&[Tensor; 2], TensorError> {
+        self.el.as_ref().ok_or_else(|| no_room("expanded queries"))
+    }
+
+    pub(crate) fn triple(&self) -> Result<&[Tensor; 3], TensorError> {
+        self.triple.as_ref().ok_or_else(|| no_room("separate queries, keys and values"))
+    }
+}
+
+fn no_room(what: &str) -> TensorError {
+    TensorError::Shape { op: "attention", message: format!("the workspace has no room for {what}") }
+}
+
+/// The decoder's self-attention of one layer.
+///
+/// It receives exactly the tensor that is fed to the QKV projection, owns its four projections, and ends in the [`Epilogue`]. It only
+/// records: nothing is submitted, waited for or read back.
+pub trait SelfAttention: fmt::Debug + Send + Sync {
+    /// What it caches.
+    fn kind(&self) -> Kind;
+
+    /// Packed prompt rows `[tokens, d_model]`, each attending to its range; stores what the kind caches into the rows' slots.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn prefill(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()>;
+
+    /// One row per active hypothesis `[rows, d_model]`: stores the fed position and attends to all positions so far.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn step(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>, caches: &Caches, work: &Workspace) -> Result<()>;
+}
+
+/// The cross-attention of one decoder layer.
+pub trait CrossAttention: fmt::Debug + Send + Sync {
+    /// What it caches.
+    fn kind(&self) -> Kind;
+
+    /// Takes packed encoder outputs `[tokens, d_model]`, stored once for all layers ([`memorize`]), and makes what this layer caches of
+    /// them. `batch.slots` are cross slots.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn memorize(&self, rec: &mut Recorder, memory: &Tensor, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()>;
+
+    /// Query rows `[count, d_model]` over their sentences' encoder outputs.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn attend(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>, caches: &Caches, work: &Workspace) -> Result<()>;
+}
+
+/// Query rows of cross-attention: those of a decode step or of packed prompts.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossQueries<'a> {
+    /// Row numbers of the query rows.
+    pub index: &'a Buffer,
+    /// (first, count) of the cross slots by row number.
+    pub ranges: &'a Buffer,
+    /// Query rows by slab.
+    pub segments: &'a [Segment],
+    /// Number of query rows.
+    pub count: usize,
+}
+
+/// Stores packed encoder outputs once for all layers, for the kinds that keep them (EL, mha-nocache).
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn memorize(rec: &mut Recorder, memory: &Tensor, batch: &Packed, caches: &Caches) -> Result<()> {
+    let Some((_, Kind::El | Kind::MhaNocache)) = caches.layout().cross else { return Ok(()) };
+    store_copies(rec, memory, 0, batch, caches, |slab| slab.cross.first())
+}
+
+/// Stores packed rows at their slots, once per copy, slab by slab.
+pub(crate) fn store_copies<'c>(
+    rec: &mut Recorder,
+    x: &Tensor,
+    first_col: usize,
+    batch: &Packed,
+    caches: &'c Caches,
+    buffer: impl Fn(&'c crate::caches::Slab) -> Option<&'c Tensor>,
+) -> Result<()> {
+    for slots in &batch.slots {
+        for segment in &batch.segments {
+            let slab = buffer(slab_of(caches, segment)?).ok_or_else(|| lost_slab(segment))?;
+            elgen_tensor::ops::store_packed(rec, slots, segment.first as usize, segment.count as usize, x, first_col, slab)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn slab_of<'c>(caches: &'c Caches, segment: &Segment) -> Result<&'c crate::caches::Slab, TensorError> {
+    caches.slabs().get(segment.slab).ok_or_else(|| lost_slab(segment))
+}
+
+fn lost_slab(segment: &Segment) -> TensorError {
+    TensorError::Shape { op: "attention", message: format!("slab {} does not exist or lacks a buffer", segment.slab) }
+}

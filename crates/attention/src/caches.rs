@@ -1,0 +1,341 @@
+//! The caches of a model: slabs, slots, and what each kind reserves.
+//!
+//! A *slab* holds whole sentences: one buffer per layer for the decoder's self-attention and, for encoder-decoder models, one per layer
+//! (MHA) or one in all (EL, mha-nocache) for cross-attention. Each buffer is below one binding; kernels are dispatched per slab.
+//! A slot of MHA holds key and value side by side, `[2 * inner]`; a slot of EL holds one hidden state, `[d_model]`.
+
+use elgen_tensor::{Class, DType, Device, RowState, Tensor, padded};
+
+use crate::error::{AttentionError, Result};
+use crate::kind::{Kind, Shape};
+use crate::slots::FreeList;
+
+/// What a model needs from its caches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CacheLayout {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Shape of the decoder's self-attention.
+    pub self_shape: Shape,
+    /// Kind of the decoder's self-attention.
+    pub self_kind: Kind,
+    /// Shape and kind of cross-attention; `None` for decoder-only models.
+    pub cross: Option<(Shape, Kind)>,
+    /// Element storage.
+    pub dtype: DType,
+}
+
+impl CacheLayout {
+    /// Elements of one self slot in one layer.
+    pub fn self_width(&self) -> usize {
+        slot_width(self.self_shape, self.self_kind)
+    }
+
+    /// Elements of one cross slot in one buffer.
+    pub fn cross_width(&self) -> usize {
+        self.cross.map_or(0, |(shape, kind)| match kind {
+            Kind::El | Kind::MhaNocache => padded(shape.d_model),
+            Kind::Mha | Kind::MhaReplicated => 2 * shape.inner(),
+        })
+    }
+
+    /// Buffers that hold a cross slot: one per layer for cached keys and values, one in all for encoder outputs.
+    pub fn cross_buffers(&self) -> usize {
+        self.cross.map_or(0, |(_, kind)| match kind {
+            Kind::El | Kind::MhaNocache => 1,
+            Kind::Mha | Kind::MhaReplicated => self.layers,
+        })
+    }
+
+    /// Element storage of cross slots: mha-nocache projects the encoder output again at each step and keeps it in f32.
+    pub fn cross_dtype(&self) -> DType {
+        match self.cross {
+            Some((_, Kind::MhaNocache)) => DType::F32,
+            _ => self.dtype,
+        }
+    }
+
+    /// Bytes of one self slot over all layers (el-attention.md 1.5: `2 L E s` or `L D s`).
+    pub fn self_slot_bytes(&self) -> u64 {
+        self.layers as u64 * self.self_width() as u64 * self.dtype.bytes()
+    }
+
+    /// Bytes of one cross slot over all layers (el-attention.md 1.5: `2 L E s` or `D s`).
+    pub fn cross_slot_bytes(&self) -> u64 {
+        self.cross_buffers() as u64 * self.cross_width() as u64 * self.cross_dtype().bytes()
+    }
+
+    /// Slots that a sentence reserves: (self, cross).
+    pub fn slots(&self, need: &Need) -> (u64, u64) {
+        let width = need.width as u64;
+        let prompts = if self.self_kind.replicates() { width } else { 1 };
+        let generated = (need.max_new as u64).saturating_sub(1);
+        let sources = match self.cross {
+            Some((_, kind)) if kind.replicates() => width,
+            Some(_) => 1,
+            None => 0,
+        };
+        (prompts * need.prompt_len as u64 + width * generated, sources * need.source_len as u64)
+    }
+}
+
+fn slot_width(shape: Shape, kind: Kind) -> usize {
+    match kind {
+        Kind::El => padded(shape.d_model),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => 2 * shape.inner(),
+    }
+}
+
+/// What one sentence needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Ids of the decoder prompt.
+    pub prompt_len: usize,
+    /// Ids that may be generated at most.
+    pub max_new: usize,
+    /// Rows: beams or samples.
+    pub width: usize,
+    /// Encoder positions; 0 for decoder-only models.
+    pub source_len: usize,
+}
+
+/// Where an admitted sentence lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Slab number.
+    pub slab: usize,
+    need: Need,
+    self_first: u32,
+    self_slots: u32,
+    prompt_slots: u32,
+    cross_first: u32,
+    cross_slots: u32,
+    replicate_self: bool,
+    replicate_cross: bool,
+}
+
+impl Placement {
+    /// The state of row `beam` of this sentence, fed with its whole prompt.
+    pub fn row(&self, sentence: u32, beam: u32) -> RowState {
+        let prompt = self.need.prompt_len as u32;
+        RowState {
+            sentence,
+            beam,
+            width: self.need.width as u32,
+            length: prompt,
+            prompt_len: prompt,
+            prompt_base: self.self_first + if self.replicate_self { beam * prompt } else { 0 },
+            gen_base: self.self_first + self.prompt_slots + beam,
+            owns_prompt: u32::from(self.replicate_self || beam == 0),
+        }
+    }
+
+    /// (first cross slot, count) for row `beam`.
+    pub fn cross_range(&self, beam: u32) -> [u32; 2] {
+        let length = self.need.source_len as u32;
+        [self.cross_first + if self.replicate_cross { beam * length } else { 0 }, length]
+    }
+
+    /// Copies of the prompt and of the source that are stored.
+    pub fn copies(&self) -> (usize, usize) {
+        let width = self.need.width;
+        (if self.replicate_self { width } else { 1 }, if self.replicate_cross { width } else { 1 })
+    }
+}
+
+/// One slab: buffers for a number of self and cross slots.
+#[derive(Debug)]
+pub struct Slab {
+    /// Per layer: `[self slots, self_width]`.
+    pub self_layers: Vec<Tensor>,
+    /// Per layer (MHA) or once (EL, mha-nocache): `[cross slots, cross_width]`.
+    pub cross: Vec<Tensor>,
+    self_capacity: u64,
+    cross_capacity: u64,
+    self_free: FreeList,
+    cross_free: FreeList,
+}
+
+/// Bytes reserved by admitted sentences, by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheBytes {
+    /// Decoder self-attention.
+    pub self_: u64,
+    /// Cross-attention.
+    pub cross: u64,
+}
+
+/// The caches of one model.
+#[derive(Debug)]
+pub struct Caches {
+    device: Device,
+    layout: CacheLayout,
+    slabs: Vec<Slab>,
+    admitted: usize,
+    reserved: CacheBytes,
+    peak: CacheBytes,
+    peak_slack: u64,
+}
+
+impl Caches {
+    /// Empty caches; slabs come with [`Caches::prepare`] or [`Caches::admit`].
+    pub fn new(device: &Device, layout: CacheLayout) -> Self {
+        Self { device: device.clone(), layout, slabs: Vec::new(), admitted: 0, reserved: CacheBytes::default(), peak: CacheBytes::default(), peak_slack: 0 }
+    }
+
+    /// What was asked for.
+    pub fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
+    /// The slabs, by number.
+    pub fn slabs(&self) -> &[Slab] {
+        &self.slabs
+    }
+
+    /// Bytes reserved now: reserved slots times slot bytes.
+    pub fn bytes(&self) -> CacheBytes {
+        self.reserved
+    }
+
+    /// The most bytes reserved so far.
+    pub fn peak_bytes(&self) -> CacheBytes {
+        self.peak
+    }
+
+    /// The most bytes in slabs beyond reserved slots, seen at an admission.
+    pub fn peak_slack(&self) -> u64 {
+        self.peak_slack
+    }
+
+    /// Slots of one slab that one binding holds: (self, cross).
+    fn slab_limits(&self) -> (u64, u64) {
+        let binding = self.device.capabilities().max_binding_bytes;
+        let rows = |width: usize, dtype: DType| if width == 0 { u64::from(u32::MAX) } else { binding / (width as u64 * dtype.bytes()) };
+        (rows(self.layout.self_width(), self.layout.dtype), rows(self.layout.cross_width(), self.layout.cross_dtype()))
+    }
+
+    /// Makes room for a batch: keeps the slabs if `needs` fit into them, otherwise (only while nothing is admitted) replaces them by slabs
+    /// that hold exactly this batch. After this, admitting `needs` in order allocates nothing.
+    ///
+    /// # Errors
+    /// Out of memory, or a sentence larger than a slab can be.
+    pub fn prepare(&mut self, needs: &[Need]) -> Result<()> {
+        let (self_limit, cross_limit) = self.slab_limits();
+        let mut wanted: Vec<(u64, u64)> = Vec::new();
+        for need in needs {
+            let (s, c) = self.layout.slots(need);
+            if s > self_limit || c > cross_limit {
+                return Err(self.too_large(s, c));
+            }
+            match wanted.last_mut() {
+                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
+                    last.0 += s;
+                    last.1 += c;
+                }
+                _ => wanted.push((s, c)),
+            }
+        }
+        let enough = wanted.len() <= self.slabs.len()
+            && wanted.iter().zip(&self.slabs).all(|(w, slab)| w.0 <= slab.self_capacity && w.1 <= slab.cross_capacity);
+        if self.admitted > 0 || enough {
+            return Ok(());
+        }
+        // Old slabs go first, so that the peak is that of the larger batch, not of both.
+        let old: Vec<(u64, u64)> = self.slabs.drain(..).map(|s| (s.self_capacity, s.cross_capacity)).collect();
+        for (i, (s, c)) in wanted.into_iter().enumerate() {
+            let (old_s, old_c) = old.get(i).copied().unwrap_or_default();
+            self.add_slab(s.max(old_s).min(self_limit), c.max(old_c).min(cross_limit))?;
+        }
+        Ok(())
+    }
+
+    fn too_large(&self, self_slots: u64, cross_slots: u64) -> AttentionError {
+        let self_bytes = self_slots * self.layout.self_width() as u64 * self.layout.dtype.bytes();
+        let cross_bytes = cross_slots * self.layout.cross_width() as u64 * self.layout.cross_dtype().bytes();
+        AttentionError::SentenceTooLarge {
+            positions: self_slots.max(cross_slots),
+            asked: self_bytes.max(cross_bytes),
+            limit: self.device.capabilities().max_binding_bytes,
+        }
+    }
+
+    fn add_slab(&mut self, self_slots: u64, cross_slots: u64) -> Result<()> {
+        let l = self.layout;
+        let buffers = |count: usize, what: &str, slots: u64, width: usize, dtype: DType| {
+            (0..count)
+                .map(|i| self.device.tensor(&format!("{what} cache, layer {i}"), Class::Cache, slots as usize, width, dtype))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let slab = Slab {
+            self_layers: buffers(l.layers, "self", self_slots, l.self_width(), l.dtype)?,
+            cross: buffers(l.cross_buffers(), "cross", cross_slots, l.cross_width(), l.cross_dtype())?,
+            self_capacity: self_slots,
+            cross_capacity: cross_slots,
+            self_free: FreeList::new(self_slots as u32),
+            cross_free: FreeList::new(cross_slots as u32),
+        };
+        self.slabs.push(slab);
+        Ok(())
+    }
+
+    /// Reserves the slots of a sentence, in the first slab that has room, else in a new one.
+    ///
+    /// # Errors
+    /// Out of memory, or a sentence larger than a slab can be.
+    pub fn admit(&mut self, need: Need) -> Result<Placement> {
+        let (s, c) = self.layout.slots(&need);
+        let fits = |slab: &Slab| slab.self_free.fits(s as u32) && slab.cross_free.fits(c as u32);
+        let slab = match self.slabs.iter().position(fits) {
+            Some(at) => at,
+            None => {
+                let (self_limit, cross_limit) = self.slab_limits();
+                if s > self_limit || c > cross_limit {
+                    return Err(self.too_large(s, c));
+                }
+                self.add_slab(s, c)?;
+                self.slabs.len() - 1
+            }
+        };
+        let place = &mut self.slabs[slab];
+        let (Some(self_first), Some(cross_first)) = (place.self_free.take(s as u32), place.cross_free.take(c as u32)) else {
+            return Err(AttentionError::Shape(format!("slab {slab} lost the room for {s} and {c} slots")));
+        };
+        self.admitted += 1;
+        self.reserved.self_ += s * self.layout.self_slot_bytes();
+        self.reserved.cross += c * self.layout.cross_slot_bytes();
+        self.peak.self_ = self.peak.self_.max(self.reserved.self_);
+        self.peak.cross = self.peak.cross.max(self.reserved.cross);
+        self.peak_slack = self.peak_slack.max(self.slab_bytes() - self.reserved.self_ - self.reserved.cross);
+        let replicate_self = self.layout.self_kind.replicates();
+        Ok(Placement {
+            slab,
+            need,
+            self_first,
+            self_slots: s as u32,
+            prompt_slots: (need.prompt_len * if replicate_self { need.width } else { 1 }) as u32,
+            cross_first,
+            cross_slots: c as u32,
+            replicate_self,
+            replicate_cross: self.layout.cross.is_some_and(|(_, kind)| kind.replicates()),
+        })
+    }
+
+    /// Gives a sentence's slots back.
+    pub fn release(&mut self, placement: Placement) {
+        let slab = &mut self.slabs[placement.slab];
+        slab.self_free.give(placement.self_first, placement.self_slots);
+        slab.cross_free.give(placement.cross_first, placement.cross_slots);
+        self.admitted -= 1;
+        self.reserved.self_ -= u64::from(placement.self_slots) * self.layout.self_slot_bytes();
+        self.reserved.cross -= u64::from(placement.cross_slots) * self.layout.cross_slot_bytes();
+    }
+
+    /// Bytes of all slabs.
+    pub fn slab_bytes(&self) -> u64 {
+        self.slabs
+            .iter()
+            .map(|s| s.self_capacity * self.layout.self_slot_bytes() + s.cross_capacity * self.layout.cross_slot_bytes())
+            .sum()
+    }
+}

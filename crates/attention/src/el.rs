@@ -1,0 +1,151 @@
+//! EL-attention (Yan et al., ICML 2021): hidden states are cached instead of keys and values.
+//!
+//! Per head, with X the hidden states that keys and values are projected from (el-attention.md 1.3):
+//! ```text
+//! q' = (y W_q + b_q) W_k^T        [d_model]      c = softmax(scale * q' X^T) X        o = c W_v + b_v
+//! ```
+//! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is added to each
+//! head's output, where the probabilities sum to one. q' and c stay in f32.
+
+use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
+use elgen_tensor::{DType, Device, Recorder, Tensor};
+
+use crate::attend::{Attend, Keys, attend};
+use crate::block::{CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies};
+use crate::caches::Caches;
+use crate::error::Result;
+use crate::kind::{Kind, Shape};
+use crate::weights::{AttentionWeights, Projection, output_projection, stack_heads};
+
+/// The projections of an EL block.
+#[derive(Debug)]
+struct Projections {
+    shape: Shape,
+    q: Linear,
+    /// `[inner, d_model]`, used as it lies to expand queries and transposed to make transient keys.
+    k: Linear,
+    v: Linear,
+    output: Linear,
+}
+
+impl Projections {
+    fn new(device: &Device, what: &str, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+        let unbiased_k = Projection { weight: w.k.weight, bias: None };
+        Ok(Self {
+            shape,
+            q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
+            k: stack_heads(device, &format!("{what} k"), shape, dtype, &[unbiased_k])?,
+            v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
+        })
+    }
+
+    /// Queries of `rows` rows, expanded to the width of the hidden states.
+    fn expand(&self, rec: &mut Recorder, input: &Tensor, rows: usize, work: &Workspace) -> Result<()> {
+        let [expanded, _] = work.el()?;
+        linear(rec, input, &self.q, Activation::None, None, &work.context, rows)?;
+        heads_expand(rec, &work.context, self.k.window_tensor()?, self.shape.num_heads, expanded, rows)?;
+        Ok(())
+    }
+
+    /// Attention of expanded queries over hidden states `x`.
+    fn product<'a>(&self, x: &'a Tensor, first: u32, count: u32, work: &'a Workspace) -> Result<Attend<'a>> {
+        let [expanded, contexts] = work.el()?;
+        Ok(Attend { shape: self.shape, shared: true, q: (expanded, 0), k: (x, 0), v: (x, 0), out: contexts, first, count })
+    }
+
+    /// Contexts back to head width, then the shared end of every block.
+    fn contract(&self, rec: &mut Recorder, epilogue: &Epilogue<'_>, rows: usize, work: &Workspace) -> Result<()> {
+        let [_, contexts] = work.el()?;
+        heads_contract(rec, contexts, self.v.window_tensor()?, self.v.bias.as_ref(), self.shape.num_heads, &work.context, rows)?;
+        epilogue.apply(rec, &work.context, &self.output, rows)?;
+        Ok(())
+    }
+}
+
+/// Decoder self-attention that caches its input.
+#[derive(Debug)]
+pub struct ElSelf {
+    layer: usize,
+    projections: Projections,
+}
+
+impl ElSelf {
+    /// Loads the projections of layer `layer`.
+    ///
+    /// # Errors
+    /// Weights that do not fit the shape or cannot be read.
+    pub fn new(device: &Device, what: &str, layer: usize, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+        Ok(Self { layer, projections: Projections::new(device, what, shape, dtype, w)? })
+    }
+}
+
+impl SelfAttention for ElSelf {
+    fn kind(&self) -> Kind {
+        Kind::El
+    }
+
+    /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
+    /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (el-attention.md 1.8).
+    fn prefill(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()> {
+        let p = &self.projections;
+        let [q, k, v] = work.triple()?;
+        for (projection, to) in [(&p.q, q), (&p.k, k), (&p.v, v)] {
+            linear(rec, input, projection, Activation::None, None, to, batch.tokens)?;
+        }
+        store_copies(rec, input, 0, batch, caches, |slab| slab.self_layers.get(self.layer))?;
+        let product =
+            Attend { shape: p.shape, shared: false, q: (q, 0), k: (k, 0), v: (v, 0), out: &work.context, first: 0, count: batch.tokens as u32 };
+        attend(rec, Keys::Ranges { index: &batch.index, ranges: &batch.ranges }, product)?;
+        epilogue.apply(rec, &work.context, &p.output, batch.tokens)?;
+        Ok(())
+    }
+
+    fn step(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+        let rows = step.rows;
+        self.projections.expand(rec, input, rows.count(), work)?;
+        for segment in rows.segments() {
+            let slab = &slab_of(caches, segment)?.self_layers[self.layer];
+            store(rec, rows, *segment, input, 0, slab)?;
+            attend(rec, Keys::Slots(rows), self.projections.product(slab, segment.first, segment.count, work)?)?;
+        }
+        self.projections.contract(rec, epilogue, rows.count(), work)
+    }
+}
+
+/// Cross-attention over the encoder output itself, one copy for all layers, heads and beams.
+#[derive(Debug)]
+pub struct ElCross {
+    projections: Projections,
+}
+
+impl ElCross {
+    /// Loads the projections.
+    ///
+    /// # Errors
+    /// Weights that do not fit the shape or cannot be read.
+    pub fn new(device: &Device, what: &str, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+        Ok(Self { projections: Projections::new(device, what, shape, dtype, w)? })
+    }
+}
+
+impl CrossAttention for ElCross {
+    fn kind(&self) -> Kind {
+        Kind::El
+    }
+
+    /// Nothing to make: [`crate::memorize`] stored the encoder output for all layers.
+    fn memorize(&self, _: &mut Recorder, _: &Tensor, _: &Packed, _: &Caches, _: &Workspace) -> Result<()> {
+        Ok(())
+    }
+
+    fn attend(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+        self.projections.expand(rec, input, queries.count, work)?;
+        for segment in queries.segments {
+            let x = &slab_of(caches, segment)?.cross[0];
+            let product = self.projections.product(x, segment.first, segment.count, work)?;
+            attend(rec, Keys::Ranges { index: queries.index, ranges: queries.ranges }, product)?;
+        }
+        self.projections.contract(rec, epilogue, queries.count, work)
+    }
+}

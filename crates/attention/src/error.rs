@@ -1,0 +1,31 @@
+//! Errors of attention blocks and caches.
+
+use elgen_tensor::TensorError;
+
+/// Why an attention block could not be built, admitted to, or recorded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttentionError {
+    /// The runtime refused.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The weights could not be read.
+    #[error(transparent)]
+    Weights(Box<dyn std::error::Error + Send + Sync>),
+    /// Weights, dimensions and kind do not fit together.
+    #[error("attention: {0}")]
+    Shape(String),
+    /// A single sentence needs more than one slab can hold.
+    #[error("a sentence of {positions} cached positions needs {asked} bytes in one cache slab; this device binds at most {limit}")]
+    SentenceTooLarge {
+        /// Slots asked for.
+        positions: u64,
+        /// Bytes of the largest slab buffer asked for.
+        asked: u64,
+        /// Largest binding.
+        limit: u64,
+    },
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = AttentionError> = std::result::Result<T, E>;

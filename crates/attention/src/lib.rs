@@ -1,0 +1,38 @@
+//! Attention blocks behind one trait, and their caches: multi-head attention in three variants, and EL-attention.
+//!
+//! A block receives exactly the tensor that is fed to the QKV projection, owns its four projections and ends in a shared
+//! [`Epilogue`]; it only records. [`Caches`] owns the slabs and the slots of every admitted sentence.
+//!
+//! What a kind stores per position can be asked without a device:
+//!
+//! ```
+//! use elgen_attention::{CacheLayout, Kind, Need, Shape};
+//! use elgen_tensor::DType;
+//! let shape = Shape { d_model: 1024, num_heads: 16, head_dim: 64, scale: 0.125 };
+//! let layout = |kind| CacheLayout { layers: 12, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F16 };
+//! let need = Need { prompt_len: 1, max_new: 140, width: 4, source_len: 1024 };
+//! let cross = |kind| layout(kind).slots(&need).1 * layout(kind).cross_slot_bytes();
+//! // BART-large, 1024 source tokens, 4 beams, f16 (el-attention.md 1.5): 192, 48 and 2 MiB.
+//! assert_eq!([Kind::MhaReplicated, Kind::Mha, Kind::El].map(cross), [192 << 20, 48 << 20, 2 << 20]);
+//! ```
+
+mod attend;
+mod block;
+mod caches;
+mod el;
+mod error;
+mod factory;
+mod kind;
+mod mha;
+mod slots;
+mod weights;
+
+pub use attend::{Attend, Keys, attend};
+pub use block::{CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize};
+pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
+pub use el::{ElCross, ElSelf};
+pub use error::{AttentionError, Result};
+pub use factory::{cross_attention, self_attention};
+pub use kind::{Kind, Shape};
+pub use mha::{EncoderAttention, MhaCross, MhaSelf};
+pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};

@@ -1,0 +1,80 @@
+//! What ends a command early, and how it is told to the user.
+
+use std::{error::Error, io, path::PathBuf};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The command line contradicts itself or the model.
+    #[error("{0}")]
+    Usage(String),
+    /// A file could not be read, written or found.
+    #[error("cannot {action} {}", .path.display())]
+    File {
+        /// What was tried: `read`, `write`, …
+        action: &'static str,
+        /// The file as the user named it.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Loading or running the model failed.
+    #[error(transparent)]
+    Engine(#[from] elgen_engine::EngineError),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    /// The exit code that this error stands for.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => 2,
+            CliError::File { .. } | CliError::Engine(_) | CliError::Failed(_) => 1,
+        }
+    }
+}
+
+/// The error and its causes on one line.
+pub(crate) fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // Some errors already print their cause.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    single_line(&line)
+}
+
+/// Joins the lines of a message, so that one failure is one line of the log.
+pub(crate) fn single_line(text: &str) -> String {
+    if !text.contains(['\n', '\r']) {
+        return text.to_owned();
+    }
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_joined_once() {
+        let source = io::Error::other("disk on fire");
+        let error = CliError::File { action: "read", path: "a.txt".into(), source };
+        assert_eq!(one_line(&error), "cannot read a.txt: disk on fire");
+        assert_eq!(one_line(&CliError::Failed("a: b\n  caused by c\n".into())), "a: b caused by c");
+    }
+
+    #[test]
+    fn usage_is_two_and_the_rest_is_one() {
+        assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
+        assert_eq!(CliError::Failed(String::new()).exit_code(), 1);
+    }
+}

@@ -1,0 +1,182 @@
+//! What can be said about the named files before a model is loaded.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::CliError,
+    flags::GenerateArgs,
+    input::{RecordFormat, RecordReader},
+};
+
+const STANDARD: &str = "-";
+
+/// Refuses a model that is no directory.
+pub(crate) fn check_model(model: &Path) -> Result<(), CliError> {
+    if model.is_dir() {
+        return Ok(());
+    }
+    if !model.exists() && is_hub_id(model) {
+        return Err(CliError::Usage(format!(
+            "--model {}: no such directory; names on the Hugging Face hub are not supported so far, only local model directories",
+            model.display()
+        )));
+    }
+    let reason = match fs::metadata(model) {
+        Ok(_) => "not a directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(CliError::Failed(format!("model directory {}: {reason}", model.display())))
+}
+
+/// Whether a path that does not exist looks like `owner/name`.
+fn is_hub_id(model: &Path) -> bool {
+    let Some(text) = model.to_str() else { return false };
+    let part = |text: &str| {
+        !text.is_empty()
+            && !text.starts_with('.')
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// The reader of the input that was named, and its file if it is one.
+pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Option<PathBuf>), CliError> {
+    let files = &arguments.files;
+    match &files.input {
+        None if !arguments.texts.is_empty() => {
+            Ok((RecordReader::from_arguments(std::mem::take(&mut arguments.texts)), None))
+        }
+        Some(path) if path.as_os_str() != STANDARD => {
+            let format = files.input_format.unwrap_or_else(|| RecordFormat::of_path(path));
+            let reader = RecordReader::from_file(path, format).map_err(|source| CliError::File {
+                action: "read",
+                path: path.clone(),
+                source,
+            })?;
+            Ok((reader, Some(path.clone())))
+        }
+        _ => Ok((RecordReader::from_stdin(files.input_format.unwrap_or(RecordFormat::Text)), None)),
+    }
+}
+
+/// The file of the results; `None` is stdout.
+pub(crate) fn output_path(arguments: &GenerateArgs) -> Option<&Path> {
+    arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
+}
+
+/// Refuses files that would overwrite each other, and files that cannot be written.
+pub(crate) fn check_targets(arguments: &GenerateArgs, input: Option<&Path>) -> Result<(), CliError> {
+    if arguments.report.stats_json.as_deref().is_some_and(|path| path.as_os_str() == STANDARD) {
+        return Err(CliError::Usage("--stats-json -: give a file; stdout is for results".to_owned()));
+    }
+    let named = [
+        ("--input", input),
+        ("--output", output_path(arguments)),
+        ("--stats-json", arguments.report.stats_json.as_deref()),
+    ];
+    for (place, (flag, path)) in named.iter().enumerate() {
+        let Some(path) = path else { continue };
+        for (other_flag, other) in &named[..place] {
+            if other.is_some_and(|other| same_file(path, other)) {
+                let path = path.display();
+                return Err(CliError::Usage(format!("{flag} {path}: the same file as {other_flag}")));
+            }
+        }
+        if place > 0 {
+            check_writable(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds most of what will keep a file from being written, without touching it.
+fn check_writable(path: &Path) -> Result<(), CliError> {
+    let fail = |kind: io::ErrorKind| CliError::File { action: "write", path: path.to_owned(), source: kind.into() };
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(fail(io::ErrorKind::IsADirectory)),
+        // Opening a pipe would wait for its reader.
+        Ok(found) if !found.is_file() => Ok(()),
+        Ok(_) => File::options().append(true).open(path).map(drop).map_err(|error| fail(error.kind())),
+        Err(_) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if parent.is_dir() { Ok(()) } else { Err(fail(io::ErrorKind::NotFound)) }
+        }
+    }
+}
+
+/// Whether two names lead to one regular file. A terminal or `/dev/null` may be named twice.
+fn same_file(a: &Path, b: &Path) -> bool {
+    if let (Ok(found_a), Ok(found_b)) = (fs::metadata(a), fs::metadata(b)) {
+        return found_a.is_file() && found_b.is_file() && (same_inode(&found_a, &found_b) || canonical_equal(a, b));
+    }
+    // Neither exists yet: compare where they will be.
+    match (place_of(a), place_of(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn canonical_equal(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn place_of(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(parent.canonicalize().ok()?.join(path.file_name()?))
+}
+
+#[cfg(unix)]
+fn same_inode(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn same_inode(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_told_from_paths() {
+        for id in ["facebook/bart-base", "Helsinki-NLP/opus-mt-en-fr", "a/b.c"] {
+            assert!(is_hub_id(Path::new(id)), "{id}");
+        }
+        for path in ["bart", "./a/b", "/a/b", "a/b/c", "../a", "a b/c", "a/", "/a"] {
+            assert!(!is_hub_id(Path::new(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn one_file_under_two_names_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        assert!(same_file(&a, &dir.path().join(".").join("a")), "before it exists");
+        assert!(!same_file(&a, &b));
+        fs::write(&a, "x").unwrap();
+        assert!(!same_file(&a, &b));
+        fs::hard_link(&a, &b).unwrap();
+        assert_eq!(same_file(&a, &b), cfg!(unix));
+        assert!(same_file(&a, &dir.path().join(".").join("a")));
+    }
+
+    #[test]
+    fn unwritable_targets_are_found_and_nothing_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("out");
+        assert!(check_writable(&file).is_ok());
+        assert!(!file.exists());
+        fs::write(&file, "kept").unwrap();
+        assert!(check_writable(&file).is_ok());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        assert!(check_writable(dir.path()).is_err());
+        assert!(check_writable(&dir.path().join("no/out")).is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! The command line as clap sees it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::input::RecordFormat;
+
+mod engine;
+mod generation;
+mod values;
+
+pub(crate) use engine::EngineFlags;
+pub(crate) use generation::{GenerationFlags, name_flags, set_names};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
+
+const GENERATE_HELP: &str = "\
+Text input: one UTF-8 text per line. An empty line gives an empty output line
+without running the model.
+
+JSONL input: one object per line, blank lines skipped; other fields are ignored:
+  {\"id\": any?, \"text\": \"…\"}  or  {\"id\": any?, \"input_ids\": [0, 42, 2]}
+An empty \"text\" runs through the model like any other.
+A line of more than 16 MiB is a failed record.
+
+Text output: one line per input, in input order; with --num-return-sequences N,
+N lines per input, best first (samples: in the order drawn).
+Newlines, carriage returns and backslashes inside a text are written \\n, \\r, \\\\.
+A failed record is an empty line (N lines), and a line on stderr that names the
+input's file and line.
+
+JSONL output: one object per input, in input order:
+  {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
+   \"score\": -0.53, \"finish_reason\": \"eos|length\"}], \"prompt_tokens\": n}
+  or, for a failed record, {\"id\": …, \"error\": \"…\"}
+Without an id in the input, id is the record's number, the first being 0.
+token_ids are the new ids, up to and including the end-of-sequence id.
+text is null for a model without a tokenizer.
+
+Score: with beams, the sum of the natural-log probabilities of the new tokens,
+divided by their number to the power of --length-penalty (Hugging Face's
+sequences_scores); without beams, the sum itself.
+
+Defaults of the generation options: generation_config.json of the model, else
+its config.json, else Hugging Face's.
+
+Exit codes: 0 all done; 1 something failed, one record at least, or interrupted;
+2 wrong usage. A closed output pipe ends the run quietly. An interrupt (Ctrl-C)
+leaves whole lines behind; a second one ends the program at once.";
+
+/// Text generation with encoder-decoder and decoder-only transformers on any GPU that wgpu reaches.
+#[derive(Debug, Parser)]
+#[command(name = "elgen", version, after_help = EXIT_CODES, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Generate text from texts or token ids
+    Generate(Box<GenerateArgs>),
+    /// List the adapters that models can run on
+    Devices(DevicesArgs),
+    /// Show what a model directory holds and what it costs
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `elgen generate`.
+#[derive(Debug, Args)]
+#[command(after_long_help = GENERATE_HELP, after_help = "More, with the formats and what a score is: elgen generate --help")]
+pub(crate) struct GenerateArgs {
+    /// Model directory as Hugging Face writes it: config.json, model.safetensors, tokenizer.json, …
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+
+    /// Texts to run, instead of --input
+    #[arg(value_name = "TEXT")]
+    pub(crate) texts: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) files: FileFlags,
+
+    #[command(flatten)]
+    pub(crate) generation: GenerationFlags,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineFlags,
+
+    #[command(flatten)]
+    pub(crate) report: ReportFlags,
+}
+
+/// Where records come from and where results go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct FileFlags {
+    /// File of texts or records; `-` is stdin, the default
+    #[arg(short, long, value_name = "FILE", conflicts_with = "texts")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Format of the input [default: jsonl for a file ending in .jsonl, else text]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "texts")]
+    pub(crate) input_format: Option<RecordFormat>,
+
+    /// File for the results; `-` is stdout, the default
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Format of the output [default: jsonl for a file ending in .jsonl, else text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<RecordFormat>,
+
+    /// Text output as `score ||| text`
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) with_scores: Option<bool>,
+
+    /// Cut sources to N ids, special tokens included
+    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
+    pub(crate) max_source_length: Option<usize>,
+
+    /// Cut sources that are longer than the model's position table, instead of failing their records
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) truncate: Option<bool>,
+}
+
+/// What is told besides the results.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reports")]
+pub(crate) struct ReportFlags {
+    /// Print time, memory and counts to stderr at the end
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) stats: Option<bool>,
+
+    /// Write them to a file as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stats_json: Option<PathBuf>,
+
+    /// No progress and no warnings on stderr; errors remain
+    #[arg(short, long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) quiet: Option<bool>,
+}
+
+/// Format of `devices` and `inspect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    Text,
+    /// One JSON value.
+    Json,
+}
+
+/// Arguments of `elgen devices`.
+#[derive(Debug, Args)]
+pub(crate) struct DevicesArgs {
+    /// Format of the list
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// Arguments of `elgen inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Model directory
+    #[arg(value_name = "DIR")]
+    pub(crate) model: PathBuf,
+
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+#[cfg(test)]
+#[path = "flags_tests.rs"]
+mod tests;

@@ -1,0 +1,181 @@
+//! Generation flags: Hugging Face's options in kebab case.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
+
+use super::values::{self, Words};
+
+/// The generation options as flags.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Generation options")]
+pub(crate) struct GenerationFlags {
+    /// Hypotheses kept per input; more than 1 is beam search
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_beams: Option<usize>,
+
+    /// Draw tokens at random instead of taking the best
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    do_sample: Option<bool>,
+
+    /// Sequences returned per input
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_return_sequences: Option<usize>,
+
+    /// Most new tokens; wins over --max-length
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_new_tokens: Option<usize>,
+
+    /// Longest sequence, prompt or decoder start token included
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_length: Option<usize>,
+
+    /// No end before N new tokens; wins over --min-length
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_new_tokens: Option<usize>,
+
+    /// No end before a sequence of N tokens, prompt or decoder start token included
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_length: Option<usize>,
+
+    /// When beam search stops: true, as soon as --num-beams sequences are finished; false, when no running beam looks
+    /// better than they do; never, when none can become better
+    #[arg(long, value_name = "true|false|never", value_parser = values::early_stopping)]
+    early_stopping: Option<EarlyStopping>,
+
+    /// Power of the length that divides a beam's score: above 0 favours long sequences, below 0 short ones
+    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    length_penalty: Option<f64>,
+
+    /// Sampling: divides the scores; below 1 is more cautious, above 1 more varied
+    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    temperature: Option<f64>,
+
+    /// Sampling: draw from the K best tokens; 0 from all
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    top_k: Option<usize>,
+
+    /// Sampling: draw from the best tokens that together have probability P
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    top_p: Option<f64>,
+
+    /// Sampling: seed of the random numbers; equal seeds give equal texts, however inputs are batched
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<u64>,
+
+    /// Above 1, makes tokens that occurred less likely
+    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    repetition_penalty: Option<f64>,
+
+    /// No N-gram occurs twice; 0 is off
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    no_repeat_ngram_size: Option<usize>,
+
+    /// Words that are never generated, as JSON lists of token ids: '[[5],[6,8]]'
+    #[arg(long, value_name = "JSON", value_parser = values::words)]
+    bad_words_ids: Option<Words>,
+
+    /// Tokens that are never generated: 14,15
+    #[arg(long, value_name = "IDS", value_parser = values::token_ids, allow_negative_numbers = true)]
+    suppress_tokens: Option<TokenIds>,
+
+    /// Tokens that are not generated first: 14,15
+    #[arg(long, value_name = "IDS", value_parser = values::token_ids, allow_negative_numbers = true)]
+    begin_suppress_tokens: Option<TokenIds>,
+
+    /// Token that must come first
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    forced_bos_token_id: Option<u32>,
+
+    /// Tokens of which one must come last at the maximum length: 2 or 2,7
+    #[arg(long, value_name = "IDS", value_parser = values::token_ids, allow_negative_numbers = true)]
+    forced_eos_token_id: Option<TokenIds>,
+
+    /// Tokens that end a sequence: 2 or 2,7
+    #[arg(long, value_name = "IDS", value_parser = values::token_ids, allow_negative_numbers = true)]
+    eos_token_id: Option<TokenIds>,
+
+    /// Padding token; has no effect on results
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    pad_token_id: Option<u32>,
+
+    /// Token that begins a text
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    bos_token_id: Option<u32>,
+
+    /// Token that the decoder of an encoder-decoder model starts with
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    decoder_start_token_id: Option<u32>,
+}
+
+impl GenerationFlags {
+    /// The options that were typed.
+    pub(crate) fn options(&self) -> GenerationOptions {
+        let ids = |list: &Option<TokenIds>| list.as_ref().map(|ids| ids.0.clone());
+        GenerationOptions {
+            max_length: self.max_length,
+            max_new_tokens: self.max_new_tokens,
+            min_length: self.min_length,
+            min_new_tokens: self.min_new_tokens,
+            num_beams: self.num_beams,
+            do_sample: self.do_sample,
+            num_return_sequences: self.num_return_sequences,
+            early_stopping: self.early_stopping,
+            length_penalty: self.length_penalty,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
+            bad_words_ids: self.bad_words_ids.as_ref().map(|words| words.0.clone()),
+            suppress_tokens: ids(&self.suppress_tokens),
+            begin_suppress_tokens: ids(&self.begin_suppress_tokens),
+            forced_bos_token_id: self.forced_bos_token_id,
+            forced_eos_token_id: self.forced_eos_token_id.clone(),
+            eos_token_id: self.eos_token_id.clone(),
+            pad_token_id: self.pad_token_id,
+            bos_token_id: self.bos_token_id,
+            decoder_start_token_id: self.decoder_start_token_id,
+            seed: self.seed,
+            unsupported: BTreeMap::new(),
+        }
+    }
+}
+
+/// The names of the options that are set in `options`.
+pub(crate) fn set_names(options: &GenerationOptions) -> Vec<String> {
+    match serde_json::to_value(options) {
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A message about options with the names of the typed ones written as flags, and whether there was any.
+///
+/// Names that nobody typed come from the checkpoint and stay as they stand in its files.
+pub(crate) fn name_flags(message: &str, typed: &[String]) -> (String, bool) {
+    let mut named = String::with_capacity(message.len() + 8);
+    let mut any = false;
+    let mut rest = message;
+    while !rest.is_empty() {
+        let word = rest.find(|c: char| c.is_ascii_alphanumeric() || c == '_').unwrap_or(rest.len());
+        named.push_str(&rest[..word]);
+        rest = &rest[word..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        if typed.iter().any(|name| name == word) {
+            named.push_str(&flag(word));
+            any = true;
+        } else {
+            named.push_str(word);
+        }
+        rest = behind;
+    }
+    (named, any)
+}
+
+/// The flag of an option: `num_beams` is `--num-beams`.
+pub(crate) fn flag(option: &str) -> String {
+    format!("--{}", option.replace('_', "-"))
+}

@@ -1,0 +1,131 @@
+//! Parsers of flag values. Each error says what was expected; clap adds the flag and the value.
+
+use elgen_search::{EarlyStopping, TokenIds};
+
+use crate::input::value_message;
+
+/// A finite number.
+pub(super) fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("expected a finite number".to_owned()),
+    }
+}
+
+/// An integer of at least 1.
+pub(super) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("expected an integer of at least 1".to_owned()),
+    }
+}
+
+/// `true`, `false` or `never`.
+pub(super) fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
+    match text {
+        "true" => Ok(EarlyStopping::True),
+        "false" => Ok(EarlyStopping::False),
+        "never" => Ok(EarlyStopping::Never),
+        _ => Err("expected true, false or never".to_owned()),
+    }
+}
+
+/// Token ids separated by commas; the empty text is the empty list.
+pub(super) fn token_ids(text: &str) -> Result<TokenIds, String> {
+    if text.trim().is_empty() {
+        return Ok(TokenIds(Vec::new()));
+    }
+    text.split(',')
+        .map(|id| id.trim().parse().map_err(|_| format!("`{}` is no token id; write ids as 2,7", id.trim())))
+        .collect::<Result<_, _>>()
+        .map(TokenIds)
+}
+
+/// Lists of token ids in JSON; a type of its own, because clap takes a bare `Vec` for a repeated flag.
+#[derive(Clone, Debug)]
+pub(super) struct Words(pub(super) Vec<Vec<u32>>);
+
+/// `[[5],[6,8]]`
+pub(super) fn words(text: &str) -> Result<Words, String> {
+    serde_json::from_str(text)
+        .map(Words)
+        .map_err(|error| format!("{}; write lists of token ids as [[5],[6,8]]", value_message(&error)))
+}
+
+const UNITS: &[(&str, u64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+];
+
+/// A number of bytes: `16GiB`, `1.5 GB`, `1000000`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
+    let exact = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    let size = exact.or_else(|| {
+        let size = number.parse::<f64>().ok()? * factor? as f64;
+        (size < u64::MAX as f64).then_some(size as u64)
+    });
+    match size {
+        Some(size) if size > 0 => Ok(size),
+        _ => Err("expected a size such as 16GiB, 500MB or a number of bytes".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("16GiB"), Ok(16 << 30));
+        assert_eq!(bytes("1.5 gib"), Ok(3 << 29));
+        assert_eq!(bytes("500MB"), Ok(500_000_000));
+        assert_eq!(bytes("123"), Ok(123));
+        assert_eq!(bytes("18446744073709551615"), Ok(u64::MAX));
+        for wrong in ["", "GiB", "0", "-1", "1.2.3MB", "5 parsecs", "99999999999TiB", "0.1B", "nan", "1e9"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn id_lists() {
+        assert_eq!(token_ids("2,7"), Ok(TokenIds(vec![2, 7])));
+        assert_eq!(token_ids("14, 15"), Ok(TokenIds(vec![14, 15])));
+        assert_eq!(token_ids(""), Ok(TokenIds(vec![])));
+        assert_eq!(token_ids("2,,7"), Err("`` is no token id; write ids as 2,7".to_owned()));
+        assert!(token_ids("-1").is_err());
+        assert!(token_ids("4294967296").is_err());
+    }
+
+    #[test]
+    fn word_lists() {
+        assert_eq!(words("[[5],[6,8]]").map(|words| words.0), Ok(vec![vec![5], vec![6, 8]]));
+        assert_eq!(
+            words("[5]").map(|words| words.0),
+            Err("invalid type: integer `5`, expected a sequence; write lists of token ids as [[5],[6,8]]".to_owned())
+        );
+        assert!(words("[[5],").is_err());
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(finite("-1.5"), Ok(-1.5));
+        assert!(finite("inf").is_err() && finite("NaN").is_err() && finite("x").is_err());
+        assert_eq!(positive("3"), Ok(3));
+        assert!(positive("0").is_err() && positive("-1").is_err() && positive("auto").is_err());
+        assert_eq!(early_stopping("never"), Ok(EarlyStopping::Never));
+        assert!(early_stopping("maybe").is_err());
+    }
+}

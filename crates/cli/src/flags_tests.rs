@@ -1,0 +1,226 @@
+use clap::{CommandFactory, error::ErrorKind};
+use elgen_engine::{AttentionChoice, DtypeChoice};
+use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
+
+use super::generation::flag;
+use super::*;
+
+fn parse(flags: &[&str]) -> Result<GenerateArgs, clap::Error> {
+    let arguments = ["elgen", "generate", "--model", "m"].iter().chain(flags);
+    match Cli::try_parse_from(arguments)?.command {
+        Command::Generate(arguments) => Ok(*arguments),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn options(flags: &[&str]) -> GenerationOptions {
+    parse(flags).unwrap().generation.options()
+}
+
+fn refused(flags: &[&str]) -> clap::Error {
+    let error = parse(flags).expect_err("accepted");
+    assert_eq!(error.exit_code(), 2);
+    error
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_generation_option_has_its_flag() {
+    let command = Cli::command();
+    let generate = command.find_subcommand("generate").unwrap();
+    for option in GenerationOptions::NAMES {
+        let long = flag(option);
+        assert!(generate.get_arguments().any(|known| known.get_long() == Some(&long[2..])), "{long}");
+    }
+}
+
+#[test]
+fn every_flag_reaches_its_option() {
+    let typed = options(&[
+        "--num-beams=4",
+        "--do-sample",
+        "--num-return-sequences",
+        "3",
+        "--max-new-tokens",
+        "20",
+        "--max-length",
+        "21",
+        "--min-new-tokens",
+        "2",
+        "--min-length",
+        "3",
+        "--early-stopping",
+        "never",
+        "--length-penalty",
+        "-0.5",
+        "--temperature",
+        "0.7",
+        "--top-k",
+        "5",
+        "--top-p",
+        "0.9",
+        "--seed",
+        "18446744073709551615",
+        "--repetition-penalty",
+        "1.2",
+        "--no-repeat-ngram-size",
+        "6",
+        "--bad-words-ids",
+        "[[5],[6,8]]",
+        "--suppress-tokens",
+        "14,15",
+        "--begin-suppress-tokens",
+        "16",
+        "--forced-bos-token-id",
+        "0",
+        "--forced-eos-token-id",
+        "2",
+        "--eos-token-id",
+        "2,7",
+        "--pad-token-id",
+        "1",
+        "--bos-token-id",
+        "9",
+        "--decoder-start-token-id",
+        "10",
+    ]);
+    let expected = GenerationOptions {
+        num_beams: Some(4),
+        do_sample: Some(true),
+        num_return_sequences: Some(3),
+        max_new_tokens: Some(20),
+        max_length: Some(21),
+        min_new_tokens: Some(2),
+        min_length: Some(3),
+        early_stopping: Some(EarlyStopping::Never),
+        length_penalty: Some(-0.5),
+        temperature: Some(0.7),
+        top_k: Some(5),
+        top_p: Some(0.9),
+        seed: Some(u64::MAX),
+        repetition_penalty: Some(1.2),
+        no_repeat_ngram_size: Some(6),
+        bad_words_ids: Some(vec![vec![5], vec![6, 8]]),
+        suppress_tokens: Some(vec![14, 15]),
+        begin_suppress_tokens: Some(vec![16]),
+        forced_bos_token_id: Some(0),
+        forced_eos_token_id: Some(TokenIds(vec![2])),
+        eos_token_id: Some(TokenIds(vec![2, 7])),
+        pad_token_id: Some(1),
+        bos_token_id: Some(9),
+        decoder_start_token_id: Some(10),
+        ..GenerationOptions::default()
+    };
+    assert_eq!(typed, expected);
+    assert_eq!(set_names(&typed).len(), GenerationOptions::NAMES.len());
+    assert_eq!(options(&[]), GenerationOptions::default());
+    assert!(set_names(&options(&[])).is_empty());
+}
+
+#[test]
+fn booleans_stand_alone_or_take_a_value_behind_an_equals_sign() {
+    assert_eq!(options(&["--do-sample", "text"]).do_sample, Some(true));
+    assert_eq!(options(&["--do-sample=true"]).do_sample, Some(true));
+    assert_eq!(options(&["--do-sample=false"]).do_sample, Some(false));
+    assert_eq!(parse(&["--stats", "true"]).unwrap().texts, ["true"]);
+    assert_eq!(parse(&["--quiet=false"]).unwrap().report.quiet, Some(false));
+    refused(&["--do-sample=maybe"]);
+    refused(&["--truncate="]);
+}
+
+#[test]
+fn engine_flags_become_session_options() {
+    let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options();
+    let default = session(&[]);
+    assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
+    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, 32));
+    let set = session(&[
+        "--attention",
+        "mha-nocache",
+        "--dtype=f16",
+        "--device",
+        "llvm",
+        "--batch-size",
+        "7",
+        "--memory-limit",
+        "1.5GiB",
+    ]);
+    assert_eq!((set.attention, set.dtype), (AttentionChoice::MhaNocache, DtypeChoice::F16));
+    assert_eq!((set.device.as_deref(), set.memory_limit, set.batch_size), (Some("llvm"), Some(3 << 29), 7));
+    for (name, kind) in [
+        ("auto", AttentionChoice::Auto),
+        ("mha", AttentionChoice::Mha),
+        ("mha-replicated", AttentionChoice::MhaReplicated),
+        ("el", AttentionChoice::El),
+    ] {
+        assert_eq!(session(&["--attention", name]).attention, kind);
+    }
+    assert_eq!(session(&["--dtype", "f32"]).dtype, DtypeChoice::F32);
+}
+
+#[test]
+fn wrong_values_name_the_flag_and_what_was_expected() {
+    for (flags, wanted) in [
+        (&["--attention", "flash"][..], "possible values: auto, mha, mha-replicated, mha-nocache, el"),
+        (&["--dtype", "bf16"], "possible values: auto, f32, f16"),
+        (&["--batch-size", "auto"], "an integer of at least 1"),
+        (&["--batch-size", "0"], "an integer of at least 1"),
+        (&["--memory-limit", "16XB"], "a size such as 16GiB"),
+        (&["--early-stopping", "sometimes"], "true, false or never"),
+        (&["--num-beams", "-1"], "--num-beams"),
+        (&["--temperature", "hot"], "a finite number"),
+        (&["--temperature", "inf"], "a finite number"),
+        (&["--eos-token-id", "2;7"], "write ids as 2,7"),
+        (&["--bad-words-ids", "[5]"], "[[5],[6,8]]"),
+        (&["--format", "xml"], "possible values: text, jsonl"),
+        (&["--max-source-length", "0"], "an integer of at least 1"),
+    ] {
+        let text = refused(flags).to_string();
+        let first = text.lines().next().unwrap();
+        assert!(first.starts_with("error: ") && first.contains(flags[0]), "{text}");
+        assert!(text.contains(wanted), "{text}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
+    assert_eq!(refused(&["text", "--input", "f"]).kind(), ErrorKind::ArgumentConflict);
+    assert_eq!(refused(&["text", "--input-format", "jsonl"]).kind(), ErrorKind::ArgumentConflict);
+    assert_eq!(refused(&["--seed", "1", "--seed", "2"]).kind(), ErrorKind::ArgumentConflict);
+    for flag in [
+        "--stop",
+        "--typical-p",
+        "--min-p",
+        "--encoder-no-repeat-ngram-size",
+        "--encoder-repetition-penalty",
+        "--prefix",
+        "--resume",
+        "--stream",
+        "--max-batch-tokens",
+        "--num-beam-groups",
+        "--print-config",
+        "--alignments",
+    ] {
+        assert_eq!(refused(&[flag]).kind(), ErrorKind::UnknownArgument, "{flag}");
+    }
+    for command in ["plan", "bench", "score", "eval", "tokenize", "serve", "convert"] {
+        let error = Cli::try_parse_from(["elgen", command]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
+    }
+}
+
+#[test]
+fn messages_name_typed_options_as_flags() {
+    let typed = ["num_beams".to_owned(), "top_p".to_owned()];
+    assert_eq!(
+        name_flags("num_return_sequences: 3 is more than num_beams (2)", &typed),
+        ("num_return_sequences: 3 is more than --num-beams (2)".to_owned(), true)
+    );
+    assert_eq!(name_flags("max_num_beams top_p_x num_beams", &typed).0, "max_num_beams top_p_x --num-beams");
+    assert_eq!(name_flags("é top_k …", &typed), ("é top_k …".to_owned(), false));
+    assert_eq!(name_flags("", &typed), (String::new(), false));
+}

@@ -1,0 +1,318 @@
+//! Reads records, one at a time, from arguments, text lines or JSONL.
+//!
+//! The reader holds one line; a line longer than [`MAX_LINE_BYTES`] is skipped without being stored. What is wrong with a
+//! record is part of the record, so that its neighbours still run; only a failing file ends the reading.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal},
+    path::Path,
+};
+
+use elgen_engine::Input;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+/// The longest line that is read, in bytes.
+pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
+/// A window of records ends when its lines hold this many bytes together.
+const WINDOW_BYTES: usize = 64 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// How records are written in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RecordFormat {
+    /// One text per line.
+    Text,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+impl RecordFormat {
+    /// The format that a file name stands for.
+    pub(crate) fn of_path(path: &Path) -> RecordFormat {
+        match path.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("jsonl") => RecordFormat::Jsonl,
+            _ => RecordFormat::Text,
+        }
+    }
+}
+
+/// What names a record in the output.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum RecordId {
+    /// The record's 0-based number, where the input gave no id.
+    Index(u64),
+    /// The JSON value of the input's `id`, byte for byte.
+    Given(Box<RawValue>),
+}
+
+/// One record of the input.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// 0-based number among the records.
+    pub(crate) index: u64,
+    /// 1-based line, or number of the argument.
+    pub(crate) line: u64,
+    /// What names the record in the output.
+    pub(crate) id: RecordId,
+    /// The source, or what is wrong with it.
+    pub(crate) content: Result<Content, String>,
+}
+
+/// The usable content of a record.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Something for the model.
+    Run(Input),
+    /// An empty text line: its output is empty, and no model runs.
+    Empty,
+}
+
+enum Source {
+    Arguments(std::vec::IntoIter<String>),
+    Lines(Box<dyn BufRead>),
+}
+
+/// A stream of records.
+pub(crate) struct RecordReader {
+    source: Source,
+    name: String,
+    is_stdin: bool,
+    format: RecordFormat,
+    records: u64,
+    lines: u64,
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl RecordReader {
+    /// Reads the given texts.
+    pub(crate) fn from_arguments(texts: Vec<String>) -> RecordReader {
+        RecordReader::new(Source::Arguments(texts.into_iter()), "argument".to_owned(), RecordFormat::Text)
+    }
+
+    /// Reads a file.
+    pub(crate) fn from_file(path: &Path, format: RecordFormat) -> io::Result<RecordReader> {
+        let file = File::open(path)?;
+        // Opening a directory works on Unix, reading it does not; say so before a model is loaded.
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        Ok(RecordReader::from_lines(Box::new(BufReader::new(file)), path.display().to_string(), format))
+    }
+
+    /// Reads standard input.
+    pub(crate) fn from_stdin(format: RecordFormat) -> RecordReader {
+        let lines = Box::new(BufReader::new(io::stdin()));
+        RecordReader { is_stdin: true, ..RecordReader::from_lines(lines, "<stdin>".to_owned(), format) }
+    }
+
+    fn from_lines(reader: Box<dyn BufRead>, name: String, format: RecordFormat) -> RecordReader {
+        RecordReader::new(Source::Lines(reader), name, format)
+    }
+
+    fn new(source: Source, name: String, format: RecordFormat) -> RecordReader {
+        RecordReader { source, name, is_stdin: false, format, records: 0, lines: 0, bytes: Vec::new(), ended: false }
+    }
+
+    /// How a line is named in messages: `file:line`.
+    pub(crate) fn place(&self, line: u64) -> String {
+        match self.source {
+            Source::Arguments(_) => format!("{} {line}", self.name),
+            Source::Lines(_) => format!("{}:{line}", self.name),
+        }
+    }
+
+    /// The file's name in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether somebody has to type the records.
+    pub(crate) fn waits_for_terminal(&self) -> bool {
+        self.is_stdin && io::stdin().is_terminal()
+    }
+
+    /// How records are written in this input.
+    pub(crate) fn format(&self) -> RecordFormat {
+        self.format
+    }
+
+    /// Number of all records, once the end has been seen.
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.ended.then_some(self.records)
+    }
+
+    /// The next records, `limit` at most and fewer where lines are very long; none at the end.
+    pub(crate) fn window(&mut self, limit: usize) -> io::Result<Vec<Record>> {
+        let mut window = Vec::new();
+        let mut bytes = 0;
+        while window.len() < limit && bytes < WINDOW_BYTES {
+            let Some(record) = self.next_record()? else { break };
+            bytes += self.bytes.len();
+            window.push(record);
+        }
+        Ok(window)
+    }
+
+    fn next_record(&mut self) -> io::Result<Option<Record>> {
+        loop {
+            let mut line = match &mut self.source {
+                Source::Arguments(texts) => {
+                    let Some(text) = texts.next() else { break };
+                    Line::Whole(text.into_bytes())
+                }
+                Source::Lines(reader) => match read_line(reader.as_mut(), std::mem::take(&mut self.bytes))? {
+                    Some(line) => line,
+                    None => break,
+                },
+            };
+            self.lines += 1;
+            if self.lines == 1
+                && let Line::Whole(bytes) = &mut line
+                && bytes.starts_with(BYTE_ORDER_MARK)
+            {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            let (id, content) = match &line {
+                Line::TooLong => (None, Err(format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20))),
+                Line::Whole(bytes) => match std::str::from_utf8(bytes) {
+                    Err(error) => (None, Err(format!("invalid UTF-8 at byte {}", error.valid_up_to() + 1))),
+                    Ok(text) if self.format == RecordFormat::Text => (None, Ok(parse_text(text))),
+                    // Blank lines separate nothing in JSONL and are no records.
+                    Ok(text) if text.trim_ascii().is_empty() => {
+                        self.bytes = line.into_bytes();
+                        continue;
+                    }
+                    Ok(text) => parse_json(text),
+                },
+            };
+            let index = self.records;
+            self.records += 1;
+            self.bytes = line.into_bytes();
+            let id = id.map_or(RecordId::Index(index), RecordId::Given);
+            return Ok(Some(Record { index, line: self.lines, id, content }));
+        }
+        self.ended = true;
+        self.bytes.clear();
+        Ok(None)
+    }
+}
+
+enum Line {
+    Whole(Vec<u8>),
+    TooLong,
+}
+
+impl Line {
+    fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Line::Whole(bytes) => bytes,
+            Line::TooLong => Vec::new(),
+        }
+    }
+}
+
+/// The next line without its end (`\n` or `\r\n`), in the given buffer; `None` at the end of the file.
+fn read_line(reader: &mut dyn BufRead, mut line: Vec<u8>) -> io::Result<Option<Line>> {
+    line.clear();
+    let mut any = false;
+    let mut too_long = false;
+    loop {
+        let chunk = match reader.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        if chunk.is_empty() {
+            break;
+        }
+        any = true;
+        let end = chunk.iter().position(|&byte| byte == b'\n');
+        let part = &chunk[..end.unwrap_or(chunk.len())];
+        // One byte more, for the `\r` of a line that just fits.
+        too_long = too_long || line.len() + part.len() > MAX_LINE_BYTES + 1;
+        if too_long {
+            line = Vec::new();
+        } else {
+            line.extend_from_slice(part);
+        }
+        let used = part.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    if !any {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    if too_long || line.len() > MAX_LINE_BYTES {
+        return Ok(Some(Line::TooLong));
+    }
+    Ok(Some(Line::Whole(line)))
+}
+
+fn parse_text(text: &str) -> Content {
+    if text.is_empty() { Content::Empty } else { Content::Run(Input::Text(text.to_owned())) }
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_ids: Option<&'a RawValue>,
+    prefix: Option<IgnoredAny>,
+}
+
+fn parse_json(line: &str) -> (Option<Box<RawValue>>, Result<Content, String>) {
+    // Deserialising a struct would also take an array of its fields.
+    if !line.trim_ascii_start().starts_with('{') {
+        let what = serde_json::from_str::<IgnoredAny>(line)
+            .map_or_else(|error| format!("invalid JSON: {}", json_message(&error)), |_| "not a JSON object".to_owned());
+        return (None, Err(what));
+    }
+    match serde_json::from_str::<Object<'_>>(line) {
+        Err(error) => (None, Err(format!("invalid JSON: {}", json_message(&error)))),
+        Ok(object) => (object.id.map(ToOwned::to_owned), object_content(&object)),
+    }
+}
+
+fn object_content(object: &Object<'_>) -> Result<Content, String> {
+    if object.prefix.is_some() {
+        return Err("the field `prefix` is not supported".to_owned());
+    }
+    match (object.text, object.input_ids) {
+        (Some(_), Some(_)) => Err("give either `text` or `input_ids`, not both".to_owned()),
+        (None, None) => Err("neither `text` nor `input_ids`".to_owned()),
+        (Some(text), None) => serde_json::from_str(text.get())
+            .map(|text| Content::Run(Input::Text(text)))
+            .map_err(|error| format!("`text`: {}", value_message(&error))),
+        (None, Some(ids)) => serde_json::from_str::<Vec<u32>>(ids.get())
+            .map_err(|error| format!("`input_ids`: {}", value_message(&error)))
+            .and_then(|ids| if ids.is_empty() { Err("`input_ids` is empty".to_owned()) } else { Ok(ids) })
+            .map(|ids| Content::Run(Input::Ids(ids))),
+    }
+}
+
+/// The message without the position, which counts within the value.
+pub(crate) fn value_message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+}
+
+/// The message without "line 1", which would be taken for the file's.
+fn json_message(error: &serde_json::Error) -> String {
+    format!("{} at column {}", value_message(error), error.column())
+}
+
+#[cfg(test)]
+#[path = "input_tests.rs"]
+mod tests;

@@ -1,0 +1,133 @@
+use std::{cell::RefCell, rc::Rc};
+
+use elgen_engine::Sequence;
+use serde_json::value::RawValue;
+
+use super::*;
+
+/// A sink that can be read after it was given away.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+fn writer(format: RecordFormat, with_scores: bool, sequences: usize) -> (OrderedWriter, Shared) {
+    let sink = Shared::default();
+    (OrderedWriter::new(Box::new(sink.clone()), Layout { format, with_scores, sequences }), sink)
+}
+
+fn done(texts: &[(&str, f32)]) -> Outcome {
+    let sequences = texts
+        .iter()
+        .map(|&(text, score)| Sequence {
+            token_ids: vec![0, 42, 2],
+            text: Some(text.to_owned()),
+            score,
+            finish_reason: FinishReason::Eos,
+        })
+        .collect();
+    Outcome::Done(Generation { sequences, prompt_tokens: 5, truncated: false })
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed("no \"luck\"".to_owned())
+}
+
+#[test]
+fn results_come_out_in_input_order_and_at_once() {
+    let (mut writer, sink) = writer(RecordFormat::Text, false, 1);
+    let id = RecordId::Index(0);
+    writer.put(2, &id, &done(&[("c", 0.0)])).unwrap();
+    writer.put(1, &id, &failed()).unwrap();
+    assert_eq!(sink.text(), "");
+    writer.put(0, &id, &done(&[("a", 0.0)])).unwrap();
+    assert_eq!(sink.text(), "a\n\nc\n");
+    writer.put(4, &id, &done(&[("e", 0.0)])).unwrap();
+    writer.put(3, &id, &Outcome::Empty).unwrap();
+    assert_eq!(sink.text(), "a\n\nc\n\ne\n");
+}
+
+#[test]
+fn text_is_one_line_each_and_can_be_restored() {
+    let (mut writer, sink) = writer(RecordFormat::Text, false, 1);
+    writer.put(0, &RecordId::Index(0), &done(&[("a\nb\r\n\\n é", 0.0)])).unwrap();
+    assert_eq!(sink.text(), "a\\nb\\r\\n\\\\n é\n");
+}
+
+#[test]
+fn n_best_gives_n_lines_whatever_happened() {
+    let (mut writer, sink) = writer(RecordFormat::Text, true, 2);
+    let id = RecordId::Index(0);
+    writer.put(0, &id, &done(&[("best", -0.1), ("second", -1e9)])).unwrap();
+    writer.put(1, &id, &Outcome::Empty).unwrap();
+    writer.put(2, &id, &failed()).unwrap();
+    assert_eq!(sink.text(), "-0.1 ||| best\n-1000000000 ||| second\n\n\n\n\n");
+}
+
+#[test]
+fn json_lines_have_the_documented_fields() {
+    let (mut writer, sink) = writer(RecordFormat::Jsonl, false, 1);
+    let given = RecordId::Given(RawValue::from_string("{\"b\": 1.50}".to_owned()).unwrap());
+    writer.put(0, &given, &done(&[("a\nb", -0.53)])).unwrap();
+    writer.put(1, &RecordId::Index(1), &failed()).unwrap();
+    writer.put(2, &RecordId::Index(2), &Outcome::Empty).unwrap();
+    let ids = Sequence { token_ids: vec![], text: None, score: f32::NEG_INFINITY, finish_reason: FinishReason::Length };
+    let without_text = Generation { sequences: vec![ids], prompt_tokens: 1, truncated: true };
+    writer.put(3, &RecordId::Index(3), &Outcome::Done(without_text)).unwrap();
+    let text = sink.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            r#"{"id":{"b": 1.50},"sequences":[{"text":"a\nb","token_ids":[0,42,2],"score":-0.53,"finish_reason":"eos"}],"prompt_tokens":5}"#,
+            r#"{"id":1,"error":"no \"luck\""}"#,
+            r#"{"id":2,"sequences":[],"prompt_tokens":0}"#,
+            r#"{"id":3,"sequences":[{"text":null,"token_ids":[],"score":null,"finish_reason":"length"}],"prompt_tokens":1}"#,
+        ]
+    );
+}
+
+#[test]
+fn scores_are_the_shortest_text_that_reads_back() {
+    for score in [-0.53_f32, -1.023_857, 0.1, -1e-7, -16_777_216.0, f32::MIN_POSITIVE] {
+        let (mut text, text_sink) = writer(RecordFormat::Text, true, 1);
+        let (mut json, json_sink) = writer(RecordFormat::Jsonl, false, 1);
+        text.put(0, &RecordId::Index(0), &done(&[("x", score)])).unwrap();
+        json.put(0, &RecordId::Index(0), &done(&[("x", score)])).unwrap();
+        assert_eq!(text_sink.text().split(" ||| ").next().unwrap().parse::<f32>().unwrap(), score);
+        let line: serde_json::Value = serde_json::from_str(&json_sink.text()).unwrap();
+        assert_eq!(line["sequences"][0]["score"].as_f64().unwrap() as f32, score);
+    }
+}
+
+#[test]
+fn a_failing_sink_is_an_error() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1 };
+    let mut writer = OrderedWriter::new(Box::new(Closed), layout);
+    let error = writer.put(0, &RecordId::Index(0), &Outcome::Empty).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}

@@ -1,0 +1,170 @@
+//! Statistics for people and for programs.
+
+use std::fmt::Write;
+
+use elgen_engine::{AttentionKinds, Metrics};
+
+use crate::{error::CliError, pretty_json};
+
+/// The counters as one JSON object.
+pub(crate) fn json(metrics: &Metrics) -> Result<String, CliError> {
+    pretty_json(metrics)
+}
+
+/// The counters as a table; `failed` is the number of failed records.
+pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<17} {value}");
+    };
+    let seconds = &metrics.seconds;
+    let step = &metrics.per_step;
+    let peak = &metrics.peak_bytes;
+    let cache = &metrics.cache_bytes;
+    row("device", metrics.device.clone());
+    row("driver", metrics.driver.clone());
+    if metrics.software_adapter {
+        row("", "software adapter: only ratios, counts and bytes mean something".to_owned());
+    }
+    row("attention", attention(&metrics.attention));
+    row("inputs", format!("{} ({} cut, {failed} failed)", metrics.inputs, metrics.truncated));
+    row("prompt tokens", metrics.prompt_tokens.to_string());
+    row("generated tokens", metrics.generated_tokens.to_string());
+    row(
+        "seconds",
+        format!(
+            "{:.3} (load {:.3}, compile {:.3}, encode {:.3}, decode {:.3})",
+            seconds.total, seconds.load, seconds.compile, seconds.encode, seconds.decode
+        ),
+    );
+    row("tokens per second", format!("{:.1}", metrics.tokens_per_second));
+    row("first token", format!("{:.1} ms", metrics.time_to_first_token_ms));
+    row("decode steps", metrics.steps.to_string());
+    row(
+        "per step",
+        format!(
+            "{:.1} dispatches, {:.1} submissions, {:.1} host waits, {:.1} allocations, {:.1} bytes read back",
+            step.dispatches, step.submissions, step.host_waits, step.allocations, step.readback_bytes
+        ),
+    );
+    row("per layer", format!("{:.1} dispatches per decoder layer and step", metrics.dispatches_per_decoder_layer));
+    row(
+        "peak memory",
+        format!(
+            "{} (weights {}, cache {}, activations {}, staging {})",
+            bytes(peak.total),
+            bytes(peak.weights),
+            bytes(peak.cache),
+            bytes(peak.activations),
+            bytes(peak.staging)
+        ),
+    );
+    row(
+        "attention caches",
+        format!(
+            "{} (self {}, cross {}) and {} of slack and tables",
+            bytes(cache.self_.saturating_add(cache.cross)),
+            bytes(cache.self_),
+            bytes(cache.cross),
+            bytes(metrics.cache_overhead_bytes)
+        ),
+    );
+    text
+}
+
+fn attention(kinds: &AttentionKinds) -> String {
+    let mut parts = Vec::new();
+    if let Some(kind) = &kinds.encoder {
+        parts.push(format!("encoder {kind}"));
+    }
+    parts.push(format!("self {}", kinds.self_));
+    if let Some(kind) = &kinds.cross {
+        parts.push(format!("cross {kind}"));
+    }
+    parts.join(", ")
+}
+
+/// A size for people: `12.6 MiB`.
+pub(crate) fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if size < 1024 {
+        return format!("{size} B");
+    }
+    let mut value = size as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would round to 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes(13_216_776), "12.6 MiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(bytes(16 << 30), "16.0 GiB");
+        assert!(bytes(u64::MAX).ends_with(" PiB"));
+    }
+
+    #[test]
+    fn the_table_says_what_a_software_adapter_is_good_for() {
+        let mut metrics = Metrics { inputs: 7, truncated: 2, software_adapter: true, ..Metrics::default() };
+        metrics.attention.self_ = "el".to_owned();
+        let text = table(&metrics, 1);
+        assert!(text.contains("inputs            7 (2 cut, 1 failed)\n"), "{text}");
+        assert!(text.contains("software adapter: only ratios"), "{text}");
+        assert!(text.contains("attention         self el\n"), "{text}");
+        metrics.software_adapter = false;
+        assert!(!table(&metrics, 0).contains("software"));
+    }
+
+    #[test]
+    fn json_has_the_documented_fields() {
+        let value: serde_json::Value = serde_json::from_str(&json(&Metrics::default()).unwrap()).unwrap();
+        for pointer in [
+            "/device",
+            "/driver",
+            "/software_adapter",
+            "/attention/encoder",
+            "/attention/self",
+            "/attention/cross",
+            "/inputs",
+            "/truncated",
+            "/prompt_tokens",
+            "/generated_tokens",
+            "/seconds/load",
+            "/seconds/compile",
+            "/seconds/encode",
+            "/seconds/decode",
+            "/seconds/total",
+            "/tokens_per_second",
+            "/time_to_first_token_ms",
+            "/steps",
+            "/per_step/dispatches",
+            "/per_step/host_waits",
+            "/per_step/readback_bytes",
+            "/per_step/allocations",
+            "/per_step/submissions",
+            "/dispatches_per_decoder_layer",
+            "/peak_bytes/weights",
+            "/peak_bytes/cache",
+            "/peak_bytes/activations",
+            "/peak_bytes/staging",
+            "/peak_bytes/total",
+            "/cache_bytes/self",
+            "/cache_bytes/cross",
+        ] {
+            assert!(value.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Running one batch: admission, the decode loop, and the results.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use elgen_models::{Probe, Runner, Sentence};
+use elgen_search::device::{DeviceSearch, SentenceStart};
+use elgen_search::{GenerationConfig, Hypothesis};
+use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tensor};
+
+use crate::error::EngineError;
+use crate::prepare::Prepared;
+
+/// The device state of batches of up to `capacity` sentences; kept between batches, so that a steady run allocates nothing.
+pub(crate) struct BatchState {
+    config: GenerationConfig,
+    pub(crate) capacity: usize,
+    max_length: usize,
+    max_new: usize,
+    rows: Rows,
+    logits: Tensor,
+    search: DeviceSearch,
+}
+
+/// What decoding a batch cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BatchStats {
+    pub(crate) encode_seconds: f64,
+    pub(crate) decode_seconds: f64,
+    pub(crate) steps: u64,
+    pub(crate) stats: RecordStats,
+    pub(crate) allocations: u64,
+    /// When the host first knew a token.
+    pub(crate) first_token: Option<Instant>,
+    pub(crate) layer_dispatches: u64,
+}
+
+/// Sentences of a batch that one binding of logits allows.
+pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
+    let width = config.rows_per_sentence().max(1);
+    let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
+    let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
+    (rows.min(runner.max_rows()) / width).max(1)
+}
+
+impl BatchState {
+    pub(crate) fn new(device: &Device, config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> Result<Self, EngineError> {
+        let rows = capacity * config.rows_per_sentence();
+        Ok(Self {
+            config: config.clone(),
+            capacity,
+            max_length,
+            max_new,
+            rows: Rows::new(device, rows, max_length)?,
+            logits: device.tensor("logits", Class::Activations, rows, config.vocab_size, DType::F32)?,
+            search: DeviceSearch::new(device, config, capacity, max_new)?,
+        })
+    }
+
+    /// True if it can run batches of these sizes.
+    pub(crate) fn fits(&self, config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> bool {
+        self.config == *config && self.capacity >= capacity && self.max_length >= max_length && self.max_new >= max_new
+    }
+
+    /// Runs a batch to its end. The hypotheses are in the order of `batch`; `None` if the run was cancelled.
+    pub(crate) fn run(
+        &mut self,
+        device: &Device,
+        runner: &mut Runner,
+        batch: &[Prepared],
+        cancel: &AtomicBool,
+        stats: &mut BatchStats,
+    ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
+        let width = self.config.rows_per_sentence();
+        let sentences: Vec<Sentence<'_>> =
+            batch.iter().map(|p| Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() }).collect();
+        let starts: Vec<SentenceStart> =
+            batch.iter().map(|p| SentenceStart { ordinal: p.ordinal, lengths: p.lengths, prompt_len: p.prompt.len() }).collect();
+        let started = Instant::now();
+        runner.begin(&mut self.rows, &sentences, width)?;
+        self.search.begin(&starts)?;
+        device.wait()?;
+        let decoding = Instant::now();
+        stats.encode_seconds += (decoding - started).as_secs_f64();
+
+        let mut done = vec![false; batch.len()];
+        let mut steps = 0;
+        let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
+        let result = loop {
+            if cancel.load(Ordering::Relaxed) {
+                break None;
+            }
+            let allocations = device.pool().allocations();
+            let mut rec = device.recorder();
+            let (mut first_layer, mut behind_layers) = (0, 0);
+            let mut count = |rec: &mut elgen_tensor::Recorder, _: &'static str, index: usize, _: &Tensor, _: usize| {
+                if index == 0 {
+                    first_layer = rec.dispatches();
+                }
+                behind_layers = rec.dispatches();
+                Ok(())
+            };
+            runner.step_with_probe(&mut rec, &self.rows, &self.logits, Probe::new(&mut count))?;
+            stats.layer_dispatches += behind_layers - first_layer;
+            self.search.record_step(&mut rec, &mut self.rows, &self.logits)?;
+            let (now_done, step) = self.search.submit(rec)?;
+            stats.stats += step;
+            stats.steps += 1;
+            stats.allocations += device.pool().allocations() - allocations;
+            stats.first_token.get_or_insert_with(Instant::now);
+            steps += 1;
+            // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
+            if now_done.iter().all(|d| *d) || steps >= longest {
+                break Some(self.search.finish()?);
+            }
+            if now_done != done {
+                let open = (0..batch.len()).filter(|s| !now_done[*s]);
+                runner.keep(&mut self.rows, open, width)?;
+                done = now_done;
+            }
+        };
+        stats.decode_seconds += decoding.elapsed().as_secs_f64();
+        runner.end();
+        Ok(result)
+    }
+}

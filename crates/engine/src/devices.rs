@@ -1,0 +1,53 @@
+//! What `elgen devices` lists.
+
+use serde::Serialize;
+
+/// An adapter that a session can be opened on.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceReport {
+    /// Its number, for [`crate::SessionOptions::device`].
+    pub index: usize,
+    /// Name as the driver gives it.
+    pub name: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// The graphics interface.
+    pub backend: String,
+    /// "discrete", "integrated", "virtual", "software" or "other".
+    pub device_type: String,
+    /// True for adapters that run on the CPU.
+    pub software: bool,
+    /// Memory in bytes (software adapters: the machine's).
+    pub memory_total: Option<u64>,
+    /// Bytes that are free.
+    pub memory_free: Option<u64>,
+    /// Largest storage binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Features that kernels can use.
+    pub features: Vec<String>,
+    /// Smallest and largest subgroup size.
+    pub subgroup_sizes: (u32, u32),
+}
+
+/// All adapters of this machine.
+pub fn devices() -> Vec<DeviceReport> {
+    elgen_tensor::adapters()
+        .into_iter()
+        .map(|a| DeviceReport {
+            index: a.index,
+            name: a.name,
+            driver: a.driver,
+            backend: "vulkan".into(),
+            device_type: a.device_type.into(),
+            software: a.software,
+            memory_total: a.memory.map(|m| m.total),
+            memory_free: a.memory.map(|m| m.free),
+            max_binding_bytes: a.max_binding_bytes,
+            max_buffer_bytes: a.max_buffer_bytes,
+            features: a.features.into_iter().map(str::to_owned).collect(),
+            subgroup_sizes: a.subgroup_sizes,
+        })
+        .collect()
+}

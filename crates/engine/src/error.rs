@@ -1,0 +1,64 @@
+//! Errors of a session.
+
+use elgen_models::ModelError;
+use elgen_search::OptionError;
+use elgen_search::device::SearchError;
+use elgen_tensor::TensorError;
+
+/// Why a session could not be opened, or a request not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The runtime failed.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The model directory or the model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The search failed.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// The options do not fit the request.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The checkpoint's generation options cannot be used.
+    #[error("{file}: {source}")]
+    CheckpointOptions {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        source: OptionError,
+    },
+    /// The source has more tokens than the model has positions.
+    #[error("the input has {tokens} tokens, the model has positions for {limit} (--truncate cuts it)")]
+    InputTooLong {
+        /// Tokens of the input, special ones included.
+        tokens: usize,
+        /// Rows of the position table, or `max_source_length`.
+        limit: usize,
+    },
+    /// Nothing to encode.
+    #[error("the input has no tokens")]
+    EmptyInput,
+    /// Text was given to a model without a tokenizer.
+    #[error("the model has no tokenizer: give token ids (input_ids)")]
+    NoTokenizer,
+    /// The run was cancelled before this request was done.
+    #[error("cancelled")]
+    Cancelled,
+    /// The run failed as a whole; every request of the failed batch gets this.
+    #[error("{0}")]
+    Batch(String),
+}
+
+impl EngineError {
+    /// True if a smaller batch may succeed.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        let tensor = match self {
+            Self::Tensor(e) | Self::Model(ModelError::Tensor(e)) | Self::Search(SearchError::Tensor(e)) => e,
+            Self::Model(ModelError::Attention(elgen_attention::AttentionError::Tensor(e))) => e,
+            _ => return false,
+        };
+        matches!(tensor, TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } | TensorError::TooLarge { .. })
+    }
+}

@@ -1,0 +1,228 @@
+//! What goes into a [`crate::Session`] and what comes out.
+
+use serde::Serialize;
+
+/// One input of a generation run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The number of this input within the whole run: it seeds the random numbers of its samples, so a result does not depend
+    /// on how inputs are batched.
+    pub ordinal: u64,
+    /// The source text or ids.
+    pub input: Input,
+}
+
+/// The source of a request: encoder input, or the prompt of a decoder-only model.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Text, encoded by the model's tokenizer with its special tokens.
+    Text(String),
+    /// Token ids, taken as they are.
+    Ids(Vec<u32>),
+}
+
+/// The result of one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// `num_return_sequences` hypotheses, best first (samples: in draw order).
+    pub sequences: Vec<Sequence>,
+    /// Number of input ids after truncation.
+    pub prompt_tokens: usize,
+    /// True if the source was cut to fit.
+    pub truncated: bool,
+}
+
+/// One generated sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// The new ids: after the decoder start token or the prompt, up to and including EOS.
+    pub token_ids: Vec<u32>,
+    /// The decoded text without special tokens; `None` for a model without a tokenizer.
+    pub text: Option<String>,
+    /// Beam modes: Hugging Face's `sequences_scores`; otherwise the sum of the new tokens' log-probabilities.
+    pub score: f32,
+    /// Why the sequence ended.
+    pub finish_reason: FinishReason,
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// An end-of-sequence id was produced.
+    Eos,
+    /// The maximum length was reached.
+    Length,
+}
+
+/// How a session loads and runs a model.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// The attention kind.
+    pub attention: AttentionChoice,
+    /// Storage of weights and caches.
+    pub dtype: DtypeChoice,
+    /// Part of an adapter's name, or its number in `elgen devices`; `None` takes the best.
+    pub device: Option<String>,
+    /// Sentences decoded together at most.
+    pub batch_size: usize,
+    /// Bytes that the memory pool may hold; `None`: 90 % of what is free.
+    pub memory_limit: Option<u64>,
+    /// Compile shaders with bounds checks (tests); release builds default to unchecked.
+    pub checked_shaders: bool,
+}
+
+impl Default for SessionOptions {
+    /// The best device, `auto` everywhere, 32 sentences at a time.
+    fn default() -> Self {
+        Self {
+            attention: AttentionChoice::Auto,
+            dtype: DtypeChoice::Auto,
+            device: None,
+            batch_size: 32,
+            memory_limit: None,
+            checked_shaders: false,
+        }
+    }
+}
+
+/// `--attention`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionChoice {
+    /// Until a planner exists: `mha`.
+    Auto,
+    /// Multi-head attention, cross keys and values shared by the beams of a sentence.
+    Mha,
+    /// Multi-head attention with everything stored once per beam.
+    MhaReplicated,
+    /// Multi-head attention that recomputes cross keys and values at each step.
+    MhaNocache,
+    /// EL-attention for self- and cross-attention.
+    El,
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// f32 on software adapters, else f16 where the checkpoint is f16, else f32.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats for matrices and caches.
+    F16,
+}
+
+/// Options of a run that are not about search.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Cut sources that are longer than the position table instead of failing their record.
+    pub truncate: bool,
+    /// Cut sources to this many ids (special tokens included).
+    pub max_source_length: Option<usize>,
+}
+
+/// Counters of a session since it was loaded; the fields of `--stats-json`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Metrics {
+    /// Adapter name.
+    pub device: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// True if the adapter is software.
+    pub software_adapter: bool,
+    /// The attention kinds in use.
+    pub attention: AttentionKinds,
+    /// Requests given.
+    pub inputs: u64,
+    /// Sources that were cut.
+    pub truncated: u64,
+    /// Input ids of all requests.
+    pub prompt_tokens: u64,
+    /// New ids of all returned sequences.
+    pub generated_tokens: u64,
+    /// Wall-clock seconds by phase.
+    pub seconds: Seconds,
+    /// Generated tokens per second of encode and decode time.
+    pub tokens_per_second: f64,
+    /// From the call of `generate` to the first token known to the host.
+    pub time_to_first_token_ms: f64,
+    /// Decode steps.
+    pub steps: u64,
+    /// Averages over decode steps.
+    pub per_step: PerStep,
+    /// Compute dispatches per decoder layer in one decode step.
+    pub dispatches_per_decoder_layer: f64,
+    /// Peak bytes of the pool by class.
+    pub peak_bytes: PeakBytes,
+    /// Peak bytes reserved for attention caches.
+    pub cache_bytes: CacheBytes,
+    /// Bytes reserved in cache slabs beyond the slots handed out, and addressing tables, at their peak.
+    pub cache_overhead_bytes: u64,
+}
+
+/// Attention kinds in use, by place.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AttentionKinds {
+    /// Encoder self-attention (`None` for decoder-only models).
+    pub encoder: Option<String>,
+    /// Decoder self-attention.
+    #[serde(rename = "self")]
+    pub self_: String,
+    /// Cross-attention (`None` for decoder-only models).
+    pub cross: Option<String>,
+}
+
+/// Wall-clock seconds by phase.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// Reading and uploading weights.
+    pub load: f64,
+    /// Compiling pipelines.
+    pub compile: f64,
+    /// Encoder and decoder prefill.
+    pub encode: f64,
+    /// Decode steps.
+    pub decode: f64,
+    /// Since the session began to load.
+    pub total: f64,
+}
+
+/// Averages over decode steps.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PerStep {
+    /// Compute dispatches.
+    pub dispatches: f64,
+    /// Times that the host waited for the device.
+    pub host_waits: f64,
+    /// Bytes read back.
+    pub readback_bytes: f64,
+    /// Buffers allocated.
+    pub allocations: f64,
+    /// Queue submissions.
+    pub submissions: f64,
+}
+
+/// Peak bytes by class.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PeakBytes {
+    /// Model weights.
+    pub weights: u64,
+    /// Attention caches and their tables.
+    pub cache: u64,
+    /// Activations, logits and search state.
+    pub activations: u64,
+    /// Upload and read-back rings.
+    pub staging: u64,
+    /// Peak of the sum.
+    pub total: u64,
+}
+
+/// Bytes reserved for caches (reserved slots x slot bytes).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CacheBytes {
+    /// Decoder self-attention.
+    #[serde(rename = "self")]
+    pub self_: u64,
+    /// Cross-attention.
+    pub cross: u64,
+}

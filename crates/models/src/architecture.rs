@@ -1,0 +1,104 @@
+//! What every model family offers to the runner: an encoder (if it has one), a decoder prefill and a decode step. They only record.
+
+use std::fmt;
+
+use elgen_attention::{CacheLayout, Caches, Kind, Packed, Step};
+use elgen_search::ModelLimits;
+use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
+
+use crate::bart::Bart;
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::gpt2::Gpt2;
+use crate::layers::{Space, StackShape};
+
+/// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
+/// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing.
+pub struct Probe<'p>(Option<ProbeFn<'p>>);
+
+/// The function of a [`Probe`].
+pub type ProbeFn<'p> = &'p mut dyn FnMut(&mut Recorder, &'static str, usize, &Tensor, usize) -> Result<(), ModelError>;
+
+impl<'p> Probe<'p> {
+    /// Sees nothing.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Calls `f` for each hidden state.
+    pub fn new(f: ProbeFn<'p>) -> Self {
+        Self(Some(f))
+    }
+
+    pub(crate) fn see(&mut self, rec: &mut Recorder, stack: &'static str, index: usize, x: &Tensor, rows: usize) -> Result<(), ModelError> {
+        match &mut self.0 {
+            Some(f) => f(rec, stack, index, x, rows),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A loaded model.
+pub trait Architecture: fmt::Debug + Send + Sync {
+    /// Vocabulary, positions, and whether there is an encoder.
+    fn limits(&self) -> ModelLimits;
+
+    /// What the caches must hold.
+    fn cache_layout(&self) -> CacheLayout;
+
+    /// Widths of the encoder stack; `None` for decoder-only models.
+    fn encoder_shape(&self) -> Option<StackShape>;
+
+    /// Widths of the decoder stack.
+    fn decoder_shape(&self) -> StackShape;
+
+    /// Encodes packed sources and fills the cross caches. `ids`: (id, position) pairs, `batch.slots`: cross slots.
+    ///
+    /// # Errors
+    /// Decoder-only models; shapes that do not fit.
+    fn encode(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, probe: Probe<'_>) -> Result<(), ModelError>;
+
+    /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn prefill(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, probe: Probe<'_>) -> Result<(), ModelError>;
+
+    /// One decode step: feeds the last id of each active row, writes `logits` `[active rows, vocab_size]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn step(&self, rec: &mut Recorder, step: Step<'_>, caches: &Caches, space: &Space, logits: &Tensor, probe: Probe<'_>) -> Result<(), ModelError>;
+}
+
+/// Attention kinds of a decoder, for self- and cross-attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    /// Decoder self-attention.
+    pub self_: Kind,
+    /// Cross-attention; ignored by decoder-only models.
+    pub cross: Kind,
+}
+
+impl Kinds {
+    /// The same kind for both.
+    pub fn both(kind: Kind) -> Self {
+        Self { self_: kind, cross: kind }
+    }
+}
+
+/// Loads the weights of a model onto the device.
+///
+/// # Errors
+/// Tensors that are missing, misshapen or not finite; a kind that the family cannot have; out of memory.
+pub fn load(device: &Device, config: &ModelConfig, checkpoint: &Checkpoint, kinds: Kinds, dtype: DType) -> Result<Box<dyn Architecture>, ModelError> {
+    let family = config.family();
+    if !family.is_encoder_decoder() && kinds.self_ == Kind::MhaNocache {
+        return Err(ModelError::KindNeedsEncoder { family: family.model_type(), kind: kinds.self_ });
+    }
+    Ok(match config {
+        ModelConfig::Bart(config) => Box::new(Bart::load(device, config, checkpoint, kinds, dtype)?),
+        ModelConfig::Gpt2(config) => Box::new(Gpt2::load(device, config, checkpoint, kinds, dtype)?),
+    })
+}

@@ -1,0 +1,163 @@
+//! Looking up a model's tensors under the names that its family uses, with the prefixes and aliases met in the wild.
+
+use super::{Checkpoint, TensorView};
+use crate::error::ModelError;
+
+/// A checkpoint seen by a model family. A tensor is looked up as `prefix + name`, then as `name`: files saved from a base class
+/// lack the prefix of the wrapping class.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    checkpoint: &'a Checkpoint,
+    prefix: &'a str,
+}
+
+/// BART's three uses of an embedding table, `[vocab_size, d_model]` each; normally one tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct BartEmbeddings<'a> {
+    /// Input embedding of the encoder.
+    pub encoder: TensorView<'a>,
+    /// Input embedding of the decoder.
+    pub decoder: TensorView<'a>,
+    /// Output head.
+    pub head: TensorView<'a>,
+}
+
+/// GPT-2's two uses of an embedding table, `[vocab_size, n_embd]` each; normally one tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Gpt2Embeddings<'a> {
+    /// Input embedding.
+    pub input: TensorView<'a>,
+    /// Output head.
+    pub head: TensorView<'a>,
+}
+
+impl BartEmbeddings<'_> {
+    /// Whether one tensor serves all three.
+    pub fn all_shared(&self) -> bool {
+        self.encoder.name() == self.decoder.name() && self.decoder.name() == self.head.name()
+    }
+}
+
+impl Gpt2Embeddings<'_> {
+    /// Whether one tensor serves both.
+    pub fn all_shared(&self) -> bool {
+        self.input.name() == self.head.name()
+    }
+}
+
+const SHARED: &str = "shared.weight";
+const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
+const DECODER_EMBEDDING: &str = "decoder.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+const GPT2_EMBEDDING: &str = "wte.weight";
+
+impl<'a> Weights<'a> {
+    /// `prefix` with its dot, for example `model.` (BART) or `transformer.` (GPT-2).
+    pub fn new(checkpoint: &'a Checkpoint, prefix: &'a str) -> Self {
+        Self { checkpoint, prefix }
+    }
+
+    /// The checkpoint behind this view.
+    pub fn checkpoint(&self) -> &'a Checkpoint {
+        self.checkpoint
+    }
+
+    /// Whether the tensor exists, with or without the prefix.
+    pub fn contains(&self, name: &str) -> bool {
+        self.lookup(name).is_some()
+    }
+
+    /// The tensor `name`, which must have the shape `expected`.
+    pub fn tensor(&self, name: &str, expected: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        self.optional(name, expected)?.ok_or_else(|| self.missing(&[name]))
+    }
+
+    /// The tensor `name` if it exists; then it must have the shape `expected`.
+    pub fn optional(&self, name: &str, expected: &[usize]) -> Result<Option<TensorView<'a>>, ModelError> {
+        match self.lookup(name) {
+            Some(view) if view.shape() != expected => Err(ModelError::WrongShape {
+                file: view.file().into(),
+                tensor: view.name().into(),
+                expected: expected.into(),
+                actual: view.shape().into(),
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// BART's embedding tables. `tied` is the config's `tie_word_embeddings`. Tied tables are the one of `shared.weight`,
+    /// `lm_head.weight` and the two `embed_tokens.weight` that exists; one that is in the file beside the shared table with other
+    /// values stays its own, as in transformers 5. Untied, the head must be in the file.
+    pub fn bart_embeddings(
+        &self,
+        vocab_size: usize,
+        d_model: usize,
+        tied: bool,
+    ) -> Result<BartEmbeddings<'a>, ModelError> {
+        let shape = [vocab_size, d_model];
+        let encoder_order = [SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING];
+        let tied_order = [SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING];
+        let shared = self.first_of(if tied { &tied_order } else { &encoder_order }, &shape)?;
+        let head = if tied { self.own_or(HEAD, shared, &shape)? } else { self.tensor(HEAD, &shape)? };
+        Ok(BartEmbeddings {
+            encoder: self.own_or(ENCODER_EMBEDDING, shared, &shape)?,
+            decoder: self.own_or(DECODER_EMBEDDING, shared, &shape)?,
+            head,
+        })
+    }
+
+    /// GPT-2's embedding tables, by the same rules: `wte.weight` and `lm_head.weight`.
+    pub fn gpt2_embeddings(
+        &self,
+        vocab_size: usize,
+        n_embd: usize,
+        tied: bool,
+    ) -> Result<Gpt2Embeddings<'a>, ModelError> {
+        let shape = [vocab_size, n_embd];
+        if !tied {
+            return Ok(Gpt2Embeddings {
+                input: self.tensor(GPT2_EMBEDDING, &shape)?,
+                head: self.tensor(HEAD, &shape)?,
+            });
+        }
+        let input = self.first_of(&[GPT2_EMBEDDING, HEAD], &shape)?;
+        Ok(Gpt2Embeddings { input, head: self.own_or(HEAD, input, &shape)? })
+    }
+
+    fn lookup(&self, name: &str) -> Option<TensorView<'a>> {
+        self.checkpoint.view(&self.prefixed(name)).or_else(|| self.checkpoint.view(name))
+    }
+
+    fn prefixed(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn first_of(&self, names: &[&str], shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        for name in names {
+            if let Some(view) = self.optional(name, shape)? {
+                return Ok(view);
+            }
+        }
+        Err(self.missing(names))
+    }
+
+    /// The tensor `name` if it is in the file with values of its own, else `shared`.
+    fn own_or(&self, name: &str, shared: TensorView<'a>, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        match self.optional(name, shape)? {
+            Some(own) if own.name() != shared.name() && !own.same_values(&shared)? => Ok(own),
+            _ => Ok(shared),
+        }
+    }
+
+    fn missing(&self, names: &[&str]) -> ModelError {
+        let mut tried: Vec<String> = Vec::new();
+        for name in names {
+            tried.push(self.prefixed(name));
+            if !self.prefix.is_empty() {
+                tried.push((*name).to_owned());
+            }
+        }
+        let tensor = if tried.is_empty() { String::new() } else { tried.remove(0) };
+        ModelError::MissingTensor { place: self.checkpoint.place().into(), tensor, tried }
+    }
+}

@@ -1,0 +1,274 @@
+//! `config.json`: which family a directory holds and the shape of its model, with the defaults of the family's config class.
+
+mod bart;
+mod gpt2;
+pub(crate) mod json;
+pub(crate) mod keys;
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{ModelError, excerpt};
+pub use bart::{BartConfig, StackConfig};
+pub use gpt2::Gpt2Config;
+use keys::Keys;
+
+/// Name of the config file in a model directory.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// A supported model family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ModelFamily {
+    /// BART: encoder-decoder, post-norm.
+    Bart,
+    /// GPT-2: decoder only, pre-norm.
+    Gpt2,
+}
+
+impl ModelFamily {
+    /// All supported families.
+    pub const ALL: [Self; 2] = [Self::Bart, Self::Gpt2];
+
+    /// The value of `model_type` in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Bart => "bart",
+            Self::Gpt2 => "gpt2",
+        }
+    }
+
+    /// Whether the family has an encoder.
+    pub fn is_encoder_decoder(self) -> bool {
+        matches!(self, Self::Bart)
+    }
+
+    /// How the names of the family's classes (`architectures` in `config.json`) begin.
+    fn class_prefix(self) -> &'static str {
+        match self {
+            Self::Bart => "Bart",
+            Self::Gpt2 => "GPT2",
+        }
+    }
+}
+
+impl fmt::Display for ModelFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.model_type())
+    }
+}
+
+/// An activation function of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x · Φ(x)` with the error function.
+    Gelu,
+    /// `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
+    GeluTanh,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · sigmoid(x)`.
+    Silu,
+}
+
+impl Activation {
+    const NAMES: [(&str, Self); 11] = [
+        ("gelu", Self::Gelu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_python_tanh", Self::GeluTanh),
+        ("gelu_accurate", Self::GeluTanh),
+        ("quick_gelu", Self::QuickGelu),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+    ];
+
+    /// The activation that configs call `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
+    }
+
+    fn names() -> String {
+        Self::NAMES.map(|(name, _)| name).join(", ")
+    }
+}
+
+/// Special token ids, all within the model's vocabulary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a sequence.
+    pub bos: Option<u32>,
+    /// Any of these ends a sequence; may be empty.
+    pub eos: Vec<u32>,
+    /// Fills up sequences.
+    pub pad: Option<u32>,
+    /// First token of an encoder-decoder model's output sequence.
+    pub decoder_start: Option<u32>,
+}
+
+/// The config of a model of any supported family.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ModelConfig {
+    /// A BART model.
+    Bart(BartConfig),
+    /// A GPT-2 model.
+    Gpt2(Gpt2Config),
+}
+
+/// What one wants to know about a model at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSummary {
+    /// The family.
+    pub family: ModelFamily,
+    /// Encoder layers; 0 for a decoder-only model.
+    pub encoder_layers: usize,
+    /// Decoder layers.
+    pub decoder_layers: usize,
+    /// Model width, in elements.
+    pub d_model: usize,
+    /// Attention heads of an encoder layer; 0 for a decoder-only model.
+    pub encoder_heads: usize,
+    /// Attention heads of a decoder layer.
+    pub decoder_heads: usize,
+    /// Inner width of the decoder's feed-forward blocks, in elements.
+    pub ffn_dim: usize,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens.
+    pub positions: usize,
+    /// Whether the config ties embeddings and head.
+    pub tied: bool,
+    /// Parameters that the config implies, tied tables counted once.
+    pub parameters: u64,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of the directory `dir`.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let dir = dir.as_ref();
+        match json::read_object(dir, CONFIG_FILE)? {
+            Some(map) => Self::from_map(&map, &dir.join(CONFIG_FILE)),
+            None => {
+                let wanted = if dir.is_dir() { CONFIG_FILE } else { "model directory" };
+                Err(ModelError::MissingFile { dir: dir.into(), wanted: wanted.into(), hint: String::new() })
+            }
+        }
+    }
+
+    /// Reads the config file `path`, whatever its name.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        Self::from_map(&json::parse_object(path, &json::read_text(path)?)?, path)
+    }
+
+    /// Interprets the content of a config file; `path` is named in errors.
+    pub fn from_map(map: &Map<String, Value>, path: &Path) -> Result<Self, ModelError> {
+        let keys = Keys { file: path, map };
+        match family(map, path)? {
+            ModelFamily::Bart => BartConfig::from_keys(&keys).map(Self::Bart),
+            ModelFamily::Gpt2 => Gpt2Config::from_keys(&keys).map(Self::Gpt2),
+        }
+    }
+
+    /// The family.
+    pub fn family(&self) -> ModelFamily {
+        match self {
+            Self::Bart(_) => ModelFamily::Bart,
+            Self::Gpt2(_) => ModelFamily::Gpt2,
+        }
+    }
+
+    /// Rows of the embedding table and number of logits.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bart(config) => config.vocab_size,
+            Self::Gpt2(config) => config.vocab_size,
+        }
+    }
+
+    /// Longest sequence of a side, in tokens.
+    pub fn max_positions(&self) -> usize {
+        match self {
+            Self::Bart(config) => config.max_position_embeddings,
+            Self::Gpt2(config) => config.n_positions,
+        }
+    }
+
+    /// Special ids of the config; generation uses those of [`crate::generation_defaults`].
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        match self {
+            Self::Bart(config) => &config.special_tokens,
+            Self::Gpt2(config) => &config.special_tokens,
+        }
+    }
+
+    /// The overview that `elgen inspect` prints.
+    pub fn summary(&self) -> ModelSummary {
+        match self {
+            Self::Bart(c) => ModelSummary {
+                family: self.family(),
+                encoder_layers: c.encoder.layers,
+                decoder_layers: c.decoder.layers,
+                d_model: c.d_model,
+                encoder_heads: c.encoder.heads,
+                decoder_heads: c.decoder.heads,
+                ffn_dim: c.decoder.ffn_dim,
+                vocab_size: c.vocab_size,
+                positions: c.max_position_embeddings,
+                tied: c.tie_word_embeddings,
+                parameters: c.parameters(),
+            },
+            Self::Gpt2(c) => ModelSummary {
+                family: self.family(),
+                encoder_layers: 0,
+                decoder_layers: c.n_layer,
+                d_model: c.n_embd,
+                encoder_heads: 0,
+                decoder_heads: c.n_head,
+                ffn_dim: c.n_inner,
+                vocab_size: c.vocab_size,
+                positions: c.n_positions,
+                tied: c.tie_word_embeddings,
+                parameters: c.parameters(),
+            },
+        }
+    }
+
+    /// Checks that every id of `ids` is a row of the embedding table.
+    pub fn check_token_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
+        let vocab_size = self.vocab_size();
+        match ids.iter().position(|&id| id as usize >= vocab_size) {
+            Some(position) => Err(ModelError::TokenOutsideVocabulary { id: ids[position], position, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The family that `model_type` names; files without the key are told by the class in `architectures`.
+fn family(map: &Map<String, Value>, path: &Path) -> Result<ModelFamily, ModelError> {
+    let named = map.get("model_type").filter(|value| !value.is_null());
+    let architecture = map.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
+    let found = match (named, architecture) {
+        (Some(value), _) => ModelFamily::ALL.into_iter().find(|family| value.as_str() == Some(family.model_type())),
+        (None, Some(class)) => ModelFamily::ALL.into_iter().find(|family| class.starts_with(family.class_prefix())),
+        (None, None) => None,
+    };
+    found.ok_or_else(|| ModelError::UnsupportedModelType {
+        file: path.into(),
+        model_type: match (named, architecture) {
+            (Some(value), _) => excerpt(&value.to_string()),
+            (None, Some(class)) => format!("of architecture \"{}\"", excerpt(class)),
+            (None, None) => "(none)".into(),
+        },
+        supported: ModelFamily::ALL.map(ModelFamily::model_type).join(", "),
+    })
+}

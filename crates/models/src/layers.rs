@@ -1,0 +1,201 @@
+//! What the families share: reading weights into layers, the feed-forward block, and the working tensors of a stack.
+
+use elgen_attention::{AttentionWeights, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
+use elgen_tensor::ops::{self, LayerNorm, Linear, layer_norm, linear};
+use elgen_tensor::{Class, DType, Device, Recorder, Tensor};
+
+use crate::checkpoint::{TensorView, Weights};
+use crate::config::Activation;
+use crate::error::ModelError;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A `Linear` weight `[out, in]` as it lies in the file.
+pub(crate) struct Rows<'a>(pub(crate) TensorView<'a>);
+
+impl MatrixSource for Rows<'_> {
+    fn rows(&self) -> usize {
+        self.0.shape()[0]
+    }
+    fn cols(&self) -> usize {
+        self.0.shape()[1]
+    }
+    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), BoxError> {
+        let count = out.len() / self.cols().max(1);
+        Ok(self.0.rows_f32(first..first + count, out)?)
+    }
+}
+
+/// Columns `first .. first + count` of a `Conv1D` weight `[in, out]`, read as rows of `[out, in]` (GPT-2).
+pub(crate) struct Columns<'a> {
+    pub(crate) view: TensorView<'a>,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl MatrixSource for Columns<'_> {
+    fn rows(&self) -> usize {
+        self.count
+    }
+    fn cols(&self) -> usize {
+        self.view.shape()[0]
+    }
+    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), BoxError> {
+        let count = out.len() / self.cols().max(1);
+        let first = self.first + first;
+        Ok(self.view.columns_f32(first..first + count, out)?)
+    }
+}
+
+/// Where a model's weights come from and how they are stored on the device.
+#[derive(Clone, Copy)]
+pub(crate) struct Loader<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) weights: Weights<'a>,
+    pub(crate) dtype: DType,
+}
+
+impl<'a> Loader<'a> {
+    /// A vector `[len]`.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        self.weights.tensor(name, &[len])?.to_f32()
+    }
+
+    /// `NAME.weight` `[out, in]` and `NAME.bias` `[out]`.
+    pub(crate) fn linear(&self, name: &str, out: usize, input: usize) -> Result<Linear, ModelError> {
+        let weight = self.weights.tensor(&format!("{name}.weight"), &[out, input])?;
+        let bias = self.vector(&format!("{name}.bias"), out)?;
+        Ok(load_linear(self.device, name, self.dtype, &Rows(weight), Some(&bias))?)
+    }
+
+    /// A `Conv1D`: `NAME.weight` `[in, out]` and `NAME.bias` `[out]`.
+    pub(crate) fn conv1d(&self, name: &str, out: usize, input: usize) -> Result<Linear, ModelError> {
+        let view = self.weights.tensor(&format!("{name}.weight"), &[input, out])?;
+        let bias = self.vector(&format!("{name}.bias"), out)?;
+        Ok(load_linear(self.device, name, self.dtype, &Columns { view, first: 0, count: out }, Some(&bias))?)
+    }
+
+    /// `NAME.{weight,bias}` `[d]` of a LayerNorm.
+    pub(crate) fn norm(&self, name: &str, d: usize, eps: f32) -> Result<LayerNorm, ModelError> {
+        let weight = self.vector(&format!("{name}.weight"), d)?;
+        let bias = self.vector(&format!("{name}.bias"), d)?;
+        Ok(LayerNorm::new(self.device, name, &weight, &bias, eps)?)
+    }
+
+    /// A table of rows without bias: embeddings, positions, or a head with `bias`.
+    pub(crate) fn table(&self, what: &str, view: TensorView<'a>, bias: Option<&[f32]>) -> Result<Linear, ModelError> {
+        Ok(load_linear(self.device, what, self.dtype, &Rows(view), bias)?)
+    }
+
+    /// The four projections `NAME.{q,k,v,out}_proj` of a BART-like block, handed to `build`.
+    pub(crate) fn attention<T>(
+        &self,
+        name: &str,
+        d: usize,
+        build: impl FnOnce(AttentionWeights<'_>) -> elgen_attention::Result<T>,
+    ) -> Result<T, ModelError> {
+        let part = |p: &str| -> Result<(Rows<'a>, Vec<f32>), ModelError> {
+            let weight = self.weights.tensor(&format!("{name}.{p}.weight"), &[d, d])?;
+            Ok((Rows(weight), self.vector(&format!("{name}.{p}.bias"), d)?))
+        };
+        let (q, k, v, o) = (part("q_proj")?, part("k_proj")?, part("v_proj")?, part("out_proj")?);
+        Ok(build(AttentionWeights { q: projection(&q.0, &q.1), k: projection(&k.0, &k.1), v: projection(&v.0, &v.1), o: projection(&o.0, &o.1) })?)
+    }
+}
+
+/// A weight with its bias.
+pub(crate) fn projection<'a>(weight: &'a dyn MatrixSource, bias: &'a [f32]) -> Projection<'a> {
+    Projection { weight, bias: Some(bias) }
+}
+
+fn kernel_activation(activation: Activation) -> ops::Activation {
+    match activation {
+        Activation::Gelu => ops::Activation::Gelu,
+        Activation::GeluTanh => ops::Activation::GeluTanh,
+        Activation::QuickGelu => ops::Activation::QuickGelu,
+        Activation::Relu => ops::Activation::Relu,
+        Activation::Silu => ops::Activation::Silu,
+    }
+}
+
+/// The feed-forward block: `out = down(activation(up(input))) + residual`, then a norm.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl FeedForward {
+    /// `input`, `residual`, `out`, `normed`: `[rows, d]`, `inner`: `[rows, ffn]`. `out` differs from all others.
+    #[expect(clippy::too_many_arguments, reason = "one tensor per name in the formula above")]
+    pub(crate) fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        residual: &Tensor,
+        inner: &Tensor,
+        out: &Tensor,
+        norm: (&LayerNorm, &Tensor),
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        linear(rec, input, &self.up, kernel_activation(self.activation), None, inner, rows)?;
+        linear(rec, inner, &self.down, ops::Activation::None, Some(residual), out, rows)?;
+        layer_norm(rec, out, norm.0, norm.1, rows)?;
+        Ok(())
+    }
+}
+
+/// Widths of a stack of layers: what its working tensors depend on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StackShape {
+    /// Shape of its attention blocks.
+    pub attention: Shape,
+    /// Inner width of its feed-forward blocks.
+    pub ffn: usize,
+}
+
+/// Working tensors of a stack for a number of rows: three `[rows, d_model]`, one `[rows, ffn]`, and those of attention.
+#[derive(Debug)]
+pub struct Space {
+    pub(crate) attention: Workspace,
+    pub(crate) x: Tensor,
+    pub(crate) y: Tensor,
+    pub(crate) h: Tensor,
+    pub(crate) inner: Tensor,
+    /// Rows that fit.
+    pub rows: usize,
+    /// What it was made for.
+    pub extras: Extras,
+}
+
+impl Space {
+    /// Allocates for `rows` rows.
+    ///
+    /// # Errors
+    /// Out of memory, or larger than a binding.
+    pub fn new(device: &Device, shape: StackShape, rows: usize, extras: Extras) -> Result<Self, ModelError> {
+        let tensor = |what: &str, cols: usize| device.tensor(what, Class::Activations, rows, cols, DType::F32);
+        let d = shape.attention.d_model;
+        Ok(Self {
+            attention: Workspace::new(device, shape.attention, rows, extras)?,
+            x: tensor("hidden states x", d)?,
+            y: tensor("hidden states y", d)?,
+            h: tensor("hidden states h", d)?,
+            inner: tensor("feed-forward", shape.ffn)?,
+            rows,
+            extras,
+        })
+    }
+
+    /// Bytes that a row takes.
+    pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
+        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * shape.attention.d_model + shape.ffn) as u64
+    }
+
+    /// Rows that one binding allows.
+    pub fn max_rows(device: &Device, shape: StackShape, extras: Extras) -> usize {
+        let widest = Workspace::widest_row(shape.attention, extras).max(shape.ffn).max(shape.attention.d_model);
+        (device.capabilities().max_binding_bytes / (4 * widest.max(1) as u64 + 16)) as usize
+    }
+}

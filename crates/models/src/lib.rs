@@ -1,0 +1,34 @@
+//! BART and GPT-2 from unchanged Hugging Face directories: config, weights, tokenizer and graph.
+//!
+//! ```no_run
+//! use elgen_attention::Kind;
+//! use elgen_models::{Checkpoint, Kinds, ModelConfig, load};
+//! use elgen_tensor::{DType, Device, DeviceOptions};
+//! # fn main() -> Result<(), elgen_models::ModelError> {
+//! let config = ModelConfig::load("demo/bart-eng-fra")?;
+//! let checkpoint = Checkpoint::open("demo/bart-eng-fra")?;
+//! let device = Device::open(&DeviceOptions::default())?;
+//! let model = load(&device, &config, &checkpoint, Kinds::both(Kind::El), DType::F32)?;
+//! println!("{} ids, {} decoder layers", model.limits().vocab_size, model.cache_layout().layers);
+//! # Ok(()) }
+//! ```
+
+mod architecture;
+pub mod bart;
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod generation_defaults;
+pub mod gpt2;
+mod layers;
+mod runner;
+pub mod tokenizer;
+
+pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
+pub use checkpoint::Checkpoint;
+pub use config::{ModelConfig, ModelFamily};
+pub use error::{HeaderProblem, ModelError};
+pub use generation_defaults::GenerationDefaults;
+pub use layers::{Space, StackShape};
+pub use runner::{DEFAULT_PREFILL_BUDGET, Runner, Sentence};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,254 @@
+//! `config.json` and `generation_config.json`: keys, defaults, aliases and complaints.
+
+mod loader_support;
+
+use std::path::Path;
+
+use elgen_models::ModelError;
+use elgen_models::config::{Activation, BartConfig, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens};
+use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
+use loader_support::*;
+use serde_json::{Value, json};
+
+fn config(value: Value) -> Result<ModelConfig, ModelError> {
+    ModelConfig::from_map(value.as_object().unwrap(), Path::new("dir/config.json"))
+}
+
+fn bart(mut value: Value) -> Result<BartConfig, ModelError> {
+    value["model_type"] = json!("bart");
+    config(value).map(|config| match config {
+        ModelConfig::Bart(config) => config,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn gpt2(mut value: Value) -> Result<Gpt2Config, ModelError> {
+    value["model_type"] = json!("gpt2");
+    config(value).map(|config| match config {
+        ModelConfig::Gpt2(config) => config,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, ModelError>, parts: &[&str]) {
+    let message = result.unwrap_err().to_string();
+    assert_names(&message, &["dir/config.json"]);
+    assert_names(&message, parts);
+}
+
+#[test]
+fn bart_defaults_are_those_of_bart_large() {
+    let config = bart(json!({})).unwrap();
+    assert_eq!((config.d_model, config.vocab_size, config.max_position_embeddings), (1024, 50_265, 1024));
+    assert_eq!((config.encoder.layers, config.encoder.heads, config.encoder.ffn_dim), (12, 16, 4096));
+    assert_eq!(config.decoder, config.encoder);
+    assert_eq!(config.activation, Activation::Gelu);
+    assert!(!config.scale_embedding && config.tie_word_embeddings);
+    assert_eq!(
+        config.special_tokens,
+        SpecialTokens { bos: Some(0), eos: vec![2], pad: Some(1), decoder_start: Some(2) }
+    );
+    assert_eq!((config.position_rows(), config.encoder_head_dim(), config.embedding_scale()), (1026, 64, 1.0));
+    // The published count of facebook/bart-large.
+    assert_eq!(config.parameters(), 406_291_456);
+}
+
+#[test]
+fn bart_sides_differ() {
+    let config = bart(json!({
+        "encoder_layers": 12, "decoder_layers": 6, "encoder_attention_heads": 8, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 30, "decoder_ffn_dim": 20, "d_model": 24, "num_hidden_layers": 99, "scale_embedding": true,
+        "vocab_size": 50, "max_position_embeddings": 7, "activation_function": "swish", "torch_dtype": "float16",
+        "eos_token_id": [2, 5], "pad_token_id": null, "tie_word_embeddings": false, "unknown": {"a": 1}, "is_encoder_decoder": true,
+    }))
+    .unwrap();
+    assert_eq!((config.encoder.layers, config.decoder.layers), (12, 6));
+    assert_eq!((config.encoder_head_dim(), config.decoder_head_dim()), (3, 6));
+    assert_eq!((config.encoder.ffn_dim, config.decoder.ffn_dim), (30, 20));
+    assert_eq!((config.activation, config.dtype.as_deref()), (Activation::Silu, Some("float16")));
+    assert_eq!((config.special_tokens.eos.as_slice(), config.special_tokens.pad), (&[2, 5][..], None));
+    assert_eq!(config.embedding_scale(), 24_f32.sqrt());
+    assert!(!config.tie_word_embeddings);
+    assert_eq!(bart(json!({"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4})).unwrap().d_model, 64);
+}
+
+#[test]
+fn gpt2_defaults_and_aliases() {
+    let config = gpt2(json!({})).unwrap();
+    assert_eq!((config.n_embd, config.n_layer, config.n_head, config.n_positions), (768, 12, 12, 1024));
+    assert_eq!((config.n_inner, config.vocab_size), (3072, 50_257));
+    assert_eq!((config.activation, config.layer_norm_epsilon), (Activation::GeluTanh, 1e-5));
+    assert_eq!(config.attention_scale(3), 0.125);
+    assert_eq!(config.special_tokens.eos, [50_256]);
+    // The published count of gpt2.
+    assert_eq!(config.parameters(), 124_439_808);
+
+    let config = gpt2(json!({
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 16, "n_inner": null,
+        "vocab_size": 100, "scale_attn_by_inverse_layer_idx": true, "reorder_and_upcast_attn": true, "dtype": "bfloat16",
+        "torch_dtype": "float32", "layer_norm_epsilon": 1e-6,
+    }))
+    .unwrap();
+    assert_eq!((config.n_embd, config.n_layer, config.n_head, config.n_positions), (32, 2, 2, 16));
+    assert_eq!((config.n_inner, config.attention_scale(1), config.dtype.as_deref()), (128, 0.125, Some("bfloat16")));
+    // The class's default ids lie outside this vocabulary.
+    assert_eq!(config.special_tokens, SpecialTokens::default());
+    assert_eq!(gpt2(json!({"scale_attn_weights": false})).unwrap().attention_scale(0), 1.0);
+    assert_eq!(gpt2(json!({"n_embd": 64, "hidden_size": 64, "n_inner": 7, "n_head": 4})).unwrap().n_inner, 7);
+}
+
+#[test]
+fn activations_by_their_names() {
+    for (name, activation) in [
+        ("gelu", Activation::Gelu),
+        ("gelu_new", Activation::GeluTanh),
+        ("gelu_fast", Activation::GeluTanh),
+        ("gelu_pytorch_tanh", Activation::GeluTanh),
+        ("gelu_accurate", Activation::GeluTanh),
+        ("quick_gelu", Activation::QuickGelu),
+        ("relu", Activation::Relu),
+        ("silu", Activation::Silu),
+        ("swish", Activation::Silu),
+    ] {
+        assert_eq!(gpt2(json!({"activation_function": name})).unwrap().activation, activation);
+    }
+    refused(bart(json!({"activation_function": "mish"})), &["activation_function", "\"mish\"", "gelu", "relu"]);
+}
+
+#[test]
+fn unsupported_families_list_the_supported() {
+    refused(config(json!({"model_type": "t5"})), &["\"t5\"", "bart, gpt2"]);
+    refused(config(json!({"model_type": 3})), &["3", "bart, gpt2"]);
+    refused(config(json!({})), &["(none)", "bart, gpt2"]);
+    refused(config(json!({"architectures": ["T5ForConditionalGeneration"]})), &["T5ForConditionalGeneration"]);
+    assert_eq!(config(json!({"architectures": ["GPT2LMHeadModel"]})).unwrap().family(), ModelFamily::Gpt2);
+    refused(gpt2(json!({"add_cross_attention": true})), &["add_cross_attention"]);
+    refused(bart(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
+}
+
+#[test]
+fn absurd_and_contradictory_values_are_refused() {
+    for (value, why) in [
+        (json!(0), "at least 1"),
+        (json!(-4), "negative"),
+        (json!(-4.5), "negative"),
+        (json!(2.5), "whole number"),
+        (json!("768"), "whole number"),
+        (json!([1]), "whole number"),
+        (json!(65_537), "larger than 65536"),
+        (json!(u64::MAX), "larger than"),
+    ] {
+        refused(gpt2(json!({"n_embd": value})), &["n_embd = ", &value.to_string(), why]);
+        refused(bart(json!({"d_model": value})), &["d_model = ", &value.to_string(), why]);
+    }
+    refused(gpt2(json!({"n_layer": 1001})), &["n_layer = 1001"]);
+    refused(bart(json!({"vocab_size": 10_000_001})), &["vocab_size = 10000001"]);
+    refused(bart(json!({"decoder_attention_heads": 7})), &["decoder_attention_heads = 7", "d_model = 1024"]);
+    refused(gpt2(json!({"num_attention_heads": 7})), &["num_attention_heads = 7", "n_embd = 768"]);
+    refused(gpt2(json!({"n_embd": 64, "hidden_size": 128})), &["hidden_size = 128", "contradicts n_embd = 64"]);
+    refused(gpt2(json!({"eos_token_id": 50_257})), &["eos_token_id = 50257", "vocabulary of 50257"]);
+    refused(bart(json!({"eos_token_id": [2, 60_000]})), &["eos_token_id", "60000", "vocabulary of 50265"]);
+    refused(bart(json!({"pad_token_id": -1})), &["pad_token_id = -1", "negative"]);
+    refused(bart(json!({"scale_embedding": "yes"})), &["scale_embedding = \"yes\"", "true or false"]);
+    refused(gpt2(json!({"layer_norm_epsilon": -1e-5})), &["layer_norm_epsilon"]);
+    refused(gpt2(json!({"layer_norm_epsilon": "x"})), &["layer_norm_epsilon"]);
+}
+
+#[test]
+fn files_are_named_in_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = || ModelConfig::load(dir.path()).unwrap_err().to_string();
+    assert_names(&message(), &[dir.path().to_str().unwrap(), "config.json not found"]);
+    write(dir.path(), "config.json", "{\"model_type\": \"bart\",");
+    assert_names(&message(), &["config.json", "invalid JSON", "line 1"]);
+    write(dir.path(), "config.json", "[]");
+    assert_names(&message(), &["config.json", "an object is needed"]);
+    write(dir.path(), "config.json", "version https://git-lfs.github.com/spec/v1\n");
+    assert_names(&message(), &["config.json", "Git LFS pointer"]);
+    write(dir.path(), "config.json", [0xff, 0xfe]);
+    assert_names(&message(), &["config.json", "UTF-8"]);
+    assert_names(&ModelConfig::load(dir.path().join("no")).unwrap_err().to_string(), &["no", "model directory"]);
+}
+
+#[test]
+fn token_ids_are_checked_against_the_vocabulary() {
+    let config = config(json!({"model_type": "gpt2", "vocab_size": 10, "n_embd": 12})).unwrap();
+    config.check_token_ids(&[0, 9]).unwrap();
+    assert_names(
+        &config.check_token_ids(&[0, 10]).unwrap_err().to_string(),
+        &["id 10", "position 1", "vocabulary of 10"],
+    );
+}
+
+#[test]
+fn the_summary_covers_both_families() {
+    let summary = config(json!({"model_type": "gpt2"})).unwrap().summary();
+    assert_eq!((summary.family, summary.encoder_layers, summary.decoder_layers), (ModelFamily::Gpt2, 0, 12));
+    assert_eq!((summary.positions, summary.vocab_size, summary.tied), (1024, 50_257, true));
+    let summary = config(json!({"model_type": "bart", "decoder_layers": 6})).unwrap().summary();
+    assert_eq!((summary.encoder_layers, summary.decoder_layers, summary.d_model), (12, 6, 1024));
+}
+
+fn generation(config_json: Value, generation_json: Option<Value>) -> Result<GenerationDefaults, ModelError> {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "config.json", config_json.to_string());
+    if let Some(value) = generation_json {
+        write(dir.path(), "generation_config.json", value.to_string());
+    }
+    GenerationDefaults::load(dir.path(), &ModelConfig::load(dir.path()).unwrap())
+}
+
+#[test]
+fn generation_config_wins_alone() {
+    let defaults = generation(
+        json!({"model_type": "bart", "num_beams": 9}),
+        Some(json!({
+            "bos_token_id": 0, "eos_token_id": [2, 3], "decoder_start_token_id": 2, "forced_bos_token_id": null, "length_penalty": 2.0,
+            "early_stopping": "never", "transformers_version": "5.23.0", "_from_model_config": true, "bad_words_ids": [[5], [6, 8]],
+        })),
+    )
+    .unwrap();
+    assert!(
+        matches!(&defaults.source, GenerationSource::GenerationConfig(path) if path.ends_with("generation_config.json"))
+    );
+    assert_eq!(
+        Value::Object(defaults.options),
+        json!({
+            "bos_token_id": 0, "eos_token_id": [2, 3], "decoder_start_token_id": 2, "length_penalty": 2.0, "early_stopping": "never",
+            "bad_words_ids": [[5], [6, 8]],
+        })
+    );
+    let expected = SpecialTokens { bos: Some(0), eos: vec![2, 3], pad: None, decoder_start: Some(2) };
+    assert_eq!(defaults.special_tokens, expected);
+}
+
+#[test]
+fn without_it_the_config_and_its_class_speak() {
+    let defaults =
+        generation(json!({"model_type": "bart", "num_beams": 4, "min_length": null, "d_model": 64}), None).unwrap();
+    assert!(matches!(&defaults.source, GenerationSource::ModelConfig(path) if path.ends_with("config.json")));
+    assert_eq!(
+        Value::Object(defaults.options),
+        json!({
+            "num_beams": 4, "forced_eos_token_id": 2, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1,
+            "decoder_start_token_id": 2,
+        })
+    );
+    let old = json!({"model_type": "bart", "force_bos_token_to_be_generated": true, "forced_eos_token_id": null, "eos_token_id": null});
+    let defaults = generation(old, None).unwrap();
+    assert_eq!(defaults.options.get("forced_bos_token_id"), Some(&json!(0)));
+    assert!(!defaults.options.contains_key("forced_eos_token_id") && !defaults.options.contains_key("eos_token_id"));
+    let defaults = generation(json!({"model_type": "gpt2", "eos_token_id": [7, 8]}), None).unwrap();
+    assert_eq!(Value::Object(defaults.options), json!({"bos_token_id": 50_256, "eos_token_id": [7, 8]}));
+    assert_eq!(defaults.special_tokens.eos, [7, 8]);
+}
+
+#[test]
+fn generation_ids_are_checked() {
+    let message =
+        generation(json!({"model_type": "gpt2"}), Some(json!({"eos_token_id": 90_000}))).unwrap_err().to_string();
+    assert_names(&message, &["generation_config.json", "eos_token_id = 90000", "vocabulary of 50257"]);
+    let message = generation(json!({"model_type": "gpt2"}), Some(json!(3))).unwrap_err().to_string();
+    assert_names(&message, &["generation_config.json", "an object"]);
+}

@@ -1,0 +1,85 @@
+//! Every model of the repository loads: its config describes exactly the tensors of its files.
+
+use std::path::{Path, PathBuf};
+
+use elgen_models::checkpoint::{Checkpoint, StoredDtype, Weights};
+use elgen_models::config::ModelConfig;
+use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
+
+fn model_dirs() -> Vec<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut dirs: Vec<PathBuf> = ["tests/fixtures", "demo"]
+        .iter()
+        .flat_map(|parent| std::fs::read_dir(repository.join(parent)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|dir| dir.join("config.json").is_file())
+        .collect();
+    dirs.sort();
+    dirs
+}
+
+#[test]
+fn configs_and_checkpoints_agree() {
+    let dirs = model_dirs();
+    assert!(dirs.len() > 5);
+    for dir in dirs {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let config = ModelConfig::load(&dir).unwrap();
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let summary = config.summary();
+        // Buffers are not parameters, and a file may hold copies of a tied table.
+        let not_counted: u64 = checkpoint
+            .names()
+            .filter(|n| {
+                n.ends_with("final_logits_bias")
+                    || n.ends_with(".attn.bias")
+                    || n.ends_with("masked_bias")
+                    || n.ends_with(".version")
+            })
+            .map(|n| checkpoint.info(n).unwrap())
+            .filter(|info| !matches!(info.dtype, StoredDtype::Other(_)))
+            .map(|info| info.shape.iter().product::<usize>() as u64)
+            .sum();
+        let tables = checkpoint
+            .names()
+            .filter(|n| {
+                ["shared.weight", "embed_tokens.weight", "wte.weight", "lm_head.weight"].iter().any(|t| n.ends_with(t))
+            })
+            .count() as u64;
+        let expected_tables = if summary.tied { 1 } else { 2 };
+        let table = (summary.vocab_size * summary.d_model) as u64;
+        let unique = checkpoint.parameters() - not_counted + expected_tables * table - tables * table;
+        assert_eq!(unique, summary.parameters, "{name}");
+
+        let (vocab_size, d_model) = (summary.vocab_size, summary.d_model);
+        match config {
+            ModelConfig::Bart(config) => {
+                let weights = Weights::new(&checkpoint, "model.");
+                let embeddings = weights.bart_embeddings(vocab_size, d_model, summary.tied).unwrap();
+                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
+                weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
+                weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
+            }
+            ModelConfig::Gpt2(config) => {
+                let weights = Weights::new(&checkpoint, "transformer.");
+                let embeddings = weights.gpt2_embeddings(vocab_size, d_model, summary.tied).unwrap();
+                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
+                let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
+                c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
+                weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn generation_defaults_come_from_the_right_file() {
+    for dir in model_dirs() {
+        let config = ModelConfig::load(&dir).unwrap();
+        let defaults = GenerationDefaults::load(&dir, &config).unwrap();
+        let from_generation_config = matches!(defaults.source, GenerationSource::GenerationConfig(_));
+        assert_eq!(from_generation_config, dir.join("generation_config.json").is_file(), "{dir:?}");
+        assert!(defaults.options.values().all(|value| !value.is_null()));
+    }
+}

@@ -1,0 +1,468 @@
+//! Options made concrete: defaults filled in, conflicts refused, lengths worked out per sentence.
+
+use std::fmt;
+
+use crate::error::{OptionError, OptionProblem};
+use crate::options::unsupported::{self, Context};
+use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
+
+/// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
+const DEFAULT_NEW_TOKENS: usize = 20;
+
+/// Samples per sentence that the random counter can tell apart.
+const MAX_RETURN_SEQUENCES: usize = 1 << 16;
+
+/// Dividing by less than this could turn ordinary logits into infinities.
+const MIN_TEMPERATURE: f64 = 1e-30;
+
+/// What resolving needs to know of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Positions of the decoder, if it has a table of them.
+    pub max_position_embeddings: Option<usize>,
+    /// Whether the decoder starts from `decoder_start_token_id` instead of a prompt.
+    pub is_encoder_decoder: bool,
+}
+
+/// How tokens are chosen (§1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The best token.
+    Greedy,
+    /// One draw from the distribution.
+    Sample,
+    /// Beam search.
+    Beam,
+}
+
+/// An option that has no effect or not the effect that its value suggests. Hugging Face logs the same.
+///
+/// Many checkpoints carry such options, so a program should print those whose [`Warning::option`] its user set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A sampling option without `do_sample`.
+    NeedsSampling {
+        /// The option.
+        option: &'static str,
+    },
+    /// A beam option with one beam.
+    NeedsBeams {
+        /// The option.
+        option: &'static str,
+    },
+    /// An option that acts on the EOS ids, none being known.
+    NeedsEos {
+        /// The option.
+        option: &'static str,
+    },
+    /// An option that another one replaces.
+    Overridden {
+        /// The option without effect.
+        option: &'static str,
+        /// The one that wins.
+        by: &'static str,
+    },
+    /// A minimum above the maximum: EOS can only come at the maximum, if forced.
+    Unreachable {
+        /// The minimum.
+        option: &'static str,
+        /// The maximum.
+        limit: &'static str,
+    },
+}
+
+impl Warning {
+    /// The option that the warning is about, in Hugging Face's snake_case.
+    #[must_use]
+    pub fn option(&self) -> &'static str {
+        match self {
+            Self::NeedsSampling { option }
+            | Self::NeedsBeams { option }
+            | Self::NeedsEos { option }
+            | Self::Overridden { option, .. }
+            | Self::Unreachable { option, .. } => option,
+        }
+    }
+
+    /// The message, with every option name passed through `rename`.
+    pub fn describe(&self, rename: impl Fn(&str) -> String) -> String {
+        let name = rename(self.option());
+        match self {
+            Self::NeedsSampling { .. } => format!("{name}: has no effect without {}", rename("do_sample")),
+            Self::NeedsBeams { .. } => format!("{name}: has no effect with one beam ({} is 1)", rename("num_beams")),
+            Self::NeedsEos { .. } => format!("{name}: has no effect, {} is not set", rename("eos_token_id")),
+            Self::Overridden { by, .. } => format!("{name}: has no effect, {} is set too and wins", rename(by)),
+            Self::Unreachable { limit, .. } => {
+                format!("{name}: is larger than {} and cannot be reached", rename(limit))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe(str::to_owned))
+    }
+}
+
+/// The lengths of one sentence, all counted like Hugging Face counts them (§2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// Longest sequence, prompt included. Always more than the prompt.
+    pub max_length: usize,
+    /// EOS is banned while the sequence, prompt included, is shorter.
+    pub min_length: usize,
+    /// EOS is banned while there are fewer new tokens.
+    pub min_new_tokens: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LengthLimit {
+    Default,
+    Total(usize),
+    New(usize),
+}
+
+/// Options that a search runs on: checked, with every default filled in. Made by [`GenerationOptions::resolve`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GenerationConfig {
+    /// How tokens are chosen.
+    pub mode: Mode,
+    /// Running beams; 1 outside beam search.
+    pub num_beams: usize,
+    /// Sequences returned per sentence.
+    pub num_return_sequences: usize,
+    /// When beam search stops.
+    pub early_stopping: EarlyStopping,
+    /// Power of the length that divides a finished beam's score.
+    pub length_penalty: f64,
+    /// Divisor of the scores when sampling.
+    pub temperature: f32,
+    /// Best tokens kept when sampling; 0 is off.
+    pub top_k: usize,
+    /// Probability kept when sampling; 1 is off.
+    pub top_p: f64,
+    /// Penalty of ids that occurred; 1 is off.
+    pub repetition_penalty: f32,
+    /// Length of n-grams that may not recur; 0 is off.
+    pub no_repeat_ngram_size: usize,
+    /// Banned words, none empty and none a single EOS id.
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// Ids never generated.
+    pub suppress_tokens: Vec<u32>,
+    /// Ids not generated first.
+    pub begin_suppress_tokens: Vec<u32>,
+    /// The id forced behind a single token.
+    pub forced_bos_token_id: Option<u32>,
+    /// The ids of which one is forced at `max_length`; empty is off.
+    pub forced_eos_token_id: Vec<u32>,
+    /// The ids that end a sequence, each once.
+    pub eos_token_id: Vec<u32>,
+    /// The id that fills a batch.
+    pub pad_token_id: Option<u32>,
+    /// The id that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The decoder's first id: set for an encoder-decoder, and only there.
+    pub decoder_start_token_id: Option<u32>,
+    /// Seed of sampling.
+    pub seed: u64,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    max_position_embeddings: Option<usize>,
+    length_limit: LengthLimit,
+    min_length: usize,
+    min_new_tokens: Option<usize>,
+}
+
+impl GenerationConfig {
+    /// Candidates that a beam step looks at per sentence: `max(2, 1 + #EOS) * num_beams` (§6), so that `num_beams` of them
+    /// continue even if every beam's best ones are ends.
+    #[must_use]
+    pub fn num_candidates(&self) -> usize {
+        self.num_beams * (1 + self.eos_token_id.len()).max(2)
+    }
+
+    /// Rows that a sentence occupies in a batch: its beams, or its samples.
+    #[must_use]
+    pub fn rows_per_sentence(&self) -> usize {
+        match self.mode {
+            Mode::Greedy => 1,
+            Mode::Sample => self.num_return_sequences,
+            Mode::Beam => self.num_beams,
+        }
+    }
+
+    /// Whether `token` ends a sequence.
+    #[must_use]
+    pub fn is_eos(&self, token: u32) -> bool {
+        self.eos_token_id.contains(&token)
+    }
+
+    /// The lengths of a sentence whose decoder prompt has `prompt_len` tokens (the start token of an encoder-decoder is
+    /// such a prompt), by the rules of §2.
+    ///
+    /// Hugging Face does not check the position table. Here the default of 20 new tokens is cut to it, and a length that
+    /// was asked for and does not fit is refused.
+    ///
+    /// # Errors
+    /// The prompt leaves no room for a new token, or the length asked for exceeds the model's positions.
+    pub fn lengths(&self, prompt_len: usize) -> Result<Lengths, OptionError> {
+        let positions = self.max_position_embeddings.unwrap_or(usize::MAX);
+        let (option, max_length) = match self.length_limit {
+            LengthLimit::Default => ("max_length", prompt_len.saturating_add(DEFAULT_NEW_TOKENS).min(positions)),
+            LengthLimit::Total(total) => ("max_length", total),
+            LengthLimit::New(new) => ("max_new_tokens", prompt_len.saturating_add(new)),
+        };
+        if prompt_len >= max_length {
+            return Err(OptionError::new(option, OptionProblem::PromptTooLong { prompt_len, max_length }));
+        }
+        if max_length > positions {
+            let problem = OptionProblem::TooManyPositions { prompt_len, asked: max_length, positions };
+            return Err(OptionError::new(option, problem));
+        }
+        Ok(match self.min_new_tokens {
+            Some(new) => Lengths { max_length, min_length: prompt_len.saturating_add(new), min_new_tokens: new },
+            None => Lengths { max_length, min_length: self.min_length, min_new_tokens: 0 },
+        })
+    }
+}
+
+impl GenerationOptions {
+    /// Fills in Hugging Face's defaults (§1) and checks the options against each other and the model.
+    ///
+    /// # Errors
+    /// The cases in which `generate()` raises; token ids outside the vocabulary; more positions than the model has; and
+    /// options that elgen does not implement yet where they would change the result.
+    pub fn resolve(&self, model: &ModelLimits) -> Result<(GenerationConfig, Vec<Warning>), OptionError> {
+        let num_beams = self.num_beams.unwrap_or(1);
+        let do_sample = self.do_sample.unwrap_or(false);
+        let top_k = self.top_k.unwrap_or(50);
+        unsupported::check(&self.unsupported, Context { do_sample, num_beams, top_k })?;
+        self.check_ranges(do_sample, model)?;
+        self.check_tokens(model)?;
+
+        let num_return_sequences = self.num_return_sequences.unwrap_or(1);
+        let mode = match (num_beams, do_sample) {
+            (1, false) => Mode::Greedy,
+            (1, true) => Mode::Sample,
+            (_, false) => Mode::Beam,
+            (_, true) => {
+                let found = format!("true with {num_beams} beams (beam sampling)");
+                return Err(OptionError::new("do_sample", OptionProblem::Unsupported { found }));
+            }
+        };
+        check_return_sequences(mode, num_return_sequences, num_beams)?;
+
+        let eos_token_id = distinct(self.eos_token_id.as_ref());
+        let needed = if mode == Mode::Beam { (1 + eos_token_id.len()).max(2) } else { 1 };
+        if model.vocab_size < needed {
+            let problem = OptionProblem::VocabularyTooSmall { vocab_size: model.vocab_size, needed };
+            return Err(OptionError::new("num_beams", problem));
+        }
+        let warnings = self.warnings(mode, !eos_token_id.is_empty());
+        let mut bad_words_ids = self.bad_words_ids.clone().unwrap_or_default();
+        bad_words_ids.retain(|word| !matches!(word[..], [id] if eos_token_id.contains(&id)));
+        let config = GenerationConfig {
+            mode,
+            num_beams,
+            num_return_sequences,
+            early_stopping: self.early_stopping.unwrap_or_default(),
+            length_penalty: self.length_penalty.unwrap_or(1.0),
+            temperature: self.temperature.unwrap_or(1.0) as f32,
+            top_k,
+            top_p: self.top_p.unwrap_or(1.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0) as f32,
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
+            bad_words_ids,
+            suppress_tokens: self.suppress_tokens.clone().unwrap_or_default(),
+            begin_suppress_tokens: self.begin_suppress_tokens.clone().unwrap_or_default(),
+            forced_bos_token_id: self.forced_bos_token_id,
+            forced_eos_token_id: distinct(self.forced_eos_token_id.as_ref()),
+            pad_token_id: self.pad_token_id.or(eos_token_id.first().copied()),
+            eos_token_id,
+            bos_token_id: self.bos_token_id,
+            decoder_start_token_id: self.decoder_start(model)?,
+            seed: self.seed.unwrap_or(0),
+            vocab_size: model.vocab_size,
+            max_position_embeddings: model.max_position_embeddings,
+            length_limit: self.length_limit(),
+            min_length: self.min_length.unwrap_or(0),
+            min_new_tokens: self.min_new_tokens,
+        };
+        Ok((config, warnings))
+    }
+
+    fn length_limit(&self) -> LengthLimit {
+        match (self.max_new_tokens, self.max_length) {
+            (Some(new), _) => LengthLimit::New(new),
+            (None, Some(total)) => LengthLimit::Total(total),
+            (None, None) => LengthLimit::Default,
+        }
+    }
+
+    fn decoder_start(&self, model: &ModelLimits) -> Result<Option<u32>, OptionError> {
+        if !model.is_encoder_decoder {
+            return Ok(None);
+        }
+        match self.decoder_start_token_id.or(self.bos_token_id) {
+            Some(id) => Ok(Some(id)),
+            None => {
+                let needed_for = "an encoder-decoder's first token (bos_token_id is not set either)";
+                Err(OptionError::new("decoder_start_token_id", OptionProblem::Missing { needed_for }))
+            }
+        }
+    }
+
+    fn check_ranges(&self, do_sample: bool, model: &ModelLimits) -> Result<(), OptionError> {
+        for (option, value) in [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)] {
+            if value == Some(0) {
+                return Err(OptionError::out_of_range(option, 0, "at least 1"));
+            }
+        }
+        match self.length_limit() {
+            LengthLimit::New(0) => return Err(OptionError::out_of_range("max_new_tokens", 0, "at least 1")),
+            LengthLimit::Total(0) => return Err(OptionError::out_of_range("max_length", 0, "at least 1")),
+            LengthLimit::New(asked) => check_positions("max_new_tokens", asked, model)?,
+            LengthLimit::Total(asked) => check_positions("max_length", asked, model)?,
+            LengthLimit::Default => {}
+        }
+        if let Some(penalty) = self.repetition_penalty
+            && !(penalty as f32 > 0.0 && (penalty as f32).is_finite())
+        {
+            return Err(OptionError::out_of_range("repetition_penalty", penalty, "a number above 0"));
+        }
+        if let Some(temperature) = self.temperature.filter(|_| do_sample)
+            && !(temperature >= MIN_TEMPERATURE && (temperature as f32).is_finite())
+        {
+            return Err(OptionError::out_of_range("temperature", temperature, "a number above 0 (at least 1e-30)"));
+        }
+        if let Some(top_p) = self.top_p
+            && !(0.0..=1.0).contains(&top_p)
+        {
+            return Err(OptionError::out_of_range("top_p", top_p, "between 0 and 1"));
+        }
+        match self.length_penalty {
+            Some(penalty) if !penalty.is_finite() => {
+                Err(OptionError::out_of_range("length_penalty", penalty, "a finite number"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the ids that a search uses. The pad id is not one of them, and some checkpoints have one behind the vocabulary.
+    fn check_tokens(&self, model: &ModelLimits) -> Result<(), OptionError> {
+        let bos = self.bos_token_id.filter(|_| !model.is_encoder_decoder || self.decoder_start_token_id.is_none());
+        let start = self.decoder_start_token_id.filter(|_| model.is_encoder_decoder);
+        let many = |ids: &'_ Option<TokenIds>| ids.as_ref().map_or(&[][..], |ids| &ids.0).to_vec();
+        let lists = [
+            ("bos_token_id", Vec::from_iter(bos)),
+            ("decoder_start_token_id", Vec::from_iter(start)),
+            ("eos_token_id", many(&self.eos_token_id)),
+            ("forced_bos_token_id", Vec::from_iter(self.forced_bos_token_id)),
+            ("forced_eos_token_id", many(&self.forced_eos_token_id)),
+            ("bad_words_ids", self.bad_words_ids.iter().flatten().flatten().copied().collect()),
+            ("suppress_tokens", self.suppress_tokens.clone().unwrap_or_default()),
+            ("begin_suppress_tokens", self.begin_suppress_tokens.clone().unwrap_or_default()),
+        ];
+        for (option, ids) in &lists {
+            if let Some(&id) = ids.iter().find(|&&id| id as usize >= model.vocab_size) {
+                let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: model.vocab_size };
+                return Err(OptionError::new(*option, problem));
+            }
+        }
+        if self.bad_words_ids.iter().flatten().any(Vec::is_empty) {
+            return Err(OptionError::out_of_range("bad_words_ids", "[]", "lists of at least one token id"));
+        }
+        let suppressed = self.suppress_tokens.as_deref().unwrap_or_default();
+        for option in ["forced_bos_token_id", "forced_eos_token_id"] {
+            let forced = lists.iter().find(|(name, _)| *name == option).map_or(&[][..], |(_, ids)| ids);
+            if !forced.is_empty() && forced.iter().all(|id| suppressed.contains(id)) {
+                let problem = OptionProblem::AllSuppressed { forced: forced.to_vec(), by: "suppress_tokens" };
+                return Err(OptionError::new(option, problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, mode: Mode, has_eos: bool) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if mode != Mode::Sample {
+            let set = [
+                ("temperature", self.temperature.is_some_and(|temperature| temperature != 1.0)),
+                ("top_k", self.top_k.is_some_and(|k| k != 50)),
+                ("top_p", self.top_p.is_some_and(|p| p != 1.0)),
+            ];
+            warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsSampling { option }));
+        }
+        if mode != Mode::Beam {
+            let set = [
+                ("early_stopping", self.early_stopping.is_some_and(|stopping| stopping != EarlyStopping::False)),
+                ("length_penalty", self.length_penalty.is_some_and(|penalty| penalty != 1.0)),
+            ];
+            warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsBeams { option }));
+        }
+        if !has_eos {
+            let set = [("min_length", self.min_length), ("min_new_tokens", self.min_new_tokens)];
+            let set = set.iter().filter(|(_, value)| value.is_some_and(|value| value > 0));
+            warnings.extend(set.map(|&(option, _)| Warning::NeedsEos { option }));
+        }
+        if self.max_length.is_some() && self.max_new_tokens.is_some() {
+            warnings.push(Warning::Overridden { option: "max_length", by: "max_new_tokens" });
+        }
+        if self.min_length.is_some_and(|length| length > 0) && self.min_new_tokens.is_some() {
+            warnings.push(Warning::Overridden { option: "min_length", by: "min_new_tokens" });
+        }
+        match (self.min_new_tokens, self.max_new_tokens, self.min_length, self.max_length) {
+            (Some(min), Some(max), _, _) if min > max => {
+                warnings.push(Warning::Unreachable { option: "min_new_tokens", limit: "max_new_tokens" });
+            }
+            (Some(min), None, _, Some(max)) if min > max => {
+                warnings.push(Warning::Unreachable { option: "min_new_tokens", limit: "max_length" });
+            }
+            (None, None, Some(min), Some(max)) if min > max => {
+                warnings.push(Warning::Unreachable { option: "min_length", limit: "max_length" });
+            }
+            _ => {}
+        }
+        warnings
+    }
+}
+
+fn check_return_sequences(mode: Mode, returned: usize, num_beams: usize) -> Result<(), OptionError> {
+    let option = "num_return_sequences";
+    match mode {
+        Mode::Greedy if returned > 1 => {
+            let needed = "do_sample or as many num_beams";
+            Err(OptionError::new(option, OptionProblem::Needs { found: returned.to_string(), needed }))
+        }
+        Mode::Beam if returned > num_beams => {
+            let problem = OptionProblem::Exceeds { found: returned, other: "num_beams", limit: num_beams };
+            Err(OptionError::new(option, problem))
+        }
+        _ if returned > MAX_RETURN_SEQUENCES => Err(OptionError::out_of_range(option, returned, "at most 65536")),
+        _ => Ok(()),
+    }
+}
+
+fn check_positions(option: &'static str, asked: usize, model: &ModelLimits) -> Result<(), OptionError> {
+    match model.max_position_embeddings {
+        Some(positions) if asked > positions => {
+            Err(OptionError::new(option, OptionProblem::TooManyPositions { prompt_len: 0, asked, positions }))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn distinct(ids: Option<&TokenIds>) -> Vec<u32> {
+    let mut found = Vec::new();
+    for &id in ids.iter().flat_map(|ids| &ids.0) {
+        if !found.contains(&id) {
+            found.push(id);
+        }
+    }
+    found
+}

@@ -1,0 +1,43 @@
+//! Why a search on the device fails.
+
+use elgen_tensor::TensorError;
+
+use crate::error::TwinError;
+
+/// A failure of the search on the device.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SearchError {
+    /// The runtime failed.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The trace that the device wrote leads nowhere.
+    #[error(transparent)]
+    Trace(#[from] TwinError),
+    /// More beams and candidates than a workgroup has invocations.
+    #[error("beam search: {beams} beams and {candidates} candidates are more than {limit} together; use fewer beams")]
+    TooManyBeams {
+        /// Beams of a sentence.
+        beams: usize,
+        /// Candidates of a sentence: `max(2, 1 + #EOS)` per beam.
+        candidates: usize,
+        /// The most of both together.
+        limit: usize,
+    },
+    /// There are not as many continuations as candidates.
+    #[error("beam search: {beams} beams over {vocab_size} ids give fewer than {candidates} candidates")]
+    VocabularyTooSmall {
+        /// Number of token ids.
+        vocab_size: usize,
+        /// Beams of a sentence.
+        beams: usize,
+        /// Candidates needed.
+        candidates: usize,
+    },
+    /// A batch that does not fit what the search was made for.
+    #[error("search: {message}")]
+    Batch {
+        /// What does not fit.
+        message: String,
+    },
+}

@@ -1,0 +1,383 @@
+//! The search on the device: what [`crate::twin`] defines, for a whole batch, with nothing read back but one word per sentence and step.
+//!
+//! [`DeviceSearch`] records the kernels between a model's logits and its next step:
+//!
+//! | mode | kernels of one step |
+//! |---|---|
+//! | greedy | `process` (only if an option needs it), `select` |
+//! | sampling | `process` (likewise), `warp` (likewise), `select` |
+//! | beam | `process`, `candidates`, `beam_step`, `advance` |
+//!
+//! A sentence that is done is never touched again, so steps may be recorded ahead of knowing which sentences are, and a result does
+//! not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, all rows of a sentence or none, in order.
+//!
+//! ```no_run
+//! use elgen_search::device::{DecodeStep, DeviceSearch, SearchError, SentenceStart};
+//! use elgen_search::{GenerationConfig, Hypothesis};
+//! use elgen_tensor::{Class, DType, Device, Rows};
+//!
+//! /// Runs a batch whose rows have begun.
+//! fn run<M: DecodeStep>(device: &Device, config: &GenerationConfig, model: &mut M, rows: &mut Rows, starts: &[SentenceStart])
+//!     -> Result<Vec<Vec<Hypothesis>>, M::Error>
+//! where
+//!     M::Error: From<SearchError>,
+//! {
+//!     let mut search = DeviceSearch::new(device, config, starts.len(), 64)?;
+//!     let logits = device.tensor("logits", Class::Activations, rows.count(), model.vocab_size(), DType::F32)?;
+//!     search.begin(starts)?;
+//!     loop {
+//!         let mut rec = device.recorder();
+//!         model.step(&mut rec, rows, &logits)?;
+//!         search.record_step(&mut rec, rows, &logits)?;
+//!         if search.submit(rec)?.0.iter().all(|done| *done) {
+//!             return Ok(search.finish()?);
+//!         }
+//!     }
+//! }
+//! ```
+
+mod advance;
+mod beam_step;
+mod candidates;
+mod error;
+mod process;
+mod results;
+mod select;
+mod settings;
+mod warp;
+
+use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError};
+
+use crate::config::{GenerationConfig, Lengths, Mode};
+use crate::hypothesis::Hypothesis;
+use candidates::Parts;
+use results::{Slot, Trace};
+use settings::Settings;
+
+pub use error::SearchError;
+
+/// Shorthand for results of this module.
+pub type Result<T, E = SearchError> = std::result::Result<T, E>;
+
+/// Beams plus candidates of a sentence at most: `beam_step` has one invocation for each.
+pub const MAX_POOL: usize = 256;
+
+/// A model that can be searched: one decode step on the device.
+pub trait DecodeStep {
+    /// Why a step fails.
+    type Error: From<TensorError>;
+
+    /// Number of token ids `V`.
+    fn vocab_size(&self) -> usize;
+
+    /// Records one decode step of the active rows: feeds `tokens[row][length - 1]` and writes `logits` `[active rows, V]` f32, row `i`
+    /// being that of physical row `active[i]`, with pad columns of 0.
+    ///
+    /// # Errors
+    /// The model's own.
+    fn step(&mut self, rec: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<(), Self::Error>;
+}
+
+/// What the search must know of a sentence of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentenceStart {
+    /// The input's number among all of a run: its random numbers depend on it, not on the batch.
+    pub ordinal: u64,
+    /// Its lengths, from [`GenerationConfig::lengths`].
+    pub lengths: Lengths,
+    /// Ids of its decoder prompt.
+    pub prompt_len: usize,
+}
+
+/// The running score of a physical row, and what it continues with.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Running {
+    score: f32,
+    token: u32,
+    /// Beam that it takes over.
+    parent: u32,
+    /// 0 once the sentence is done.
+    grows: u32,
+}
+
+/// Beam search's own buffers.
+struct BeamState {
+    parts: Parts,
+    /// `[row]`: [`Running`].
+    running: Buffer,
+    /// `[active row][part][candidate]`: token, log-probability.
+    lists: Buffer,
+    /// `[sentence][beam]`: [`Slot`].
+    finished: Buffer,
+}
+
+/// The state of a search over batches of up to a fixed number of sentences. All buffers are allocated once.
+pub struct DeviceSearch {
+    device: Device,
+    config: GenerationConfig,
+    settings: Settings,
+    /// `[sentence]`: rows that still work (beam search: 0 or not); 0 is done.
+    open: Buffer,
+    /// `[new token][row of the batch]`: [`Trace`].
+    trace: Buffer,
+    beams: Option<BeamState>,
+    open_readback: Readback,
+    result_readback: Readback,
+    max_sentences: usize,
+    max_new: usize,
+    starts: Vec<SentenceStart>,
+    /// Whether this batch needs `process`.
+    processes: bool,
+    steps: usize,
+}
+
+impl std::fmt::Debug for DeviceSearch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceSearch")
+            .field("mode", &self.config.mode)
+            .field("max_sentences", &self.max_sentences)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeviceSearch {
+    /// Allocates everything for batches of up to `max_sentences` sentences with up to `max_new` new tokens each, and compiles the kernels.
+    ///
+    /// # Errors
+    /// More beams than the kernels take, a vocabulary smaller than the candidates, or buffers that do not fit.
+    pub fn new(device: &Device, config: &GenerationConfig, max_sentences: usize, max_new: usize) -> Result<Self> {
+        let (width, candidates) = (config.rows_per_sentence(), config.num_candidates());
+        let rows = max_sentences * width;
+        let alloc = |what: &str, bytes: u64| device.alloc(what, Class::Activations, bytes);
+        let mut result_bytes = trace_bytes(rows, max_new);
+        let beams = if config.mode == Mode::Beam {
+            if width + candidates > MAX_POOL {
+                return Err(SearchError::TooManyBeams { beams: width, candidates, limit: MAX_POOL });
+            }
+            if width.saturating_mul(config.vocab_size) < candidates {
+                return Err(SearchError::VocabularyTooSmall {
+                    vocab_size: config.vocab_size,
+                    beams: width,
+                    candidates,
+                });
+            }
+            let parts = Parts::of(config.vocab_size);
+            result_bytes = result_bytes.max(slot_bytes(rows));
+            Some(BeamState {
+                parts,
+                running: alloc("running beams", running_bytes(rows))?,
+                lists: alloc("search candidates", list_bytes(rows, config))?,
+                finished: alloc("finished beams", slot_bytes(rows))?,
+            })
+        } else {
+            None
+        };
+        let search = Self {
+            device: device.clone(),
+            config: config.clone(),
+            settings: Settings::new(device, config, max_sentences, max_new)?,
+            open: alloc("open sentences", max_sentences as u64 * 4)?,
+            trace: alloc("search trace", trace_bytes(rows, max_new))?,
+            beams,
+            open_readback: device.readback("open sentences", max_sentences as u64 * 4)?,
+            result_readback: device.readback("search results", result_bytes)?,
+            max_sentences,
+            max_new,
+            starts: Vec::new(),
+            processes: false,
+            steps: 0,
+        };
+        search.compile()?;
+        Ok(search)
+    }
+
+    /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to rounding.
+    pub fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
+        let rows = max_sentences * config.rows_per_sentence();
+        let mut results = trace_bytes(rows, max_new);
+        let mut beams = 0;
+        if config.mode == Mode::Beam {
+            results = results.max(slot_bytes(rows));
+            beams = running_bytes(rows) + list_bytes(rows, config) + slot_bytes(rows);
+        }
+        Settings::bytes(config, max_sentences, max_new)
+            + max_sentences as u64 * 8
+            + trace_bytes(rows, max_new)
+            + results
+            + beams
+    }
+
+    fn compile(&self) -> Result<()> {
+        let (device, config) = (&self.device, &self.config);
+        process::kernel(device, config)?;
+        match &self.beams {
+            Some(beams) => {
+                candidates::kernel(device, config)?;
+                beam_step::kernel(device, config, beams.parts)?;
+                advance::kernel(device)?;
+            }
+            None => {
+                if warp::is_needed(config) {
+                    warp::kernel(device)?;
+                }
+                select::kernel(device, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of each sentence, its beams or samples.
+    pub fn width(&self) -> usize {
+        self.config.rows_per_sentence()
+    }
+
+    /// Rows of the running batch: the stride of the trace.
+    fn batch_rows(&self) -> usize {
+        self.starts.len() * self.width()
+    }
+
+    /// Starts a batch: sentence `s` owns the physical rows `s * width .. (s + 1) * width`.
+    ///
+    /// # Errors
+    /// More sentences or new tokens than there is room for, an empty prompt, or one that fills its length.
+    pub fn begin(&mut self, starts: &[SentenceStart]) -> Result<()> {
+        if starts.len() > self.max_sentences {
+            return Err(SearchError::Batch {
+                message: format!("{} sentences, room for {}", starts.len(), self.max_sentences),
+            });
+        }
+        for (i, start) in starts.iter().enumerate() {
+            let new = start.lengths.max_length.saturating_sub(start.prompt_len);
+            if start.prompt_len == 0 || new == 0 || new > self.max_new {
+                let message = format!(
+                    "sentence {i}: a prompt of {} ids and a length of {}, room for 1 to {} new ids",
+                    start.prompt_len, start.lengths.max_length, self.max_new
+                );
+                return Err(SearchError::Batch { message });
+            }
+        }
+        self.starts.clear();
+        self.starts.extend_from_slice(starts);
+        self.processes = process::is_needed(&self.config, starts);
+        self.steps = 0;
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let width = self.width();
+        self.settings.write_sentences(&self.device, starts)?;
+        self.device.write(&self.open, 0, bytemuck::cast_slice(&vec![width as u32; starts.len()]))?;
+        if let Some(beams) = &self.beams {
+            // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
+            let first = |beam: usize| if beam == 0 { 0.0 } else { settings::MASKED };
+            let running: Vec<Running> = (0..starts.len() * width)
+                .map(|row| Running { score: first(row % width), token: 0, parent: (row % width) as u32, grows: 0 })
+                .collect();
+            self.device.write(&beams.running, 0, bytemuck::cast_slice(&running))?;
+            self.device.write(&beams.finished, 0, bytemuck::cast_slice(&vec![Slot::EMPTY; starts.len() * width]))?;
+        }
+        Ok(())
+    }
+
+    /// Records what follows a decode step: `logits` `[active rows or more, V]` f32 are turned into scores in place, every active row takes its next
+    /// token, and `rows` stands for the next step. Sentences that are done stay as they are.
+    ///
+    /// # Errors
+    /// Logits, tables or active rows that do not fit the search.
+    pub fn record_step(&mut self, rec: &mut Recorder, rows: &mut Rows, logits: &Tensor) -> Result<()> {
+        let (width, count) = (self.width(), rows.count());
+        let longest = self.starts.iter().map(|start| start.lengths.max_length).max().unwrap_or(0);
+        let batch = self.batch_rows();
+        let problem = if logits.dtype != DType::F32 || logits.cols != self.config.vocab_size || logits.rows < count {
+            Some(format!("logits {} for {count} rows and {} ids", logits.describe(), self.config.vocab_size))
+        } else if rows.max_length() < longest {
+            Some(format!("tables of {} ids for sequences of {longest}", rows.max_length()))
+        } else if !complete(rows.active_rows(), width, batch) {
+            Some(format!("{count} active rows that are not whole sentences of {width} rows in a batch of {batch}"))
+        } else {
+            None
+        };
+        if let Some(message) = problem {
+            return Err(SearchError::Batch { message });
+        }
+        self.steps += 1;
+        let config = &self.config;
+        if self.processes {
+            process::process(rec, config, &self.settings, rows, &self.open, logits)?;
+        }
+        if let Some(beams) = &self.beams {
+            candidates::candidates(rec, config, beams, rows, &self.open, logits)?;
+            beam_step::beam_step(rec, self, beams, rows)?;
+            advance::advance(rec, beams, rows)?;
+            rows.flip();
+        } else {
+            if warp::is_needed(config) {
+                warp::warp(rec, &self.settings, rows, &self.open, logits)?;
+            }
+            select::select(rec, self, rows, logits)?;
+        }
+        Ok(())
+    }
+
+    /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host reads of a step.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn submit(&self, rec: Recorder) -> Result<(Vec<bool>, RecordStats)> {
+        let (bytes, stats) = rec.submit_and_read(&self.open_readback, &self.open, self.starts.len() as u64 * 4)?;
+        let open: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok((open.into_iter().map(|rows| rows == 0).collect(), stats))
+    }
+
+    /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first. Sentences that are not done
+    /// yet give what they have so far.
+    ///
+    /// # Errors
+    /// The device failed, or its trace is broken.
+    pub fn finish(&self) -> Result<Vec<Vec<Hypothesis>>> {
+        let rows = self.batch_rows();
+        let steps = self.steps.min(self.max_new);
+        if rows == 0 || steps == 0 {
+            return Ok(vec![Vec::new(); self.starts.len()]);
+        }
+        let trace: Vec<Trace> = self.read(&self.trace, trace_bytes(rows, steps))?;
+        match &self.beams {
+            Some(beams) => {
+                results::beams(&self.config, &trace, rows, &self.read::<Slot>(&beams.finished, slot_bytes(rows))?)
+            }
+            None => Ok(results::appended(&self.config, &self.starts, &trace, rows)),
+        }
+    }
+
+    fn read<T: bytemuck::Pod>(&self, from: &Buffer, bytes: u64) -> Result<Vec<T>> {
+        let (bytes, _) = self.device.recorder().submit_and_read(&self.result_readback, from, bytes)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+}
+
+fn trace_bytes(rows: usize, new_tokens: usize) -> u64 {
+    rows as u64 * new_tokens as u64 * size_of::<Trace>() as u64
+}
+
+fn slot_bytes(rows: usize) -> u64 {
+    rows as u64 * size_of::<Slot>() as u64
+}
+
+fn running_bytes(rows: usize) -> u64 {
+    rows as u64 * size_of::<Running>() as u64
+}
+
+fn list_bytes(rows: usize, config: &GenerationConfig) -> u64 {
+    rows as u64 * u64::from(Parts::of(config.vocab_size).count) * config.num_candidates() as u64 * 8
+}
+
+/// Whether the rows are whole sentences of `width` rows in order, all within the batch.
+fn complete(active: &[u32], width: usize, batch: usize) -> bool {
+    active.len().is_multiple_of(width)
+        && active.chunks(width).all(|rows| {
+            let first = rows[0] as usize;
+            first.is_multiple_of(width)
+                && first + width <= batch
+                && rows.iter().enumerate().all(|(beam, row)| *row as usize == first + beam)
+        })
+}

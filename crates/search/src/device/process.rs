@@ -1,0 +1,53 @@
+//! The logits processors (`process.wgsl`); twin: [`crate::twin::processors::process`].
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+
+use super::settings::Settings;
+use super::{Result, SentenceStart};
+use crate::config::{GenerationConfig, Mode};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    vocab: u32,
+    quads: u32,
+    table: u32,
+}
+
+/// Whether any option asks for it, for a batch of these sentences.
+pub(super) fn is_needed(config: &GenerationConfig, starts: &[SentenceStart]) -> bool {
+    let has_minimum =
+        |start: &SentenceStart| start.lengths.min_length > start.prompt_len || start.lengths.min_new_tokens > 0;
+    let forced = [&config.forced_eos_token_id, &config.suppress_tokens, &config.begin_suppress_tokens];
+    config.mode == Mode::Beam
+        || config.repetition_penalty != 1.0
+        || config.no_repeat_ngram_size > 0
+        || config.forced_bos_token_id.is_some()
+        || forced.iter().any(|ids| !ids.is_empty())
+        || !config.bad_words_ids.is_empty()
+        || (!config.eos_token_id.is_empty() && starts.iter().any(has_minimum))
+}
+
+pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<Kernel>> {
+    let spec =
+        KernelSpec::new("process").subgroup(device).constant("LOG_SOFTMAX", u32::from(config.mode == Mode::Beam));
+    Ok(device.kernel(&spec)?)
+}
+
+/// Turns `logits` `[active rows, V]` into scores, in place.
+pub(super) fn process(
+    rec: &mut Recorder,
+    config: &GenerationConfig,
+    settings: &Settings,
+    rows: &Rows,
+    open: &Buffer,
+    logits: &Tensor,
+) -> Result<()> {
+    let kernel = kernel(rec.device(), config)?;
+    let params = Params { vocab: logits.cols as u32, quads: logits.quads(), table: rows.max_length() as u32 };
+    let buffers = [&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, &logits.buffer];
+    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+}

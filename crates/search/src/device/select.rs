@@ -1,0 +1,45 @@
+//! Choosing a token without beams (`select.wgsl`); twins: [`crate::twin::processors::argmax`] and [`crate::twin::random::draw`].
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+
+use super::{DeviceSearch, Result};
+use crate::config::{GenerationConfig, Mode};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    vocab: u32,
+    quads: u32,
+    table: u32,
+    trace_rows: u32,
+}
+
+pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<Kernel>> {
+    let spec = KernelSpec::new("select").subgroup(device).constant("SAMPLE", u32::from(config.mode == Mode::Sample));
+    Ok(device.kernel(&spec)?)
+}
+
+/// Appends a token to every active row that has not ended, in place: the tables keep their parity.
+pub(super) fn select(rec: &mut Recorder, search: &DeviceSearch, rows: &Rows, logits: &Tensor) -> Result<()> {
+    let kernel = kernel(rec.device(), &search.config)?;
+    let params = Params {
+        vocab: logits.cols as u32,
+        quads: logits.quads(),
+        table: rows.max_length() as u32,
+        trace_rows: search.batch_rows() as u32,
+    };
+    let buffers = [
+        &rows.active,
+        &rows.state,
+        &search.settings.buffer,
+        &logits.buffer,
+        rows.tokens(),
+        rows.slots(),
+        &search.trace,
+        &search.open,
+    ];
+    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+}

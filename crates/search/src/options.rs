@@ -1,0 +1,222 @@
+//! Generation options as people and checkpoints write them: everything optional, merged by priority.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{OptionError, OptionProblem};
+
+pub(crate) mod unsupported;
+
+/// When beam search stops (Hugging Face `early_stopping`, generation semantics §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum EarlyStopping {
+    /// `false`: when the best running beam, at its present length, cannot beat the worst finished hypothesis.
+    #[default]
+    False,
+    /// `true`: as soon as `num_beams` hypotheses are finished.
+    True,
+    /// `"never"`: as `false`, judging a running beam at the most favourable length that it can still reach.
+    Never,
+}
+
+impl TryFrom<Value> for EarlyStopping {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::Bool(false) => Ok(Self::False),
+            Value::Bool(true) => Ok(Self::True),
+            Value::String(text) if text == "never" => Ok(Self::Never),
+            _ => Err(Self::EXPECTED),
+        }
+    }
+}
+
+impl From<EarlyStopping> for Value {
+    fn from(stopping: EarlyStopping) -> Self {
+        match stopping {
+            EarlyStopping::False => Self::Bool(false),
+            EarlyStopping::True => Self::Bool(true),
+            EarlyStopping::Never => Self::String("never".into()),
+        }
+    }
+}
+
+/// One token id or several, as `eos_token_id` and `forced_eos_token_id` are written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "OneOrMany")]
+pub struct TokenIds(pub Vec<u32>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl From<OneOrMany> for TokenIds {
+    fn from(ids: OneOrMany) -> Self {
+        match ids {
+            OneOrMany::One(id) => Self(vec![id]),
+            OneOrMany::Many(ids) => Self(ids),
+        }
+    }
+}
+
+impl From<u32> for TokenIds {
+    fn from(id: u32) -> Self {
+        Self(vec![id])
+    }
+}
+
+impl From<Vec<u32>> for TokenIds {
+    fn from(ids: Vec<u32>) -> Self {
+        Self(ids)
+    }
+}
+
+/// A type that an option can have, with the words that an error uses for it.
+trait OptionType: DeserializeOwned {
+    const EXPECTED: &'static str;
+}
+
+macro_rules! option_types {
+    ($($type:ty: $expected:literal),* $(,)?) => {
+        $(impl OptionType for $type { const EXPECTED: &'static str = $expected; })*
+    };
+}
+
+option_types! {
+    usize: "a non-negative integer",
+    u64: "a non-negative integer",
+    u32: "a token id",
+    f64: "a number",
+    bool: "true or false",
+    EarlyStopping: "true, false or \"never\"",
+    TokenIds: "a token id or a list of token ids",
+    Vec<u32>: "a list of token ids",
+    Vec<Vec<u32>>: "a list of lists of token ids",
+}
+
+fn parse<T: OptionType>(option: &'static str, value: &Value) -> Result<Option<T>, OptionError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    T::deserialize(value).map(Some).map_err(|_| {
+        OptionError::new(option, OptionProblem::WrongType { found: value.to_string(), expected: T::EXPECTED })
+    })
+}
+
+/// Declares the struct together with what must visit every field, so that a new option cannot be forgotten in one place.
+macro_rules! generation_options {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        /// The generation options of Hugging Face `generate()` 5.23 that elgen implements, each unset or set.
+        ///
+        /// Sources are merged with [`GenerationOptions::or`], best first (what the user asked, `generation_config.json`,
+        /// `config.json`), and become concrete in [`GenerationOptions::resolve`], which also knows the defaults. As JSON,
+        /// keys are Hugging Face's, null means unset, and unknown keys are ignored.
+        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+        #[serde(try_from = "Map<String, Value>")]
+        pub struct GenerationOptions {
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)*
+            /// Options of Hugging Face that elgen does not implement yet, with the values found. Resolving fails if one
+            /// of them would change the result.
+            #[serde(flatten)]
+            pub unsupported: BTreeMap<String, Value>,
+        }
+
+        impl GenerationOptions {
+            /// The names of the implemented options.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// Fills what is unset here with the values of `lower`, a source of lower priority.
+            #[must_use]
+            pub fn or(self, lower: Self) -> Self {
+                let mut unsupported = lower.unsupported;
+                unsupported.extend(self.unsupported);
+                Self { $($name: self.$name.or(lower.$name),)* unsupported }
+            }
+
+            /// Reads the options from a JSON object, for instance the contents of `generation_config.json`.
+            ///
+            /// # Errors
+            /// A key of a known option whose value has the wrong type; the error names both.
+            pub fn from_json(map: &Map<String, Value>) -> Result<Self, OptionError> {
+                let mut options = Self::default();
+                for (key, value) in map {
+                    match key.as_str() {
+                        $(stringify!($name) => options.$name = parse(stringify!($name), value)?,)*
+                        key if unsupported::is_known(key) && !value.is_null() => {
+                            options.unsupported.insert(key.to_owned(), value.clone());
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(options)
+            }
+        }
+    };
+}
+
+generation_options! {
+    /// Longest sequence, the prompt or the decoder start token included (§2). Default: 20 new tokens.
+    max_length: usize,
+    /// Most new tokens; wins over `max_length` (§2).
+    max_new_tokens: usize,
+    /// No EOS before the sequence, counted like `max_length`, has this many tokens. Default 0.
+    min_length: usize,
+    /// No EOS among this many first new tokens; wins over `min_length`.
+    min_new_tokens: usize,
+    /// Hypotheses kept per sentence; more than 1 means beam search (§6). Default 1.
+    num_beams: usize,
+    /// Draw each token from the model's distribution instead of taking the best (§5). Default false.
+    do_sample: bool,
+    /// Sequences returned per sentence. Default 1.
+    num_return_sequences: usize,
+    /// When beam search stops (§6). Default false.
+    early_stopping: EarlyStopping,
+    /// Power of the length that divides a finished beam's score: above 0 favours long ones (§6). Default 1.
+    length_penalty: f64,
+    /// Divides the scores before sampling (§4 row 17). Default 1.
+    temperature: f64,
+    /// Samples from this many best tokens; 0 is off (§4 row 19). Default 50.
+    top_k: usize,
+    /// Samples from the best tokens that together have this probability (§4 row 20). Default 1, off.
+    top_p: f64,
+    /// Makes ids that occurred less likely when above 1 (§4 row 4). Default 1, off.
+    repetition_penalty: f64,
+    /// Bans the second occurrence of an n-gram of this length; 0 is off (§4 row 5). Default 0.
+    no_repeat_ngram_size: usize,
+    /// Words, as lists of ids, that must not be generated (§4 row 7).
+    bad_words_ids: Vec<Vec<u32>>,
+    /// Ids that are never generated (§4 row 15).
+    suppress_tokens: Vec<u32>,
+    /// Ids that are not generated as the first new token (§4 row 15).
+    begin_suppress_tokens: Vec<u32>,
+    /// The id that must follow a sequence of one token (§4 row 11).
+    forced_bos_token_id: u32,
+    /// The ids of which one must be the last at `max_length` (§4 row 12).
+    forced_eos_token_id: TokenIds,
+    /// The ids that end a sequence (§3).
+    eos_token_id: TokenIds,
+    /// The id that fills a batch. elgen never pads; it is kept for tools that do. Default: the first EOS id.
+    pad_token_id: u32,
+    /// The id that begins a text: a decoder-only model's prompt when there is none.
+    bos_token_id: u32,
+    /// The first id of an encoder-decoder's decoder (§3). Default: `bos_token_id`.
+    decoder_start_token_id: u32,
+    /// Seed of the random numbers of sampling; equal seeds give equal text. Default 0.
+    seed: u64,
+}
+
+impl TryFrom<Map<String, Value>> for GenerationOptions {
+    type Error = OptionError;
+
+    fn try_from(map: Map<String, Value>) -> Result<Self, OptionError> {
+        Self::from_json(&map)
+    }
+}

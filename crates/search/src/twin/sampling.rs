@@ -1,0 +1,25 @@
+//! Multinomial sampling (§5).
+
+use super::random::{self, Stream};
+use super::{Step, greedy, processors};
+use crate::config::{GenerationConfig, Lengths};
+use crate::error::TwinError;
+use crate::hypothesis::Hypothesis;
+
+pub(super) fn generate(
+    config: &GenerationConfig,
+    lengths: Lengths,
+    prompt: &[u32],
+    ordinal: u64,
+    step: &mut Step<'_>,
+) -> Result<Vec<Hypothesis>, TwinError> {
+    (0..config.num_return_sequences)
+        .map(|sequence| {
+            let stream = Stream { seed: config.seed, ordinal, sequence: sequence as u32 };
+            greedy::extend(config, lengths, prompt, step, &mut |scores, new| {
+                processors::warp(config, scores);
+                random::draw(scores, stream, new as u32)
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,576 @@
+//! The search on the device against its CPU twin: whole batches on the toy model, with the row tables checked at every step.
+
+use std::collections::HashMap;
+
+use elgen_search::device::{DecodeStep, DeviceSearch, SearchError, SentenceStart};
+use elgen_search::{EarlyStopping, GenerationConfig, GenerationOptions, Hypothesis, ModelLimits, twin};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, RowState, Rows, Tensor, TensorError};
+
+/// A small generator for test cases.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+        (0..count).map(|_| self.below(vocab) as u32).collect()
+    }
+}
+
+/// The toy model, with logits as they are, thinned out to a few finite ones, or rounded so that many are equal.
+#[derive(Clone, Copy)]
+struct Model {
+    toy: twin::ToyModel,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    Sparse,
+    Rounded,
+}
+
+impl Model {
+    fn logits(&self, tokens: &[u32]) -> Vec<f32> {
+        let mut logits = self.toy.logits(tokens);
+        for logit in &mut logits {
+            match self.kind {
+                Kind::Plain => {}
+                Kind::Sparse if *logit < 2.0 => *logit = f32::NEG_INFINITY,
+                Kind::Sparse => {}
+                Kind::Rounded => *logit = (*logit * 2.0).round() / 2.0,
+            }
+        }
+        logits
+    }
+}
+
+/// The toy model as a decode step. Its cache holds one token per slot and is written and read as a real one would be, so that a wrong
+/// slot table, or a slot that is written twice, shows.
+struct Toy {
+    model: Model,
+    device: Device,
+    cache: HashMap<u32, u32>,
+}
+
+impl DecodeStep for Toy {
+    type Error = TensorError;
+
+    fn vocab_size(&self) -> usize {
+        self.model.toy.vocab
+    }
+
+    fn step(&mut self, _: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<(), TensorError> {
+        let words = |buffer| {
+            Ok::<Vec<u32>, TensorError>(bytemuck::pod_collect_to_vec(&self.device.read(buffer, buffer.bytes())?))
+        };
+        let (tokens, slots) = (words(rows.tokens())?, words(rows.slots())?);
+        let states: Vec<RowState> = bytemuck::pod_collect_to_vec(&self.device.read(&rows.state, rows.state.bytes())?);
+        let table = rows.max_length();
+        for &row in rows.active_rows() {
+            let (state, base) = (states[row as usize], row as usize * table);
+            let fed = state.length as usize - 1;
+            if fed >= state.prompt_len as usize || state.owns_prompt == 1 {
+                assert_eq!(slots[base + fed], state.own_slot(fed as u32), "row {row}, position {fed}");
+                let before = self.cache.insert(slots[base + fed], tokens[base + fed]);
+                assert!(before.is_none_or(|token| token == tokens[base + fed]), "row {row} overwrites position {fed}");
+            }
+        }
+        let mut values = Vec::new();
+        for &row in rows.active_rows() {
+            let range = row as usize * table..row as usize * table + states[row as usize].length as usize;
+            let cached: Vec<u32> = slots[range.clone()].iter().map(|slot| self.cache[slot]).collect();
+            assert_eq!(cached, tokens[range], "row {row}");
+            values.extend(self.model.logits(&cached));
+        }
+        self.device.write_rows(logits, 0, &values)
+    }
+}
+
+/// Runs batches of one search.
+struct Runner {
+    device: Device,
+    config: GenerationConfig,
+    search: DeviceSearch,
+    rows: Rows,
+    logits: Tensor,
+    toy: Toy,
+}
+
+impl Runner {
+    fn new(device: &Device, config: &GenerationConfig, model: Model, sentences: usize, max_length: usize) -> Self {
+        let capacity = sentences * config.rows_per_sentence();
+        let before = device.pool().current().total;
+        let search = DeviceSearch::new(device, config, sentences, max_length - 1).unwrap();
+        let (taken, planned) =
+            (device.pool().current().total - before, DeviceSearch::bytes(config, sentences, max_length - 1));
+        // The first upload of a device allocates its ring.
+        let ring = device.pool().current().of(Class::Staging);
+        assert!(taken >= planned && taken <= planned + 9 * 16 + ring, "{taken} bytes taken, {planned} planned");
+        Self {
+            device: device.clone(),
+            config: config.clone(),
+            search,
+            rows: Rows::new(device, capacity, max_length).unwrap(),
+            logits: device.tensor("logits", Class::Activations, capacity, model.toy.vocab, DType::F32).unwrap(),
+            toy: Toy { model, device: device.clone(), cache: HashMap::new() },
+        }
+    }
+
+    /// `keep` percent of the sentences that are done stay active for another step.
+    fn run(&mut self, prompts: &[(u64, Vec<u32>)], dice: &mut Dice, keep: usize) -> Vec<Vec<Hypothesis>> {
+        let width = self.config.rows_per_sentence();
+        let (mut states, mut ids, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slot = 0u32;
+        self.toy.cache.clear();
+        for (sentence, (ordinal, prompt)) in prompts.iter().enumerate() {
+            let lengths = self.config.lengths(prompt.len()).unwrap();
+            starts.push(SentenceStart { ordinal: *ordinal, lengths, prompt_len: prompt.len() });
+            let prompt_len = prompt.len() as u32;
+            for beam in 0..width as u32 {
+                states.push(RowState {
+                    sentence: sentence as u32,
+                    beam,
+                    width: width as u32,
+                    length: prompt_len,
+                    prompt_len,
+                    prompt_base: slot,
+                    gen_base: slot + prompt_len + beam,
+                    owns_prompt: u32::from(beam == 0),
+                });
+                ids.push(&prompt[..]);
+            }
+            for (position, token) in prompt[..prompt.len() - 1].iter().enumerate() {
+                self.toy.cache.insert(slot + position as u32, *token);
+            }
+            slot += prompt_len + (width * (lengths.max_length - prompt.len())) as u32;
+        }
+        let slabs = vec![0; states.len()];
+        self.rows.begin(&self.device, &states, &ids, &slabs).unwrap();
+        self.search.begin(&starts).unwrap();
+        let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt_len).max().unwrap();
+        for step in 0.. {
+            assert!(step < longest + 1, "the search does not end");
+            let mut rec = self.device.recorder();
+            self.toy.step(&mut rec, &self.rows, &self.logits).unwrap();
+            self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
+            let done = self.search.submit(rec).unwrap().0;
+            if done.iter().all(|done| *done) {
+                break;
+            }
+            let stays: Vec<bool> = done.iter().map(|done| !done || dice.chance(keep)).collect();
+            let active = self.rows.active_rows().iter().copied().filter(|row| stays[*row as usize / width]).collect();
+            self.rows.set_active(&self.device, active, &slabs).unwrap();
+        }
+        self.search.finish().unwrap()
+    }
+}
+
+fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, prompt: &[u32]) -> Vec<Hypothesis> {
+    let lengths = config.lengths(prompt.len()).unwrap();
+    let mut step = |rows: &[twin::Row<'_>]| rows.iter().map(|row| model.logits(row.tokens)).collect();
+    twin::generate(config, lengths, prompt, ordinal, &mut step).unwrap()
+}
+
+fn close(a: f32, b: f32) -> bool {
+    a == b || (a - b).abs() <= 1e-4 * b.abs().max(1.0)
+}
+
+fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.token_ids, expected.token_ids, "{what}\n found {found:?}\n expected {expected:?}");
+        assert_eq!(found.finish_reason, expected.finish_reason, "{what}");
+        assert!(close(found.score, expected.score), "{what}: score {} for {}", found.score, expected.score);
+        assert_eq!(found.token_logprobs.len(), expected.token_logprobs.len(), "{what}");
+        for (a, b) in found.token_logprobs.iter().zip(&expected.token_logprobs) {
+            assert!(close(*a, *b), "{what}: log-probability {a} for {b}");
+        }
+    }
+}
+
+/// Random options: of every processor, each in about a third of the cases.
+fn options(dice: &mut Dice, vocab: usize, num_beams: usize) -> GenerationOptions {
+    let some = |dice: &mut Dice| dice.chance(30);
+    let max_eos = (vocab - 2).min(3);
+    let mut options = GenerationOptions {
+        num_beams: Some(num_beams),
+        max_new_tokens: Some(1 + dice.below(14)),
+        ..GenerationOptions::default()
+    };
+    if dice.chance(85) {
+        let count = 1 + dice.below(max_eos);
+        options.eos_token_id = Some(dice.ids(count, vocab).into());
+    }
+    if num_beams > 1 {
+        options.num_return_sequences = Some(1 + dice.below(num_beams));
+        options.length_penalty = Some(dice.pick(&[1.0, 0.0, 2.0, -1.0, 0.6]));
+        options.early_stopping = Some(dice.pick(&[EarlyStopping::False, EarlyStopping::True, EarlyStopping::Never]));
+    }
+    if some(dice) {
+        options.repetition_penalty = Some(dice.pick(&[1.3, 0.8, 2.0]));
+    }
+    if some(dice) {
+        options.no_repeat_ngram_size = Some(1 + dice.below(3));
+    }
+    if some(dice) {
+        let mut words = Vec::new();
+        for _ in 0..1 + dice.below(5) {
+            let count = 1 + dice.below(3);
+            words.push(dice.ids(count, vocab));
+        }
+        options.bad_words_ids = Some(words);
+    }
+    match dice.below(4) {
+        0 => options.min_length = Some(dice.below(8)),
+        1 => options.min_new_tokens = Some(dice.below(6)),
+        _ => {}
+    }
+    if some(dice) {
+        options.forced_bos_token_id = Some(dice.below(vocab) as u32);
+    }
+    if some(dice) {
+        let count = 1 + dice.below(2);
+        options.forced_eos_token_id = Some(dice.ids(count, vocab).into());
+    }
+    if some(dice) {
+        let count = 1 + dice.below(3);
+        options.suppress_tokens = Some(dice.ids(count, vocab));
+    }
+    if some(dice) {
+        let count = 1 + dice.below(3);
+        options.begin_suppress_tokens = Some(dice.ids(count, vocab));
+    }
+    options
+}
+
+/// Changes random options and the size of the vocabulary.
+type Adjust<'a> = &'a dyn Fn(&mut Dice, &mut GenerationOptions, &mut usize);
+
+/// Runs `cases` random option sets, two batches of each.
+fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind) {
+    let mut dice = Dice(seed);
+    let mut ran = 0;
+    for case in 0..cases {
+        let mut vocab = dice.pick(&[5, 6, 7, 9, 16, 33, 50, 101, 257]);
+        let num_beams = 1 + dice.below(6);
+        let mut options = options(&mut dice, vocab, num_beams);
+        adjust(&mut dice, &mut options, &mut vocab);
+        let limits = ModelLimits { vocab_size: vocab, max_position_embeddings: None, is_encoder_decoder: false };
+        // Some sets contradict themselves: what is forced is suppressed, too.
+        let Ok((config, _)) = options.resolve(&limits) else { continue };
+        ran += 1;
+        let model = Model { toy: twin::ToyModel { vocab, seed: seed + case as u64 }, kind };
+        let sentences = 1 + dice.below(5);
+        let max_length = 6 + options.max_new_tokens.unwrap();
+        let mut runner = Runner::new(device, &config, model, sentences, max_length);
+        for batch in 0..2 {
+            let count = if batch == 0 { sentences } else { 1 + dice.below(sentences) };
+            let prompts: Vec<(u64, Vec<u32>)> = (0..count)
+                .map(|_| {
+                    let length = 1 + dice.below(6);
+                    (dice.below(1 << 20) as u64 | (dice.below(99) as u64) << 32, dice.ids(length, vocab))
+                })
+                .collect();
+            let keep = dice.pick(&[0, 50, 100]);
+            let found = runner.run(&prompts, &mut dice, keep);
+            assert_eq!(found.len(), prompts.len());
+            for (sentence, ((ordinal, prompt), found)) in prompts.iter().zip(&found).enumerate() {
+                let what = format!(
+                    "seed {seed} case {case} batch {batch} sentence {sentence} {prompt:?}: {options:?}, {vocab} ids"
+                );
+                assert_same(found, &by_twin(&config, model, *ordinal, prompt), &what);
+            }
+        }
+    }
+    assert!(ran * 10 >= cases * 8, "only {ran} of {cases} sets ran");
+}
+
+fn open(checked: bool, portable: bool) -> Device {
+    Device::open(&DeviceOptions { checked, portable, ..DeviceOptions::default() }).unwrap()
+}
+
+#[test]
+fn greedy_and_beam_search_on_a_checked_device() {
+    compare(&open(true, false), 1, 60, &|_, _, _| {}, Kind::Plain);
+}
+
+#[test]
+fn greedy_and_beam_search_on_a_portable_device() {
+    compare(&open(true, true), 1000, 40, &|_, _, _| {}, Kind::Plain);
+}
+
+#[test]
+fn greedy_and_beam_search_as_released() {
+    compare(&open(false, false), 2000, 60, &|_, _, _| {}, Kind::Plain);
+}
+
+/// Vocabularies of several parts, of sizes around the multiples of four and of a part.
+#[test]
+fn large_vocabularies() {
+    compare(
+        &open(true, false),
+        3000,
+        12,
+        &|dice, _, vocab| *vocab = dice.pick(&[2047, 2048, 2049, 3000, 4101]),
+        Kind::Plain,
+    );
+}
+
+/// Sentences in which fewer than K candidates are finite.
+#[test]
+fn few_finite_logits() {
+    compare(&open(true, false), 4000, 40, &|_, _, _| {}, Kind::Sparse);
+}
+
+/// Ties go to the lower id.
+#[test]
+fn equal_logits() {
+    compare(&open(true, false), 5000, 40, &|_, _, _| {}, Kind::Rounded);
+}
+
+/// Makes random options sample.
+fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
+    options.do_sample = Some(true);
+    options.num_beams = None;
+    options.early_stopping = None;
+    options.length_penalty = None;
+    options.num_return_sequences = Some(1 + dice.below(4));
+    options.temperature = Some(dice.pick(&[1.0, 0.5, 1.7]));
+    options.top_k = Some(dice.pick(&[0, 1, 3, 10, 50]));
+    options.top_p = Some(dice.pick(&[1.0, 0.9, 0.5, 0.1, 0.0]));
+    options.seed = Some(dice.below(usize::MAX) as u64 * 0x1_0000_0001);
+    if dice.chance(10) {
+        *vocab = dice.pick(&[1023, 2048, 3001]);
+    }
+}
+
+#[test]
+fn sampling_draws_the_tokens_of_the_twin() {
+    compare(&open(true, false), 6000, 60, &sampling, Kind::Plain);
+}
+
+#[test]
+fn sampling_on_a_portable_device() {
+    compare(&open(true, true), 7000, 40, &sampling, Kind::Plain);
+}
+
+#[test]
+fn sampling_as_released() {
+    compare(&open(false, false), 8000, 40, &sampling, Kind::Sparse);
+}
+
+/// One step on given logits; what the kernels made of them.
+fn one_step(device: &Device, config: &GenerationConfig, prompt: &[u32], logits: &[f32]) -> (Vec<f32>, Vec<Hypothesis>) {
+    let mut search = DeviceSearch::new(device, config, 1, 1).unwrap();
+    let width = search.width();
+    let mut rows = Rows::new(device, width, prompt.len() + 1).unwrap();
+    let length = prompt.len() as u32;
+    let states: Vec<RowState> = (0..width as u32)
+        .map(|beam| RowState {
+            beam,
+            width: width as u32,
+            length,
+            prompt_len: length,
+            gen_base: length + beam,
+            ..RowState::default()
+        })
+        .collect();
+    rows.begin(device, &states, &vec![prompt; width], &vec![0; width]).unwrap();
+    let lengths = config.lengths(prompt.len()).unwrap();
+    search.begin(&[SentenceStart { ordinal: 3, lengths, prompt_len: prompt.len() }]).unwrap();
+    let tensor = device
+        .tensor_from("logits", Class::Activations, width, config.vocab_size, DType::F32, &logits.repeat(width))
+        .unwrap();
+    let mut rec = device.recorder();
+    search.record_step(&mut rec, &mut rows, &tensor).unwrap();
+    assert_eq!(search.submit(rec).unwrap().0, [true]);
+    let made = device.read_tensor(&tensor).unwrap();
+    let padding = device.read(&tensor.buffer, tensor.buffer.bytes()).unwrap();
+    let all: Vec<f32> = bytemuck::pod_collect_to_vec(&padding);
+    for row in all.chunks(tensor.ld()).take(width) {
+        assert!(row[tensor.cols..].iter().all(|pad| *pad == 0.0), "pad columns {:?}", &row[tensor.cols..]);
+    }
+    (made, search.finish().unwrap().remove(0))
+}
+
+fn resolve(options: GenerationOptions, vocab_size: usize) -> GenerationConfig {
+    options.resolve(&ModelLimits { vocab_size, max_position_embeddings: None, is_encoder_decoder: false }).unwrap().0
+}
+
+/// The same tokens survive the warpers as in the twin, and with the same scores.
+#[test]
+fn warpers_keep_the_support_of_the_twin() {
+    for device in [open(true, false), open(true, true)] {
+        let mut dice = Dice(77);
+        for case in 0..60 {
+            let vocab = dice.pick(&[1, 2, 5, 31, 64, 500, 1025, 2999]);
+            let options = GenerationOptions {
+                do_sample: Some(true),
+                max_new_tokens: Some(1),
+                temperature: Some(dice.pick(&[1.0, 0.7, 2.0])),
+                top_k: Some(dice.pick(&[0, 1, 2, 7, 50, 5000])),
+                top_p: Some(dice.pick(&[1.0, 0.95, 0.9, 0.5, 0.01, 0.0])),
+                ..GenerationOptions::default()
+            };
+            let config = resolve(options, vocab);
+            let kind = dice.pick(&[Kind::Plain, Kind::Sparse, Kind::Rounded]);
+            let mut logits = Model { toy: twin::ToyModel { vocab, seed: case }, kind }.logits(&[1]);
+            logits[dice.below(vocab)] = 5.0;
+            let (made, _) = one_step(&device, &config, &[0], &logits);
+            twin::processors::warp(&config, &mut logits);
+            for (id, (a, b)) in made.iter().zip(&logits).enumerate() {
+                assert!(close(*a, *b), "case {case} {config:?}: id {id} has {a} for {b}");
+            }
+        }
+    }
+}
+
+/// NaN is never chosen over a number, nor +inf below one.
+#[test]
+fn odd_logits() {
+    let device = open(true, false);
+    let greedy = resolve(GenerationOptions { max_new_tokens: Some(1), ..GenerationOptions::default() }, 7);
+    let pick = |logits: &[f32]| one_step(&device, &greedy, &[0], logits).1[0].token_ids[0];
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    assert_eq!(pick(&[nan, -inf, -3.0, -nan, -2.0, -2.0, nan]), 4);
+    assert_eq!(pick(&[-1.0, -0.0, 0.0, nan, -inf, -5.0, -5.0]), 1);
+    assert_eq!(pick(&[0.0, f32::MAX, inf, nan, inf, 1.0, 2.0]), 2);
+    assert_eq!(pick(&[-inf; 7]), 0);
+    assert_eq!(pick(&[nan, nan, nan, nan, nan, nan, -inf]), 6);
+    assert_eq!(pick(&[-1e30, -2e38, -3.2e38, -3.3e38, -1e31, -1e32, -3e38]), 0);
+}
+
+/// The same batch twice gives the same bits, also on another `DeviceSearch` and in another order.
+#[test]
+fn results_do_not_depend_on_the_batch() {
+    let device = open(false, false);
+    let options = GenerationOptions {
+        num_beams: Some(4),
+        max_new_tokens: Some(12),
+        eos_token_id: Some(3.into()),
+        ..Default::default()
+    };
+    let config = resolve(options, 3000);
+    let model = Model { toy: twin::ToyModel { vocab: 3000, seed: 5 }, kind: Kind::Plain };
+    let prompts: Vec<(u64, Vec<u32>)> = (0..6).map(|i| (i, vec![i as u32; 1 + i as usize])).collect();
+    let mut runner = Runner::new(&device, &config, model, 6, 18);
+    let all = runner.run(&prompts, &mut Dice(1), 30);
+    let reversed: Vec<_> = prompts.iter().rev().cloned().collect();
+    let mut backwards = runner.run(&reversed, &mut Dice(2), 0);
+    backwards.reverse();
+    assert_eq!(all, backwards);
+    let mut single = Runner::new(&device, &config, model, 1, 18);
+    for (prompt, expected) in prompts.iter().zip(&all) {
+        assert_eq!(single.run(std::slice::from_ref(prompt), &mut Dice(3), 0), std::slice::from_ref(expected));
+    }
+}
+
+/// The recorded outputs of Hugging Face that the twin is held to.
+#[test]
+fn searches_agree_with_hugging_face() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twin_cases.json")).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids = |value: &serde_json::Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+    let device = open(true, false);
+    for (number, case) in cases["cases"].as_array().unwrap().iter().enumerate() {
+        let vocab = case["vocab"].as_u64().unwrap() as usize;
+        let toy = twin::ToyModel { vocab, seed: case["seed"].as_u64().unwrap() };
+        let config = resolve(GenerationOptions::from_json(case["options"].as_object().unwrap()).unwrap(), vocab);
+        let prompt = ids(&case["prompt"]);
+        let max_length = config.lengths(prompt.len()).unwrap().max_length;
+        let mut runner = Runner::new(&device, &config, Model { toy, kind: Kind::Plain }, 1, max_length);
+        let found = runner.run(&[(0, prompt)], &mut Dice(0), 0).remove(0);
+        let expected = case["outputs"].as_array().unwrap();
+        assert_eq!(found.len(), expected.len(), "case {number}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(found.token_ids, ids(&expected["token_ids"]), "case {number}: {}", case["options"]);
+            let score = expected["score"].as_f64().unwrap_or(f64::NEG_INFINITY) as f32;
+            assert!(close(found.score, score), "case {number}: score {} for {score}", found.score);
+        }
+    }
+}
+
+/// The most beams and candidates that the kernels take.
+#[test]
+fn many_beams() {
+    for (num_beams, eos) in [(32, 3), (32, 6), (64, 2), (85, 1)] {
+        let eos: Vec<u32> = (0..eos).collect();
+        let options = GenerationOptions {
+            num_beams: Some(num_beams),
+            num_return_sequences: Some(num_beams),
+            max_new_tokens: Some(6),
+            eos_token_id: Some(eos.into()),
+            ..GenerationOptions::default()
+        };
+        let config = resolve(options, 150);
+        let model = Model { toy: twin::ToyModel { vocab: 150, seed: 9 }, kind: Kind::Plain };
+        let mut runner = Runner::new(&open(true, false), &config, model, 2, 9);
+        let prompts = [(0, vec![4, 5]), (1, vec![6])];
+        for ((ordinal, prompt), found) in prompts.iter().zip(runner.run(&prompts, &mut Dice(4), 0)) {
+            assert_same(&found, &by_twin(&config, model, *ordinal, prompt), &format!("{num_beams} beams"));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let device = open(true, false);
+    let beams = |num_beams, vocab| {
+        resolve(GenerationOptions { num_beams: Some(num_beams), max_new_tokens: Some(4), ..Default::default() }, vocab)
+    };
+    let error = |config: &GenerationConfig| DeviceSearch::new(&device, config, 2, 4).unwrap_err().to_string();
+    assert_eq!(
+        error(&beams(86, 50)),
+        "beam search: 86 beams and 172 candidates are more than 256 together; use fewer beams"
+    );
+    assert!(matches!(DeviceSearch::new(&device, &beams(200, 50), 1, 4), Err(SearchError::TooManyBeams { .. })));
+
+    let config = beams(3, 50);
+    let mut search = DeviceSearch::new(&device, &config, 2, 4).unwrap();
+    let start = |prompt_len| SentenceStart { ordinal: 0, lengths: config.lengths(prompt_len).unwrap(), prompt_len };
+    assert!(search.begin(&[start(1); 3]).is_err());
+    assert!(search.begin(&[SentenceStart { prompt_len: 0, ..start(1) }]).is_err());
+    let longer = beams(3, 50).lengths(3).unwrap();
+    assert!(search.begin(&[SentenceStart { ordinal: 0, lengths: longer, prompt_len: 1 }]).is_err());
+    search.begin(&[start(1), start(2)]).unwrap();
+
+    let state = |row: u32| RowState {
+        sentence: row / 3,
+        beam: row % 3,
+        width: 3,
+        length: 1,
+        prompt_len: 1,
+        ..RowState::default()
+    };
+    let states: Vec<RowState> = (0..6).map(state).collect();
+    let mut rows = Rows::new(&device, 6, 8).unwrap();
+    rows.begin(&device, &states, &[&[1u32][..]; 6], &[0; 6]).unwrap();
+    let mut refused = |rows: &mut Rows, count: usize, vocab: usize, dtype: DType| {
+        let logits = device.tensor("logits", Class::Activations, count, vocab, dtype).unwrap();
+        search.record_step(&mut device.recorder(), rows, &logits).is_err()
+    };
+    assert!(!refused(&mut rows, 6, 50, DType::F32));
+    assert!(refused(&mut rows, 5, 50, DType::F32));
+    assert!(refused(&mut rows, 6, 51, DType::F32));
+    assert!(refused(&mut rows, 6, 50, DType::F16));
+    for active in [vec![0, 1], vec![1, 2, 3], vec![0, 2, 1]] {
+        rows.set_active(&device, active.clone(), &[0; 6]).unwrap();
+        assert!(refused(&mut rows, 6, 50, DType::F32), "{active:?}");
+    }
+    let mut short = Rows::new(&device, 6, 5).unwrap();
+    short.begin(&device, &states, &[&[1u32][..]; 6], &[0; 6]).unwrap();
+    assert!(refused(&mut short, 6, 50, DType::F32));
+}

@@ -1,0 +1,208 @@
+//! Reading, merging and resolving options.
+
+use elgen_search::{EarlyStopping, GenerationConfig, GenerationOptions, Mode, ModelLimits, OptionError, Warning};
+use serde_json::{Value, json};
+
+const DECODER: ModelLimits =
+    ModelLimits { vocab_size: 100, max_position_embeddings: Some(64), is_encoder_decoder: false };
+
+fn options(json: Value) -> GenerationOptions {
+    serde_json::from_value(json).unwrap()
+}
+
+fn resolve(json: Value) -> GenerationConfig {
+    options(json).resolve(&DECODER).unwrap().0
+}
+
+fn refused(json: Value) -> OptionError {
+    options(json).resolve(&DECODER).unwrap_err()
+}
+
+fn warned(json: Value) -> Vec<Warning> {
+    options(json).resolve(&DECODER).unwrap().1
+}
+
+#[test]
+fn reads_every_option_and_writes_it_back() {
+    let json = json!({
+        "max_length": 20, "max_new_tokens": 10, "min_length": 1, "min_new_tokens": 2, "num_beams": 4, "do_sample": false,
+        "num_return_sequences": 2, "early_stopping": "never", "length_penalty": 2.0, "temperature": 0.5, "top_k": 5,
+        "top_p": 0.5, "repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "bad_words_ids": [[1], [2, 3]],
+        "suppress_tokens": [4], "begin_suppress_tokens": [5], "forced_bos_token_id": 6, "forced_eos_token_id": [7],
+        "eos_token_id": [7, 8], "pad_token_id": 9, "bos_token_id": 10, "decoder_start_token_id": 11, "seed": 12,
+        "renormalize_logits": false,
+    });
+    let read = options(json.clone());
+    assert_eq!(serde_json::to_value(&read).unwrap(), json);
+    assert_eq!(json.as_object().unwrap().len(), GenerationOptions::NAMES.len() + 1);
+    assert_eq!(read.early_stopping, Some(EarlyStopping::Never));
+    assert_eq!(options(json!({"eos_token_id": 3})).eos_token_id, Some(3.into()));
+    let ignored = json!({"transformers_version": "5.23.0", "num_beams": null, "use_cache": true, "min_p": null});
+    assert_eq!(options(ignored), GenerationOptions::default());
+}
+
+#[test]
+fn a_wrong_type_names_the_key_and_the_value() {
+    let message = |json: Value| GenerationOptions::from_json(json.as_object().unwrap()).unwrap_err().to_string();
+    assert_eq!(message(json!({"num_beams": "four"})), "num_beams: expected a non-negative integer, got \"four\"");
+    assert_eq!(message(json!({"top_k": -1})), "top_k: expected a non-negative integer, got -1");
+    let early = "early_stopping: expected true, false or \"never\", got \"always\"";
+    assert_eq!(message(json!({"early_stopping": "always"})), early);
+    let eos = "eos_token_id: expected a token id or a list of token ids, got -1";
+    assert_eq!(message(json!({"eos_token_id": -1})), eos);
+}
+
+#[test]
+fn merging_prefers_the_higher_source() {
+    let user = options(json!({"num_beams": 2, "renormalize_logits": false}));
+    let checkpoint = options(json!({"num_beams": 6, "max_length": 30, "renormalize_logits": true, "eos_token_id": 1}));
+    let merged = user.or(checkpoint.clone());
+    assert_eq!((merged.num_beams, merged.max_length), (Some(2), Some(30)));
+    assert!(merged.resolve(&DECODER).is_ok());
+    assert_eq!(checkpoint.resolve(&DECODER).unwrap_err().option, "renormalize_logits");
+}
+
+#[test]
+fn defaults_are_those_of_hugging_face() {
+    let config = resolve(json!({"eos_token_id": [3, 4, 3]}));
+    assert_eq!((config.mode, config.top_k, config.top_p, config.temperature), (Mode::Greedy, 50, 1.0, 1.0));
+    assert_eq!((config.repetition_penalty, config.length_penalty, config.seed), (1.0, 1.0, 0));
+    assert_eq!((config.eos_token_id, config.pad_token_id), (vec![3, 4], Some(3)));
+    assert_eq!(resolve(json!({"num_beams": 4})).num_candidates(), 8);
+    assert_eq!(resolve(json!({"num_beams": 4, "eos_token_id": [1, 2]})).num_candidates(), 12);
+    assert_eq!(resolve(json!({"do_sample": true, "num_return_sequences": 3})).rows_per_sentence(), 3);
+    assert_eq!(resolve(json!({"num_beams": 4, "num_return_sequences": 3})).rows_per_sentence(), 4);
+    assert!(resolve(json!({"bad_words_ids": [[3], [3, 5]], "eos_token_id": 3})).bad_words_ids == [[3, 5]]);
+}
+
+#[test]
+fn an_encoder_decoder_needs_a_start_token() {
+    let limits = ModelLimits { is_encoder_decoder: true, ..DECODER };
+    let start = |json| options(json).resolve(&limits).map(|(config, _)| config.decoder_start_token_id);
+    assert_eq!(start(json!({"decoder_start_token_id": 2, "bos_token_id": 1})), Ok(Some(2)));
+    assert_eq!(start(json!({"bos_token_id": 1})), Ok(Some(1)));
+    assert_eq!(start(json!({})).unwrap_err().option, "decoder_start_token_id");
+    assert_eq!(resolve(json!({"bos_token_id": 1})).decoder_start_token_id, None);
+}
+
+#[test]
+fn refuses_what_generate_refuses() {
+    for (option, json) in [
+        ("max_new_tokens", json!({"max_new_tokens": 0})),
+        ("num_beams", json!({"num_beams": 0})),
+        ("num_return_sequences", json!({"num_return_sequences": 2})),
+        ("num_return_sequences", json!({"num_return_sequences": 3, "num_beams": 2})),
+        ("temperature", json!({"temperature": 0.0, "do_sample": true})),
+        ("repetition_penalty", json!({"repetition_penalty": 0})),
+        ("top_p", json!({"top_p": 1.5})),
+        ("bad_words_ids", json!({"bad_words_ids": [[]]})),
+        ("forced_eos_token_id", json!({"forced_eos_token_id": 3, "suppress_tokens": [3]})),
+        ("forced_bos_token_id", json!({"forced_bos_token_id": 3, "suppress_tokens": [3, 4]})),
+    ] {
+        assert_eq!(refused(json.clone()).option, option, "{json}");
+    }
+    assert!(options(json!({"temperature": 0.0})).resolve(&DECODER).is_ok());
+    assert!(options(json!({"forced_eos_token_id": [3, 4], "suppress_tokens": [3]})).resolve(&DECODER).is_ok());
+    let tiny = ModelLimits { vocab_size: 2, ..DECODER };
+    assert_eq!(
+        options(json!({"num_beams": 2, "eos_token_id": [0, 1]})).resolve(&tiny).unwrap_err().option,
+        "num_beams"
+    );
+    assert_eq!(
+        refused(json!({"num_return_sequences": 3, "num_beams": 2})).to_string(),
+        "num_return_sequences: 3 is more than num_beams (2)"
+    );
+}
+
+#[test]
+fn refuses_ids_outside_the_vocabulary() {
+    for option in ["eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "bos_token_id"] {
+        assert_eq!(refused(json!({option: 100})).option, option);
+    }
+    for option in ["suppress_tokens", "begin_suppress_tokens"] {
+        assert_eq!(refused(json!({option: [99, 100]})).option, option);
+    }
+    let error = refused(json!({"bad_words_ids": [[1, 2], [3, 100]]}));
+    assert_eq!(error.to_string(), "bad_words_ids: token id 100 is outside the model's vocabulary of 100");
+    assert!(options(json!({"pad_token_id": 100, "decoder_start_token_id": 100})).resolve(&DECODER).is_ok());
+}
+
+#[test]
+fn refuses_unimplemented_options_only_where_they_act() {
+    for (key, acting, neutral) in [
+        ("encoder_no_repeat_ngram_size", json!(3), json!(0)),
+        ("encoder_repetition_penalty", json!(1.2), json!(1.0)),
+        ("renormalize_logits", json!(true), json!(false)),
+        ("remove_invalid_values", json!(true), json!(false)),
+        ("exponential_decay_length_penalty", json!([5, 1.1]), json!(null)),
+        ("sequence_bias", json!([[[1], 2.0]]), json!([])),
+        ("num_beam_groups", json!(2), json!(1)),
+        ("penalty_alpha", json!(0.6), json!(0.0)),
+        ("guidance_scale", json!(1.5), json!(1)),
+        ("stop_strings", json!(["x"]), json!([])),
+        ("max_time", json!(1.0), json!(null)),
+        ("token_healing", json!(true), json!(false)),
+    ] {
+        assert_eq!(refused(json!({key: acting})).option, key);
+        assert!(options(json!({key: neutral})).resolve(&DECODER).is_ok(), "{key}");
+    }
+    for (key, acting, neutral) in [
+        ("typical_p", json!(0.9), json!(1.0)),
+        ("min_p", json!(0.1), json!(0.0)),
+        ("epsilon_cutoff", json!(0.1), json!(0.0)),
+        ("eta_cutoff", json!(0.1), json!(0.0)),
+        ("top_h", json!(0.4), json!(null)),
+    ] {
+        assert_eq!(refused(json!({key: acting, "do_sample": true})).option, key);
+        assert!(options(json!({key: acting})).resolve(&DECODER).is_ok(), "{key}");
+        assert!(options(json!({key: neutral, "do_sample": true})).resolve(&DECODER).is_ok(), "{key}");
+    }
+    assert!(options(json!({"penalty_alpha": 0.6, "num_beams": 2})).resolve(&DECODER).is_ok());
+    assert!(options(json!({"penalty_alpha": 0.6, "top_k": 1})).resolve(&DECODER).is_ok());
+    let error = refused(json!({"do_sample": true, "num_beams": 2}));
+    assert_eq!(error.to_string(), "do_sample: true with 2 beams (beam sampling) is not supported yet");
+    let error = refused(json!({"renormalize_logits": true}));
+    assert_eq!(
+        error.describe(|name| format!("--{}", name.replace('_', "-"))),
+        "--renormalize-logits: true is not supported yet"
+    );
+}
+
+#[test]
+fn warns_of_options_without_effect() {
+    let found =
+        warned(json!({"temperature": 0.5, "top_p": 0.9, "top_k": 5, "early_stopping": true, "length_penalty": 2}));
+    let names: Vec<_> = found.iter().map(Warning::option).collect();
+    assert_eq!(names, ["temperature", "top_k", "top_p", "early_stopping", "length_penalty"]);
+    assert_eq!(found[0].to_string(), "temperature: has no effect without do_sample");
+    assert!(warned(json!({"temperature": 1, "top_k": 50, "early_stopping": false, "max_length": 9})).is_empty());
+
+    let found =
+        warned(json!({"max_length": 9, "max_new_tokens": 5, "min_new_tokens": 6, "min_length": 3, "eos_token_id": 1}));
+    let expected = [
+        Warning::Overridden { option: "max_length", by: "max_new_tokens" },
+        Warning::Overridden { option: "min_length", by: "min_new_tokens" },
+        Warning::Unreachable { option: "min_new_tokens", limit: "max_new_tokens" },
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(warned(json!({"min_length": 3})), [Warning::NeedsEos { option: "min_length" }]);
+}
+
+#[test]
+fn lengths_follow_the_prompt() {
+    let all = |json, prompt| resolve(json).lengths(prompt).map(|l| (l.max_length, l.min_length, l.min_new_tokens));
+    assert_eq!(all(json!({}), 5), Ok((25, 0, 0)));
+    assert_eq!(all(json!({}), 60), Ok((64, 0, 0)));
+    assert_eq!(all(json!({"max_length": 9, "min_length": 4}), 5), Ok((9, 4, 0)));
+    assert_eq!(all(json!({"max_length": 9, "max_new_tokens": 8}), 5), Ok((13, 0, 0)));
+    assert_eq!(all(json!({"min_length": 3, "min_new_tokens": 4}), 5), Ok((25, 9, 4)));
+    assert_eq!(all(json!({"max_length": 64}), 63), Ok((64, 0, 0)));
+
+    assert_eq!(all(json!({"max_length": 9}), 9).unwrap_err().option, "max_length");
+    assert_eq!(all(json!({}), 64).unwrap_err().option, "max_length");
+    let error = all(json!({"max_new_tokens": 10}), 55).unwrap_err();
+    let text =
+        "max_new_tokens: asks for a sequence of 65 tokens (the prompt has 55), but the model has only 64 positions";
+    assert_eq!(error.to_string(), text);
+    assert_eq!(refused(json!({"max_length": 65})).option, "max_length");
+}

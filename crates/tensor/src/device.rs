@@ -1,0 +1,316 @@
+//! Choosing an adapter, opening it, and what it can do.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgpu::{DeviceType, Features};
+
+use crate::error::{Result, TensorError};
+use crate::kernel::Kernel;
+use crate::memory::{MemoryInfo, memory_info};
+use crate::pool::Pool;
+use crate::transfer::Transfer;
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// Number in [`adapters`] or part of a name (case-insensitive); `None` takes the best hardware adapter, else a software one.
+    pub selector: Option<String>,
+    /// Bytes that the pool may hold; `None`: 90 % of what is free.
+    pub memory_limit: Option<u64>,
+    /// Compile shaders with bounds checks and loop bounds.
+    pub checked: bool,
+    /// Use only what every WebGPU device has: no f16 arithmetic, subgroups or immediates.
+    pub portable: bool,
+    /// Bytes that one binding may hold at most, below the device's own limit; for tests of row windows and slabs.
+    pub binding_limit: Option<u64>,
+}
+
+/// What an adapter offers, for `elgen devices`.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Its number, for [`DeviceOptions::selector`].
+    pub index: usize,
+    /// Name as the driver gives it.
+    pub name: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// "discrete", "integrated", "virtual", "software" or "other".
+    pub device_type: &'static str,
+    /// True for adapters that run on the CPU.
+    pub software: bool,
+    /// Memory, where it can be told.
+    pub memory: Option<MemoryInfo>,
+    /// Largest storage binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Those of the features that elgen can use which are there.
+    pub features: Vec<&'static str>,
+    /// Smallest and largest subgroup size.
+    pub subgroup_sizes: (u32, u32),
+}
+
+/// Features that kernels can use, and their names in reports.
+const USEFUL: [(Features, &str); 5] = [
+    (Features::SHADER_F16, "shader-f16"),
+    (Features::SUBGROUP, "subgroup"),
+    (Features::IMMEDIATES, "immediates"),
+    (Features::TIMESTAMP_QUERY, "timestamp-query"),
+    (Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
+];
+
+/// Bytes of immediates that kernels use at most.
+pub(crate) const IMMEDIATE_BYTES: u32 = 64;
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN))
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    AdapterReport {
+        index,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        name: info.name,
+        device_type: match info.device_type {
+            DeviceType::DiscreteGpu => "discrete",
+            DeviceType::IntegratedGpu => "integrated",
+            DeviceType::VirtualGpu => "virtual",
+            DeviceType::Cpu => "software",
+            DeviceType::Other => "other",
+        },
+        software: info.device_type == DeviceType::Cpu,
+        memory: memory_info(adapter),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        features: USEFUL.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
+        subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
+    }
+}
+
+/// All Vulkan adapters of this machine.
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate().iter().enumerate().map(|(i, a)| report(i, a)).collect()
+}
+
+const NO_DRIVER_HINT: &str = "install your GPU's Vulkan driver, or Mesa's software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
+
+fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
+    let rank = |a: &AdapterReport| match a.device_type {
+        "discrete" => 0,
+        "integrated" => 1,
+        "virtual" => 2,
+        "other" => 3,
+        _ => 4,
+    };
+    let found: Vec<_> = enumerate().into_iter().enumerate().map(|(i, a)| (report(i, &a), a)).collect();
+    let names: Vec<String> = found.iter().map(|(r, _)| format!("{}: {}", r.index, r.name)).collect();
+    let chosen = match selector {
+        None => found.into_iter().min_by_key(|(r, _)| (rank(r), r.index)),
+        Some(s) => match s.parse::<usize>() {
+            Ok(number) => found.into_iter().find(|(r, _)| r.index == number),
+            Err(_) => found.into_iter().find(|(r, _)| r.name.to_lowercase().contains(&s.to_lowercase())),
+        },
+    };
+    chosen.map(|(r, a)| (a, r)).ok_or_else(|| TensorError::NoAdapter {
+        selector: selector.map(str::to_owned),
+        hint: if names.is_empty() { NO_DRIVER_HINT.to_owned() } else { format!("there are {}", names.join(", ")) },
+    })
+}
+
+/// What the chosen device can do; kernels pick their permutations by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// 16-bit floats in shaders and storage.
+    pub shader_f16: bool,
+    /// Subgroup operations of any size.
+    pub subgroup: bool,
+    /// Immediates of at least 64 bytes.
+    pub immediates: bool,
+    /// Largest storage binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Workgroup memory in bytes.
+    pub workgroup_bytes: u32,
+    /// Runs on the CPU.
+    pub software: bool,
+}
+
+/// An open device: the queue, the memory pool, compiled kernels and cached bind groups. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) checked: bool,
+    pub(crate) kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    pub(crate) bind_groups: Mutex<HashMap<(u64, Vec<u64>), wgpu::BindGroup>>,
+    pub(crate) compile_seconds: Mutex<f64>,
+    pub(crate) transfer: Mutex<Transfer>,
+    pub(crate) uniforms: Option<wgpu::Buffer>,
+    /// Held while `uniforms` is written and the work that reads it is submitted.
+    pub(crate) submission: Mutex<()>,
+    failure: Arc<Mutex<Option<String>>>,
+    report: AdapterReport,
+    baseline_bytes: u64,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("adapter", &self.inner.report.name).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes of the uniform buffer that replaces immediates: 256-byte windows for 8192 dispatches of one recording.
+pub(crate) const UNIFORM_BYTES: u64 = 2 << 20;
+
+impl Device {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// No adapter, or one that refuses.
+    pub fn open(options: &DeviceOptions) -> Result<Self> {
+        let (adapter, report) = select(options.selector.as_deref())?;
+        let limits = adapter.limits();
+        let available = if options.portable { Features::empty() } else { adapter.features() };
+        let immediates = available.contains(Features::IMMEDIATES) && limits.max_immediate_size >= IMMEDIATE_BYTES;
+        let mut wanted = available & (Features::SHADER_F16 | Features::SUBGROUP);
+        if immediates {
+            wanted |= Features::IMMEDIATES;
+        }
+        let base = wgpu::Limits::default();
+        let required = wgpu::Limits {
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            max_buffer_size: limits.max_buffer_size,
+            max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: limits.max_compute_workgroup_size_x,
+            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage.min(16).max(base.max_storage_buffers_per_shader_stage),
+            max_immediate_size: if immediates { IMMEDIATE_BYTES } else { 0 },
+            ..base
+        };
+        let refused = |e: wgpu::RequestDeviceError| TensorError::NoDevice { adapter: report.name.clone(), message: e.to_string() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("elgen"),
+            required_features: wanted,
+            required_limits: required,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        }))
+        .map_err(refused)?;
+
+        let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        let on_error = Arc::clone(&failure);
+        device.on_uncaptured_error(Arc::new(move |error| {
+            lock(&on_error).get_or_insert_with(|| one_line(&error.to_string()));
+        }));
+        let on_lost = Arc::clone(&failure);
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&on_lost).get_or_insert_with(|| format!("device lost: {}", one_line(&message)));
+            }
+        });
+
+        let free = report.memory.map_or(u64::MAX, |m| m.free);
+        let limit = options.memory_limit.unwrap_or(free / 10 * 9);
+        let binding = limits.max_storage_buffer_binding_size.min(options.binding_limit.unwrap_or(u64::MAX));
+        let capabilities = Capabilities {
+            shader_f16: wanted.contains(Features::SHADER_F16),
+            subgroup: wanted.contains(Features::SUBGROUP),
+            immediates,
+            max_binding_bytes: binding,
+            max_buffer_bytes: limits.max_buffer_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            software: report.software,
+        };
+        let uniforms = (!immediates).then(|| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("dispatch constants"),
+                size: UNIFORM_BYTES,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        let baseline_bytes = device.generate_allocator_report().map_or(0, |r| r.total_allocated_bytes);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                device,
+                queue,
+                pool: Pool::new(limit),
+                capabilities,
+                checked: options.checked,
+                kernels: Mutex::default(),
+                bind_groups: Mutex::default(),
+                compile_seconds: Mutex::default(),
+                transfer: Mutex::default(),
+                uniforms,
+                submission: Mutex::default(),
+                failure,
+                report,
+                baseline_bytes,
+            }),
+        })
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities
+    }
+
+    /// The adapter it was opened on.
+    pub fn report(&self) -> &AdapterReport {
+        &self.inner.report
+    }
+
+    /// The memory pool.
+    pub fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    /// Seconds spent compiling kernels so far.
+    pub fn compile_seconds(&self) -> f64 {
+        *lock(&self.inner.compile_seconds)
+    }
+
+    /// Bytes that wgpu's allocator holds beyond those of the bare device; `None` where the backend does not report.
+    pub fn allocator_bytes(&self) -> Option<u64> {
+        self.inner.device.generate_allocator_report().map(|r| r.total_allocated_bytes.saturating_sub(self.inner.baseline_bytes))
+    }
+
+    /// The first error that the driver reported outside of a checked call.
+    ///
+    /// # Errors
+    /// [`TensorError::Device`] from then on.
+    pub fn check(&self) -> Result<()> {
+        match lock(&self.inner.failure).as_ref() {
+            Some(message) => Err(TensorError::Device(message.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Driver messages are long and nested; errors of this crate stay on one line.
+pub(crate) fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

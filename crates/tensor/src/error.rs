@@ -1,0 +1,85 @@
+//! Errors of the runtime.
+
+use crate::pool::Class;
+
+/// Why an operation of the runtime failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// No Vulkan driver, or none that fits the selection.
+    #[error("no Vulkan adapter{}: {hint}", match selector { Some(s) => format!(" matches {s:?}"), None => " was found".to_owned() })]
+    NoAdapter {
+        /// What `--device` asked for.
+        selector: Option<String>,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The adapter refused a device.
+    #[error("adapter {adapter:?} gave no device: {message}")]
+    NoDevice {
+        /// Adapter name.
+        adapter: String,
+        /// The driver's words.
+        message: String,
+    },
+    /// An allocation would exceed the memory limit.
+    #[error("{what}: {asked} bytes of {class} do not fit: {used} of {limit} bytes are in use")]
+    MemoryLimit {
+        /// What asked.
+        what: String,
+        /// The class it would count under.
+        class: Class,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes in use.
+        used: u64,
+        /// The pool's limit.
+        limit: u64,
+    },
+    /// The driver could not allocate although the limit allowed it.
+    #[error("{what}: the driver could not allocate {asked} bytes ({used} bytes are in use): {message}")]
+    OutOfMemory {
+        /// What asked.
+        what: String,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes in use.
+        used: u64,
+        /// The driver's words.
+        message: String,
+    },
+    /// A buffer would be larger than the device can bind or create.
+    #[error("{what}: {asked} bytes exceed this device's limit of {limit} bytes per {kind}")]
+    TooLarge {
+        /// What asked.
+        what: String,
+        /// Bytes asked for.
+        asked: u64,
+        /// The limit.
+        limit: u64,
+        /// "binding" or "buffer".
+        kind: &'static str,
+    },
+    /// Operands do not fit together.
+    #[error("{op}: {message}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Which shapes or dtypes disagree.
+        message: String,
+    },
+    /// A shader or pipeline was refused.
+    #[error("kernel {kernel}: {message}")]
+    Kernel {
+        /// Shader name and symbols.
+        kernel: String,
+        /// The compiler's words.
+        message: String,
+    },
+    /// The device was lost or the driver reported an error.
+    #[error("device failure: {0}")]
+    Device(String),
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = TensorError> = std::result::Result<T, E>;

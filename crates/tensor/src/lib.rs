@@ -1,0 +1,32 @@
+//! The tensor runtime of elgen: a wgpu device with a counted memory pool, tensors, a recorder and the kernels that every model needs.
+//!
+//! ```no_run
+//! use elgen_tensor::{Class, DType, Device, DeviceOptions};
+//! # fn main() -> Result<(), elgen_tensor::TensorError> {
+//! let device = Device::open(&DeviceOptions::default())?;
+//! let x = device.tensor_from("x", Class::Activations, 2, 3, DType::F32, &[1., 2., 3., 4., 5., 6.])?;
+//! assert_eq!(device.read_tensor(&x)?, [1., 2., 3., 4., 5., 6.]);
+//! println!("{} bytes in use", device.pool().current().total);
+//! # Ok(()) }
+//! ```
+
+mod device;
+mod error;
+mod kernel;
+mod memory;
+pub mod ops;
+mod pool;
+mod recorder;
+mod rows;
+mod tensor;
+mod transfer;
+
+pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapters};
+pub use error::{Result, TensorError};
+pub use kernel::{Kernel, KernelSpec};
+pub use memory::MemoryInfo;
+pub use pool::{Class, Pool, Usage};
+pub use recorder::{RecordStats, Recorder};
+pub use rows::{RowState, Rows, Segment};
+pub use tensor::{Buffer, DType, Tensor, padded};
+pub use transfer::Readback;

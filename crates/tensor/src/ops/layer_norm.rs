@@ -1,0 +1,66 @@
+//! Layer normalisation (`layer_norm.wgsl`).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernel::KernelSpec;
+use crate::ops::{MAX_GROUPS, expect, parts};
+use crate::pool::Class;
+use crate::recorder::Recorder;
+use crate::tensor::{DType, Tensor};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    quads: u32,
+    cols: u32,
+    x_ld: u32,
+    out_ld: u32,
+    eps: f32,
+}
+
+/// Gain, shift and epsilon of a layer norm.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// Gain `[1, D]`, f32.
+    pub weight: Tensor,
+    /// Shift `[1, D]`, f32.
+    pub bias: Tensor,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl LayerNorm {
+    /// Uploads a layer norm of `weight.len()` columns.
+    ///
+    /// # Errors
+    /// As [`Device::tensor_from`]; `bias` has another length.
+    pub fn new(device: &Device, what: &str, weight: &[f32], bias: &[f32], eps: f32) -> Result<Self> {
+        let upload = |values: &[f32]| device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, values);
+        Ok(Self { weight: upload(weight)?, bias: upload(bias)?, eps })
+    }
+}
+
+/// `out[r] = (x[r] - mean) / sqrt(variance + eps) * weight + bias` for rows `0..rows` of `x` `[_, D]`; D is that of `norm`, with f32 statistics and a two-pass variance.
+///
+/// # Errors
+/// Shapes that do not fit; `out` shares its buffer with `x`.
+pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &LayerNorm, out: &Tensor, rows: usize) -> Result<()> {
+    let cols = norm.weight.cols;
+    expect("layer_norm", "x", x, rows, cols)?;
+    expect("layer_norm", "weight", &norm.weight, 1, cols)?;
+    expect("layer_norm", "bias", &norm.bias, 1, cols)?;
+    expect("layer_norm", "out", out, rows, cols)?;
+    let device = rec.device().clone();
+    // A software adapter runs one SIMD vector of lanes at a time: more lanes than that only cost coroutine switches at each barrier.
+    let width = if device.capabilities().software { 8 } else { 128 };
+    let kernel = device.kernel(&KernelSpec::new("layer_norm").subgroup(&device).constant("WG", width))?;
+    for (first, count) in parts(0, rows, MAX_GROUPS) {
+        let params = Params { first_row: first as u32, quads: norm.weight.quads(), cols: cols as u32, x_ld: x.quads(), out_ld: out.quads(), eps: norm.eps };
+        let buffers = [&x.buffer, &norm.weight.buffer, &norm.bias.buffer, &out.buffer];
+        rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
+    }
+    Ok(())
+}

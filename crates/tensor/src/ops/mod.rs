@@ -1,0 +1,36 @@
+//! The kernels that every model needs; one file per shader.
+//!
+//! All activations are f32. `rows` is the number of live rows: tensors may have more, which are neither read nor written, and more columns, of which the first
+//! are used. Pad columns of
+//! outputs are written as 0. Every matrix kernel sums an element as `fma` over k = 0, 1, 2 … whatever the number of rows and the variant.
+
+mod embed;
+mod heads_expand;
+mod layer_norm;
+mod linear;
+mod store;
+
+pub use embed::{embed_packed, embed_step};
+pub use heads_expand::heads_expand;
+pub use layer_norm::{LayerNorm, layer_norm};
+pub use linear::{Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_tiled};
+pub use store::{store, store_packed};
+
+use crate::error::{Result, TensorError};
+use crate::tensor::{DType, Tensor};
+
+/// Workgroups that one dimension of a grid may have on every device.
+const MAX_GROUPS: usize = 65535;
+
+/// `first..first + count` in parts of at most `part`, as (first, count).
+fn parts(first: usize, count: usize, part: usize) -> impl Iterator<Item = (usize, usize)> {
+    (first..first + count).step_by(part).map(move |at| (at, part.min(first + count - at)))
+}
+
+/// Refuses a tensor that is not f32 with at least `cols` columns and `rows` rows; a wider one is used from column 0 on.
+fn expect(op: &'static str, name: &str, tensor: &Tensor, rows: usize, cols: usize) -> Result<()> {
+    if tensor.dtype == DType::F32 && tensor.cols >= cols && tensor.rows >= rows {
+        return Ok(());
+    }
+    Err(TensorError::Shape { op, message: format!("{name} is {}, not [{rows} or more, {cols} or more] f32", tensor.describe()) })
+}

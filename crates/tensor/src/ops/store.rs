@@ -1,0 +1,71 @@
+//! Storing activation rows into cache slabs (`store.wgsl`).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Result, TensorError};
+use crate::kernel::KernelSpec;
+use crate::ops::{MAX_GROUPS, parts};
+use crate::recorder::Recorder;
+use crate::rows::{Rows, Segment};
+use crate::tensor::{Buffer, DType, Tensor};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    quads: u32,
+    x_first: u32,
+    x_ld: u32,
+}
+
+/// Stores columns `first_col .. first_col + slab.cols` of `x` `[active rows, _]` (f32) at the slots of the positions that the rows of
+/// `segment` feed in this step. `slab`: `[slots, width]`, f32 or f16.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn store(rec: &mut Recorder, rows: &Rows, segment: Segment, x: &Tensor, first_col: usize, slab: &Tensor) -> Result<()> {
+    let (first, count) = (segment.first as usize, segment.count as usize);
+    run(rec, &[&rows.active, &rows.state], "", (first, count, rows.count()), x, first_col, slab)
+}
+
+/// Stores packed rows: columns `first_col .. first_col + slab.cols` of row `first_row + i` of `x` (f32) go to slot `slots[first_row + i]` (u32),
+/// for `i < count`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn store_packed(
+    rec: &mut Recorder,
+    slots: &Buffer,
+    first_row: usize,
+    count: usize,
+    x: &Tensor,
+    first_col: usize,
+    slab: &Tensor,
+) -> Result<()> {
+    let listed = (slots.bytes() / 4) as usize;
+    run(rec, &[slots], "PACKED", (first_row, count, listed), x, first_col, slab)
+}
+
+fn run(
+    rec: &mut Recorder,
+    tables: &[&Buffer],
+    symbol: &str,
+    (first, count, known): (usize, usize, usize),
+    x: &Tensor,
+    first_col: usize,
+    slab: &Tensor,
+) -> Result<()> {
+    let end = first + count;
+    if x.dtype != DType::F32 || first_col % 4 != 0 || first_col + slab.ld() > x.ld() || end > x.rows || end > known {
+        let message = format!("columns from {first_col} of rows {first}..{end} ({known} known) of x {} into slab {}", x.describe(), slab.describe());
+        return Err(TensorError::Shape { op: "store", message });
+    }
+    let device = rec.device().clone();
+    let kernel = device.kernel(&KernelSpec::new("store").storage(&device, slab.dtype).define_if(!symbol.is_empty(), symbol))?;
+    let buffers = [tables, &[&x.buffer, &slab.buffer]].concat();
+    for (first, count) in parts(first, count, MAX_GROUPS) {
+        let params = Params { first_row: first as u32, quads: slab.quads(), x_first: (first_col / 4) as u32, x_ld: x.quads() };
+        rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The rows of a running batch: who they are, what they have said, and where their cached vectors lie.
+//!
+//! See docs/architecture.md, "Rows, sentences and slots". A *physical row* keeps its place in every table from admission to release;
+//! `active` lists the physical rows that a dispatch covers.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::Device;
+use crate::error::{Result, TensorError};
+use crate::pool::Class;
+use crate::tensor::Buffer;
+
+/// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RowState {
+    /// Index into the per-sentence tables.
+    pub sentence: u32,
+    /// Index of this row within its sentence.
+    pub beam: u32,
+    /// Rows of the sentence.
+    pub width: u32,
+    /// Ids in `tokens[row]`; the one at `length - 1` is fed next.
+    pub length: u32,
+    /// Ids of the decoder prompt.
+    pub prompt_len: u32,
+    /// Slot of prompt position 0 in the sentence's slab.
+    pub prompt_base: u32,
+    /// Slot of this row's first generated position.
+    pub gen_base: u32,
+    /// 1 if this row writes the prompt's slots.
+    pub owns_prompt: u32,
+}
+
+impl RowState {
+    /// The slot of a position that this row itself writes.
+    pub fn own_slot(&self, position: u32) -> u32 {
+        if position < self.prompt_len { self.prompt_base + position } else { self.gen_base + (position - self.prompt_len) * self.width }
+    }
+}
+
+/// A run of active rows whose sentences lie in one slab: what a cache kernel is dispatched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Slab number.
+    pub slab: usize,
+    /// First index into `active`.
+    pub first: u32,
+    /// Number of rows.
+    pub count: u32,
+}
+
+/// The device tables of up to `capacity` physical rows with up to `max_length` ids each.
+#[derive(Debug)]
+pub struct Rows {
+    /// `state[row]`: [`RowState`].
+    pub state: Buffer,
+    /// `active[i]`: physical rows that still work.
+    pub active: Buffer,
+    tokens: [Buffer; 2],
+    slots: [Buffer; 2],
+    capacity: usize,
+    max_length: usize,
+    parity: usize,
+    active_rows: Vec<u32>,
+    segments: Vec<Segment>,
+}
+
+impl Rows {
+    /// Allocates the tables.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn new(device: &Device, capacity: usize, max_length: usize) -> Result<Self> {
+        let table = |what: &str| device.alloc(what, Class::Cache, capacity as u64 * max_length as u64 * 4);
+        Ok(Self {
+            state: device.alloc("row states", Class::Cache, capacity as u64 * size_of::<RowState>() as u64)?,
+            active: device.alloc("active rows", Class::Cache, capacity as u64 * 4)?,
+            tokens: [table("token table")?, table("token table")?],
+            slots: [table("slot table")?, table("slot table")?],
+            capacity,
+            max_length,
+            parity: 0,
+            active_rows: Vec::new(),
+            segments: Vec::new(),
+        })
+    }
+
+    /// Bytes of the tables for these sizes.
+    pub fn bytes(capacity: usize, max_length: usize) -> u64 {
+        capacity as u64 * (max_length as u64 * 16 + size_of::<RowState>() as u64 + 4)
+    }
+
+    /// Physical rows that fit.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Row stride of the token and slot tables.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Starts a batch: `states[row]` and the decoder prompt of each row, from row 0 on. All rows become active, in one segment per slab
+    /// as `slabs[row]` says (ascending).
+    ///
+    /// # Errors
+    /// More rows or ids than the tables hold, or an empty prompt.
+    pub fn begin(&mut self, device: &Device, states: &[RowState], prompts: &[&[u32]], slabs: &[usize]) -> Result<()> {
+        let fail = |message: String| TensorError::Shape { op: "rows", message };
+        if states.len() > self.capacity || prompts.len() != states.len() || slabs.len() != states.len() {
+            return Err(fail(format!("{} rows, {} prompts, {} slabs for {} places", states.len(), prompts.len(), slabs.len(), self.capacity)));
+        }
+        let mut tokens = vec![0u32; states.len() * self.max_length];
+        let mut slots = tokens.clone();
+        for (row, (state, prompt)) in states.iter().zip(prompts).enumerate() {
+            if prompt.is_empty() || prompt.len() > self.max_length || prompt.len() != state.length as usize {
+                return Err(fail(format!("row {row}: a prompt of {} ids, length {}, table of {}", prompt.len(), state.length, self.max_length)));
+            }
+            let base = row * self.max_length;
+            tokens[base..base + prompt.len()].copy_from_slice(prompt);
+            for (position, slot) in slots[base..base + prompt.len()].iter_mut().enumerate() {
+                *slot = state.own_slot(position as u32);
+            }
+        }
+        self.parity = 0;
+        device.write(&self.state, 0, bytemuck::cast_slice(states))?;
+        device.write(&self.tokens[0], 0, bytemuck::cast_slice(&tokens))?;
+        device.write(&self.slots[0], 0, bytemuck::cast_slice(&slots))?;
+        self.set_active(device, (0..states.len() as u32).collect(), slabs)
+    }
+
+    /// Replaces the list of active rows; `slabs[row]` is the slab of each physical row.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set_active(&mut self, device: &Device, rows: Vec<u32>, slabs: &[usize]) -> Result<()> {
+        self.segments.clear();
+        for (i, row) in rows.iter().enumerate() {
+            let slab = slabs[*row as usize];
+            match self.segments.last_mut() {
+                Some(s) if s.slab == slab => s.count += 1,
+                _ => self.segments.push(Segment { slab, first: i as u32, count: 1 }),
+            }
+        }
+        if !rows.is_empty() {
+            device.write(&self.active, 0, bytemuck::cast_slice(&rows))?;
+        }
+        self.active_rows = rows;
+        Ok(())
+    }
+
+    /// Active physical rows, as the device sees them.
+    pub fn active_rows(&self) -> &[u32] {
+        &self.active_rows
+    }
+
+    /// Number of active rows.
+    pub fn count(&self) -> usize {
+        self.active_rows.len()
+    }
+
+    /// Active rows by slab.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// `tokens[row][position]`: decoder ids so far.
+    pub fn tokens(&self) -> &Buffer {
+        &self.tokens[self.parity]
+    }
+
+    /// `slots[row][position]`: where the cached vector of a position lies in the row's slab.
+    pub fn slots(&self) -> &Buffer {
+        &self.slots[self.parity]
+    }
+
+    /// The tables that the coming `advance` writes: (tokens, slots).
+    pub fn next_tables(&self) -> (&Buffer, &Buffer) {
+        (&self.tokens[1 - self.parity], &self.slots[1 - self.parity])
+    }
+
+    /// Swaps the double buffers after `advance` was recorded.
+    pub fn flip(&mut self) {
+        self.parity = 1 - self.parity;
+    }
+}

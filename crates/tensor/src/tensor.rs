@@ -1,0 +1,144 @@
+//! Buffers and tensors.
+
+use std::sync::Arc;
+
+use crate::device::{Device, one_line};
+use crate::error::{Result, TensorError};
+use crate::pool::{Class, Reservation};
+
+/// How elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, natively or as pairs in `u32`: the same bits.
+    F16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// "f32" or "f16".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// A counted GPU buffer; freed when the last clone goes.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub(crate) inner: Arc<BufferInner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct BufferInner {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) reservation: Reservation,
+}
+
+impl Buffer {
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.inner.raw.size()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.inner.reservation.id
+    }
+}
+
+impl Device {
+    /// Allocates a zeroed storage buffer of `bytes` (rounded up to 16) that one binding can hold.
+    ///
+    /// # Errors
+    /// Larger than a binding, beyond the pool's limit, or refused by the driver; `what` names who asked.
+    pub fn alloc(&self, what: &str, class: Class, bytes: u64) -> Result<Buffer> {
+        let limit = self.capabilities().max_binding_bytes;
+        if bytes > limit {
+            return Err(TensorError::TooLarge { what: what.to_owned(), asked: bytes, limit, kind: "binding" });
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        self.alloc_raw(what, class, bytes.max(1).next_multiple_of(16), usage)
+    }
+
+    pub(crate) fn alloc_raw(&self, what: &str, class: Class, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        let limit = self.capabilities().max_buffer_bytes;
+        if bytes > limit {
+            return Err(TensorError::TooLarge { what: what.to_owned(), asked: bytes, limit, kind: "buffer" });
+        }
+        let pool = &self.inner.pool;
+        let reservation = pool.reserve(class, bytes).map_err(|used| TensorError::MemoryLimit {
+            what: what.to_owned(),
+            class,
+            asked: bytes,
+            used,
+            limit: pool.limit(),
+        })?;
+        let device = &self.inner.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = device.create_buffer(&wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            let used = pool.current().total - bytes;
+            let message = one_line(&error.to_string());
+            return Err(TensorError::OutOfMemory { what: what.to_owned(), asked: bytes, used, message });
+        }
+        self.check()?;
+        Ok(Buffer { inner: Arc::new(BufferInner { raw, reservation }) })
+    }
+
+    /// Allocates a zeroed tensor.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`]; also when the size overflows.
+    pub fn tensor(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
+        let ld = padded(cols);
+        let bytes = (rows as u64).checked_mul(ld as u64).and_then(|n| n.checked_mul(dtype.bytes()));
+        let too_large = || TensorError::TooLarge { what: what.to_owned(), asked: u64::MAX, limit: self.capabilities().max_binding_bytes, kind: "binding" };
+        let buffer = self.alloc(what, class, bytes.ok_or_else(too_large)?)?;
+        Ok(Tensor { buffer, rows, cols, dtype })
+    }
+}
+
+/// `cols` rounded up to whole quads: the row stride of every tensor.
+pub fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(4)
+}
+
+/// A matrix `[rows, cols]` with row stride `padded(cols)`, starting at the front of its buffer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Where the elements lie.
+    pub buffer: Buffer,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns without padding.
+    pub cols: usize,
+    /// Element storage.
+    pub dtype: DType,
+}
+
+impl Tensor {
+    /// Row stride in elements.
+    pub fn ld(&self) -> usize {
+        padded(self.cols)
+    }
+
+    /// Row stride in quads of four elements, as shaders count.
+    pub fn quads(&self) -> u32 {
+        (self.ld() / 4) as u32
+    }
+
+    /// "[rows, cols] dtype", for messages.
+    pub fn describe(&self) -> String {
+        format!("[{}, {}] {}", self.rows, self.cols, self.dtype.name())
+    }
+}

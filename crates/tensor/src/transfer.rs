@@ -1,0 +1,186 @@
+//! Moving bytes between host and device through counted buffers of a bounded size.
+
+use std::sync::mpsc;
+
+use crate::device::{Device, lock};
+use crate::error::{Result, TensorError};
+use crate::pool::Class;
+use crate::tensor::{Buffer, DType, Tensor, padded};
+
+/// Bytes of one upload chunk; two of them make the ring.
+const CHUNK: u64 = 8 << 20;
+
+/// The upload ring: two chunks, one is filled while the other is copied. Allocated at the first upload, freed by [`Device::trim`].
+#[derive(Debug, Default)]
+pub(crate) struct Transfer {
+    chunks: Vec<Buffer>,
+    /// The submission that last read each chunk.
+    pending: Vec<Option<wgpu::SubmissionIndex>>,
+    next: usize,
+}
+
+/// A buffer that the host reads; allocate one and keep it.
+#[derive(Debug)]
+pub struct Readback {
+    pub(crate) buffer: Buffer,
+}
+
+impl Readback {
+    pub(crate) fn map(&self, device: &Device, index: wgpu::SubmissionIndex, bytes: u64) -> Result<Vec<u8>> {
+        map(device, &self.buffer, wgpu::MapMode::Read, bytes, Some(index))?;
+        let raw = &self.buffer.inner.raw;
+        let data = raw.get_mapped_range(0..bytes).map_err(|e| TensorError::Device(e.to_string()))?.to_vec();
+        raw.unmap();
+        Ok(data)
+    }
+}
+
+fn map(device: &Device, buffer: &Buffer, mode: wgpu::MapMode, bytes: u64, index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    buffer.inner.raw.map_async(mode, 0..bytes, move |result| {
+        // The receiver is gone only if the wait below failed, which is reported there.
+        let _ = sender.send(result);
+    });
+    let wait = wgpu::PollType::Wait { submission_index: index, timeout: None };
+    device.inner.device.poll(wait).map_err(|e| TensorError::Device(e.to_string()))?;
+    device.check()?;
+    match receiver.try_recv() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(TensorError::Device(e.to_string())),
+        Err(_) => Err(TensorError::Device("a buffer was not mapped after its submission had ended".into())),
+    }
+}
+
+impl Device {
+    /// Allocates a read-back buffer.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn readback(&self, what: &str, bytes: u64) -> Result<Readback> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Readback { buffer: self.alloc_raw(what, Class::Staging, bytes.max(16).next_multiple_of(16), usage)? })
+    }
+
+    /// Writes bytes through the upload ring. `offset` and the length are multiples of 4.
+    ///
+    /// # Errors
+    /// The range leaves the buffer, the ring does not fit the memory limit, or the device failed.
+    pub fn write(&self, to: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        let end = offset.checked_add(data.len() as u64);
+        if end.is_none_or(|end| end > to.bytes()) || offset % 4 != 0 || data.len() % 4 != 0 {
+            let message = format!("{} bytes at {offset} do not fit a buffer of {}", data.len(), to.bytes());
+            return Err(TensorError::Shape { op: "write", message });
+        }
+        let mut ring = lock(&self.inner.transfer);
+        for (i, part) in data.chunks(CHUNK as usize).enumerate() {
+            let slot = ring.next;
+            if ring.chunks.len() <= slot {
+                // A ring that never sees a large upload stays small.
+                let bytes = if data.len() as u64 <= CHUNK / 64 && ring.chunks.is_empty() { CHUNK / 64 } else { CHUNK };
+                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+                let chunk = self.alloc_raw("upload ring", Class::Staging, bytes, usage)?;
+                ring.chunks.push(chunk);
+                ring.pending.push(None);
+            } else if ring.chunks[slot].bytes() < part.len() as u64 {
+                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+                ring.chunks[slot] = self.alloc_raw("upload ring", Class::Staging, CHUNK, usage)?;
+                ring.pending[slot] = None;
+            }
+            let chunk = ring.chunks[slot].clone();
+            let bytes = part.len() as u64;
+            map(self, &chunk, wgpu::MapMode::Write, bytes, ring.pending[slot].take())?;
+            let raw = &chunk.inner.raw;
+            raw.get_mapped_range_mut(0..bytes).map_err(|e| TensorError::Device(e.to_string()))?.copy_from_slice(part);
+            raw.unmap();
+            let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(raw, 0, &to.inner.raw, offset + i as u64 * CHUNK, Some(bytes));
+            ring.pending[slot] = Some(self.inner.queue.submit([encoder.finish()]));
+            ring.next = (slot + 1) % 2;
+        }
+        self.check()
+    }
+
+    /// Reads `bytes` bytes of a buffer and waits for them. For set-up and tests; a decode step uses [`crate::Recorder::submit_and_read`].
+    ///
+    /// # Errors
+    /// As [`crate::Recorder::submit_and_read`].
+    pub fn read(&self, from: &Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let readback = self.readback("read", bytes)?;
+        Ok(self.recorder().submit_and_read(&readback, from, bytes)?.0)
+    }
+
+    /// Waits until the device has done all that was submitted.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(&self) -> Result<()> {
+        self.inner.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| TensorError::Device(e.to_string()))?;
+        self.check()
+    }
+
+    /// Frees the upload ring; the next upload allocates it again.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn trim(&self) -> Result<()> {
+        *lock(&self.inner.transfer) = Transfer::default();
+        self.wait()
+    }
+
+    /// A tensor with the given f32 values, row-major without padding.
+    ///
+    /// # Errors
+    /// As [`Device::tensor`], or the number of values differs from `rows * cols`.
+    pub fn tensor_from(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType, values: &[f32]) -> Result<Tensor> {
+        let tensor = self.tensor(what, class, rows, cols, dtype)?;
+        self.write_rows(&tensor, 0, values)?;
+        Ok(tensor)
+    }
+
+    /// Writes whole rows of a tensor from row `first` on, converting to its dtype.
+    ///
+    /// # Errors
+    /// The values are not whole rows or leave the tensor.
+    pub fn write_rows(&self, tensor: &Tensor, first: usize, values: &[f32]) -> Result<()> {
+        let rows = if tensor.cols == 0 { 0 } else { values.len() / tensor.cols };
+        if rows * tensor.cols != values.len() || first + rows > tensor.rows {
+            let message = format!("{} values from row {first} on do not fit {}", values.len(), tensor.describe());
+            return Err(TensorError::Shape { op: "write_rows", message });
+        }
+        let bytes = encode_rows(values, tensor.cols, tensor.dtype);
+        self.write(&tensor.buffer, first as u64 * tensor.ld() as u64 * tensor.dtype.bytes(), &bytes)
+    }
+
+    /// Reads a tensor as f32, row-major without padding.
+    ///
+    /// # Errors
+    /// As [`Device::read`].
+    pub fn read_tensor(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let ld = tensor.ld();
+        let bytes = self.read(&tensor.buffer, tensor.rows as u64 * ld as u64 * tensor.dtype.bytes())?;
+        let all: Vec<f32> = match tensor.dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            DType::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(f32::from).collect(),
+        };
+        Ok(all.chunks(ld.max(1)).flat_map(|row| &row[..tensor.cols]).copied().collect())
+    }
+}
+
+/// Rows of f32 as stored: padded to whole quads, converted.
+fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Vec<u8> {
+    let ld = padded(cols);
+    let rows = if cols == 0 { 0 } else { values.len() / cols };
+    let mut bytes = vec![0u8; rows * ld * dtype.bytes() as usize];
+    let width = dtype.bytes() as usize;
+    for (row, out) in values.chunks(cols.max(1)).zip(bytes.chunks_mut((ld * width).max(1))) {
+        match dtype {
+            DType::F32 => out[..cols * 4].copy_from_slice(bytemuck::cast_slice(row)),
+            DType::F16 => {
+                for (x, slot) in row.iter().zip(out.chunks_exact_mut(2)) {
+                    slot.copy_from_slice(&half::f16::from_f32(*x).to_le_bytes());
+                }
+            }
+        }
+    }
+    bytes
+}

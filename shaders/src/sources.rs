@@ -1,0 +1,11 @@
+//! The embedded WGSL files.
+
+macro_rules! wgsl {
+    ($folder:literal: $($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../wgsl/", $folder, $name, ".wgsl")))),*] };
+}
+
+/// Shaders with an entry point `main`, by name.
+pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "embed", "heads_expand", "layer_norm", "linear", "process", "select", "store", "warp"];
+
+/// Files that shaders include, by name.
+pub const INCLUDES: &[(&str, &str)] = wgsl!["include/": "activate", "best", "params", "random", "reduce", "rows", "search", "sentences", "storage"];

@@ -1,0 +1,16 @@
+// The state of one physical row (a beam or a sample of a sentence); mirrors `RowState` in crates/tensor/src/rows.rs.
+struct RowState {
+    sentence: u32,    // index into the per-sentence tables
+    beam: u32,        // index of this row within its sentence
+    width: u32,       // rows of the sentence
+    length: u32,      // ids in tokens[row] now; the one at length - 1 is fed next
+    prompt_len: u32,  // ids of the decoder prompt
+    prompt_base: u32, // slot of prompt position 0
+    gen_base: u32,    // slot of this row's first generated position
+    owns_prompt: u32, // 1 if this row writes the prompt's slots
+}
+
+// The slot of a position that this row itself writes.
+fn own_slot(row: RowState, position: u32) -> u32 {
+    return select(row.gen_base + (position - row.prompt_len) * row.width, row.prompt_base + position, position < row.prompt_len);
+}

@@ -1,0 +1,36 @@
+// What all search kernels share: the settings of a search, the lengths of its sentences, and the order of scores. Mirrors crates/search/src/device/settings.rs.
+struct Settings {
+    neg_inf: f32,            // -inf: a literal of it would not compile
+    masked: f32,             // -1e9, added to a score to take it out of a competition; not a literal, so that no compiler merges two additions
+    repetition_penalty: f32, // 1: off
+    temperature: f32,
+    top_p_limit: f32,        // 1 - top_p; 0: off
+    top_k: u32,              // 0: off
+    ngram: u32,              // no_repeat_ngram_size; 0: off
+    forced_bos: u32,         // NONE: off
+    seed_low: u32,
+    seed_high: u32,
+    early_stopping: u32,     // 1: stop when all slots are done
+    optimistic: u32,         // 1: compare running beams at their best possible length
+    // Each list: first word in `words`, number of ids.
+    eos: vec2<u32>,
+    forced_eos: vec2<u32>,
+    suppress: vec2<u32>,
+    begin_suppress: vec2<u32>,
+    bad_words: vec2<u32>,    // pairs (first word, number of ids)
+    divisors: u32,           // first word of the table length -> length ^ length_penalty (f32)
+    sentences: u32,          // first word of the table of `Sentence`
+    words: array<u32>,
+}
+
+const NONE: u32 = 0xffffffffu;
+// Below every finite logit; a maximum starts here, so that no difference is inf - inf.
+const LOWEST: f32 = -3.0e38;
+
+// A float as an integer that orders like it: -0 and 0 have one key, NaN has the lowest.
+fn ordered_key(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) { return 0u; }
+    if (bits == 0x80000000u) { return 0x80000000u; }
+    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
+}

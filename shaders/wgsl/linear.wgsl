@@ -1,0 +1,118 @@
+#include storage
+// out[r, n] = activate(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n], for one row window of the weights.
+// One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start at z * k_quads (if HEADS), its weight rows
+// and output columns at z * n_quads quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants agree to the bit.
+//
+// Without STAGED, lanes lie along n and read from memory: right where all lanes of a row load one x (a scalar) and caches are large, as on a CPU.
+// With STAGED, a workgroup of COLUMNS x ROWS invocations stages KQ quads of its rows and columns in workgroup memory, read in order of memory.
+struct Params {
+    first_row: u32,
+    end_row: u32,
+    k_quads: u32,   // quads summed: one row of w
+    n_quads: u32,   // quads of output columns per head
+    x_ld: u32,      // row strides in quads
+    out_ld: u32,
+    residual_ld: u32,
+    out_first: u32, // first output quad of this window
+}
+#include params
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> w: array<Quad>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+override BIAS: bool = false;
+override RESIDUAL: bool = false;
+override HEADS: bool = false;
+#include activate
+
+// Adds to a sum what x quad v and the weights of four columns (rows of `t` by k) give for four k.
+fn advance(sum: vec4<f32>, v: vec4<f32>, t: mat4x4<f32>) -> vec4<f32> {
+    return fma(vec4(v.w), t[3], fma(vec4(v.z), t[2], fma(vec4(v.y), t[1], fma(vec4(v.x), t[0], sum))));
+}
+
+fn finish(sum: vec4<f32>, row: u32, n: u32) {
+    let column = p.out_first + n;
+    var v = sum;
+    if (BIAS) { v += bias[column]; }
+    v = activate(v);
+    if (RESIDUAL) { v += residual[row * p.residual_ld + column]; }
+    out[row * p.out_ld + column] = v;
+}
+
+#ifdef STAGED
+override COLUMNS: u32 = 16u;
+override ROWS: u32 = 16u;
+override KQ: u32 = 4u;
+// Rows of KQ quads with one quad between, which spreads them over the banks.
+var<workgroup> x_stage: array<vec4<f32>, ROWS * #TILE_M * (KQ + 1u)>;
+var<workgroup> w_stage: array<vec4<f32>, COLUMNS * 4u * (KQ + 1u)>;
+
+@compute @workgroup_size(COLUMNS, ROWS)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    let first_n = wg.x * COLUMNS;
+    let first_row = p.first_row + wg.y * ROWS * #TILE_M;
+    let head = select(0u, wg.z * p.k_quads, HEADS);
+    let w_row = wg.z * p.n_quads * 4u;
+    var acc: array<vec4<f32>, #TILE_M>;
+    for (var first_k = 0u; first_k < p.k_quads; first_k += KQ) {
+        workgroupBarrier();
+        // Rows, columns and quads beyond the edge repeat the last one.
+        for (var i = tid; i < ROWS * #TILE_M * KQ; i += COLUMNS * ROWS) {
+            let row = min(first_row + i / KQ, p.end_row - 1u);
+            let k = min(first_k + i % KQ, p.k_quads - 1u);
+            x_stage[i / KQ * (KQ + 1u) + i % KQ] = x[row * p.x_ld + head + k];
+        }
+        for (var i = tid; i < COLUMNS * 4u * KQ; i += COLUMNS * ROWS) {
+            let column = i / KQ;
+            let k = min(first_k + i % KQ, p.k_quads - 1u);
+            let source = (w_row + min(first_n * 4u + column, p.n_quads * 4u - 1u)) * p.k_quads + k;
+            // The four columns of an invocation lie COLUMNS rows apart, so that neighbours read neighbouring banks.
+            w_stage[(column % 4u * COLUMNS + column / 4u) * (KQ + 1u) + i % KQ] = widen(w[source]);
+        }
+        workgroupBarrier();
+        let quads = min(KQ, p.k_quads - first_k);
+        for (var k = 0u; k < quads; k++) {
+            let from_w = at.x * (KQ + 1u) + k;
+            let step = COLUMNS * (KQ + 1u);
+            let t = transpose(mat4x4<f32>(
+                w_stage[from_w], w_stage[from_w + step], w_stage[from_w + 2u * step], w_stage[from_w + 3u * step]));
+            for (var m = 0u; m < #TILE_M; m++) {
+                acc[m] = advance(acc[m], x_stage[(m * ROWS + at.y) * (KQ + 1u) + k], t);
+            }
+        }
+    }
+    if (first_n + at.x >= p.n_quads) { return; }
+    for (var m = 0u; m < #TILE_M; m++) {
+        let row = first_row + m * ROWS + at.y;
+        if (row >= p.end_row) { return; }
+        finish(acc[m], row, wg.z * p.n_quads + first_n + at.x);
+    }
+}
+#else
+override WG: u32 = 64u;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    // Lanes and rows beyond the edge repeat the last one and write nothing: no branch in the loop.
+    let lane = wg.x * WG + tid;
+    let n = wg.z * p.n_quads + min(lane, p.n_quads - 1u);
+    let row = p.first_row + wg.y * #TILE_M;
+    let head = select(0u, wg.z * p.k_quads, HEADS);
+    let w_at = n * 4u * p.k_quads;
+    var x_at: array<u32, #TILE_M>;
+    var acc: array<vec4<f32>, #TILE_M>;
+    for (var m = 0u; m < #TILE_M; m++) { x_at[m] = min(row + m, p.end_row - 1u) * p.x_ld + head; }
+    for (var k = 0u; k < p.k_quads; k++) {
+        let at = w_at + k;
+        let t = transpose(mat4x4<f32>(
+            widen(w[at]), widen(w[at + p.k_quads]), widen(w[at + 2u * p.k_quads]), widen(w[at + 3u * p.k_quads])));
+        for (var m = 0u; m < #TILE_M; m++) { acc[m] = advance(acc[m], x[x_at[m] + k], t); }
+    }
+    if (lane >= p.n_quads) { return; }
+    for (var m = 0u; m < #TILE_M; m++) {
+        if (row + m >= p.end_row) { return; }
+        finish(acc[m], row + m, n);
+    }
+}
+#endif

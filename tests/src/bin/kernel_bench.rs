@@ -1,0 +1,78 @@
+//! Times the matrix kernels over the shapes of small models: GFLOP/s as a table on stderr and as JSON on stdout.
+//!
+//! `kernel_bench [rows,..]`; `$ELGEN_TEST_DEVICE` selects the adapter.
+
+use std::time::Instant;
+
+use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, Result};
+use elgen_tests::harness::values;
+use serde_json::json;
+
+/// Shapes (n, k): the products of a 256-wide model with 8 000 ids, and of a 768-wide one.
+const SHAPES: [(usize, usize); 5] = [(256, 256), (1024, 256), (256, 1024), (8000, 256), (768, 768)];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let rows: Vec<usize> = match std::env::args().nth(1) {
+        Some(list) => list.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        None => vec![1, 4, 16, 64, 256],
+    };
+    let options = DeviceOptions { selector: std::env::var("ELGEN_TEST_DEVICE").ok(), ..DeviceOptions::default() };
+    let device = Device::open(&options)?;
+    let software = device.capabilities().software;
+    eprintln!("{}{}", device.report().name, if software { " (software adapter: only ratios mean something)" } else { "" });
+    let mut results = Vec::new();
+    let mut note = |op: &str, dtype: DType, rows: usize, n: usize, k: usize, seconds: f64| {
+        let gflops = 2.0 * (rows * n * k) as f64 / seconds / 1e9;
+        eprintln!("{op:14} {:4} rows {rows:4}  n {n:5}  k {k:5}  {:9.1} us  {gflops:8.2} GFLOP/s", dtype.name(), seconds * 1e6);
+        results.push(json!({"op": op, "dtype": dtype.name(), "rows": rows, "n": n, "k": k, "seconds": seconds, "gflops": gflops}));
+    };
+    for dtype in [DType::F32, DType::F16] {
+        for (n, k) in SHAPES {
+            let w = Linear::new(&device, "w", n, k, dtype, Some(&values(1, n)))?;
+            w.write_rows(&device, 0, &values(2, n * k))?;
+            for &rows in &rows {
+                let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
+                let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
+                let seconds = time(&device, &|rec| linear(rec, &x, &w, Activation::None, None, &out, rows))?;
+                note("linear", dtype, rows, n, k, seconds);
+            }
+        }
+        let (heads, width, d) = (4, 64, 256);
+        let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &values(4, heads * width * d))?;
+        for &rows in &rows {
+            let q = device.tensor_from("q", Class::Activations, rows, heads * width, DType::F32, &values(5, rows * heads * width))?;
+            let c = device.tensor("c", Class::Activations, rows, heads * d, DType::F32)?;
+            let back = device.tensor("back", Class::Activations, rows, heads * width, DType::F32)?;
+            let seconds = time(&device, &|rec| heads_expand(rec, &q, &w, heads, &c, rows))?;
+            note("heads_expand", dtype, rows, heads * d, width, seconds);
+            let seconds = time(&device, &|rec| heads_contract(rec, &c, &w, None, heads, &back, rows))?;
+            note("heads_contract", dtype, rows, heads * width, d, seconds);
+        }
+    }
+    let report = json!({"device": device.report().name, "driver": device.report().driver, "software_adapter": software, "results": results});
+    println!("{report:#}");
+    Ok(())
+}
+
+/// Seconds per call: the best of three submissions that each take about 0.1 s.
+fn time(device: &Device, op: &dyn Fn(&mut Recorder) -> Result<()>) -> Result<f64> {
+    let readback = device.readback("fence", 16)?;
+    let fence = device.alloc("fence", Class::Staging, 16)?;
+    let run = |repeats: usize| -> Result<f64> {
+        let mut rec = device.recorder();
+        for _ in 0..repeats {
+            op(&mut rec)?;
+        }
+        let started = Instant::now();
+        rec.submit_and_read(&readback, &fence, 16)?;
+        Ok(started.elapsed().as_secs_f64() / repeats as f64)
+    };
+    run(1)?;
+    let repeats = (0.1 / run(1)?).clamp(1.0, 1000.0) as usize;
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        best = best.min(run(repeats)?);
+    }
+    Ok(best)
+}

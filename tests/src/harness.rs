@@ -1,0 +1,205 @@
+//! Devices to test on, comparisons, and inputs that are the same in every run.
+
+use std::sync::OnceLock;
+
+use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Tensor};
+
+/// One way of running the same kernels.
+#[derive(Debug)]
+pub struct Variant {
+    /// "checked", "portable" and so on, for messages.
+    pub name: String,
+    /// The device, opened that way.
+    pub device: Device,
+}
+
+/// Bytes of one binding in [`windowed_devices`].
+pub const SMALL_BINDING: u64 = 64 << 10;
+
+/// Every variant that kernels are tested in: shaders checked or not, with all features of the adapter or only what every device has. Opened once
+/// per process, on the adapter that `$ELGEN_TEST_DEVICE` selects.
+///
+/// # Panics
+/// There is no Vulkan adapter: kernel tests cannot be skipped silently.
+pub fn devices() -> &'static [Variant] {
+    static DEVICES: OnceLock<Vec<Variant>> = OnceLock::new();
+    DEVICES.get_or_init(|| open(None))
+}
+
+/// The same with bindings of at most [`SMALL_BINDING`] bytes, so that matrices of a few hundred rows take several windows.
+///
+/// # Panics
+/// As [`devices`].
+pub fn windowed_devices() -> &'static [Variant] {
+    static DEVICES: OnceLock<Vec<Variant>> = OnceLock::new();
+    DEVICES.get_or_init(|| open(Some(SMALL_BINDING)))
+}
+
+fn open(binding_limit: Option<u64>) -> Vec<Variant> {
+    let variants: Vec<_> = [(true, false), (true, true), (false, false), (false, true)]
+        .into_iter()
+        .map(|(checked, portable)| {
+            let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
+            let options = DeviceOptions { selector, checked, portable, binding_limit, ..DeviceOptions::default() };
+            let device = Device::open(&options).unwrap_or_else(|e| panic!("kernel tests need a Vulkan adapter: {e}"));
+            let checks = if checked { "checked" } else { "unchecked" };
+            let features = if portable { "portable" } else { "all features" };
+            Variant { name: format!("{checks}, {features}"), device }
+        })
+        .collect();
+    let report = variants[0].device.report();
+    eprintln!("adapter: {} ({}), {}, subgroups {:?}", report.name, report.driver, report.features.join(" "), report.subgroup_sizes);
+    variants
+}
+
+/// `n` values in [-1, 1) that depend on the seed alone.
+pub fn values(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed;
+    (0..n)
+        .map(|_| {
+            // splitmix64
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            (z >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// The values as a tensor of this dtype holds them, for the twins.
+pub fn stored(values: &[f32], dtype: DType) -> Vec<f64> {
+    let keep = |x: &f32| match dtype {
+        DType::F32 => f64::from(*x),
+        DType::F16 => half::f16::from_f32(*x).to_f64(),
+    };
+    values.iter().map(keep).collect()
+}
+
+/// An f32 activation tensor with these values.
+///
+/// # Panics
+/// The device failed.
+pub fn upload(device: &Device, rows: usize, cols: usize, values: &[f32]) -> Tensor {
+    device.tensor_from("test", Class::Activations, rows, cols, DType::F32, values).unwrap()
+}
+
+/// A buffer of u32.
+///
+/// # Panics
+/// The device failed.
+pub fn upload_u32(device: &Device, values: &[u32]) -> Buffer {
+    let buffer = device.alloc("test", Class::Activations, values.len() as u64 * 4).unwrap();
+    device.write(&buffer, 0, bytemuck::cast_slice(values)).unwrap();
+    buffer
+}
+
+/// A tensor whose every bit, pads too, says "not written": NaN in f32 and in f16.
+///
+/// # Panics
+/// The device failed.
+pub fn poisoned(device: &Device, rows: usize, cols: usize, dtype: DType) -> Tensor {
+    let tensor = device.tensor("test", Class::Activations, rows, cols, dtype).unwrap();
+    device.write(&tensor.buffer, 0, &vec![0xff; tensor.buffer.bytes() as usize]).unwrap();
+    tensor
+}
+
+/// Reads the first `rows` rows without padding, and asserts that their pad columns are 0 and that all rows behind are still poisoned.
+///
+/// # Panics
+/// The device failed, a pad column is not 0, or a row beyond was written.
+pub fn read_rows(device: &Device, tensor: &Tensor, rows: usize, what: &str) -> Vec<f32> {
+    let raw = read_raw(device, tensor);
+    let (ld, cols) = (tensor.ld(), tensor.cols);
+    for (r, row) in raw.chunks(ld).enumerate() {
+        if r >= rows {
+            assert!(row.iter().all(|x| x.is_nan()), "{what}: row {r} lies behind the {rows} live rows and was written");
+        } else if let Some(c) = row[cols..].iter().position(|x| *x != 0.0) {
+            panic!("{what}: pad column {} of row {r} is {}", cols + c, row[cols + c]);
+        }
+    }
+    raw.chunks(ld).take(rows).flat_map(|row| &row[..cols]).copied().collect()
+}
+
+/// All elements of a tensor as f32, pads too.
+///
+/// # Panics
+/// The device failed.
+pub fn read_raw(device: &Device, tensor: &Tensor) -> Vec<f32> {
+    let n = tensor.rows * tensor.ld();
+    let bytes = device.read(&tensor.buffer, n as u64 * tensor.dtype.bytes()).unwrap();
+    match tensor.dtype {
+        DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+        DType::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(f32::from).collect(),
+    }
+}
+
+/// Compares with the tolerance of all tensors: `|a - b| <= 1e-4 * max(rms(b), |b|)`. `Err` tells the first mismatch and how many there are.
+/// NaN never passes.
+pub fn compare(got: &[f32], want: &[f64]) -> Result<(), String> {
+    compare_within(got, want, 1e-4)
+}
+
+/// [`compare`] with another relative tolerance.
+pub fn compare_within(got: &[f32], want: &[f64], tolerance: f64) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} values, {} wanted", got.len(), want.len()));
+    }
+    let rms = (want.iter().map(|b| b * b).sum::<f64>() / want.len().max(1) as f64).sqrt();
+    // Written so that a NaN on either side counts as a mismatch.
+    let fits = |a: f32, b: f64| (f64::from(a) - b).abs() <= tolerance * rms.max(b.abs());
+    let misses: Vec<usize> = (0..got.len()).filter(|i| !fits(got[*i], want[*i])).collect();
+    match misses.first() {
+        None => Ok(()),
+        Some(&i) => Err(format!("{} of {} values differ (rms {rms:.4}), first [{i}]: {} is not {}", misses.len(), got.len(), got[i], want[i])),
+    }
+}
+
+/// Asserts [`compare`].
+///
+/// # Panics
+/// On a mismatch.
+#[track_caller]
+pub fn assert_close(got: &[f32], want: &[f64], what: &str) {
+    if let Err(message) = compare(got, want) {
+        panic!("{what}: {message}");
+    }
+}
+
+/// Asserts that two results are equal to the last bit.
+///
+/// # Panics
+/// At the first differing value.
+#[track_caller]
+pub fn assert_same_bits(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let differs = (0..got.len()).find(|i| got[*i].to_bits() != want[*i].to_bits());
+    if let Some(i) = differs {
+        panic!("{what}: [{i}] {:?} ({:08x}) is not {:?} ({:08x})", got[i], got[i].to_bits(), want[i], want[i].to_bits());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparison_can_fail() {
+        assert!(compare(&[1.0, 2.0], &[1.0, 2.0]).is_ok());
+        assert!(compare(&[1.0, 2.001], &[1.0, 2.0]).is_err());
+        assert!(compare(&[f32::NAN], &[1.0]).is_err());
+        assert!(compare(&[f32::NAN], &[f64::NAN]).is_err());
+        assert!(compare(&[1.0], &[1.0, 2.0]).is_err());
+        // Near a zero, the scale of the whole tensor counts.
+        assert!(compare(&[1e-6, 1.0], &[0.0, 1.0]).is_ok());
+    }
+
+    #[test]
+    fn values_are_spread_and_repeat() {
+        let v = values(7, 4096);
+        assert_eq!(v, values(7, 4096));
+        assert!(v.iter().all(|x| (-1.0..1.0).contains(x)));
+        assert!(v.iter().sum::<f32>().abs() < 100.0 && v.iter().any(|x| *x > 0.9) && v.iter().any(|x| *x < -0.9));
+    }
+}

@@ -1,0 +1,12 @@
+/// `out[r] = (x[r] - mean) / sqrt(variance + eps) * weight + bias`, with the biased variance.
+pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
+    let n = weight.len();
+    x.chunks(n)
+        .flat_map(|row| {
+            let mean = row.iter().sum::<f64>() / n as f64;
+            let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n as f64;
+            let scale = 1.0 / (variance + eps).sqrt();
+            row.iter().zip(weight).zip(bias).map(|((v, w), b)| (v - mean) * scale * w + b).collect::<Vec<_>>()
+        })
+        .collect()
+}

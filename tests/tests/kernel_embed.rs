@@ -1,0 +1,109 @@
+//! `embed.wgsl` against its twin: decode steps and packed rows, tables in one window and in several.
+
+use elgen_tensor::ops::{Linear, embed_packed, embed_step};
+use elgen_tensor::{Class, DType, RowState, Rows};
+use elgen_tests::harness::{Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload_u32, values, windowed_devices};
+use elgen_tests::twin;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+struct Case {
+    vocab: usize,
+    d: usize,
+    dtype: DType,
+    positions: Option<usize>,
+    scale: f32,
+    /// Ids of each physical row.
+    prompts: Vec<Vec<u32>>,
+    seed: u64,
+}
+
+fn cases(max_vocab: usize, max_d: usize) -> impl Strategy<Value = Case> {
+    (1..=max_vocab, 1..=max_d, any::<bool>(), prop::option::of(0..=2usize), 1..=12usize, any::<u64>()).prop_map(
+        |(vocab, d, half, positions, rows, seed)| {
+            let pick = |i: usize, n: usize| (values(seed ^ i as u64, 1)[0].abs() * n as f32) as usize;
+            let prompts = (0..rows)
+                .map(|r| (0..1 + pick(100 + r, 9)).map(|c| pick(1000 + 10 * r + c, vocab) as u32).collect())
+                .collect();
+            let dtype = if half { DType::F16 } else { DType::F32 };
+            Case { vocab, d, dtype, positions, scale: if half { 1.0 } else { 7.5 }, prompts, seed }
+        },
+    )
+}
+
+const PLACES: usize = 12;
+
+fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
+    let table = values(case.seed, case.vocab * case.d);
+    let places = values(case.seed ^ 1, PLACES * case.d);
+    let (wide_table, wide_places) = (stored(&table, case.dtype), stored(&places, case.dtype));
+    // The last id of each row, which is what a step feeds; every second row has finished, in descending order.
+    let active: Vec<u32> = (0..case.prompts.len() as u32).rev().step_by(2).collect();
+    let fed: Vec<(u32, u32)> = active
+        .iter()
+        .map(|r| &case.prompts[*r as usize])
+        .map(|ids| (ids[ids.len() - 1], ids.len() as u32 - 1))
+        .collect();
+    let want = twin::embed(&fed, &wide_table, case.d, f64::from(case.scale), case.positions.map(|offset| (&wide_places[..], offset)));
+    for variant in variants {
+        let device = &variant.device;
+        let weights = Linear::new(device, "table", case.vocab, case.d, case.dtype, None).unwrap();
+        weights.write_rows(device, 0, &table).unwrap();
+        let places = device.tensor_from("positions", Class::Weights, PLACES, case.d, case.dtype, &places).unwrap();
+        let positions = case.positions.map(|offset| (&places, offset));
+
+        let mut rows = Rows::new(device, case.prompts.len() + 1, 10).unwrap();
+        let states: Vec<RowState> = case
+            .prompts
+            .iter()
+            .map(|ids| RowState { length: ids.len() as u32, prompt_len: ids.len() as u32, width: 1, ..RowState::default() })
+            .collect();
+        let prompts: Vec<&[u32]> = case.prompts.iter().map(Vec::as_slice).collect();
+        let slabs = vec![0; states.len()];
+        rows.begin(device, &states, &prompts, &slabs).unwrap();
+        rows.set_active(device, active.clone(), &slabs).unwrap();
+        let pairs: Vec<u32> = fed.iter().flat_map(|(id, position)| [*id, *position]).collect();
+        let ids = upload_u32(device, &pairs);
+
+        let step = poisoned(device, active.len() + 1, case.d, DType::F32);
+        let packed = poisoned(device, active.len() + 1, case.d, DType::F32);
+        let mut rec = device.recorder();
+        embed_step(&mut rec, &rows, &weights, case.scale, positions, &step).unwrap();
+        embed_packed(&mut rec, &ids, active.len(), &weights, case.scale, positions, &packed).unwrap();
+        prop_assert_eq!(rec.dispatches(), 2 * weights.windows.len() as u64);
+        rec.submit().unwrap();
+        let got = read_rows(device, &step, active.len(), &variant.name);
+        if let Err(message) = compare(&got, &want) {
+            prop_assert!(false, "{}: {message}", variant.name);
+        }
+        assert_same_bits(&read_rows(device, &packed, active.len(), &variant.name), &got, "packed");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn embed_matches_its_twin(case in cases(50, 70)) {
+        check(&case, devices())?;
+    }
+
+    #[test]
+    fn embed_over_row_windows_matches_its_twin(case in cases(900, 90)) {
+        check(&case, windowed_devices())?;
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let device = &devices()[0].device;
+    let table = Linear::new(device, "table", 6, 5, DType::F32, None).unwrap();
+    let ids = upload_u32(device, &[0, 0, 1, 1]);
+    let out = poisoned(device, 4, 5, DType::F32);
+    let places = device.tensor("positions", Class::Weights, 3, 5, DType::F16).unwrap();
+    let mut rec = device.recorder();
+    assert!(embed_packed(&mut rec, &ids, 3, &table, 1.0, None, &out).is_err(), "too few pairs");
+    assert!(embed_packed(&mut rec, &ids, 2, &table, 1.0, Some((&places, 0)), &out).is_err(), "other dtype");
+    assert!(embed_packed(&mut rec, &ids, 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(), "too few rows");
+}

@@ -1,0 +1,229 @@
+//! `linear.wgsl` and `heads_expand.wgsl` against their twins, and the promise that the number of rows never changes a bit.
+
+use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear};
+use elgen_tensor::{Class, DType, Device};
+use elgen_tests::harness::{
+    assert_close, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload, values, windowed_devices,
+};
+use elgen_tests::twin;
+use proptest::prelude::*;
+
+/// One product, from shapes and a seed.
+#[derive(Clone, Debug)]
+struct Case {
+    rows: usize,
+    k: usize,
+    n: usize,
+    dtype: DType,
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+    seed: u64,
+}
+
+fn cases(max_rows: usize, max_k: usize, max_n: usize) -> impl Strategy<Value = Case> {
+    let shape = (1..=max_rows, 1..=max_k, 1..=max_n);
+    let dtype = prop_oneof![Just(DType::F32), Just(DType::F16)];
+    let activation = prop::sample::select(&Activation::ALL[..]);
+    (shape, dtype, any::<bool>(), any::<bool>(), activation, any::<u64>()).prop_map(
+        |((rows, k, n), dtype, bias, residual, activation, seed)| Case { rows, k, n, dtype, bias, residual, activation, seed },
+    )
+}
+
+impl Case {
+    fn x(&self) -> Vec<f32> {
+        values(self.seed, self.rows * self.k)
+    }
+    fn w(&self) -> Vec<f32> {
+        values(self.seed ^ 1, self.n * self.k)
+    }
+    fn bias(&self) -> Option<Vec<f32>> {
+        self.bias.then(|| values(self.seed ^ 2, self.n))
+    }
+    fn residual(&self) -> Option<Vec<f32>> {
+        self.residual.then(|| values(self.seed ^ 3, self.rows * self.n))
+    }
+
+    /// On the device, for the first `rows` rows.
+    fn run(&self, device: &Device, rows: usize) -> Vec<f32> {
+        let w = Linear::new(device, "w", self.n, self.k, self.dtype, self.bias().as_deref()).unwrap();
+        // In two parts, the second across every window border behind the first.
+        let cut = (self.n / 3) * self.k;
+        let weights = self.w();
+        w.write_rows(device, 0, &weights[..cut]).unwrap();
+        w.write_rows(device, self.n / 3, &weights[cut..]).unwrap();
+        let x = upload(device, self.rows, self.k, &self.x());
+        let residual = self.residual().map(|r| upload(device, self.rows, self.n, &r));
+        let out = poisoned(device, self.rows + 1, self.n, DType::F32);
+        let mut rec = device.recorder();
+        linear(&mut rec, &x, &w, self.activation, residual.as_ref(), &out, rows).unwrap();
+        rec.submit().unwrap();
+        read_rows(device, &out, rows, "linear")
+    }
+
+    fn twin(&self) -> Vec<f64> {
+        let wide = |v: Vec<f32>| stored(&v, DType::F32);
+        let (bias, residual) = (self.bias().map(wide), self.residual().map(wide));
+        twin::linear(&wide(self.x()), &stored(&self.w(), self.dtype), self.k, bias.as_deref(), self.activation, residual.as_deref())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn linear_matches_its_twin(case in cases(40, 70, 150)) {
+        let want = case.twin();
+        for variant in devices() {
+            if let Err(message) = compare(&case.run(&variant.device, case.rows), &want) {
+                prop_assert!(false, "{}: {message}", variant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn linear_over_row_windows_matches_its_twin(case in cases(12, 100, 700)) {
+        let want = case.twin();
+        for variant in windowed_devices() {
+            if let Err(message) = compare(&case.run(&variant.device, case.rows), &want) {
+                prop_assert!(false, "{}: {message}", variant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn heads_match_their_twins(
+        (rows, heads, quads, d) in (1..=20usize, 1..=6usize, 1..=5usize, 1..=70usize),
+        half in any::<bool>(), with_bias in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let dtype = if half { DType::F16 } else { DType::F32 };
+        let width = 4 * quads;
+        let ld = d.next_multiple_of(4);
+        let w = values(seed, heads * width * d);
+        let wide_w = stored(&w, dtype);
+        let q = values(seed ^ 1, rows * heads * width);
+        // Contexts have rows of heads x ld columns, whose pads are zero.
+        let mut c = values(seed ^ 2, rows * heads * ld);
+        for (i, v) in c.iter_mut().enumerate() {
+            if i % ld >= d { *v = 0.0; }
+        }
+        let bias = with_bias.then(|| values(seed ^ 3, heads * width));
+        let expanded = twin::heads_expand(&stored(&q, DType::F32), &wide_w, heads, width, d);
+        let dense: Vec<f64> = c.chunks(ld).flat_map(|head| &head[..d]).map(|v| f64::from(*v)).collect();
+        let wide_bias = bias.as_deref().map(|b| stored(b, DType::F32));
+        let contracted = twin::heads_contract(&dense, &wide_w, wide_bias.as_deref(), heads, width, d);
+        for variant in devices() {
+            let device = &variant.device;
+            let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &w).unwrap();
+            let q = upload(device, rows, heads * width, &q);
+            let c = upload(device, rows, heads * ld, &c);
+            let bias = bias.as_deref().map(|b| upload(device, 1, heads * width, b));
+            let wide = poisoned(device, rows + 2, heads * ld, DType::F32);
+            let narrow = poisoned(device, rows + 2, heads * width, DType::F32);
+            let mut rec = device.recorder();
+            heads_expand(&mut rec, &q, &w, heads, &wide, rows).unwrap();
+            heads_contract(&mut rec, &c, &w, bias.as_ref(), heads, &narrow, rows).unwrap();
+            rec.submit().unwrap();
+            let got = read_rows(device, &wide, rows, "heads_expand");
+            prop_assert!(got.chunks(ld).all(|head| head[d..].iter().all(|v| *v == 0.0)), "{}: a head's pad is not 0", variant.name);
+            let got: Vec<f32> = got.chunks(ld).flat_map(|head| &head[..d]).copied().collect();
+            if let Err(message) = compare(&got, &expanded) {
+                prop_assert!(false, "heads_expand, {}: {message}", variant.name);
+            }
+            if let Err(message) = compare(&read_rows(device, &narrow, rows, "heads_contract"), &contracted) {
+                prop_assert!(false, "heads_contract, {}: {message}", variant.name);
+            }
+        }
+    }
+}
+
+/// Row counts that take every tile of every variant, with and without a rest.
+const COUNTS: [usize; 7] = [1, 2, 3, 7, 33, 64, 130];
+
+#[test]
+fn the_number_of_rows_changes_no_bit() {
+    for dtype in [DType::F32, DType::F16] {
+        let case =
+            Case { rows: 130, k: 203, n: 150, dtype, bias: true, residual: true, activation: Activation::Gelu, seed: 11 };
+        let first = case.run(&devices()[0].device, 130);
+        assert_close(&first, &case.twin(), "130 rows");
+        for variant in devices() {
+            for rows in COUNTS {
+                assert_same_bits(&case.run(&variant.device, rows), &first[..rows * case.n], &format!("{}, {rows} rows", variant.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_rows_changes_no_bit_of_a_head() {
+    let (heads, width, d) = (3, 20, 90);
+    let ld = 92;
+    let w = values(1, heads * width * d);
+    let q = values(2, 130 * heads * width);
+    let mut c = values(3, 130 * heads * ld);
+    c.chunks_mut(ld).for_each(|head| head[d..].fill(0.0));
+    for dtype in [DType::F32, DType::F16] {
+        let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
+        for variant in devices() {
+            let device = &variant.device;
+            let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &w).unwrap();
+            let (q, c) = (upload(device, 130, heads * width, &q), upload(device, 130, heads * ld, &c));
+            for rows in COUNTS.into_iter().rev() {
+                let wide = poisoned(device, 130, heads * ld, DType::F32);
+                let narrow = poisoned(device, 130, heads * width, DType::F32);
+                let mut rec = device.recorder();
+                heads_expand(&mut rec, &q, &w, heads, &wide, rows).unwrap();
+                heads_contract(&mut rec, &c, &w, None, heads, &narrow, rows).unwrap();
+                rec.submit().unwrap();
+                let got = (read_rows(device, &wide, rows, "expand"), read_rows(device, &narrow, rows, "contract"));
+                let (wide, narrow) = first.get_or_insert_with(|| got.clone());
+                let what = format!("{}, {rows} rows", variant.name);
+                assert_same_bits(&got.0, &wide[..rows * heads * ld], &what);
+                assert_same_bits(&got.1, &narrow[..rows * heads * width], &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_stay_close_far_from_zero() {
+    // A product with the identity hands the inputs on unchanged.
+    let mut inputs: Vec<f32> = (-200..=200).map(|i| i as f32 * 0.05).collect();
+    inputs.extend([-1e4, -88.0, -30.0, 30.0, 88.0, 1e4, 1e-6, -1e-6]);
+    let n = inputs.len();
+    for variant in devices() {
+        let device = &variant.device;
+        let x = upload(device, n, 1, &inputs);
+        let w = Linear::new(device, "w", 1, 1, DType::F32, None).unwrap();
+        w.write_rows(device, 0, &[1.0]).unwrap();
+        for activation in Activation::ALL {
+            let out = poisoned(device, n, 1, DType::F32);
+            let mut rec = device.recorder();
+            linear(&mut rec, &x, &w, activation, None, &out, n).unwrap();
+            rec.submit().unwrap();
+            for (x, y) in inputs.iter().zip(read_rows(device, &out, n, "activation")) {
+                let want = twin::activate(activation, f64::from(*x));
+                let error = (f64::from(y) - want).abs();
+                assert!(error <= 2e-6 * want.abs().max(1.0), "{}: {activation:?}({x}) = {y}, not {want}", variant.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let device = &devices()[0].device;
+    let w = Linear::new(device, "w", 6, 5, DType::F32, None).unwrap();
+    let (x, out) = (upload(device, 2, 5, &[0.0; 10]), poisoned(device, 2, 6, DType::F32));
+    let mut rec = device.recorder();
+    assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 3).is_err(), "more rows than there are");
+    assert!(linear(&mut rec, &out, &w, Activation::None, None, &out, 2).is_err(), "wrong columns");
+    assert!(linear(&mut rec, &x, &w, Activation::None, Some(&x), &out, 2).is_err(), "wrong residual");
+    assert!(linear(&mut rec, &x, &w, Activation::None, Some(&out), &out, 2).is_err(), "residual is the output");
+    assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 0).is_ok(), "no rows, no work");
+    assert_eq!(rec.dispatches(), 0);
+    assert!(Linear::new(device, "w", 6, 5, DType::F32, Some(&[0.0; 5])).is_err(), "bias of another length");
+    assert!(w.write_rows(device, 5, &[0.0; 10]).is_err() && w.write_rows(device, 0, &[0.0; 7]).is_err());
+    assert!(heads_expand(&mut rec, &out, w.window_tensor().unwrap(), 1, &out, 1).is_err(), "heads of 6 columns");
+}
