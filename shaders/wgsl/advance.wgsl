@@ -1,5 +1,6 @@
-// Beam search, last stage, one workgroup per active row: takes the parent's prefix of the token and slot tables into the other parity and appends the new
-// token with a slot of the row's own. A row of a finished sentence copies its own prefix and does not grow. All rows of a sentence have one length.
+// Beam search, last stage, one workgroup per active row: takes the parent's prefix of the token and slot tables into
+// the other parity and appends the new token with a slot of the row's own. A row of a finished sentence copies its own
+// prefix and does not grow. All rows of a sentence have one length.
 #include rows
 struct Params { table: u32 }
 #include params

@@ -11,7 +11,7 @@
 #include rows
 #endif
 struct Params {
-    first_row: u32,   // first index into `active`
+    first_row: u32,   // first index into `active_rows`
     heads: u32,
     width: u32,       // quads of one head's key
     kv_ld: u32,       // quads from one slot to the next
@@ -25,7 +25,7 @@ struct Params {
     scale: f32,
 }
 #include params
-@group(0) @binding(0) var<storage, read> active: array<u32>;
+@group(0) @binding(0) var<storage, read> active_rows: array<u32>;
 #ifdef SLOTS
 @group(0) @binding(1) var<storage, read> state: array<RowState>;
 @group(0) @binding(2) var<storage, read> slots: array<u32>;
@@ -43,14 +43,14 @@ struct Params {
 override WG: u32 = 64u;
 override ACC: u32 = 64u; // #TILE * width: the running contexts, in quads
 var<workgroup> acc: array<vec4<f32>, ACC>;
-var<workgroup> weight: array<f32, WG * #TILEu>;
+var<workgroup> weight: array<f32, WG * #TILE>;
 var<workgroup> place: array<u32, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let i = p.first_row + wg.x;
-    let row = active[i];
-    let head0 = wg.y * #TILEu;
+    let row = active_rows[i];
+    let head0 = wg.y * #TILE;
 #ifdef SLOTS
     let first = row * p.table_ld;
     let count = state[row].length;
@@ -60,11 +60,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
 #endif
     var peak: array<f32, #TILE>;
     var total: array<f32, #TILE>;
-    for (var h = 0u; h < #TILEu; h++) {
+    for (var h = 0u; h < #TILE; h++) {
         peak[h] = -3.0e38;
         total[h] = 0.0;
     }
-    for (var c = tid; c < #TILEu * p.width; c += WG) { acc[c] = vec4<f32>(0.0); }
+    for (var c = tid; c < #TILE * p.width; c += WG) { acc[c] = vec4<f32>(0.0); }
 
     for (var start = 0u; start < count; start += WG) {
         let n = min(WG, count - start);
@@ -77,12 +77,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
 #endif
             place[tid] = at;
             var dots: array<f32, #TILE>;
-            for (var h = 0u; h < #TILEu; h++) { dots[h] = 0.0; }
+            for (var h = 0u; h < #TILE; h++) { dots[h] = 0.0; }
             for (var c = 0u; c < p.width; c++) {
 #ifdef SHARED
                 let shared_key = widen(keys[at + p.k_first + c]);
 #endif
-                for (var h = 0u; h < #TILEu; h++) {
+                for (var h = 0u; h < #TILE; h++) {
                     let head = min(head0 + h, p.heads - 1u);
 #ifdef SHARED
                     let key = shared_key;
@@ -93,12 +93,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                     dots[h] = fma(q.w, key.w, fma(q.z, key.z, fma(q.y, key.y, fma(q.x, key.x, dots[h]))));
                 }
             }
-            for (var h = 0u; h < #TILEu; h++) { weight[h * WG + tid] = dots[h] * p.scale; }
+            for (var h = 0u; h < #TILE; h++) { weight[h * WG + tid] = dots[h] * p.scale; }
         }
         workgroupBarrier();
         // Every invocation follows the running maximum itself: the same numbers in the same order.
         var fade: array<f32, #TILE>;
-        for (var h = 0u; h < #TILEu; h++) {
+        for (var h = 0u; h < #TILE; h++) {
             var top = peak[h];
             for (var k = 0u; k < n; k++) { top = max(top, weight[h * WG + k]); }
             fade[h] = exp(peak[h] - top);
@@ -106,10 +106,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
         workgroupBarrier();
         if (tid < n) {
-            for (var h = 0u; h < #TILEu; h++) { weight[h * WG + tid] = exp(weight[h * WG + tid] - peak[h]); }
+            for (var h = 0u; h < #TILE; h++) { weight[h * WG + tid] = exp(weight[h * WG + tid] - peak[h]); }
         }
         workgroupBarrier();
-        for (var h = 0u; h < #TILEu; h++) {
+        for (var h = 0u; h < #TILE; h++) {
             var sum = 0.0;
             for (var k = 0u; k < n; k++) { sum += weight[h * WG + k]; }
             total[h] = fma(total[h], fade[h], sum);
@@ -117,12 +117,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         // Context: one quad of columns per invocation, all heads of the tile.
         for (var c = tid; c < p.width; c += WG) {
             var parts: array<vec4<f32>, #TILE>;
-            for (var h = 0u; h < #TILEu; h++) { parts[h] = acc[h * p.width + c] * fade[h]; }
+            for (var h = 0u; h < #TILE; h++) { parts[h] = acc[h * p.width + c] * fade[h]; }
             for (var k = 0u; k < n; k++) {
 #ifdef SHARED
                 let shared_value = widen(values[place[k] + p.v_first + c]);
 #endif
-                for (var h = 0u; h < #TILEu; h++) {
+                for (var h = 0u; h < #TILE; h++) {
 #ifdef SHARED
                     let value = shared_value;
 #else
@@ -131,12 +131,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                     parts[h] = fma(vec4<f32>(weight[h * WG + k]), value, parts[h]);
                 }
             }
-            for (var h = 0u; h < #TILEu; h++) { acc[h * p.width + c] = parts[h]; }
+            for (var h = 0u; h < #TILE; h++) { acc[h * p.width + c] = parts[h]; }
         }
         workgroupBarrier();
     }
 
-    for (var h = 0u; h < #TILEu; h++) {
+    for (var h = 0u; h < #TILE; h++) {
         if (head0 + h < p.heads) {
             let share = select(0.0, 1.0 / total[h], count > 0u);
             for (var c = tid; c < p.width; c += WG) { context[i * p.out_ld + (head0 + h) * p.width + c] = acc[h * p.width + c] * share; }

@@ -1,6 +1,7 @@
-// Beam search, second stage, one workgroup per active sentence: merges the lists of `candidates` into the K best of all its beams (the lower beam, then the
-// lower token on ties), continues the best that did not end, takes those that ended among the first BEAMS into the finished slots, and decides
-// whether the sentence goes on. Steps 2 to 8 of Hugging Face's beam search; a sentence that is done is not touched again.
+// Beam search, second stage, one workgroup per active sentence: merges the lists of `candidates` into the K best of all
+// its beams (the lower beam, then the lower token on ties), continues the best that did not end, takes those that ended
+// among the first BEAMS into the finished slots, and decides whether the sentence goes on. Steps 2 to 8 of Hugging
+// Face's beam search; a sentence that is done is not touched again.
 #include rows
 #include search
 struct Params { vocab: u32, parts: u32, part_tokens: u32, trace_rows: u32 }
@@ -110,7 +111,8 @@ fn main(at: Invocation) {
         hits[candidate] = u32(hit);
         // One that ended behind rank BEAMS is neither kept nor continued.
         let done = hit && candidate < BEAMS;
-        slot = Slot(score / divisor(step + 1u) + select(settings.masked, 0.0, done), step, beam, token, logprob, u32(done));
+        let final_score = score / divisor(step + 1u) + select(settings.masked, 0.0, done);
+        slot = Slot(final_score, step, beam, token, logprob, u32(done));
         finished_key[tid] = ordered_key(slot.score);
     }
     workgroupBarrier();

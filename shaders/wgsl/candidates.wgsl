@@ -1,6 +1,7 @@
-// Beam search, first stage: the K best tokens of one part of one active row's vocabulary, by log-probability + the row's score, best first, the lower token on
-// ties. Workgroup (part, row). An invocation hands out its own quads' tokens in order; after one is taken it looks for its next best behind that one, so
-// nothing needs to be marked. A list that runs out ends with a token of NONE. Pad columns are no tokens.
+// Beam search, first stage: the K best tokens of one part of one active row's vocabulary, by log-probability + the
+// row's score, best first, the lower token on ties. Workgroup (part, row). An invocation hands out its own quads'
+// tokens in order; after one is taken it looks for its next best behind that one, so nothing needs to be marked. A list
+// that runs out ends with a token of NONE. Pad columns are no tokens.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32, parts: u32, part_quads: u32 }

@@ -9,16 +9,19 @@ struct Params { first_row: u32, quads: u32, cols: u32, x_ld: u32, out_ld: u32, e
 override WG: u32 = 64u;
 #include reduce
 
+fn inside(q: u32) -> vec4<bool> {
+    return vec4(4u * q) + vec4(0u, 1u, 2u, 3u) < vec4(p.cols);
+}
+
 @compute @workgroup_size(WG)
 fn main(at: Invocation) {
     let row = (p.first_row + at.wg.x) * p.x_ld;
     var sum = vec4(0.0);
-    for (var q = at.tid; q < p.quads; q += WG) { sum += x[row + q]; }
+    for (var q = at.tid; q < p.quads; q += WG) { sum += select(vec4(0.0), x[row + q], inside(q)); }
     let mean = reduce_sum((sum.x + sum.y) + (sum.z + sum.w), at) / f32(p.cols);
     var squares = vec4(0.0);
     for (var q = at.tid; q < p.quads; q += WG) {
-        let inside = vec4(4u * q) + vec4(0u, 1u, 2u, 3u) < vec4(p.cols);
-        let d = select(vec4(0.0), x[row + q] - mean, inside);
+        let d = select(vec4(0.0), x[row + q] - mean, inside(q));
         squares = fma(d, d, squares);
     }
     let variance = reduce_sum((squares.x + squares.y) + (squares.z + squares.w), at) / f32(p.cols);

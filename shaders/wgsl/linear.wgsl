@@ -1,7 +1,7 @@
 #include storage
 // out[r, n] = activate(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n], for one row window of the weights.
-// One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start at z * k_quads (if HEADS), its weight rows
-// and output columns at z * n_quads quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants agree to the bit.
+// One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start at quad z * x_head, its weight rows
+// and output columns at quad z * n_quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants agree to the bit.
 //
 // Without STAGED, lanes lie along n and read from memory: right where all lanes of a row load one x (a scalar) and caches are large, as on a CPU.
 // With STAGED, a workgroup of COLUMNS x ROWS invocations stages KQ quads of its rows and columns in workgroup memory, read in order of memory.
@@ -10,10 +10,12 @@ struct Params {
     end_row: u32,
     k_quads: u32,   // quads summed: one row of w
     n_quads: u32,   // quads of output columns per head
+    x_head: u32,    // quads of x from one head to the next
     x_ld: u32,      // row strides in quads
     out_ld: u32,
     residual_ld: u32,
     out_first: u32, // first output quad of this window
+    operands: u32,  // bit 0: bias, bit 1: residual
 }
 #include params
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -21,9 +23,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
-override BIAS: bool = false;
-override RESIDUAL: bool = false;
-override HEADS: bool = false;
 #include activate
 
 // Adds to a sum what x quad v and the weights of four columns (rows of `t` by k) give for four k.
@@ -34,9 +33,9 @@ fn advance(sum: vec4<f32>, v: vec4<f32>, t: mat4x4<f32>) -> vec4<f32> {
 fn finish(sum: vec4<f32>, row: u32, n: u32) {
     let column = p.out_first + n;
     var v = sum;
-    if (BIAS) { v += bias[column]; }
+    if ((p.operands & 1u) != 0u) { v += bias[column]; }
     v = activate(v);
-    if (RESIDUAL) { v += residual[row * p.residual_ld + column]; }
+    if ((p.operands & 2u) != 0u) { v += residual[row * p.residual_ld + column]; }
     out[row * p.out_ld + column] = v;
 }
 
@@ -52,7 +51,7 @@ var<workgroup> w_stage: array<vec4<f32>, COLUMNS * 4u * (KQ + 1u)>;
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let first_n = wg.x * COLUMNS;
     let first_row = p.first_row + wg.y * ROWS * #TILE_M;
-    let head = select(0u, wg.z * p.k_quads, HEADS);
+    let head = wg.z * p.x_head;
     let w_row = wg.z * p.n_quads * 4u;
     var acc: array<vec4<f32>, #TILE_M>;
     for (var first_k = 0u; first_k < p.k_quads; first_k += KQ) {
@@ -98,7 +97,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let lane = wg.x * WG + tid;
     let n = wg.z * p.n_quads + min(lane, p.n_quads - 1u);
     let row = p.first_row + wg.y * #TILE_M;
-    let head = select(0u, wg.z * p.k_quads, HEADS);
+    let head = wg.z * p.x_head;
     let w_at = n * 4u * p.k_quads;
     var x_at: array<u32, #TILE_M>;
     var acc: array<vec4<f32>, #TILE_M>;

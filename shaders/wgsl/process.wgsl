@@ -1,5 +1,6 @@
-// The logits processors of Hugging Face `generate()`, in its order, in place: one workgroup per active row. With LOG_SOFTMAX (beam search) they act on
-// log-probabilities. A forced row needs neither the logits nor the edits that come before forcing. Pad columns stay 0.
+// The logits processors of Hugging Face `generate()`, in its order, in place: one workgroup per active row. With
+// LOG_SOFTMAX (beam search) they act on log-probabilities. A forced row needs neither the logits nor the edits that
+// come before forcing. Pad columns stay 0.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32, table: u32 }
@@ -49,8 +50,8 @@ fn log_softmax(at: Invocation) {
     }
 }
 
-// Each distinct id of the sequence once. All of a round's scores are read before any is written, so ids that occur twice in a round are
-// written twice with one value; ids of earlier rounds are skipped.
+// Each distinct id of the sequence once. All of a round's scores are read before any is written, so ids that occur
+// twice in a round are written twice with one value; ids of earlier rounds are skipped.
 fn penalise_repetition(tid: u32, said: u32, length: u32) {
     for (var first = 0u; first < length; first += WG) {
         var token = NONE;
@@ -132,7 +133,9 @@ fn main(at: Invocation) {
             let last = settings.words[settings.bad_words.x + 2u * k + 1u] - 1u;
             if (ends_with(first, last, said, length)) { put(settings.words[first + last], settings.neg_inf); }
         }
-        if (length < limits.min_length || length - row.prompt_len < limits.min_new_tokens) { put_all(tid, settings.eos, settings.neg_inf); }
+        if (length < limits.min_length || length - row.prompt_len < limits.min_new_tokens) {
+            put_all(tid, settings.eos, settings.neg_inf);
+        }
     }
     put_all(tid, settings.suppress, settings.neg_inf);
     // A forced BOS takes the first place behind a start token, so the text begins one later.

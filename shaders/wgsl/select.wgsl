@@ -1,5 +1,6 @@
-// Greedy search and sampling: chooses each active row's token, appends it in place (no row takes another's prefix) and notes it in the trace. With SAMPLE, the
-// largest score - ln(e) with exponential noise e from a counter-based generator; the log-probability is that of the noiseless score. One workgroup per row.
+// Greedy search and sampling: chooses each active row's token, appends it in place (no row takes another's prefix) and
+// notes it in the trace. With SAMPLE, the largest score - ln(e) with exponential noise e from a counter-based
+// generator; the log-probability is that of the noiseless score. One workgroup per row.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32, table: u32, trace_rows: u32 }
@@ -27,7 +28,8 @@ fn main(at: Invocation) {
     let limits = sentence(row.sentence);
     let said = physical * p.table;
     // A row that ended keeps its last token until its sentence leaves the batch.
-    if (row.length >= limits.max_length || (row.length > row.prompt_len && is_eos(tokens[said + row.length - 1u]))) { return; }
+    let ended = row.length > row.prompt_len && is_eos(tokens[said + row.length - 1u]);
+    if (ended || row.length >= limits.max_length) { return; }
     let step = row.length - row.prompt_len;
     let base = at.wg.x * p.quads;
 
@@ -49,7 +51,8 @@ fn main(at: Invocation) {
         // Where nothing is above -inf, noise would change nothing.
         if (SAMPLE && top > LOWEST) {
             let words = random_words(q, step, limits.ordinal_low, (row.beam << 16u) | (limits.ordinal_high & 0xffffu));
-            key -= vec4<f32>(log(exponential(words.x)), log(exponential(words.y)), log(exponential(words.z)), log(exponential(words.w)));
+            let e = vec4<f32>(exponential(words.x), exponential(words.y), exponential(words.z), exponential(words.w));
+            key -= log(e);
         }
         for (var c = 0u; c < 4u; c++) {
             let other = vec2<u32>(ordered_key(key[c]), 4u * q + c);

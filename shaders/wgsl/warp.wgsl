@@ -1,5 +1,6 @@
-// The warpers of sampling, in place: temperature, top-k, top-p, each on the result of the one before; one workgroup per active row. No sorting: both
-// thresholds are found bit by bit on the ordered key, by counting and by summing probabilities. An invocation reads only quads that it wrote itself.
+// The warpers of sampling, in place: temperature, top-k, top-p, each on the result of the one before; one workgroup per
+// active row. No sorting: both thresholds are found bit by bit on the ordered key, by counting and by summing
+// probabilities. An invocation reads only quads that it wrote itself.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32 }
@@ -34,8 +35,8 @@ fn count_from(key: u32, at: Invocation) -> f32 {
     return reduce_sum(count, at);
 }
 
-// The sum of exp(x - peak) over the scores whose key is below `key`. It grows with the key, rounding included, because every invocation
-// adds the same places in the same order.
+// The sum of exp(x - peak) over the scores whose key is below `key`. It grows with the key, rounding included, because
+// every invocation adds the same places in the same order.
 fn weight_below(key: u32, peak: f32, at: Invocation) -> f32 {
     var sum = 0.0;
     for (var q = at.tid; q < p.quads; q += WG) {
@@ -63,10 +64,13 @@ fn main(at: Invocation) {
         for (var q = at.tid; q < p.quads; q += WG) { logits[base + q] = logits[base + q] / settings.temperature; }
     }
     if (settings.top_k > 0u && settings.top_k < p.vocab) {
-        // The largest key that at least k scores reach: that of the k-th largest.
+        // The largest key that at least k scores reach: that of the k-th largest. A key that exactly k reach parts the
+        // scores as well.
         var key = 0u;
         for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-            if (count_from(key | bit, at) >= f32(settings.top_k)) { key |= bit; }
+            let count = count_from(key | bit, at);
+            if (count >= f32(settings.top_k)) { key |= bit; }
+            if (count == f32(settings.top_k)) { break; }
         }
         keep_from(key, at.tid);
     }

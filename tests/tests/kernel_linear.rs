@@ -1,9 +1,9 @@
 //! `linear.wgsl` and `heads_expand.wgsl` against their twins, and the promise that the number of rows never changes a bit.
 
-use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear};
+use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_tiled};
 use elgen_tensor::{Class, DType, Device};
 use elgen_tests::harness::{
-    assert_close, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload, values, windowed_devices,
+    assert_close, assert_same_bits, compare, devices, poisoned, read_raw, read_rows, stored, upload, values, windowed_devices,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ impl Case {
     }
 
     /// On the device, for the first `rows` rows.
-    fn run(&self, device: &Device, rows: usize) -> Vec<f32> {
+    fn run(&self, device: &Device, rows: usize, tile: Option<Tile>) -> Vec<f32> {
         let w = Linear::new(device, "w", self.n, self.k, self.dtype, self.bias().as_deref()).unwrap();
         // In two parts, the second across every window border behind the first.
         let cut = (self.n / 3) * self.k;
@@ -56,7 +56,7 @@ impl Case {
         let residual = self.residual().map(|r| upload(device, self.rows, self.n, &r));
         let out = poisoned(device, self.rows + 1, self.n, DType::F32);
         let mut rec = device.recorder();
-        linear(&mut rec, &x, &w, self.activation, residual.as_ref(), &out, rows).unwrap();
+        linear_tiled(&mut rec, &x, &w, self.activation, residual.as_ref(), &out, rows, tile).unwrap();
         rec.submit().unwrap();
         read_rows(device, &out, rows, "linear")
     }
@@ -75,7 +75,7 @@ proptest! {
     fn linear_matches_its_twin(case in cases(40, 70, 150)) {
         let want = case.twin();
         for variant in devices() {
-            if let Err(message) = compare(&case.run(&variant.device, case.rows), &want) {
+            if let Err(message) = compare(&case.run(&variant.device, case.rows, None), &want) {
                 prop_assert!(false, "{}: {message}", variant.name);
             }
         }
@@ -85,7 +85,7 @@ proptest! {
     fn linear_over_row_windows_matches_its_twin(case in cases(12, 100, 700)) {
         let want = case.twin();
         for variant in windowed_devices() {
-            if let Err(message) = compare(&case.run(&variant.device, case.rows), &want) {
+            if let Err(message) = compare(&case.run(&variant.device, case.rows, None), &want) {
                 prop_assert!(false, "{}: {message}", variant.name);
             }
         }
@@ -141,47 +141,85 @@ proptest! {
 const COUNTS: [usize; 7] = [1, 2, 3, 7, 33, 64, 130];
 
 #[test]
-fn the_number_of_rows_changes_no_bit() {
+fn neither_rows_nor_tiles_change_a_bit() {
     for dtype in [DType::F32, DType::F16] {
         let case =
             Case { rows: 130, k: 203, n: 150, dtype, bias: true, residual: true, activation: Activation::Gelu, seed: 11 };
-        let first = case.run(&devices()[0].device, 130);
+        let first = case.run(&devices()[0].device, 130, None);
         assert_close(&first, &case.twin(), "130 rows");
         for variant in devices() {
             for rows in COUNTS {
-                assert_same_bits(&case.run(&variant.device, rows), &first[..rows * case.n], &format!("{}, {rows} rows", variant.name));
+                let got = case.run(&variant.device, rows, None);
+                assert_same_bits(&got, &first[..rows * case.n], &format!("{}, {rows} rows", variant.name));
+            }
+            for tile in Tile::ALL {
+                let rows = 33;
+                let got = case.run(&variant.device, rows, Some(tile));
+                assert_same_bits(&got, &first[..rows * case.n], &format!("{}, {tile:?}", variant.name));
             }
         }
     }
 }
 
 #[test]
-fn the_number_of_rows_changes_no_bit_of_a_head() {
+fn neither_rows_nor_tiles_change_a_bit_of_a_head() {
     let (heads, width, d) = (3, 20, 90);
     let ld = 92;
     let w = values(1, heads * width * d);
     let q = values(2, 130 * heads * width);
     let mut c = values(3, 130 * heads * ld);
     c.chunks_mut(ld).for_each(|head| head[d..].fill(0.0));
+    let runs = COUNTS.into_iter().rev().map(|rows| (rows, None)).chain(Tile::ALL.into_iter().map(|tile| (20, Some(tile))));
+    let runs: Vec<(usize, Option<Tile>)> = runs.collect();
     for dtype in [DType::F32, DType::F16] {
         let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
         for variant in devices() {
             let device = &variant.device;
             let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &w).unwrap();
             let (q, c) = (upload(device, 130, heads * width, &q), upload(device, 130, heads * ld, &c));
-            for rows in COUNTS.into_iter().rev() {
+            for &(rows, tile) in &runs {
                 let wide = poisoned(device, 130, heads * ld, DType::F32);
                 let narrow = poisoned(device, 130, heads * width, DType::F32);
                 let mut rec = device.recorder();
                 heads_expand(&mut rec, &q, &w, heads, &wide, rows).unwrap();
-                heads_contract(&mut rec, &c, &w, None, heads, &narrow, rows).unwrap();
+                heads_contract_tiled(&mut rec, &c, &w, None, heads, &narrow, rows, tile).unwrap();
                 rec.submit().unwrap();
                 let got = (read_rows(device, &wide, rows, "expand"), read_rows(device, &narrow, rows, "contract"));
                 let (wide, narrow) = first.get_or_insert_with(|| got.clone());
-                let what = format!("{}, {rows} rows", variant.name);
+                let what = format!("{}, {rows} rows, {tile:?}", variant.name);
                 assert_same_bits(&got.0, &wide[..rows * heads * ld], &what);
                 assert_same_bits(&got.1, &narrow[..rows * heads * width], &what);
             }
+        }
+    }
+}
+
+#[test]
+fn wider_tensors_are_used_from_their_first_column() {
+    let (rows, k, n) = (5, 10, 14);
+    let (x, weights, residual) = (values(1, rows * k), values(2, n * k), values(3, rows * n));
+    let want = twin::linear(&stored(&x, DType::F32), &stored(&weights, DType::F32), k, None, Activation::Relu, Some(&stored(&residual, DType::F32)));
+    // Columns behind the first are anything but zero, from the next whole quad on.
+    let widen = |v: &[f32], cols: usize, to: usize| -> Vec<f32> {
+        v.chunks(cols)
+            .flat_map(|row| (0..to).map(|c| if c < cols { row[c] } else if c < cols.next_multiple_of(4) { 0.0 } else { 9.0 }))
+            .collect()
+    };
+    for variant in devices() {
+        let device = &variant.device;
+        let w = Linear::new(device, "w", n, k, DType::F32, None).unwrap();
+        w.write_rows(device, 0, &weights).unwrap();
+        let x = upload(device, rows, 17, &widen(&x, k, 17));
+        let residual = upload(device, rows, 29, &widen(&residual, n, 29));
+        for tile in [Tile::Direct(4), Tile::Staged(1)] {
+            let out = poisoned(device, rows, 23, DType::F32);
+            let mut rec = device.recorder();
+            linear_tiled(&mut rec, &x, &w, Activation::Relu, Some(&residual), &out, rows, Some(tile)).unwrap();
+            rec.submit().unwrap();
+            let raw = read_raw(device, &out);
+            let got: Vec<f32> = raw.chunks(24).flat_map(|row| &row[..n]).copied().collect();
+            assert_close(&got, &want, &variant.name);
+            assert!(raw.chunks(24).all(|row| row[14..16] == [0.0, 0.0] && row[16..].iter().all(|v| v.is_nan())), "{}", variant.name);
         }
     }
 }

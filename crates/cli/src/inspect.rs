@@ -67,7 +67,7 @@ fn one_item(item: &Value) -> String {
 fn scalar(value: &Value, size: bool) -> String {
     match value {
         Value::Null => "none".to_owned(),
-        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::Bool(value) => value.to_string(),
         Value::String(text) => text.clone(),
         Value::Number(number) => match number.as_u64() {
             Some(count) if size && count >= 1024 => format!("{} ({count} bytes)", bytes(count)),
@@ -102,7 +102,7 @@ mod tests {
             lines,
             [
                 "family bart",
-                "tokenizer yes",
+                "tokenizer true",
                 "max length none",
                 "file bytes 2.0 KiB (2048 bytes)",
                 "ids 2, 7",

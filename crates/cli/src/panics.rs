@@ -18,6 +18,13 @@ thread_local! {
 /// This replaces the process's panic hook, because the usual one prints several lines even for a panic that a library
 /// catches, as is done around tokenizer files. Panics of other threads are printed as usual.
 pub fn report_panics(work: impl FnOnce() -> u8) -> u8 {
+    caught(work).unwrap_or_else(|what| {
+        write_line(&format!("error: internal error, please report it: {what}"));
+        1
+    })
+}
+
+fn caught(work: impl FnOnce() -> u8) -> Result<u8, String> {
     let usual = panic::take_hook();
     let main = thread::current().id();
     panic::set_hook(Box::new(move |info| {
@@ -28,11 +35,7 @@ pub fn report_panics(work: impl FnOnce() -> u8) -> u8 {
         }
     }));
     // Nothing that `work` leaves behind is used again.
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let what = LAST.with_borrow(|last| single_line(last));
-        write_line(&format!("error: internal error, please report it: {what}"));
-        1
-    })
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| LAST.with_borrow(|last| single_line(last)))
 }
 
 #[cfg(test)]
@@ -40,11 +43,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_exit_code() {
-        assert_eq!(report_panics(|| 2), 2);
-        assert_eq!(report_panics(|| panic!("on purpose")), 1);
-        let caught = || u8::from(panic::catch_unwind(|| panic!("caught")).is_err());
-        assert_eq!(report_panics(caught), 1);
+    fn a_panic_is_one_line() {
+        assert_eq!(caught(|| 2), Ok(2));
+        let line = caught(|| panic!("on\npurpose")).unwrap_err();
+        assert!(line.starts_with("panicked at ") && line.ends_with(": on purpose"), "{line}");
+        // What a library catches stays its own affair.
+        assert_eq!(caught(|| u8::from(panic::catch_unwind(|| panic!("caught")).is_err())), Ok(1));
         let _ = panic::take_hook();
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use elgen_engine::{EngineError, Generation, Metrics, Request, RunOptions, Session};
-use elgen_search::GenerationConfig;
+use elgen_search::{GenerationConfig, OptionError};
 
 use crate::{
     console::Console,
@@ -104,23 +104,25 @@ fn resolve(
 ) -> Result<(GenerationConfig, Vec<String>), CliError> {
     let options = arguments.generation.options();
     let typed = set_names(&options);
-    match options.or(session.checkpoint_options().clone()).resolve(&session.limits()) {
-        Ok((config, warnings)) => {
-            // A checkpoint's own idle options are nobody's mistake.
-            for warning in warnings.iter().filter(|warning| typed.iter().any(|name| name == warning.option())) {
-                console.warning(&name_flags(&warning.to_string(), &typed).0);
-            }
-            Ok((config, typed))
+    let refuse = |error: OptionError| {
+        let (message, any) = name_flags(&error.to_string(), &typed);
+        if any {
+            CliError::Usage(message)
+        } else {
+            CliError::Failed(format!("{}: generation options: {message}", arguments.model.display()))
         }
-        Err(error) => {
-            let (message, any) = name_flags(&error.to_string(), &typed);
-            if any {
-                Err(CliError::Usage(message))
-            } else {
-                Err(CliError::Failed(format!("{}: generation options: {message}", arguments.model.display())))
-            }
-        }
+    };
+    let limits = session.limits();
+    let (config, warnings) = options.or(session.checkpoint_options().clone()).resolve(&limits).map_err(&refuse)?;
+    if limits.is_encoder_decoder {
+        // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
+        config.lengths(1).map_err(&refuse)?;
     }
+    // A checkpoint's own idle options are nobody's mistake.
+    for warning in warnings.iter().filter(|warning| typed.iter().any(|name| name == warning.option())) {
+        console.warning(&name_flags(&warning.to_string(), &typed).0);
+    }
+    Ok((config, typed))
 }
 
 fn open_output(path: Option<&Path>) -> Result<Box<dyn Write>, CliError> {
@@ -234,8 +236,8 @@ impl Run {
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
         match result {
             Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
-            // What a cancelled run did not get to has not failed.
-            Err(_) if self.interrupt.is_cancelled() => {}
+            // Not reached; why is told once, at the end of the run.
+            Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
                 let message = name_flags(&one_line(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));

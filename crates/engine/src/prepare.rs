@@ -56,7 +56,8 @@ pub(crate) fn prepare(
     let limit = run.max_source_length.unwrap_or(usize::MAX).min(if run.truncate { positions } else { usize::MAX });
     let truncated = ids.len() > limit;
     if truncated {
-        truncate(&mut ids, limit.max(1), encoder_decoder && config.is_eos(*ids.last().unwrap_or(&0)));
+        let ends = ids.last().is_some_and(|id| config.is_eos(*id));
+        truncate(&mut ids, limit.max(1), encoder_decoder && ends);
     }
     if ids.len() > positions {
         return Err(EngineError::InputTooLong { tokens: ids.len(), limit: positions });

@@ -287,6 +287,7 @@ fn dtype(choice: DtypeChoice, device: &Device, config: &ModelConfig) -> DType {
             let stored = match config {
                 ModelConfig::Bart(c) => c.dtype.as_deref(),
                 ModelConfig::Gpt2(c) => c.dtype.as_deref(),
+                _ => None,
             };
             if stored == Some("float16") { DType::F16 } else { DType::F32 }
         }

@@ -1,4 +1,5 @@
-//! The search on the device against its CPU twin: whole batches on the toy model, with the row tables checked at every step.
+//! The search on the device against its CPU twin: whole batches on the toy model, with the row tables checked at every
+//! step.
 
 use std::collections::HashMap;
 
@@ -57,8 +58,8 @@ impl Model {
     }
 }
 
-/// The toy model as a decode step. Its cache holds one token per slot and is written and read as a real one would be, so that a wrong
-/// slot table, or a slot that is written twice, shows.
+/// The toy model as a decode step. Its cache holds one token per slot and is written and read as a real one would be,
+/// so that a wrong slot table, or a slot that is written twice, shows.
 struct Toy {
     model: Model,
     device: Device,

@@ -1,5 +1,6 @@
-// The best of a workgroup's (key, index) pairs: the largest key, the lowest index on ties. Goes behind `reduce` and `search`.
-// Every invocation gets the result; all must call it, in uniform control flow. Indices must differ, those of NONE excepted.
+// The best of a workgroup's (key, index) pairs: the largest key, the lowest index on ties. Goes behind `reduce` and
+// `search`. Every invocation gets the result; all must call it, in uniform control flow. Indices must differ, those of
+// NONE excepted.
 var<workgroup> best_partial: array<vec2<u32>, WG>;
 
 fn beats(a: vec2<u32>, b: vec2<u32>) -> bool {
@@ -25,7 +26,9 @@ fn reduce_best(mine: vec2<u32>, at: Invocation) -> vec2<u32> {
     best_partial[at.tid] = mine;
     workgroupBarrier();
     for (var reach = WG / 2u; reach > 0u; reach /= 2u) {
-        if (at.tid < reach && beats(best_partial[at.tid + reach], best_partial[at.tid])) { best_partial[at.tid] = best_partial[at.tid + reach]; }
+        if (at.tid < reach && beats(best_partial[at.tid + reach], best_partial[at.tid])) {
+            best_partial[at.tid] = best_partial[at.tid + reach];
+        }
         workgroupBarrier();
     }
     let best = best_partial[0];

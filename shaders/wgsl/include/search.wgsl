@@ -1,7 +1,8 @@
-// What all search kernels share: the settings of a search, the lengths of its sentences, and the order of scores. Mirrors crates/search/src/device/settings.rs.
+// What all search kernels share: the settings of a search, the lengths of its sentences, and the order of scores.
+// Mirrors crates/search/src/device/settings.rs.
 struct Settings {
     neg_inf: f32,            // -inf: a literal of it would not compile
-    masked: f32,             // -1e9, added to a score to take it out of a competition; not a literal, so that no compiler merges two additions
+    masked: f32,             // -1e9, added to take a score out of a competition; no literal, lest additions be merged
     repetition_penalty: f32, // 1: off
     temperature: f32,
     top_p_limit: f32,        // 1 - top_p; 0: off

@@ -10,7 +10,12 @@ struct Sentence {
 fn sentence(index: u32) -> Sentence {
     let first = settings.sentences + index * 5u;
     return Sentence(
-        settings.words[first], settings.words[first + 1u], settings.words[first + 2u], settings.words[first + 3u], settings.words[first + 4u]);
+        settings.words[first],
+        settings.words[first + 1u],
+        settings.words[first + 2u],
+        settings.words[first + 3u],
+        settings.words[first + 4u],
+    );
 }
 
 fn is_eos(token: u32) -> bool {

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear};
+use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, Result};
 use elgen_tests::harness::values;
 use serde_json::json;
@@ -36,6 +36,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
                 let seconds = time(&device, &|rec| linear(rec, &x, &w, Activation::None, None, &out, rows))?;
                 note("linear", dtype, rows, n, k, seconds);
+            }
+        }
+        // Every tile at one shape: where Tile::choose gets its numbers from.
+        let (n, k) = (768, 768);
+        let w = Linear::new(&device, "w", n, k, dtype, None)?;
+        for &rows in &rows {
+            let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
+            let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
+            for tile in Tile::ALL {
+                let seconds = time(&device, &|rec| linear_tiled(rec, &x, &w, Activation::None, None, &out, rows, Some(tile)))?;
+                note(&format!("{tile:?}"), dtype, rows, n, k, seconds);
             }
         }
         let (heads, width, d) = (4, 64, 256);

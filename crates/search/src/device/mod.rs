@@ -1,4 +1,5 @@
-//! The search on the device: what [`crate::twin`] defines, for a whole batch, with nothing read back but one word per sentence and step.
+//! The search on the device: what [`crate::twin`] defines, for a whole batch, with nothing read back but one word per
+//! sentence and step.
 //!
 //! [`DeviceSearch`] records the kernels between a model's logits and its next step:
 //!
@@ -8,8 +9,9 @@
 //! | sampling | `process` (likewise), `warp` (likewise), `select` |
 //! | beam | `process`, `candidates`, `beam_step`, `advance` |
 //!
-//! A sentence that is done is never touched again, so steps may be recorded ahead of knowing which sentences are, and a result does
-//! not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, all rows of a sentence or none, in order.
+//! A sentence that is done is never touched again, so steps may be recorded ahead of knowing which sentences are, and a
+//! result does not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, all
+//! rows of a sentence or none, in order.
 //!
 //! ```no_run
 //! use elgen_search::device::{DecodeStep, DeviceSearch, SearchError, SentenceStart};
@@ -17,8 +19,13 @@
 //! use elgen_tensor::{Class, DType, Device, Rows};
 //!
 //! /// Runs a batch whose rows have begun.
-//! fn run<M: DecodeStep>(device: &Device, config: &GenerationConfig, model: &mut M, rows: &mut Rows, starts: &[SentenceStart])
-//!     -> Result<Vec<Vec<Hypothesis>>, M::Error>
+//! fn run<M: DecodeStep>(
+//!     device: &Device,
+//!     config: &GenerationConfig,
+//!     model: &mut M,
+//!     rows: &mut Rows,
+//!     starts: &[SentenceStart],
+//! ) -> Result<Vec<Vec<Hypothesis>>, M::Error>
 //! where
 //!     M::Error: From<SearchError>,
 //! {
@@ -70,8 +77,8 @@ pub trait DecodeStep {
     /// Number of token ids `V`.
     fn vocab_size(&self) -> usize;
 
-    /// Records one decode step of the active rows: feeds `tokens[row][length - 1]` and writes `logits` `[active rows, V]` f32, row `i`
-    /// being that of physical row `active[i]`, with pad columns of 0.
+    /// Records one decode step of the active rows: feeds `tokens[row][length - 1]` and writes `logits` `[active rows,
+    /// V]` f32, row `i` being that of physical row `active[i]`, with pad columns of 0.
     ///
     /// # Errors
     /// The model's own.
@@ -142,7 +149,8 @@ impl std::fmt::Debug for DeviceSearch {
 }
 
 impl DeviceSearch {
-    /// Allocates everything for batches of up to `max_sentences` sentences with up to `max_new` new tokens each, and compiles the kernels.
+    /// Allocates everything for batches of up to `max_sentences` sentences with up to `max_new` new tokens each, and
+    /// compiles the kernels.
     ///
     /// # Errors
     /// More beams than the kernels take, a vocabulary smaller than the candidates, or buffers that do not fit.
@@ -192,7 +200,8 @@ impl DeviceSearch {
         Ok(search)
     }
 
-    /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to rounding.
+    /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to
+    /// rounding.
     pub fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
         let rows = max_sentences * config.rows_per_sentence();
         let mut results = trace_bytes(rows, max_new);
@@ -279,8 +288,9 @@ impl DeviceSearch {
         Ok(())
     }
 
-    /// Records what follows a decode step: `logits` `[active rows or more, V]` f32 are turned into scores in place, every active row takes its next
-    /// token, and `rows` stands for the next step. Sentences that are done stay as they are.
+    /// Records what follows a decode step: `logits` `[active rows or more, V]` f32 are turned into scores in place,
+    /// every active row takes its next token, and `rows` stands for the next step. Sentences that are done stay as they
+    /// are.
     ///
     /// # Errors
     /// Logits, tables or active rows that do not fit the search.
@@ -319,7 +329,8 @@ impl DeviceSearch {
         Ok(())
     }
 
-    /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host reads of a step.
+    /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host
+    /// reads of a step.
     ///
     /// # Errors
     /// The device failed.
@@ -329,8 +340,8 @@ impl DeviceSearch {
         Ok((open.into_iter().map(|rows| rows == 0).collect(), stats))
     }
 
-    /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first. Sentences that are not done
-    /// yet give what they have so far.
+    /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first.
+    /// Sentences that are not done yet give what they have so far.
     ///
     /// # Errors
     /// The device failed, or its trace is broken.

@@ -47,7 +47,8 @@ pub(super) fn beams(
     let width = config.num_beams;
     let mut sentences = Vec::with_capacity(rows / width);
     for (sentence, slots) in slots.chunks(width).enumerate() {
-        // The two columns of the sentence's trace: the same parents, once with the tokens and once with the log-probabilities.
+        // The two columns of the sentence's trace: the same parents, once with the tokens and once with the
+        // log-probabilities.
         let own = || trace.chunks(rows).flat_map(|step| &step[sentence * width..(sentence + 1) * width]);
         let tokens: Vec<TraceEntry> = own().map(|t| TraceEntry { token: t.token, parent: t.parent }).collect();
         let logprobs: Vec<TraceEntry> =

@@ -1,4 +1,5 @@
-//! Choosing a token without beams (`select.wgsl`); twins: [`crate::twin::processors::argmax`] and [`crate::twin::random::draw`].
+//! Choosing a token without beams (`select.wgsl`); twins: [`crate::twin::processors::argmax`] and
+//! [`crate::twin::random::draw`].
 
 use std::sync::Arc;
 

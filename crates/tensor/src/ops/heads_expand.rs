@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
-use crate::ops::linear::direct_tile;
+use crate::ops::linear::{direct_rows, direct_width};
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::recorder::Recorder;
 use crate::tensor::Tensor;
@@ -33,9 +33,9 @@ pub fn heads_expand(rec: &mut Recorder, q: &Tensor, w: &Tensor, num_heads: usize
     expect(op, "q", q, rows, w.rows)?;
     expect(op, "out", out, rows, num_heads * w.ld())?;
     let device = rec.device().clone();
-    let (tile, width) = direct_tile(&device, rows, w.quads());
+    let (tile, width) = (direct_rows(rows), direct_width(w.quads()));
     let kernel = device.kernel(&KernelSpec::new("heads_expand").storage(&device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
-    for (first, count) in parts(0, rows, MAX_GROUPS * tile) {
+    for (first, count) in parts(0, rows, MAX_GROUPS * tile as usize) {
         let params = Params {
             first_row: first as u32,
             end_row: (first + count) as u32,
@@ -44,7 +44,7 @@ pub fn heads_expand(rec: &mut Recorder, q: &Tensor, w: &Tensor, num_heads: usize
             q_ld: q.quads(),
             out_ld: out.quads(),
         };
-        let grid = [w.quads().div_ceil(width), count.div_ceil(tile) as u32, num_heads as u32];
+        let grid = [w.quads().div_ceil(width), (count as u32).div_ceil(tile), num_heads as u32];
         rec.dispatch(&kernel, &[&q.buffer, &w.buffer, &out.buffer], &params, grid)?;
     }
     Ok(())

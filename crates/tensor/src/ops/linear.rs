@@ -8,7 +8,7 @@ use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{Buffer, DType, Tensor, padded};
+use crate::tensor::{DType, Tensor, padded};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -17,9 +17,12 @@ struct Params {
     end_row: u32,
     k_quads: u32,
     n_quads: u32,
-    x_quads: u32,
-    out_quads: u32,
+    x_head: u32,
+    x_ld: u32,
+    out_ld: u32,
+    residual_ld: u32,
     out_first: u32,
+    operands: u32,
 }
 
 /// What follows a product.
@@ -132,55 +135,109 @@ impl Linear {
     }
 }
 
-/// Rows and workgroup width of the register-tiled kernels for `rows` rows and `n_quads` quads of columns.
-pub(super) fn direct_tile(device: &Device, rows: usize, n_quads: u32) -> (usize, u32) {
-    let software = device.capabilities().software;
-    let tile = rows.next_power_of_two().clamp(1, 8);
-    let width = if software { 8 } else { 64 };
-    (tile, n_quads.next_power_of_two().clamp(8, width))
+/// How a product is cut into workgroups. All tiles give the same bits; they differ in speed alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// Invocations of 1, 2, 4, 8 or 16 rows x 4 columns that read memory directly.
+    Direct(u32),
+    /// Workgroups that stage their operands in workgroup memory; invocations of 1, 2, 4 or 8 rows x 4 columns.
+    Staged(u32),
+}
+
+impl Tile {
+    /// All tiles.
+    pub const ALL: [Self; 9] = [
+        Self::Direct(1),
+        Self::Direct(2),
+        Self::Direct(4),
+        Self::Direct(8),
+        Self::Direct(16),
+        Self::Staged(1),
+        Self::Staged(2),
+        Self::Staged(4),
+        Self::Staged(8),
+    ];
+
+    /// The tile for `rows` rows and `columns` columns on this kind of device.
+    pub fn choose(software: bool, rows: usize, columns: usize) -> Self {
+        if software {
+            return Self::Direct(direct_rows(rows));
+        }
+        // Few rows: small workgroups, so that there are enough of them, and a deep stage, so that many loads are in flight.
+        let groups_of_eight = rows.div_ceil(128) * columns.div_ceil(64);
+        match rows {
+            0..=8 => Self::Staged(1),
+            9..=16 => Self::Staged(2),
+            _ if groups_of_eight >= 256 => Self::Staged(8),
+            _ => Self::Staged(4),
+        }
+    }
+
+    fn kernel(self, spec: KernelSpec, n_quads: u32) -> (KernelSpec, [u32; 2]) {
+        match self {
+            Self::Direct(rows) => {
+                let width = direct_width(n_quads);
+                (spec.set("TILE_M", rows).constant("WG", width), [width, rows])
+            }
+            Self::Staged(rows) => {
+                let (columns, lines, depth) = if rows <= 2 { (8, 8, 16) } else { (16, 16, 4) };
+                let spec = spec.define("STAGED").set("TILE_M", rows);
+                (spec.constant("COLUMNS", columns).constant("ROWS", lines).constant("KQ", depth), [columns, lines * rows])
+            }
+        }
+    }
+}
+
+/// Rows of a direct tile.
+pub(super) fn direct_rows(rows: usize) -> u32 {
+    rows.next_power_of_two().clamp(1, 8) as u32
+}
+
+/// Lanes of a direct workgroup for `n_quads` quads of columns.
+pub(super) fn direct_width(n_quads: u32) -> u32 {
+    n_quads.next_power_of_two().clamp(8, 64)
 }
 
 struct Product<'a> {
     op: &'static str,
     x: &'a Tensor,
     activation: Activation,
-    bias: Option<&'a Buffer>,
-    residual: Option<&'a Buffer>,
+    bias: Option<&'a Tensor>,
+    residual: Option<&'a Tensor>,
     out: &'a Tensor,
     rows: usize,
     heads: usize,
+    tile: Option<Tile>,
 }
 
 /// Records `product` for the rows of `w` from output column `first_col` on; `w` covers all heads.
 fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) -> Result<()> {
     let device = rec.device().clone();
-    let Product { x, out, rows, heads, .. } = *product;
+    let Product { op, x, activation, bias, residual, out, rows, heads, tile } = *product;
     let n_quads = (w.rows / 4 / heads) as u32;
-    let (tile, width) = direct_tile(&device, rows, n_quads);
-    let spec = KernelSpec::new("linear")
-        .storage(&device, w.dtype)
-        .set("TILE_M", tile)
-        .constant("WG", width)
-        .constant("ACTIVATION", product.activation as u32)
-        .constant("BIAS", product.bias.is_some().into())
-        .constant("RESIDUAL", product.residual.is_some().into())
-        .constant("HEADS", (heads > 1).into());
+    let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, w.rows));
+    // Bias and residual are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
+    let spec = KernelSpec::new("linear").storage(&device, w.dtype).constant("ACTIVATION", activation as u32);
+    let (spec, [group_quads, group_rows]) = tile.kernel(spec, n_quads);
     let kernel = device.kernel(&spec)?;
     // An absent operand's place is filled by x, which is not read there.
-    let buffers = [&x.buffer, &w.buffer, product.bias.unwrap_or(&x.buffer), product.residual.unwrap_or(&x.buffer), &out.buffer];
-    for (first, count) in parts(0, rows, MAX_GROUPS * tile) {
+    let buffers = [&x.buffer, &w.buffer, &bias.unwrap_or(x).buffer, &residual.unwrap_or(x).buffer, &out.buffer];
+    for (first, count) in parts(0, rows, MAX_GROUPS * group_rows as usize) {
         let params = Params {
             first_row: first as u32,
             end_row: (first + count) as u32,
             k_quads: w.quads(),
             n_quads,
-            x_quads: x.quads(),
-            out_quads: out.quads(),
+            x_head: w.quads(),
+            x_ld: x.quads(),
+            out_ld: out.quads(),
+            residual_ld: residual.unwrap_or(x).quads(),
             out_first: (first_col / 4) as u32,
+            operands: u32::from(bias.is_some()) | u32::from(residual.is_some()) << 1,
         };
-        let grid = [n_quads.div_ceil(width), count.div_ceil(tile) as u32, heads as u32];
+        let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), heads as u32];
         rec.dispatch(&kernel, &buffers, &params, grid).map_err(|e| match e {
-            TensorError::Kernel { kernel, message } => TensorError::Kernel { kernel, message: format!("{}: {message}", product.op) },
+            TensorError::Kernel { kernel, message } => TensorError::Kernel { kernel, message: format!("{op}: {message}") },
             other => other,
         })?;
     }
@@ -201,14 +258,31 @@ pub fn linear(
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
+    linear_tiled(rec, x, w, activation, residual, out, rows, None)
+}
+
+/// [`linear`] with a chosen tile (`None`: [`Tile::choose`]), for tests and measurements.
+///
+/// # Errors
+/// As [`linear`].
+#[expect(clippy::too_many_arguments, reason = "those of linear, and the tile")]
+pub fn linear_tiled(
+    rec: &mut Recorder,
+    x: &Tensor,
+    w: &Linear,
+    activation: Activation,
+    residual: Option<&Tensor>,
+    out: &Tensor,
+    rows: usize,
+    tile: Option<Tile>,
+) -> Result<()> {
     let op = "linear";
     expect(op, "x", x, rows, w.in_features)?;
     expect(op, "out", out, rows, w.out_features)?;
     if let Some(residual) = residual {
         expect(op, "residual", residual, rows, w.out_features)?;
     }
-    let bias = w.bias.as_ref().map(|b| &b.buffer);
-    let product = Product { op, x, activation, bias, residual: residual.map(|r| &r.buffer), out, rows, heads: 1 };
+    let product = Product { op, x, activation, bias: w.bias.as_ref(), residual, out, rows, heads: 1, tile };
     w.windows.iter().try_for_each(|window| run(rec, &product, &window.tensor, window.first_row))
 }
 
@@ -227,6 +301,24 @@ pub fn heads_contract(
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
+    heads_contract_tiled(rec, c, w, bias, num_heads, out, rows, None)
+}
+
+/// [`heads_contract`] with a chosen tile (`None`: [`Tile::choose`]), for tests and measurements.
+///
+/// # Errors
+/// As [`heads_contract`].
+#[expect(clippy::too_many_arguments, reason = "those of heads_contract, and the tile")]
+pub fn heads_contract_tiled(
+    rec: &mut Recorder,
+    c: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    num_heads: usize,
+    out: &Tensor,
+    rows: usize,
+    tile: Option<Tile>,
+) -> Result<()> {
     let op = "heads_contract";
     if num_heads == 0 || w.rows % (4 * num_heads) != 0 || w.rows == 0 {
         return Err(TensorError::Shape { op, message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()) });
@@ -236,7 +328,6 @@ pub fn heads_contract(
     if let Some(bias) = bias {
         expect(op, "bias", bias, 1, w.rows)?;
     }
-    let bias = bias.map(|b| &b.buffer);
-    let product = Product { op, x: c, activation: Activation::None, bias, residual: None, out, rows, heads: num_heads };
+    let product = Product { op, x: c, activation: Activation::None, bias, residual: None, out, rows, heads: num_heads, tile };
     run(rec, &product, w, 0)
 }
