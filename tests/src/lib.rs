@@ -2,3 +2,18 @@
 
 pub mod harness;
 pub mod twin;
+
+use std::path::PathBuf;
+
+/// The repository: `$ELGEN_ROOT`, or where this crate was built. Fixtures and the demo are found below it.
+pub fn repo_root() -> PathBuf {
+    match std::env::var_os("ELGEN_ROOT") {
+        Some(root) => root.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."),
+    }
+}
+
+/// True if the long runs are asked for: `ELGEN_FULL=1`.
+pub fn full() -> bool {
+    std::env::var_os("ELGEN_FULL").is_some_and(|v| v == "1")
+}

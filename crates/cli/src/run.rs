@@ -21,9 +21,9 @@ use crate::{
     report,
 };
 
-/// Records in a window, at least: enough for the engine to sort by length.
+/// Records in a window, in the long run: enough for the engine to sort by length.
 const WINDOW_RECORDS: usize = 1024;
-/// Batches in a window, at least.
+/// Batches in a window, in the long run.
 const WINDOW_BATCHES: usize = 64;
 
 /// Runs `elgen generate`; returns the exit code.
@@ -62,8 +62,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         truncate: arguments.files.truncate == Some(true),
         max_source_length: arguments.files.max_source_length,
     };
-    let window = arguments.engine.batch_size().saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
-    let end = run.all(&mut session, &config, &options, window);
+    let end = run.all(&mut session, &config, &options, arguments.engine.batch_size());
     run.console.end_progress();
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
@@ -173,8 +172,11 @@ impl Run {
         session: &mut Session,
         config: &GenerationConfig,
         options: &RunOptions,
-        window: usize,
+        batch_size: usize,
     ) -> Result<End, CliError> {
+        let largest = batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
+        // A window's first result may be its last to come: small windows at first show results early.
+        let mut window = batch_size;
         loop {
             let records = self.reader.window(window).map_err(|source| CliError::File {
                 action: "read",
@@ -199,6 +201,7 @@ impl Run {
             if self.reader.total().is_some() {
                 return Ok(End::Done);
             }
+            window = window.saturating_mul(2).min(largest);
         }
     }
 

@@ -162,12 +162,25 @@ impl Runner {
         self.rows.begin(&self.device, &states, &ids, &slabs).unwrap();
         self.search.begin(&starts).unwrap();
         let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt_len).max().unwrap();
+        let mut frozen = vec![false; starts.len()];
         for step in 0.. {
             assert!(step < longest + 1, "the search does not end");
             let mut rec = self.device.recorder();
             self.toy.step(&mut rec, &self.rows, &self.logits).unwrap();
             self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
             let done = self.search.submit(rec).unwrap().0;
+            let bytes = self.device.read(&self.rows.state, self.rows.state.bytes()).unwrap();
+            let now: Vec<RowState> = bytemuck::pod_collect_to_vec(&bytes);
+            for (sentence, done) in done.iter().enumerate() {
+                for row in sentence * width..(sentence + 1) * width {
+                    assert!(
+                        !frozen[sentence] || now[row] == states[row],
+                        "row {row} changed after its sentence was done"
+                    );
+                    states[row] = now[row];
+                }
+                frozen[sentence] = *done;
+            }
             if done.iter().all(|done| *done) {
                 break;
             }
@@ -373,6 +386,23 @@ fn sampling_as_released() {
     compare(&open(false, false), 8000, 40, &sampling, Kind::Sparse);
 }
 
+/// Many draws from few tokens, where every bit of the noise counts.
+#[test]
+fn thousands_of_draws() {
+    let options = GenerationOptions {
+        do_sample: Some(true),
+        num_return_sequences: Some(1500),
+        max_new_tokens: Some(8),
+        seed: Some(0xDEAD_BEEF_0123_4567),
+        ..GenerationOptions::default()
+    };
+    let config = resolve(options, 3);
+    let model = Model { toy: twin::ToyModel { vocab: 3, seed: 12 }, kind: Kind::Rounded };
+    let mut runner = Runner::new(&open(true, false), &config, model, 1, 9);
+    let found = runner.run(&[(1 << 40 | 17, vec![2])], &mut Dice(0), 0);
+    assert_same(&found[0], &by_twin(&config, model, 1 << 40 | 17, &[2]), "1500 samples");
+}
+
 /// One step on given logits; what the kernels made of them.
 fn one_step(device: &Device, config: &GenerationConfig, prompt: &[u32], logits: &[f32]) -> (Vec<f32>, Vec<Hypothesis>) {
     let mut search = DeviceSearch::new(device, config, 1, 1).unwrap();
@@ -435,6 +465,54 @@ fn warpers_keep_the_support_of_the_twin() {
             for (id, (a, b)) in made.iter().zip(&logits).enumerate() {
                 assert!(close(*a, *b), "case {case} {config:?}: id {id} has {a} for {b}");
             }
+        }
+    }
+}
+
+/// A threshold that falls between two scores of equal weight.
+#[test]
+fn top_p_at_an_exact_threshold() {
+    let options = GenerationOptions {
+        do_sample: Some(true),
+        max_new_tokens: Some(1),
+        top_k: Some(0),
+        top_p: Some(0.5),
+        ..GenerationOptions::default()
+    };
+    let config = resolve(options, 2);
+    let mut logits = [0.0, -1e-9];
+    let (made, _) = one_step(&open(true, false), &config, &[0], &logits);
+    twin::processors::warp(&config, &mut logits);
+    assert_eq!((&made[..], logits), (&logits[..], [0.0, f32::NEG_INFINITY]));
+}
+
+/// The processors alone, on prompts that are longer than a workgroup as well as on very short ones.
+#[test]
+fn processors_edit_the_scores_of_the_twin() {
+    let device = open(true, false);
+    let mut dice = Dice(99);
+    for case in 0..80 {
+        let vocab = dice.pick(&[5, 9, 40, 700]);
+        let mut options = options(&mut dice, vocab, 1);
+        options.max_new_tokens = Some(1);
+        if dice.chance(50) {
+            options.forced_eos_token_id = None;
+        }
+        let limits = ModelLimits { vocab_size: vocab, max_position_embeddings: None, is_encoder_decoder: false };
+        let Ok((mut config, _)) = options.resolve(&limits) else { continue };
+        let length = dice.pick(&[1, 1, 2, 3, 255, 256, 257, 600]);
+        let prompt = dice.ids(length, vocab);
+        if dice.chance(30) {
+            // A word that the whole prompt begins, and one that is longer.
+            config.bad_words_ids.push([&prompt[..], &[1]].concat());
+            config.bad_words_ids.push([&[0], &prompt[..], &[2]].concat());
+        }
+        let mut logits = twin::ToyModel { vocab, seed: case }.logits(&prompt);
+        let (made, _) = one_step(&device, &config, &prompt, &logits);
+        let lengths = config.lengths(length).unwrap();
+        twin::processors::process(&config, lengths, &prompt, length, &mut logits);
+        for (id, (a, b)) in made.iter().zip(&logits).enumerate() {
+            assert!(close(*a, *b), "case {case}, {length} ids, {options:?}: id {id} has {a} for {b}");
         }
     }
 }

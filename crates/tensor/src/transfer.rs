@@ -1,6 +1,7 @@
 //! Moving bytes between host and device through counted buffers of a bounded size.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
@@ -44,7 +45,8 @@ fn map(device: &Device, buffer: &Buffer, mode: wgpu::MapMode, bytes: u64, index:
     let wait = wgpu::PollType::Wait { submission_index: index, timeout: None };
     device.inner.device.poll(wait).map_err(|e| TensorError::Device(e.to_string()))?;
     device.check()?;
-    match receiver.try_recv() {
+    // A poll on another thread may have taken the callback and not run it yet.
+    match receiver.recv_timeout(Duration::from_secs(10)) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(TensorError::Device(e.to_string())),
         Err(_) => Err(TensorError::Device("a buffer was not mapped after its submission had ended".into())),

@@ -33,7 +33,7 @@ pub fn heads_expand(rec: &mut Recorder, q: &Tensor, w: &Tensor, num_heads: usize
     expect(op, "q", q, rows, w.rows)?;
     expect(op, "out", out, rows, num_heads * w.ld())?;
     let device = rec.device().clone();
-    let (tile, width) = (direct_rows(rows), direct_width(w.quads()));
+    let (tile, width) = (direct_rows(device.capabilities().software, rows), direct_width(w.quads()));
     let kernel = device.kernel(&KernelSpec::new("heads_expand").storage(&device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
     for (first, count) in parts(0, rows, MAX_GROUPS * tile as usize) {
         let params = Params {

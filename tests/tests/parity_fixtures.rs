@@ -1,0 +1,132 @@
+//! Every recorded option set of every small model, with every attention kind: ids equal to Hugging Face's, scores within tolerance.
+//!
+//! All inputs of a case run as one ragged batch, although each reference was made alone: the result of a sentence does not depend on its batch.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use elgen_engine::{AttentionChoice, Generation, Input, Request, RunOptions, Session, SessionOptions};
+use elgen_search::GenerationOptions;
+use elgen_tests::repo_root;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    inputs: Vec<Vec<u32>>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    generation: serde_json::Map<String, serde_json::Value>,
+    inputs: Vec<usize>,
+    outputs: Vec<Vec<Sequence>>,
+}
+
+#[derive(Deserialize)]
+struct Sequence {
+    token_ids: Vec<u32>,
+    score: f32,
+}
+
+fn fixtures(family: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(repo_root().join("tests/fixtures"))
+        .expect("fixtures are part of the repository")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.join("reference.json").is_file() && path.join("config.json").is_file())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(family)))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Runs all cases of a model; returns how many hypotheses were compared.
+fn run(model: &Path, attention: AttentionChoice) -> usize {
+    let text = std::fs::read_to_string(model.join("reference.json")).expect("reference.json");
+    let reference: Reference = serde_json::from_str(&text).expect("a valid reference");
+    let options = SessionOptions {
+        attention,
+        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
+        dtype: elgen_engine::DtypeChoice::F32,
+        ..SessionOptions::default()
+    };
+    let mut session = Session::load(model, &options).unwrap_or_else(|e| panic!("{}: {e}", model.display()));
+    let mut compared = 0;
+    let mut wrong = Vec::new();
+    for case in &reference.cases {
+        let at = format!("{} {} {attention:?}", model.file_name().unwrap_or_default().to_string_lossy(), case.name);
+        let asked = GenerationOptions::from_json(&case.generation).unwrap_or_else(|e| panic!("{at}: {e}"));
+        let resolved = asked.or(session.checkpoint_options().clone()).resolve(&session.limits());
+        let (config, _) = resolved.unwrap_or_else(|e| panic!("{at}: {e}"));
+        let requests: Vec<Request> = case
+            .inputs
+            .iter()
+            .map(|i| Request { ordinal: *i as u64, input: Input::Ids(reference.inputs[*i].clone()) })
+            .collect();
+        let mut results: Vec<Option<Generation>> = vec![None; requests.len()];
+        session
+            .generate(&requests, &config, &RunOptions::default(), &AtomicBool::new(false), &mut |i, result| {
+                results[i] = Some(result.unwrap_or_else(|e| panic!("{at}, input {}: {e}", case.inputs[i])));
+            })
+            .unwrap_or_else(|e| panic!("{at}: {e}"));
+        for ((input, expected), got) in case.inputs.iter().zip(&case.outputs).zip(results) {
+            let got = got.unwrap_or_else(|| panic!("{at}, input {input}: no result")).sequences;
+            assert_eq!(got.len(), expected.len(), "{at}, input {input}: number of sequences");
+            for (rank, (g, e)) in got.iter().zip(expected).enumerate() {
+                compared += 1;
+                let score_ok = (g.score - e.score).abs() <= 1e-4 * e.score.abs().max(1.0);
+                if g.token_ids != e.token_ids || !score_ok {
+                    wrong.push(format!(
+                        "{at}, input {input}, rank {rank}: {:?} score {} instead of {:?} score {}",
+                        g.token_ids, g.score, e.token_ids, e.score
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared} hypotheses differ:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+    compared
+}
+
+fn all(family: &str, attention: AttentionChoice, least: usize) {
+    let models = fixtures(family);
+    let compared: usize = models.iter().map(|model| run(model, attention)).sum();
+    println!("{family}, {attention:?}: {compared} hypotheses of {} models equal", models.len());
+    assert!(compared >= least, "only {compared} hypotheses were compared");
+}
+
+#[test]
+fn bart_mha() {
+    all("bart-", AttentionChoice::Mha, 1000);
+}
+
+#[test]
+fn bart_mha_replicated() {
+    all("bart-", AttentionChoice::MhaReplicated, 1000);
+}
+
+#[test]
+fn bart_mha_nocache() {
+    all("bart-", AttentionChoice::MhaNocache, 1000);
+}
+
+#[test]
+fn bart_el() {
+    all("bart-", AttentionChoice::El, 1000);
+}
+
+#[test]
+fn gpt2_mha() {
+    all("gpt2-", AttentionChoice::Mha, 700);
+}
+
+#[test]
+fn gpt2_mha_replicated() {
+    all("gpt2-", AttentionChoice::MhaReplicated, 700);
+}
+
+#[test]
+fn gpt2_el() {
+    all("gpt2-", AttentionChoice::El, 700);
+}

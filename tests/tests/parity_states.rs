@@ -1,0 +1,155 @@
+//! Hidden states after every layer, and logits, against Hugging Face's, for every small model with MHA and EL.
+//!
+//! The decoder is run teacher-forced: for each length of the reference's prefix, a batch is admitted with that prompt (its prefill makes the
+//! caches) and one step is taken, so prefill and step are both covered at every position.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use elgen_attention::Kind;
+use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, ModelError, Probe, Runner, Sentence, load};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, Rows, Tensor};
+use elgen_tests::repo_root;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    inputs: Vec<Vec<u32>>,
+    states: Vec<State>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    input: usize,
+    decoder_input_ids: Option<Vec<u32>>,
+}
+
+/// Copies of the hidden states that a probe saw: (stack, index) -> rows.
+#[derive(Default)]
+struct Seen(HashMap<(&'static str, usize), Tensor>);
+
+impl Seen {
+    fn keep(&mut self, rec: &mut Recorder, stack: &'static str, index: usize, x: &Tensor, rows: usize) -> Result<(), ModelError> {
+        let copy = rec.device().tensor("seen", Class::Activations, rows, x.cols, DType::F32)?;
+        rec.copy(&x.buffer, 0, &copy.buffer, 0, (rows * x.ld() * 4) as u64)?;
+        self.0.insert((stack, index), copy);
+        Ok(())
+    }
+}
+
+/// Asserts DESIGN 5.1's tolerance: `|a - b| <= 1e-4 * max(rms(b), |b|)`.
+fn assert_close(at: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{at}: number of values");
+    let rms = (expected.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / expected.len() as f64).sqrt();
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        let bound = 1e-4 * rms.max(f64::from(e.abs()));
+        // A NaN fails this comparison.
+        assert!(f64::from((g - e).abs()) <= bound, "{at}: value {i} is {g}, expected {e} (rms {rms})");
+    }
+}
+
+struct Fixture<'a> {
+    tensors: SafeTensors<'a>,
+}
+
+impl Fixture<'_> {
+    /// Row `row` of a recorded tensor, or all of it.
+    fn rows(&self, name: &str, row: Option<usize>) -> Vec<f32> {
+        let view = self.tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let all: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+        let cols = view.shape()[1];
+        row.map_or_else(|| all.clone(), |r| all[r * cols..(r + 1) * cols].to_vec())
+    }
+}
+
+fn check_model(dir: &Path, kind: Kind) -> usize {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let config = ModelConfig::load(dir).expect("config");
+    let checkpoint = Checkpoint::open(dir).expect("checkpoint");
+    let options = DeviceOptions { selector: std::env::var("ELGEN_TEST_DEVICE").ok(), ..DeviceOptions::default() };
+    let device = Device::open(&options).expect("a Vulkan adapter");
+    let model = load(&device, &config, &checkpoint, Kinds::both(kind), DType::F32).expect("model");
+    let (limits, layout) = (model.limits(), model.cache_layout());
+    let encoder_layers = config.summary().encoder_layers;
+    let mut runner = Runner::new(&device, Arc::from(model), DEFAULT_PREFILL_BUDGET);
+    let reference: Reference =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("reference.json")).expect("a valid reference");
+    let bytes = std::fs::read(dir.join("states.safetensors")).expect("states.safetensors");
+    let fixture = Fixture { tensors: SafeTensors::deserialize(&bytes).expect("valid states") };
+    let logits = device.tensor("logits", Class::Activations, 1, limits.vocab_size, DType::F32).expect("logits");
+    let mut compared = 0;
+
+    for state in &reference.states {
+        let input = &reference.inputs[state.input];
+        let forced = state.decoder_input_ids.as_ref().unwrap_or(input);
+        let source: &[u32] = if limits.is_encoder_decoder { input } else { &[] };
+        let mut rows = Rows::new(&device, 1, forced.len() + 1).expect("rows");
+        for length in 1..=forced.len() {
+            let sentences = [Sentence { source, prompt: &forced[..length], max_new: 1 }];
+            runner.begin(&mut rows, &sentences, 1).expect("admission");
+            if length == 1 && limits.is_encoder_decoder {
+                let mut seen = Seen::default();
+                runner
+                    .encode_with_probe(&sentences, Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)))
+                    .expect("encoder");
+                for l in 0..=encoder_layers {
+                    let got = device.read_tensor(&seen.0[&("encoder", l)]).expect("states");
+                    assert_close(&format!("{name} {kind} encoder layer {l}"), &got, &fixture.rows(&format!("{}.encoder.{l}", state.input), None));
+                    compared += 1;
+                }
+            }
+            let mut seen = Seen::default();
+            let mut rec = device.recorder();
+            runner
+                .step_with_probe(&mut rec, &rows, &logits, Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)))
+                .expect("step");
+            rec.submit().expect("submission");
+            for l in 0..=layout.layers {
+                let got = device.read_tensor(&seen.0[&("decoder", l)]).expect("states");
+                let expected = fixture.rows(&format!("{}.decoder.{l}", state.input), Some(length - 1));
+                assert_close(&format!("{name} {kind} decoder layer {l}, position {}", length - 1), &got, &expected);
+                compared += 1;
+            }
+            let got = device.read_tensor(&logits).expect("logits");
+            let expected = fixture.rows(&format!("{}.logits", state.input), Some(length - 1));
+            assert_close(&format!("{name} {kind} logits, position {}", length - 1), &got, &expected);
+            compared += 1;
+        }
+    }
+    compared
+}
+
+fn check(family: &str, kind: Kind) {
+    let mut dirs: Vec<_> = std::fs::read_dir(repo_root().join("tests/fixtures"))
+        .expect("fixtures are part of the repository")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.join("states.safetensors").is_file())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(family)))
+        .collect();
+    dirs.sort();
+    let compared: usize = dirs.iter().map(|dir| check_model(dir, kind)).sum();
+    println!("{family} {kind}: {compared} hidden states and logits of {} models", dirs.len());
+    assert!(dirs.len() >= 5 && compared >= 100, "only {compared} states of {} models", dirs.len());
+}
+
+#[test]
+fn bart_states_mha() {
+    check("bart-", Kind::Mha);
+}
+
+#[test]
+fn bart_states_el() {
+    check("bart-", Kind::El);
+}
+
+#[test]
+fn gpt2_states_mha() {
+    check("gpt2-", Kind::Mha);
+}
+
+#[test]
+fn gpt2_states_el() {
+    check("gpt2-", Kind::El);
+}
