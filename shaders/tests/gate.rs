@@ -68,7 +68,8 @@ fn bindings(module: &Module, info: &ModuleInfo, source: &str) -> Result<(), Stri
         }
     }
     let lines: Vec<_> = source.lines().filter(|l| l.trim_start().starts_with("@group(0)")).collect();
-    let ordered = lines.iter().enumerate().all(|(i, l)| l.trim_start().starts_with(&format!("@group(0) @binding({i}) ")));
+    let ordered =
+        lines.iter().enumerate().all(|(i, l)| l.trim_start().starts_with(&format!("@group(0) @binding({i}) ")));
     if lines.len() != storage as usize || !ordered || parameters > 1 {
         return Err(format!("{storage} storage bindings on {} lines, {parameters} parameter blocks", lines.len()));
     }
@@ -86,7 +87,9 @@ fn sizes(module: &Module) -> Result<(), String> {
     let parameters = of(|s| matches!(s, AddressSpace::Immediate | AddressSpace::Uniform));
     let invocations: u32 = module.entry_points[0].workgroup_size.iter().product();
     if parameters > PARAM_BYTES || workgroup > WORKGROUP_BYTES || invocations > INVOCATIONS {
-        return Err(format!("{parameters} bytes of parameters, {workgroup} bytes of workgroup memory, {invocations} invocations"));
+        return Err(format!(
+            "{parameters} bytes of parameters, {workgroup} bytes of workgroup memory, {invocations} invocations"
+        ));
     }
     Ok(())
 }
@@ -126,7 +129,12 @@ fn requirements_match_the_text() {
         ];
         for (requirement, needed) in needs {
             // A requirement may be stated without being needed, never the other way round.
-            assert!(!needed || p.requires.contains(&requirement), "{} [{}] needs {requirement:?}", p.shader, p.symbols.describe());
+            assert!(
+                !needed || p.requires.contains(&requirement),
+                "{} [{}] needs {requirement:?}",
+                p.shader,
+                p.symbols.describe()
+            );
         }
     }
 }

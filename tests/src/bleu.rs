@@ -28,7 +28,8 @@ pub fn corpus_bleu<H: AsRef<str>, R: AsRef<str>>(hypotheses: &[H], references: &
         let hypothesis = tokens_13a(hypothesis.as_ref());
         let references: Vec<Vec<String>> = references.iter().map(|r| tokens_13a(r.as_ref())).collect();
         let distance = |length: usize| (length.abs_diff(hypothesis.len()), length);
-        let closest = references.iter().map(Vec::len).min_by_key(|n| distance(*n)).expect("a sentence without a reference");
+        let closest =
+            references.iter().map(Vec::len).min_by_key(|n| distance(*n)).expect("a sentence without a reference");
         hypothesis_tokens += hypothesis.len();
         reference_tokens += closest;
         for n in 1..=ORDER {
@@ -89,7 +90,8 @@ pub fn tokens_13a(line: &str) -> Vec<String> {
         text = text.replace(entity, plain);
     }
     let text: Vec<char> = format!(" {text} ").chars().collect();
-    let spaced: Vec<char> = text.iter().flat_map(|c| if is_symbol(*c) { vec![' ', *c, ' '] } else { vec![*c] }).collect();
+    let spaced: Vec<char> =
+        text.iter().flat_map(|c| if is_symbol(*c) { vec![' ', *c, ' '] } else { vec![*c] }).collect();
     // Each rule looks at pairs from left to right, and a pair that it has rewritten is not looked at again.
     let spaced = rewrite_pairs(&spaced, |a, b| !a.is_ascii_digit() && is_point(b), |a, b| vec![a, ' ', b, ' ']);
     let spaced = rewrite_pairs(&spaced, |a, b| is_point(a) && !b.is_ascii_digit(), |a, b| vec![' ', a, ' ', b]);
@@ -105,7 +107,11 @@ fn is_point(c: char) -> bool {
     c == '.' || c == ','
 }
 
-fn rewrite_pairs(text: &[char], fits: impl Fn(char, char) -> bool, rewrite: impl Fn(char, char) -> Vec<char>) -> Vec<char> {
+fn rewrite_pairs(
+    text: &[char],
+    fits: impl Fn(char, char) -> bool,
+    rewrite: impl Fn(char, char) -> Vec<char>,
+) -> Vec<char> {
     let mut out = Vec::with_capacity(text.len() * 2);
     let mut at = 0;
     while at < text.len() {
@@ -134,7 +140,9 @@ mod tests {
     fn tokens_are_those_of_13a() {
         let joined = |line: &str| tokens_13a(line).join(" ");
         assert_eq!(
-            joined("Hello, world... 3.14, 5-6 a-b (x) &quot;q&quot; \u{ab}\u{202f}bonjour\u{202f}\u{bb} 1,000. .5 end."),
+            joined(
+                "Hello, world... 3.14, 5-6 a-b (x) &quot;q&quot; \u{ab}\u{202f}bonjour\u{202f}\u{bb} 1,000. .5 end."
+            ),
             "Hello , world . . . 3.14 , 5 - 6 a-b ( x ) \" q \" « bonjour » 1,000 . . 5 end ."
         );
         assert_eq!(joined("l'eau: 10,5% [a/b] ~c {d}"), "l'eau : 10,5 % [ a / b ] ~ c { d }");
@@ -146,7 +154,7 @@ mod tests {
         near(corpus_bleu(&["the cat sat"], &[vec!["the dog sat down"]]).score, 0.0);
         let references = [vec!["the cat sat on the mat", "a cat is on a mat here"], vec!["no no"]];
         near(corpus_bleu(&["the cat sat on a mat", "no"], &references).score, 61.297_524_137_410_59);
-        near(corpus_bleu(&["a b c x d e"], &[vec!["a b c y d e"]]).score, SMOOTHED);
+        near(corpus_bleu(&["a b c x d e"], &[vec!["a b c y d e"]]).score, 37.991_784_282_579_63);
         near(corpus_bleu(&["the same words again"], &[vec!["the same words again"]]).score, 100.0);
     }
 

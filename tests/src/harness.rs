@@ -48,7 +48,13 @@ fn open(binding_limit: Option<u64>) -> Vec<Variant> {
         })
         .collect();
     let report = variants[0].device.report();
-    eprintln!("adapter: {} ({}), {}, subgroups {:?}", report.name, report.driver, report.features.join(" "), report.subgroup_sizes);
+    eprintln!(
+        "adapter: {} ({}), {}, subgroups {:?}",
+        report.name,
+        report.driver,
+        report.features.join(" "),
+        report.subgroup_sizes
+    );
     variants
 }
 
@@ -152,7 +158,13 @@ pub fn compare_within(got: &[f32], want: &[f64], tolerance: f64) -> Result<(), S
     let misses: Vec<usize> = (0..got.len()).filter(|i| !fits(got[*i], want[*i])).collect();
     match misses.first() {
         None => Ok(()),
-        Some(&i) => Err(format!("{} of {} values differ (rms {rms:.4}), first [{i}]: {} is not {}", misses.len(), got.len(), got[i], want[i])),
+        Some(&i) => Err(format!(
+            "{} of {} values differ (rms {rms:.4}), first [{i}]: {} is not {}",
+            misses.len(),
+            got.len(),
+            got[i],
+            want[i]
+        )),
     }
 }
 
@@ -176,7 +188,13 @@ pub fn assert_same_bits(got: &[f32], want: &[f32], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     let differs = (0..got.len()).find(|i| got[*i].to_bits() != want[*i].to_bits());
     if let Some(i) = differs {
-        panic!("{what}: [{i}] {:?} ({:08x}) is not {:?} ({:08x})", got[i], got[i].to_bits(), want[i], want[i].to_bits());
+        panic!(
+            "{what}: [{i}] {:?} ({:08x}) is not {:?} ({:08x})",
+            got[i],
+            got[i].to_bits(),
+            want[i],
+            want[i].to_bits()
+        );
     }
 }
 

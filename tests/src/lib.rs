@@ -1,5 +1,7 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), and a CPU twin of every kernel ([`twin`]).
 
+pub mod bleu;
+pub mod demo;
 pub mod harness;
 pub mod twin;
 

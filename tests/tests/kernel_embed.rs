@@ -2,7 +2,9 @@
 
 use elgen_tensor::ops::{Linear, embed_packed, embed_step};
 use elgen_tensor::{Class, DType, RowState, Rows};
-use elgen_tests::harness::{Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload_u32, values, windowed_devices};
+use elgen_tests::harness::{
+    Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload_u32, values, windowed_devices,
+};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
@@ -44,7 +46,13 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         .map(|r| &case.prompts[*r as usize])
         .map(|ids| (ids[ids.len() - 1], ids.len() as u32 - 1))
         .collect();
-    let want = twin::embed(&fed, &wide_table, case.d, f64::from(case.scale), case.positions.map(|offset| (&wide_places[..], offset)));
+    let want = twin::embed(
+        &fed,
+        &wide_table,
+        case.d,
+        f64::from(case.scale),
+        case.positions.map(|offset| (&wide_places[..], offset)),
+    );
     for variant in variants {
         let device = &variant.device;
         let weights = Linear::new(device, "table", case.vocab, case.d, case.dtype, None).unwrap();
@@ -56,7 +64,12 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         let states: Vec<RowState> = case
             .prompts
             .iter()
-            .map(|ids| RowState { length: ids.len() as u32, prompt_len: ids.len() as u32, width: 1, ..RowState::default() })
+            .map(|ids| RowState {
+                length: ids.len() as u32,
+                prompt_len: ids.len() as u32,
+                width: 1,
+                ..RowState::default()
+            })
             .collect();
         let prompts: Vec<&[u32]> = case.prompts.iter().map(Vec::as_slice).collect();
         let slabs = vec![0; states.len()];
@@ -105,5 +118,8 @@ fn shapes_that_do_not_fit_are_errors() {
     let mut rec = device.recorder();
     assert!(embed_packed(&mut rec, &ids, 3, &table, 1.0, None, &out).is_err(), "too few pairs");
     assert!(embed_packed(&mut rec, &ids, 2, &table, 1.0, Some((&places, 0)), &out).is_err(), "other dtype");
-    assert!(embed_packed(&mut rec, &ids, 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(), "too few rows");
+    assert!(
+        embed_packed(&mut rec, &ids, 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(),
+        "too few rows"
+    );
 }

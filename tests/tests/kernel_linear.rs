@@ -1,9 +1,12 @@
 //! `linear.wgsl` and `heads_expand.wgsl` against their twins, and the promise that the number of rows never changes a bit.
 
-use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_tiled};
+use elgen_tensor::ops::{
+    Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_tiled,
+};
 use elgen_tensor::{Class, DType, Device};
 use elgen_tests::harness::{
-    assert_close, assert_same_bits, compare, devices, poisoned, read_raw, read_rows, stored, upload, values, windowed_devices,
+    assert_close, assert_same_bits, compare, devices, poisoned, read_raw, read_rows, stored, upload, values,
+    windowed_devices,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -24,9 +27,19 @@ struct Case {
 fn cases(max_rows: usize, max_k: usize, max_n: usize) -> impl Strategy<Value = Case> {
     let shape = (1..=max_rows, 1..=max_k, 1..=max_n);
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F16)];
-    let activation = prop::sample::select(&Activation::ALL[..]);
+    // The others follow in a test of their own; each costs a pipeline per tile and device.
+    let activation = prop::sample::select(vec![Activation::None, Activation::Gelu]);
     (shape, dtype, any::<bool>(), any::<bool>(), activation, any::<u64>()).prop_map(
-        |((rows, k, n), dtype, bias, residual, activation, seed)| Case { rows, k, n, dtype, bias, residual, activation, seed },
+        |((rows, k, n), dtype, bias, residual, activation, seed)| Case {
+            rows,
+            k,
+            n,
+            dtype,
+            bias,
+            residual,
+            activation,
+            seed,
+        },
     )
 }
 
@@ -64,7 +77,14 @@ impl Case {
     fn twin(&self) -> Vec<f64> {
         let wide = |v: Vec<f32>| stored(&v, DType::F32);
         let (bias, residual) = (self.bias().map(wide), self.residual().map(wide));
-        twin::linear(&wide(self.x()), &stored(&self.w(), self.dtype), self.k, bias.as_deref(), self.activation, residual.as_deref())
+        twin::linear(
+            &wide(self.x()),
+            &stored(&self.w(), self.dtype),
+            self.k,
+            bias.as_deref(),
+            self.activation,
+            residual.as_deref(),
+        )
     }
 }
 
@@ -143,8 +163,16 @@ const COUNTS: [usize; 7] = [1, 2, 3, 7, 33, 64, 130];
 #[test]
 fn neither_rows_nor_tiles_change_a_bit() {
     for dtype in [DType::F32, DType::F16] {
-        let case =
-            Case { rows: 130, k: 203, n: 150, dtype, bias: true, residual: true, activation: Activation::Gelu, seed: 11 };
+        let case = Case {
+            rows: 130,
+            k: 203,
+            n: 150,
+            dtype,
+            bias: true,
+            residual: true,
+            activation: Activation::Gelu,
+            seed: 11,
+        };
         let first = case.run(&devices()[0].device, 130, None);
         assert_close(&first, &case.twin(), "130 rows");
         for variant in devices() {
@@ -169,7 +197,8 @@ fn neither_rows_nor_tiles_change_a_bit_of_a_head() {
     let q = values(2, 130 * heads * width);
     let mut c = values(3, 130 * heads * ld);
     c.chunks_mut(ld).for_each(|head| head[d..].fill(0.0));
-    let runs = COUNTS.into_iter().rev().map(|rows| (rows, None)).chain(Tile::ALL.into_iter().map(|tile| (20, Some(tile))));
+    let runs =
+        COUNTS.into_iter().rev().map(|rows| (rows, None)).chain(Tile::ALL.into_iter().map(|tile| (20, Some(tile))));
     let runs: Vec<(usize, Option<Tile>)> = runs.collect();
     for dtype in [DType::F32, DType::F16] {
         let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
@@ -198,11 +227,28 @@ fn neither_rows_nor_tiles_change_a_bit_of_a_head() {
 fn wider_tensors_are_used_from_their_first_column() {
     let (rows, k, n) = (5, 10, 14);
     let (x, weights, residual) = (values(1, rows * k), values(2, n * k), values(3, rows * n));
-    let want = twin::linear(&stored(&x, DType::F32), &stored(&weights, DType::F32), k, None, Activation::Relu, Some(&stored(&residual, DType::F32)));
+    let want = twin::linear(
+        &stored(&x, DType::F32),
+        &stored(&weights, DType::F32),
+        k,
+        None,
+        Activation::Relu,
+        Some(&stored(&residual, DType::F32)),
+    );
     // Columns behind the first are anything but zero, from the next whole quad on.
     let widen = |v: &[f32], cols: usize, to: usize| -> Vec<f32> {
         v.chunks(cols)
-            .flat_map(|row| (0..to).map(|c| if c < cols { row[c] } else if c < cols.next_multiple_of(4) { 0.0 } else { 9.0 }))
+            .flat_map(|row| {
+                (0..to).map(|c| {
+                    if c < cols {
+                        row[c]
+                    } else if c < cols.next_multiple_of(4) {
+                        0.0
+                    } else {
+                        9.0
+                    }
+                })
+            })
             .collect()
     };
     for variant in devices() {
@@ -219,7 +265,11 @@ fn wider_tensors_are_used_from_their_first_column() {
             let raw = read_raw(device, &out);
             let got: Vec<f32> = raw.chunks(24).flat_map(|row| &row[..n]).copied().collect();
             assert_close(&got, &want, &variant.name);
-            assert!(raw.chunks(24).all(|row| row[14..16] == [0.0, 0.0] && row[16..].iter().all(|v| v.is_nan())), "{}", variant.name);
+            assert!(
+                raw.chunks(24).all(|row| row[14..16] == [0.0, 0.0] && row[16..].iter().all(|v| v.is_nan())),
+                "{}",
+                variant.name
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Dispatching `attend.wgsl`: query rows over cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, TensorError};
+use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, TensorError};
 use std::sync::Arc;
 
 use crate::kind::Shape;
@@ -25,6 +25,9 @@ struct Params {
 
 /// Invocations of a workgroup, and keys of one chunk.
 const WORKGROUP: u32 = 64;
+
+/// Query rows of one dispatch: what one dimension of a grid holds on every device.
+const MAX_ROWS: u32 = 65535;
 
 /// Where the keys of each row are.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +69,20 @@ pub struct Attend<'a> {
 /// # Errors
 /// Shapes that do not fit, or heads wider than workgroup memory.
 pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
+    attend_tiled(rec, keys, a, None)
+}
+
+/// [`attend`] with a chosen number of heads per workgroup, for tests and measurements: 1, and for EL also 2 or 4. `None`: as workgroup memory allows.
+///
+/// # Errors
+/// As [`attend`].
+pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Option<u32>) -> Result<(), TensorError> {
     let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
     let columns = a.shape.num_heads * width;
     let kv_columns = if a.shared { width } else { columns };
-    let fits = a.q.1 + columns <= a.q.0.ld()
+    let fits = [a.q.1, a.k.1, a.v.1].iter().all(|column| column % 4 == 0)
+        && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
+        && a.q.1 + columns <= a.q.0.ld()
         && a.out.ld() >= columns
         && a.k.1 + kv_columns <= a.k.0.ld()
         && a.v.1 + kv_columns <= a.v.0.ld()
@@ -84,31 +97,35 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
         return Err(TensorError::Shape { op: "attend", message });
     }
     let device = rec.device().clone();
-    let tile = head_tile(&device, a.shared, a.shape.num_heads, width)?;
-    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
-    let params = Params {
-        first_row: a.first,
-        heads: a.shape.num_heads as u32,
-        width: (width / 4) as u32,
-        kv_ld: a.k.0.quads(),
-        head_stride: if a.shared { 0 } else { (width / 4) as u32 },
-        k_first: (a.k.1 / 4) as u32,
-        v_first: (a.v.1 / 4) as u32,
-        q_ld: a.q.0.quads(),
-        q_first: (a.q.1 / 4) as u32,
-        out_ld: a.out.quads(),
-        table_ld: match keys {
-            Keys::Slots(rows) => rows.max_length() as u32,
-            Keys::Ranges { .. } => 0,
-        },
-        scale: a.shape.scale,
+    let tile = match tile {
+        Some(tile) => tile,
+        None => head_tile(&device, a.shared, a.shape.num_heads, width)?,
     };
-    let grid = [a.count, (a.shape.num_heads as u32).div_ceil(tile), 1];
-    let (q, k, v, out) = (&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer);
-    match keys {
-        Keys::Slots(rows) => rec.dispatch(&kernel, &[&rows.active, &rows.state, rows.slots(), q, k, v, out], &params, grid),
-        Keys::Ranges { index, ranges } => rec.dispatch(&kernel, &[index, ranges, q, k, v, out], &params, grid),
+    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
+    let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
+    let (buffers, table_ld) = match keys {
+        Keys::Slots(rows) => ([&[&rows.active, &rows.state, rows.slots()][..], &buffers].concat(), rows.max_length() as u32),
+        Keys::Ranges { index, ranges } => ([&[index, ranges][..], &buffers].concat(), 0),
+    };
+    for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
+        let params = Params {
+            first_row: first,
+            heads: a.shape.num_heads as u32,
+            width: (width / 4) as u32,
+            kv_ld: a.k.0.quads(),
+            head_stride: if a.shared { 0 } else { (width / 4) as u32 },
+            k_first: (a.k.1 / 4) as u32,
+            v_first: (a.v.1 / 4) as u32,
+            q_ld: a.q.0.quads(),
+            q_first: (a.q.1 / 4) as u32,
+            out_ld: a.out.quads(),
+            table_ld,
+            scale: a.shape.scale,
+        };
+        let count = MAX_ROWS.min(a.first + a.count - first);
+        rec.dispatch(&kernel, &buffers, &params, [count, (a.shape.num_heads as u32).div_ceil(tile), 1])?;
     }
+    Ok(())
 }
 
 /// Workgroup memory of a tile: running contexts, weights and places.

@@ -208,11 +208,16 @@ impl Caches {
         self.peak_slack
     }
 
-    /// Slots of one slab that one binding holds: (self, cross).
+    /// Slots of one slab that one binding holds: (self, cross). What mha-nocache makes of its cross slots must fit one too.
     fn slab_limits(&self) -> (u64, u64) {
         let binding = self.device.capabilities().max_binding_bytes;
         let rows = |width: usize, dtype: DType| if width == 0 { u64::from(u32::MAX) } else { binding / (width as u64 * dtype.bytes()) };
-        (rows(self.layout.self_width(), self.layout.dtype), rows(self.layout.cross_width(), self.layout.cross_dtype()))
+        let cross = rows(self.layout.cross_width(), self.layout.cross_dtype());
+        let recomputed = match self.layout.cross {
+            Some((shape, Kind::MhaNocache)) => rows(2 * shape.inner(), DType::F32),
+            _ => cross,
+        };
+        (rows(self.layout.self_width(), self.layout.dtype), cross.min(recomputed))
     }
 
     /// Makes room for a batch: keeps the slabs if `needs` fit into them, otherwise (only while nothing is admitted) replaces them by slabs
@@ -252,7 +257,10 @@ impl Caches {
 
     fn too_large(&self, self_slots: u64, cross_slots: u64) -> AttentionError {
         let self_bytes = self_slots * self.layout.self_width() as u64 * self.layout.dtype.bytes();
-        let cross_bytes = cross_slots * self.layout.cross_width() as u64 * self.layout.cross_dtype().bytes();
+        let cross_bytes = match self.layout.cross {
+            Some((shape, Kind::MhaNocache)) => cross_slots * (2 * shape.inner()).max(self.layout.cross_width()) as u64 * DType::F32.bytes(),
+            _ => cross_slots * self.layout.cross_width() as u64 * self.layout.cross_dtype().bytes(),
+        };
         AttentionError::SentenceTooLarge {
             positions: self_slots.max(cross_slots),
             asked: self_bytes.max(cross_bytes),
@@ -285,14 +293,14 @@ impl Caches {
     /// Out of memory, or a sentence larger than a slab can be.
     pub fn admit(&mut self, need: Need) -> Result<Placement> {
         let (s, c) = self.layout.slots(&need);
+        let (self_limit, cross_limit) = self.slab_limits();
+        if s > self_limit || c > cross_limit {
+            return Err(self.too_large(s, c));
+        }
         let fits = |slab: &Slab| slab.self_free.fits(s as u32) && slab.cross_free.fits(c as u32);
         let slab = match self.slabs.iter().position(fits) {
             Some(at) => at,
             None => {
-                let (self_limit, cross_limit) = self.slab_limits();
-                if s > self_limit || c > cross_limit {
-                    return Err(self.too_large(s, c));
-                }
                 self.add_slab(s, c)?;
                 self.slabs.len() - 1
             }

@@ -27,7 +27,7 @@ mod mha;
 mod slots;
 mod weights;
 
-pub use attend::{Attend, Keys, attend};
+pub use attend::{Attend, Keys, attend, attend_tiled};
 pub use block::{CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize};
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use el::{ElCross, ElSelf};

@@ -8,6 +8,7 @@ use std::{
 };
 
 use elgen_engine::{EngineError, Generation, Metrics, Request, RunOptions, Session};
+use elgen_models::ModelError;
 use elgen_search::{GenerationConfig, OptionError};
 
 use crate::{
@@ -33,7 +34,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let (reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     let interrupt = Interrupt::install();
-    let mut session = Session::load(&arguments.model, &arguments.engine.session_options())?;
+    let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
 
     let output = files::output_path(&arguments).map(Path::to_owned);
     let format =
@@ -80,6 +81,14 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
             Ok(1)
         }
         End::Done | End::PipeClosed => Ok(u8::from(run.failed > 0)),
+    }
+}
+
+/// A model that cannot have the attention kind that was typed is no failure of the model.
+fn load_error(error: EngineError) -> CliError {
+    match error {
+        EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
+        other => other.into(),
     }
 }
 

@@ -66,7 +66,7 @@ fn absurd_and_contradictory_configs() {
     for (key, value) in [
         ("d_model", json!(4_000_000_000_u64)),
         ("d_model", json!(-256)),
-        ("d_model", json!(257)),
+        ("d_model", json!("wide")),
         ("encoder_layers", json!(1_000_000_000)),
         ("encoder_attention_heads", json!(0)),
         ("decoder_attention_heads", json!(3)),
@@ -78,8 +78,18 @@ fn absurd_and_contradictory_configs() {
         model.edit_json("config.json", |config| {
             config.insert(key.into(), value);
         });
-        // Either the config is refused by itself, or the tensors do not fit it.
-        model.expect_refused(&[if key == "max_position_embeddings" { "position" } else { "" }]);
+        model.expect_refused(&["config.json", key]);
+    }
+}
+
+#[test]
+fn a_config_that_contradicts_the_tensors() {
+    for (key, value) in [("d_model", 512), ("vocab_size", 8001), ("encoder_ffn_dim", 1024), ("decoder_layers", 3)] {
+        let model = ModelCopy::new();
+        model.edit_json("config.json", |config| {
+            config.insert(key.into(), json!(value));
+        });
+        model.expect_refused(&[WEIGHTS, "tensor `"]);
     }
 }
 

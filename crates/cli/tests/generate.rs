@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use common::{demo, elgen, finish, finish_child, finish_with_input, generate, quick};
+use common::{demo, elgen, finish, finish_child, finish_with_input, generate, quick, stories};
 use serde_json::Value;
 
 /// Sentences enough to keep a software adapter busy for a while, the longest first, so that their results come early.
@@ -102,6 +102,44 @@ fn attention_kinds_and_batch_sizes_agree() {
     let texts_of =
         |lines: &str| lines.lines().map(|line| line.split_once(" ||| ").unwrap().1.to_owned()).collect::<Vec<_>>();
     assert_eq!(texts_of(&run(&["--attention", "el"])), texts_of(&expected));
+}
+
+#[test]
+fn a_decoder_only_model_continues_prompts() {
+    let input = "{\"text\": \"Once upon a time\"}\n{\"text\": \"\"}\n{\"input_ids\": [589, 634]}\n";
+    let mut command = generate(&stories());
+    command.args(["--quiet", "--max-new-tokens", "6", "--input-format", "jsonl", "--format", "jsonl"]);
+    let finished = finish_with_input(&mut command, input.as_bytes()).expect(0);
+    for line in finished.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        // The new ids alone, and for an empty text what follows the token that begins one.
+        let sequence = &line["sequences"][0];
+        assert_eq!(sequence["token_ids"].as_array().unwrap().len(), 6, "{line}");
+        assert!(line["prompt_tokens"].as_u64().unwrap() > 0, "{line}");
+        assert!(!sequence["text"].as_str().unwrap().starts_with("Once upon a time,") || line["id"] == 1, "{line}");
+    }
+}
+
+#[test]
+fn samples_depend_on_the_seed_and_not_on_the_batch() {
+    let run = |seed: &str, batch: &str| {
+        let mut command = generate(&stories());
+        command.args([
+            "--quiet",
+            "--do-sample",
+            "--num-return-sequences",
+            "2",
+            "--max-new-tokens",
+            "8",
+            "--with-scores",
+        ]);
+        command.args(["--seed", seed, "--batch-size", batch, "Once upon a time", "The dog", "A girl"]);
+        finish(&mut command).expect(0).stdout
+    };
+    let first = run("7", "1");
+    assert_eq!(first.lines().count(), 6);
+    assert_eq!(run("7", "3"), first);
+    assert_ne!(run("8", "3"), first);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) struct BatchStats {
     pub(crate) encode_seconds: f64,
     pub(crate) decode_seconds: f64,
     pub(crate) steps: u64,
+    /// Rows over all steps.
+    pub(crate) row_steps: u64,
     pub(crate) stats: RecordStats,
     pub(crate) allocations: u64,
     /// When the host first knew a token.
@@ -106,6 +108,7 @@ impl BatchState {
             let (now_done, step) = self.search.submit(rec)?;
             stats.stats += step;
             stats.steps += 1;
+            stats.row_steps += self.rows.count() as u64;
             stats.allocations += device.pool().allocations() - allocations;
             stats.first_token.get_or_insert_with(Instant::now);
             steps += 1;

@@ -257,6 +257,7 @@ impl Session {
             time_to_first_token_ms: totals.first_token_ms.unwrap_or(0.0),
             steps: batch.steps,
             per_step: PerStep {
+                rows: batch.row_steps as f64 / steps,
                 dispatches: batch.stats.dispatches as f64 / steps,
                 host_waits: batch.stats.host_waits as f64 / steps,
                 readback_bytes: batch.stats.readback_bytes as f64 / steps,

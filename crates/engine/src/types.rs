@@ -190,6 +190,8 @@ pub struct Seconds {
 /// Averages over decode steps.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PerStep {
+    /// Rows (live hypotheses) that the step computes.
+    pub rows: f64,
     /// Compute dispatches.
     pub dispatches: f64,
     /// Times that the host waited for the device.

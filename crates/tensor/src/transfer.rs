@@ -69,7 +69,7 @@ impl Device {
     /// The range leaves the buffer, the ring does not fit the memory limit, or the device failed.
     pub fn write(&self, to: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
         let end = offset.checked_add(data.len() as u64);
-        if end.is_none_or(|end| end > to.bytes()) || offset % 4 != 0 || data.len() % 4 != 0 {
+        if end.is_none_or(|end| end > to.bytes()) || !offset.is_multiple_of(4) || !data.len().is_multiple_of(4) {
             let message = format!("{} bytes at {offset} do not fit a buffer of {}", data.len(), to.bytes());
             return Err(TensorError::Shape { op: "write", message });
         }
@@ -144,7 +144,7 @@ impl Device {
     /// # Errors
     /// The values are not whole rows or leave the tensor.
     pub fn write_rows(&self, tensor: &Tensor, first: usize, values: &[f32]) -> Result<()> {
-        let rows = if tensor.cols == 0 { 0 } else { values.len() / tensor.cols };
+        let rows = values.len().checked_div(tensor.cols).unwrap_or(0);
         if rows * tensor.cols != values.len() || first + rows > tensor.rows {
             let message = format!("{} values from row {first} on do not fit {}", values.len(), tensor.describe());
             return Err(TensorError::Shape { op: "write_rows", message });
@@ -171,7 +171,7 @@ impl Device {
 /// Rows of f32 as stored: padded to whole quads, converted.
 fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Vec<u8> {
     let ld = padded(cols);
-    let rows = if cols == 0 { 0 } else { values.len() / cols };
+    let rows = values.len().checked_div(cols).unwrap_or(0);
     let mut bytes = vec![0u8; rows * ld * dtype.bytes() as usize];
     let width = dtype.bytes() as usize;
     for (row, out) in values.chunks(cols.max(1)).zip(bytes.chunks_mut((ld * width).max(1))) {

@@ -20,11 +20,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = DeviceOptions { selector: std::env::var("ELGEN_TEST_DEVICE").ok(), ..DeviceOptions::default() };
     let device = Device::open(&options)?;
     let software = device.capabilities().software;
-    eprintln!("{}{}", device.report().name, if software { " (software adapter: only ratios mean something)" } else { "" });
+    eprintln!(
+        "{}{}",
+        device.report().name,
+        if software { " (software adapter: only ratios mean something)" } else { "" }
+    );
     let mut results = Vec::new();
     let mut note = |op: &str, dtype: DType, rows: usize, n: usize, k: usize, seconds: f64| {
         let gflops = 2.0 * (rows * n * k) as f64 / seconds / 1e9;
-        eprintln!("{op:14} {:4} rows {rows:4}  n {n:5}  k {k:5}  {:9.1} us  {gflops:8.2} GFLOP/s", dtype.name(), seconds * 1e6);
+        eprintln!(
+            "{op:14} {:4} rows {rows:4}  n {n:5}  k {k:5}  {:9.1} us  {gflops:8.2} GFLOP/s",
+            dtype.name(),
+            seconds * 1e6
+        );
         results.push(json!({"op": op, "dtype": dtype.name(), "rows": rows, "n": n, "k": k, "seconds": seconds, "gflops": gflops}));
     };
     for dtype in [DType::F32, DType::F16] {
@@ -45,14 +53,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
             let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
             for tile in Tile::ALL {
-                let seconds = time(&device, &|rec| linear_tiled(rec, &x, &w, Activation::None, None, &out, rows, Some(tile)))?;
+                let seconds =
+                    time(&device, &|rec| linear_tiled(rec, &x, &w, Activation::None, None, &out, rows, Some(tile)))?;
                 note(&format!("{tile:?}"), dtype, rows, n, k, seconds);
             }
         }
         let (heads, width, d) = (4, 64, 256);
         let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &values(4, heads * width * d))?;
         for &rows in &rows {
-            let q = device.tensor_from("q", Class::Activations, rows, heads * width, DType::F32, &values(5, rows * heads * width))?;
+            let q = device.tensor_from(
+                "q",
+                Class::Activations,
+                rows,
+                heads * width,
+                DType::F32,
+                &values(5, rows * heads * width),
+            )?;
             let c = device.tensor("c", Class::Activations, rows, heads * d, DType::F32)?;
             let back = device.tensor("back", Class::Activations, rows, heads * width, DType::F32)?;
             let seconds = time(&device, &|rec| heads_expand(rec, &q, &w, heads, &c, rows))?;

@@ -1,7 +1,14 @@
 use elgen_tensor::ops::Activation;
 
 /// `out[r, n] = activation(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n]`; `x`: `[rows, k]`, `w`: `[n, k]`.
-pub fn linear(x: &[f64], w: &[f64], k: usize, bias: Option<&[f64]>, activation: Activation, residual: Option<&[f64]>) -> Vec<f64> {
+pub fn linear(
+    x: &[f64],
+    w: &[f64],
+    k: usize,
+    bias: Option<&[f64]>,
+    activation: Activation,
+    residual: Option<&[f64]>,
+) -> Vec<f64> {
     let n = w.len() / k;
     let mut out = Vec::with_capacity(x.len() / k * n);
     for row in x.chunks(k) {
@@ -20,7 +27,9 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::None => x,
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Activation::GeluTanh => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }
         Activation::QuickGelu => x * sigmoid(1.702 * x),
         Activation::Relu => x.max(0.0),
         Activation::Silu => x * sigmoid(x),
@@ -48,7 +57,14 @@ mod tests {
     #[test]
     fn erf_at_known_points() {
         // Abramowitz and Stegun, table 7.1.
-        for (x, want) in [(0.0, 0.0), (0.5, 0.5204998778), (1.0, 0.8427007929), (2.0, 0.9953222650), (-1.0, -0.8427007929), (9.0, 1.0)] {
+        for (x, want) in [
+            (0.0, 0.0),
+            (0.5, 0.5204998778),
+            (1.0, 0.8427007929),
+            (2.0, 0.9953222650),
+            (-1.0, -0.8427007929),
+            (9.0, 1.0),
+        ] {
             assert!((erf(x) - want).abs() < 1e-10, "{x}");
         }
     }
@@ -56,7 +72,9 @@ mod tests {
     #[test]
     fn activations_at_known_points() {
         // PyTorch 2: gelu, gelu(approximate="tanh"), silu at 1.
-        for (activation, want) in [(Activation::Gelu, 0.841344746), (Activation::GeluTanh, 0.841191990), (Activation::Silu, 0.731058579)] {
+        for (activation, want) in
+            [(Activation::Gelu, 0.841344746), (Activation::GeluTanh, 0.841191990), (Activation::Silu, 0.731058579)]
+        {
             assert!((activate(activation, 1.0) - want).abs() < 1e-8, "{activation:?}");
         }
         for activation in Activation::ALL {

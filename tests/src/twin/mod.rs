@@ -1,11 +1,13 @@
 //! CPU twins: each kernel once more, in f64 and as plainly as it can be written. Matrices are row-major without padding.
 
+mod attend;
 mod embed;
 mod heads;
 mod layer_norm;
 mod linear;
 mod store;
 
+pub use attend::attend;
 pub use embed::embed;
 pub use heads::{heads_contract, heads_expand};
 pub use layer_norm::layer_norm;

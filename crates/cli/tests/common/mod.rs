@@ -25,6 +25,11 @@ pub(crate) fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/bart-eng-fra")
 }
 
+/// The decoder-only demo model's directory.
+pub(crate) fn stories() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/gpt2-stories")
+}
+
 /// What a finished run left.
 #[derive(Debug)]
 pub(crate) struct Finished {

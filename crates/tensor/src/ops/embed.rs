@@ -56,7 +56,10 @@ pub fn embed_packed(
     out: &Tensor,
 ) -> Result<()> {
     if ids.bytes() < count as u64 * 8 {
-        return Err(TensorError::Shape { op: "embed", message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()) });
+        return Err(TensorError::Shape {
+            op: "embed",
+            message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),
+        });
     }
     run(rec, &[ids], "PACKED", count, 0, table, scale, positions, out)
 }
@@ -77,11 +80,17 @@ fn run(
     if let Some((p, offset)) = positions
         && (p.cols != table.in_features || p.dtype != table.dtype || p.rows <= offset)
     {
-        let message = format!("positions {} from {offset} for a table of {} columns in {}", p.describe(), table.in_features, table.dtype.name());
+        let message = format!(
+            "positions {} from {offset} for a table of {} columns in {}",
+            p.describe(),
+            table.in_features,
+            table.dtype.name()
+        );
         return Err(TensorError::Shape { op: "embed", message });
     }
     let device = rec.device().clone();
-    let kernel = device.kernel(&KernelSpec::new("embed").storage(&device, table.dtype).define_if(!symbol.is_empty(), symbol))?;
+    let kernel =
+        device.kernel(&KernelSpec::new("embed").storage(&device, table.dtype).define_if(!symbol.is_empty(), symbol))?;
     for window in &table.windows {
         let weights = &window.tensor.buffer;
         // Without positions, the table itself fills the place of the binding.

@@ -25,16 +25,27 @@ struct Params {
 ///
 /// # Errors
 /// Shapes that do not fit, or heads that are not whole quads.
-pub fn heads_expand(rec: &mut Recorder, q: &Tensor, w: &Tensor, num_heads: usize, out: &Tensor, rows: usize) -> Result<()> {
+pub fn heads_expand(
+    rec: &mut Recorder,
+    q: &Tensor,
+    w: &Tensor,
+    num_heads: usize,
+    out: &Tensor,
+    rows: usize,
+) -> Result<()> {
     let op = "heads_expand";
-    if num_heads == 0 || w.rows % (4 * num_heads) != 0 || w.rows == 0 {
-        return Err(TensorError::Shape { op, message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()) });
+    if num_heads == 0 || !w.rows.is_multiple_of(4 * num_heads) || w.rows == 0 {
+        return Err(TensorError::Shape {
+            op,
+            message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()),
+        });
     }
     expect(op, "q", q, rows, w.rows)?;
     expect(op, "out", out, rows, num_heads * w.ld())?;
     let device = rec.device().clone();
     let (tile, width) = (direct_rows(device.capabilities().software, rows), direct_width(w.quads()));
-    let kernel = device.kernel(&KernelSpec::new("heads_expand").storage(&device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
+    let kernel = device
+        .kernel(&KernelSpec::new("heads_expand").storage(&device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
     for (first, count) in parts(0, rows, MAX_GROUPS * tile as usize) {
         let params = Params {
             first_row: first as u32,

@@ -58,7 +58,14 @@ pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &LayerNorm, out: &Tensor
     let width = if device.capabilities().software { 8 } else { 128 };
     let kernel = device.kernel(&KernelSpec::new("layer_norm").subgroup(&device).constant("WG", width))?;
     for (first, count) in parts(0, rows, MAX_GROUPS) {
-        let params = Params { first_row: first as u32, quads: norm.weight.quads(), cols: cols as u32, x_ld: x.quads(), out_ld: out.quads(), eps: norm.eps };
+        let params = Params {
+            first_row: first as u32,
+            quads: norm.weight.quads(),
+            cols: cols as u32,
+            x_ld: x.quads(),
+            out_ld: out.quads(),
+            eps: norm.eps,
+        };
         let buffers = [&x.buffer, &norm.weight.buffer, &norm.bias.buffer, &out.buffer];
         rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
     }

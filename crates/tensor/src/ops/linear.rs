@@ -79,7 +79,14 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Device::tensor`]; a bias of another length; four rows that exceed one binding.
-    pub fn new(device: &Device, what: &str, out_features: usize, in_features: usize, dtype: DType, bias: Option<&[f32]>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        what: &str,
+        out_features: usize,
+        in_features: usize,
+        dtype: DType,
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         if let Some(bias) = bias
             && bias.len() != out_features
         {
@@ -95,7 +102,8 @@ impl Linear {
                 Ok(Window { first_row, rows, tensor })
             })
             .collect::<Result<_>>()?;
-        let bias = bias.map(|b| device.tensor_from(what, Class::Weights, 1, out_features, DType::F32, b)).transpose()?;
+        let bias =
+            bias.map(|b| device.tensor_from(what, Class::Weights, 1, out_features, DType::F32, b)).transpose()?;
         Ok(Self { out_features, in_features, dtype, windows, bias })
     }
 
@@ -106,7 +114,12 @@ impl Linear {
     pub fn write_rows(&self, device: &Device, first_row: usize, values: &[f32]) -> Result<()> {
         let rows = values.len() / self.in_features.max(1);
         if rows * self.in_features != values.len() || first_row + rows > self.out_features {
-            let message = format!("{} values from row {first_row} on do not fit [{}, {}]", values.len(), self.out_features, self.in_features);
+            let message = format!(
+                "{} values from row {first_row} on do not fit [{}, {}]",
+                values.len(),
+                self.out_features,
+                self.in_features
+            );
             return Err(TensorError::Shape { op: "linear", message });
         }
         for window in &self.windows {
@@ -128,7 +141,12 @@ impl Linear {
         match &self.windows[..] {
             [window] => Ok(&window.tensor),
             windows => {
-                let message = format!("[{}, {}] lies in {} windows, where one is needed", self.out_features, self.in_features, windows.len());
+                let message = format!(
+                    "[{}, {}] lies in {} windows, where one is needed",
+                    self.out_features,
+                    self.in_features,
+                    windows.len()
+                );
                 Err(TensorError::Shape { op: "linear", message })
             }
         }
@@ -185,7 +203,10 @@ impl Tile {
             Self::Staged(rows) => {
                 let (columns, lines, depth) = if rows <= 2 { (8, 8, 16) } else { (16, 16, 4) };
                 let spec = spec.define("STAGED").set("TILE_M", rows);
-                (spec.constant("COLUMNS", columns).constant("ROWS", lines).constant("KQ", depth), [columns, lines * rows])
+                (
+                    spec.constant("COLUMNS", columns).constant("ROWS", lines).constant("KQ", depth),
+                    [columns, lines * rows],
+                )
             }
         }
     }
@@ -246,7 +267,9 @@ fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) 
         };
         let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), heads as u32];
         rec.dispatch(&kernel, &buffers, &params, grid).map_err(|e| match e {
-            TensorError::Kernel { kernel, message } => TensorError::Kernel { kernel, message: format!("{op}: {message}") },
+            TensorError::Kernel { kernel, message } => {
+                TensorError::Kernel { kernel, message: format!("{op}: {message}") }
+            }
             other => other,
         })?;
     }
@@ -329,14 +352,18 @@ pub fn heads_contract_tiled(
     tile: Option<Tile>,
 ) -> Result<()> {
     let op = "heads_contract";
-    if num_heads == 0 || w.rows % (4 * num_heads) != 0 || w.rows == 0 {
-        return Err(TensorError::Shape { op, message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()) });
+    if num_heads == 0 || !w.rows.is_multiple_of(4 * num_heads) || w.rows == 0 {
+        return Err(TensorError::Shape {
+            op,
+            message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()),
+        });
     }
     expect(op, "c", c, rows, num_heads * w.ld())?;
     expect(op, "out", out, rows, w.rows)?;
     if let Some(bias) = bias {
         expect(op, "bias", bias, 1, w.rows)?;
     }
-    let product = Product { op, x: c, activation: Activation::None, bias, residual: None, out, rows, heads: num_heads, tile };
+    let product =
+        Product { op, x: c, activation: Activation::None, bias, residual: None, out, rows, heads: num_heads, tile };
     run(rec, &product, w, 0)
 }

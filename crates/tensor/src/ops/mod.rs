@@ -32,5 +32,8 @@ fn expect(op: &'static str, name: &str, tensor: &Tensor, rows: usize, cols: usiz
     if tensor.dtype == DType::F32 && tensor.cols >= cols && tensor.rows >= rows {
         return Ok(());
     }
-    Err(TensorError::Shape { op, message: format!("{name} is {}, not [{rows} or more, {cols} or more] f32", tensor.describe()) })
+    Err(TensorError::Shape {
+        op,
+        message: format!("{name} is {}, not [{rows} or more, {cols} or more] f32", tensor.describe()),
+    })
 }

@@ -23,7 +23,14 @@ struct Params {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn store(rec: &mut Recorder, rows: &Rows, segment: Segment, x: &Tensor, first_col: usize, slab: &Tensor) -> Result<()> {
+pub fn store(
+    rec: &mut Recorder,
+    rows: &Rows,
+    segment: Segment,
+    x: &Tensor,
+    first_col: usize,
+    slab: &Tensor,
+) -> Result<()> {
     let (first, count) = (segment.first as usize, segment.count as usize);
     run(rec, &[&rows.active, &rows.state], "", (first, count, rows.count()), x, first_col, slab)
 }
@@ -56,15 +63,26 @@ fn run(
     slab: &Tensor,
 ) -> Result<()> {
     let end = first + count;
-    if x.dtype != DType::F32 || first_col % 4 != 0 || first_col + slab.ld() > x.ld() || end > x.rows || end > known {
-        let message = format!("columns from {first_col} of rows {first}..{end} ({known} known) of x {} into slab {}", x.describe(), slab.describe());
+    if x.dtype != DType::F32
+        || !first_col.is_multiple_of(4)
+        || first_col + slab.ld() > x.ld()
+        || end > x.rows
+        || end > known
+    {
+        let message = format!(
+            "columns from {first_col} of rows {first}..{end} ({known} known) of x {} into slab {}",
+            x.describe(),
+            slab.describe()
+        );
         return Err(TensorError::Shape { op: "store", message });
     }
     let device = rec.device().clone();
-    let kernel = device.kernel(&KernelSpec::new("store").storage(&device, slab.dtype).define_if(!symbol.is_empty(), symbol))?;
+    let kernel =
+        device.kernel(&KernelSpec::new("store").storage(&device, slab.dtype).define_if(!symbol.is_empty(), symbol))?;
     let buffers = [tables, &[&x.buffer, &slab.buffer]].concat();
     for (first, count) in parts(first, count, MAX_GROUPS) {
-        let params = Params { first_row: first as u32, quads: slab.quads(), x_first: (first_col / 4) as u32, x_ld: x.quads() };
+        let params =
+            Params { first_row: first as u32, quads: slab.quads(), x_first: (first_col / 4) as u32, x_ld: x.quads() };
         rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
     }
     Ok(())

@@ -1,0 +1,351 @@
+//! `attend.wgsl` against its twin: multi-head attention and EL-attention, keys through a slot table or in ranges.
+
+use elgen_attention::{Attend, Keys, Shape, attend, attend_tiled};
+use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
+use elgen_tests::harness::{assert_same_bits, compare, devices, poisoned, read_raw, stored, upload, upload_u32, values};
+use elgen_tests::twin;
+use proptest::prelude::*;
+
+/// Slots of the slab: more than the keys of any row.
+const SLOTS: usize = 211;
+
+#[derive(Clone, Debug)]
+struct Case {
+    heads: usize,
+    /// Width of one head (MHA) or of the hidden states (EL).
+    dim: usize,
+    shared: bool,
+    slots: bool,
+    dtype: DType,
+    /// Keys of each query row.
+    counts: Vec<usize>,
+    /// Query rows before the first that is computed.
+    first: usize,
+    /// Quads before queries, keys and values begin.
+    lead: usize,
+    /// Common part of all scores, and how far they spread around it.
+    shift: f32,
+    spread: f32,
+    tile: Option<u32>,
+    seed: u64,
+}
+
+/// A query row's places: its physical row and the slots of its keys.
+struct Places {
+    physical: Vec<u32>,
+    slots: Vec<Vec<u32>>,
+}
+
+impl Case {
+    fn width(&self) -> usize {
+        self.dim.next_multiple_of(4)
+    }
+
+    fn kv_columns(&self) -> usize {
+        if self.shared { self.width() } else { self.heads * self.width() }
+    }
+
+    fn rows(&self) -> usize {
+        self.first + self.counts.len()
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// Rows of `cols` values in heads of `dim` that are padded with zeros to whole quads, behind `lead` quads of nonsense.
+    fn spread_heads(&self, seed: u64, rows: usize, heads: usize, factor: f32, constant: f32) -> Vec<f32> {
+        let v = values(seed, rows * heads * self.dim);
+        let mut out = Vec::new();
+        for row in v.chunks(heads * self.dim) {
+            out.extend(vec![7.0; 4 * self.lead]);
+            for head in row.chunks(self.dim) {
+                out.push(constant);
+                out.extend(head[1..].iter().map(|x| x * factor));
+                out.resize(out.len().next_multiple_of(4), 0.0);
+            }
+        }
+        out
+    }
+
+    /// Queries whose first column, met by a key's first column of 1, gives every score `shift`; the others spread scores by about `spread`.
+    fn queries(&self) -> Vec<f32> {
+        let factor = 3.0 * self.spread / (self.dim as f32).sqrt() / self.scale();
+        self.spread_heads(self.seed ^ 1, self.rows(), self.heads, factor, self.shift / self.scale())
+    }
+
+    fn keys(&self) -> Vec<f32> {
+        self.spread_heads(self.seed ^ 2, SLOTS, if self.shared { 1 } else { self.heads }, 1.0, 1.0)
+    }
+
+    fn values(&self) -> Vec<f32> {
+        if self.shared { self.keys() } else { self.spread_heads(self.seed ^ 3, SLOTS, self.heads, 1.0, -0.5) }
+    }
+
+    /// Slab rows: EL has keys and values in one place, MHA side by side.
+    fn slab(&self) -> Vec<f32> {
+        let (k, v) = (self.keys(), self.values());
+        let ld = 4 * self.lead + self.kv_columns();
+        if self.shared {
+            return k;
+        }
+        k.chunks(ld).zip(v.chunks(ld)).flat_map(|(k, v)| [k, v].concat()).collect()
+    }
+
+    fn places(&self) -> Places {
+        let order = |seed: u64, n: usize| {
+            let keys = values(seed, n);
+            let mut order: Vec<u32> = (0..n as u32).collect();
+            order.sort_by(|a, b| keys[*a as usize].total_cmp(&keys[*b as usize]));
+            order
+        };
+        let physical = order(self.seed ^ 4, self.rows() + 2)[..self.rows()].to_vec();
+        let counts = std::iter::repeat_n(&0, self.first).chain(&self.counts);
+        let slots = counts
+            .enumerate()
+            .map(|(i, count)| {
+                let start = (self.seed as usize + 13 * i) % (SLOTS - count);
+                match self.slots {
+                    true => order(self.seed ^ (5 + i as u64), SLOTS)[..*count].to_vec(),
+                    false => (start as u32..(start + count) as u32).collect(),
+                }
+            })
+            .collect();
+        Places { physical, slots }
+    }
+
+    fn twin(&self) -> Vec<f64> {
+        let (lead, columns) = (4 * self.lead, self.heads * self.width());
+        let (q, k, v) = (stored(&self.queries(), DType::F32), stored(&self.keys(), self.dtype), stored(&self.values(), self.dtype));
+        let places = self.places();
+        let (k, v): (Vec<&[f64]>, Vec<&[f64]>) = (k.chunks(lead + self.kv_columns()).collect(), v.chunks(lead + self.kv_columns()).collect());
+        let mut out = Vec::new();
+        for (row, slots) in q.chunks(lead + columns).zip(&places.slots).skip(self.first) {
+            let keys: Vec<&[f64]> = slots.iter().map(|s| &k[*s as usize][lead..]).collect();
+            let values: Vec<&[f64]> = slots.iter().map(|s| &v[*s as usize][lead..]).collect();
+            out.extend(twin::attend(&row[lead..], &keys, &values, self.heads, self.shared, f64::from(self.scale())));
+        }
+        out
+    }
+
+    /// Runs query rows `only` (by number within `counts`) in one dispatch; returns their contexts.
+    fn run(&self, device: &Device, only: std::ops::Range<usize>) -> Vec<f32> {
+        let (lead, columns, places) = (4 * self.lead, self.heads * self.width(), self.places());
+        let q = upload(device, self.rows(), lead + columns, &self.queries());
+        let slab_columns = if self.shared { lead + columns / self.heads } else { 2 * (lead + columns) };
+        let slab = device.tensor_from("slab", Class::Cache, SLOTS, slab_columns, self.dtype, &self.slab()).unwrap();
+        let out = poisoned(device, self.rows() + 1, columns, DType::F32);
+        let shape = Shape {
+            d_model: if self.shared { self.dim } else { columns },
+            num_heads: self.heads,
+            head_dim: if self.shared { 4 } else { self.dim },
+            scale: self.scale(),
+        };
+        let product = Attend {
+            shape,
+            shared: self.shared,
+            q: (&q, lead),
+            k: (&slab, lead),
+            v: (&slab, if self.shared { lead } else { 2 * lead + columns }),
+            out: &out,
+            first: (self.first + only.start) as u32,
+            count: only.len() as u32,
+        };
+        let mut rec = device.recorder();
+        let capacity = self.rows() + 2;
+        if self.slots {
+            // The table as a beam search leaves it: a row's slots in any order.
+            let mut rows = Rows::new(device, capacity, 203).unwrap();
+            let mut states = vec![RowState { length: 77, ..RowState::default() }; capacity];
+            let mut table = vec![u32::MAX; capacity * 203];
+            for (row, slots) in places.physical.iter().zip(&places.slots) {
+                states[*row as usize].length = slots.len() as u32;
+                table[*row as usize * 203..][..slots.len()].copy_from_slice(slots);
+            }
+            rows.set_active(device, places.physical.clone(), &vec![0; capacity]).unwrap();
+            device.write(&rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
+            device.write(rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
+            attend_tiled(&mut rec, Keys::Slots(&rows), product, self.tile).unwrap();
+        } else {
+            let mut ranges = vec![u32::MAX; 2 * capacity];
+            for (row, slots) in places.physical.iter().zip(&places.slots) {
+                ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
+                ranges[2 * *row as usize + 1] = slots.len() as u32;
+            }
+            let (index, ranges) = (upload_u32(device, &places.physical), upload_u32(device, &ranges));
+            attend_tiled(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product, self.tile).unwrap();
+        }
+        rec.submit().unwrap();
+        let live = (self.first + only.start) * columns..(self.first + only.end) * columns;
+        let raw = read_raw(device, &out);
+        for (i, x) in raw.iter().enumerate() {
+            if !live.contains(&i) {
+                assert!(x.is_nan(), "{self:?}: element {i} outside of the dispatched rows was written");
+            } else if (i % columns) % self.width() >= self.dim {
+                assert_eq!(*x, 0.0, "{self:?}: pad of element {i}");
+            }
+        }
+        raw[live].to_vec()
+    }
+}
+
+fn dtype() -> impl Strategy<Value = DType> {
+    prop_oneof![Just(DType::F32), Just(DType::F16)]
+}
+
+fn counts() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop::sample::select(vec![0usize, 1, 2, 63, 64, 65, 130, 200]), 1..=4)
+}
+
+/// (shift, spread) of scores: plain, and far beyond what exp can take without the running maximum.
+fn scores() -> impl Strategy<Value = (f32, f32)> {
+    prop::sample::select(vec![(0.0, 1.0), (0.0, 1.0), (0.0, 40.0), (80.0, 2.0), (-80.0, 2.0), (80.0, 20.0), (-80.0, 20.0)])
+}
+
+fn mha() -> impl Strategy<Value = Case> {
+    let widths = prop::sample::select(vec![1usize, 4, 8, 10, 12, 64, 100]);
+    let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
+    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), any::<u64>()).prop_map(
+        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), seed)| Case {
+            heads, dim, shared: false, slots, dtype, counts, first, lead, shift, spread, tile: None, seed,
+        },
+    )
+}
+
+fn el() -> impl Strategy<Value = Case> {
+    let widths = prop::sample::select(vec![4usize, 30, 64, 250, 260]);
+    let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
+    let tiles = prop::sample::select(vec![None, Some(1), Some(2), Some(4)]);
+    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), tiles, any::<u64>()).prop_map(
+        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), tile, seed)| Case {
+            heads, dim, shared: true, slots, dtype, counts, first, lead, shift, spread, tile, seed,
+        },
+    )
+}
+
+fn matches(case: &Case) -> Result<(), TestCaseError> {
+    let want = case.twin();
+    for variant in devices() {
+        let got = case.run(&variant.device, 0..case.counts.len());
+        if let Err(message) = compare(&got, &want) {
+            prop_assert!(false, "{}: {message}", variant.name);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn multi_head_attention_matches_its_twin(case in mha()) {
+        matches(&case)?;
+    }
+
+    #[test]
+    fn el_attention_matches_its_twin(case in el()) {
+        matches(&case)?;
+    }
+}
+
+/// The cases that a random run could miss: every key count at the edges of a chunk, every head count against every tile.
+#[test]
+fn every_head_count_with_every_tile() {
+    for (i, heads) in [1usize, 2, 3, 5, 8, 16].into_iter().enumerate() {
+        for tile in [1u32, 2, 4] {
+            let case = Case {
+                heads,
+                dim: 30,
+                shared: true,
+                slots: i % 2 == 0,
+                dtype: if tile == 2 { DType::F16 } else { DType::F32 },
+                counts: vec![0, 1, 63, 64, 65, 130, 200],
+                first: i % 3,
+                lead: 1,
+                shift: 0.0,
+                spread: 3.0,
+                tile: Some(tile),
+                seed: 40 + i as u64,
+            };
+            let device = &devices()[(i + tile as usize) % devices().len()].device;
+            let got = case.run(device, 0..7);
+            compare(&got, &case.twin()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+            assert!(got[..heads * 32].iter().all(|x| *x == 0.0), "a row without keys has a zero context");
+        }
+    }
+}
+
+#[test]
+fn other_rows_do_not_change_a_bit() {
+    for (shared, slots, dtype) in [(false, true, DType::F32), (true, true, DType::F32), (true, false, DType::F16), (false, false, DType::F16)] {
+        let case = Case {
+            heads: 5, dim: 44, shared, slots, dtype, counts: vec![65, 1, 200, 0, 64, 130], first: 2, lead: 0, shift: 0.0, spread: 4.0, tile: None, seed: 9,
+        };
+        for variant in devices() {
+            let all = case.run(&variant.device, 0..6);
+            for only in [0..1, 1..2, 2..3, 4..5, 5..6, 1..4] {
+                let columns = 5 * 44;
+                let alone = case.run(&variant.device, only.clone());
+                let what = format!("{}, {case:?}, rows {only:?}", variant.name);
+                assert_same_bits(&alone, &all[only.start * columns..only.end * columns], &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_one_dispatch_holds() {
+    let device = &devices()[2].device;
+    let n = 65535 + 300;
+    let q = upload(device, n, 4, &vec![1.0; 4 * n]);
+    let kv = upload(device, 3, 4, &[1., 0., 0., 0., 2., 0., 0., 0., 3., 0., 0., 0.]);
+    let out = poisoned(device, n, 4, DType::F32);
+    let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
+    let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
+    let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
+    let product = Attend { shape, shared: false, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), out: &out, first: 0, count: n as u32 };
+    let mut rec = device.recorder();
+    attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
+    rec.submit().unwrap();
+    let raw = read_raw(device, &out);
+    let wrong = raw.chunks(4).enumerate().find(|(i, row)| row[0] != (i % 3 + 1) as f32);
+    assert_eq!(wrong, None);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let device = &devices()[0].device;
+    let (q, kv, out) = (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
+    let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
+    let list = upload_u32(device, &[0, 1, 0, 0]);
+    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let good = Attend { shape, shared: false, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), out: &out, first: 0, count: 2 };
+    let mut rec = device.recorder();
+    let mut run = |a: Attend<'_>| attend(&mut rec, Keys::Ranges { index: &list, ranges: &list }, a);
+    assert!(run(good).is_ok());
+    let bad = [
+        ("rows", Attend { first: 1, ..good }),
+        ("query columns", Attend { q: (&q, 8), ..good }),
+        ("query column within a quad", Attend { q: (&q, 2), ..good }),
+        ("value columns", Attend { v: (&kv, 12), ..good }),
+        ("two dtypes", Attend { v: (&half, 0), ..good }),
+        ("half queries", Attend { q: (&half, 0), ..good }),
+        ("out columns", Attend { shape: Shape { num_heads: 3, ..shape }, q: (&q, 0), v: (&kv, 0), ..good }),
+        ("shared: heads of d_model columns", Attend { shared: true, ..good }),
+    ];
+    for (what, a) in bad {
+        assert!(matches!(run(a), Err(TensorError::Shape { op: "attend", .. })), "{what}");
+    }
+}
+
+#[test]
+fn heads_wider_than_workgroup_memory_are_an_error() {
+    let device = &devices()[0].device;
+    let d = device.capabilities().workgroup_bytes as usize / 4;
+    let (q, x, out) = (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
+    let list = upload_u32(device, &[0, 0]);
+    let shape = Shape { d_model: d, num_heads: 1, head_dim: 4, scale: 1.0 };
+    let product = Attend { shape, shared: true, q: (&q, 0), k: (&x, 0), v: (&x, 0), out: &out, first: 0, count: 1 };
+    let error = attend(&mut device.recorder(), Keys::Ranges { index: &list, ranges: &list }, product).unwrap_err();
+    assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
+}
