@@ -152,11 +152,10 @@ mod tests {
         let mut symbols = Symbols::new();
         symbols.define("A").set("N", 4);
         let text = "#ifdef A\nx#Ny // #keep\n#else\nno\n#endif\n#ifndef A\nno\n#endif\n#ifdef B\n#ifdef A\nno\n#endif\n#endif\n";
-        assert_eq!(run(text, &symbols), Err(ExpandError::Directive {
-            file: "test".into(),
-            line: 2,
-            message: "symbol #Ny has no value".into()
-        }));
+        assert_eq!(
+            run(text, &symbols),
+            Err(ExpandError::Directive { file: "test".into(), line: 2, message: "symbol #Ny has no value".into() })
+        );
         let text = text.replace("x#Ny", "x[#N]");
         assert_eq!(run(&text, &symbols).as_deref(), Ok("x[4] // #keep\n"));
     }

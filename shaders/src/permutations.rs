@@ -42,12 +42,8 @@ const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2",
 
 /// Rows per invocation of the matrix kernels; STAGED: through workgroup memory.
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
-const STAGED_TILES: &[&[&str]] = &[
-    &["STAGED", "TILE_M=1"],
-    &["STAGED", "TILE_M=2"],
-    &["STAGED", "TILE_M=4"],
-    &["STAGED", "TILE_M=8"],
-];
+const STAGED_TILES: &[&[&str]] =
+    &[&["STAGED", "TILE_M=1"], &["STAGED", "TILE_M=2"], &["STAGED", "TILE_M=4"], &["STAGED", "TILE_M=8"]];
 const PACKING: &[&[&str]] = &[&["PACKED"], &[]];
 
 const FAMILIES: &[Family] = &[
@@ -56,7 +52,8 @@ const FAMILIES: &[Family] = &[
     Family { shader: "heads_expand", axes: &[STORAGE, PARAMS, ROW_TILES] },
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
-    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES] }, Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
+    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES] },
+    Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
     Family { shader: "select", axes: &[PARAMS, REDUCTION] },
@@ -87,15 +84,23 @@ pub fn permutations() -> Vec<Permutation> {
                 })
                 .collect();
         }
-        all.extend(sets.into_iter().map(|symbols| Permutation { shader: family.shader, requires: requirements(&symbols), symbols }));
+        all.extend(sets.into_iter().map(|symbols| Permutation {
+            shader: family.shader,
+            requires: requirements(&symbols),
+            symbols,
+        }));
     }
     all
 }
 
 fn requirements(symbols: &Symbols) -> Vec<Requirement> {
-    [("STORE_F16", Requirement::ShaderF16), ("SUBGROUP", Requirement::Subgroup), ("IMMEDIATES", Requirement::Immediates)]
-        .into_iter()
-        .filter(|(name, _)| symbols.is_defined(name))
-        .map(|(_, requirement)| requirement)
-        .collect()
+    [
+        ("STORE_F16", Requirement::ShaderF16),
+        ("SUBGROUP", Requirement::Subgroup),
+        ("IMMEDIATES", Requirement::Immediates),
+    ]
+    .into_iter()
+    .filter(|(name, _)| symbols.is_defined(name))
+    .map(|(_, requirement)| requirement)
+    .collect()
 }

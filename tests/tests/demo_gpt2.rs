@@ -3,8 +3,8 @@
 use elgen_engine::{AttentionChoice, Input, Request, Session};
 use elgen_search::GenerationOptions;
 use elgen_tests::demo::{
-    KINDS, Story, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs, requests, session_options,
-    wanted,
+    KINDS, Story, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs,
+    requests, session_options, wanted,
 };
 
 /// Kinds that a decoder-only model has.
@@ -13,7 +13,11 @@ fn kinds() -> impl Iterator<Item = (AttentionChoice, &'static str)> {
 }
 
 fn asked(num_beams: usize, max_new_tokens: usize) -> GenerationOptions {
-    GenerationOptions { num_beams: Some(num_beams), max_new_tokens: Some(max_new_tokens), ..GenerationOptions::default() }
+    GenerationOptions {
+        num_beams: Some(num_beams),
+        max_new_tokens: Some(max_new_tokens),
+        ..GenerationOptions::default()
+    }
 }
 
 #[test]
@@ -30,14 +34,18 @@ fn greedy_and_beams_give_what_pytorch_gives() {
             let config = config(&session, asked(beams, Story::NEW_TOKENS));
             let results = generate(&mut session, &requests(&prompts), &config);
             let expected = stories.iter().map(|s| if beams == 1 { &s.greedy } else { &s.beam });
-            assert_equal_but_for_near_ties(pairs(best(&results), wanted(expected)), &format!("{name}, {mode}, and PyTorch"));
+            assert_equal_but_for_near_ties(
+                pairs(best(&results), wanted(expected)),
+                &format!("{name}, {mode}, and PyTorch"),
+            );
         }
     }
 }
 
 #[test]
 fn mha_nocache_is_refused() {
-    let error = Session::load(&Story::model(), &session_options(AttentionChoice::MhaNocache, 8)).unwrap_err().to_string();
+    let error =
+        Session::load(&Story::model(), &session_options(AttentionChoice::MhaNocache, 8)).unwrap_err().to_string();
     assert!(error.contains("mha-nocache") && error.contains("decoder") && !error.contains('\n'), "{error}");
 }
 
@@ -59,7 +67,10 @@ fn samples_do_not_depend_on_batch_and_order() {
             let config = config(&session, asked.clone());
             let sorted = generate(&mut session, &requests, &config);
             if want.is_empty() {
-                assert!(sorted.iter().any(|r| r.sequences[0].token_ids != r.sequences[1].token_ids), "both samples are always the same");
+                assert!(
+                    sorted.iter().any(|r| r.sequences[0].token_ids != r.sequences[1].token_ids),
+                    "both samples are always the same"
+                );
                 want.clone_from(&sorted);
             }
             assert_same(&sorted, &want, &format!("{kind:?}, batch {batch}, sorted"));
@@ -93,8 +104,10 @@ fn cache_bytes_share_the_prompt() {
     const BEAMS: u64 = 4;
     const NEW: u64 = 4;
     let stories = Story::load();
-    let requests: Vec<Request> =
-        (0..).zip(&stories[..6]).map(|(ordinal, s)| Request { ordinal, input: Input::Ids(s.input_ids.clone()) }).collect();
+    let requests: Vec<Request> = (0..)
+        .zip(&stories[..6])
+        .map(|(ordinal, s)| Request { ordinal, input: Input::Ids(s.input_ids.clone()) })
+        .collect();
     let prompts: u64 = stories[..6].iter().map(|s| s.input_ids.len() as u64).sum();
     for (kind, name) in kinds() {
         let mut session = Session::load(&Story::model(), &session_options(kind, 6)).unwrap();

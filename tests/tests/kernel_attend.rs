@@ -2,7 +2,9 @@
 
 use elgen_attention::{Attend, Keys, Shape, attend, attend_tiled};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
-use elgen_tests::harness::{assert_same_bits, compare, devices, poisoned, read_raw, stored, upload, upload_u32, values};
+use elgen_tests::harness::{
+    assert_same_bits, compare, devices, poisoned, read_raw, stored, upload, upload_u32, values,
+};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
@@ -116,9 +118,11 @@ impl Case {
 
     fn twin(&self) -> Vec<f64> {
         let (lead, columns) = (4 * self.lead, self.heads * self.width());
-        let (q, k, v) = (stored(&self.queries(), DType::F32), stored(&self.keys(), self.dtype), stored(&self.values(), self.dtype));
+        let (q, k, v) =
+            (stored(&self.queries(), DType::F32), stored(&self.keys(), self.dtype), stored(&self.values(), self.dtype));
         let places = self.places();
-        let (k, v): (Vec<&[f64]>, Vec<&[f64]>) = (k.chunks(lead + self.kv_columns()).collect(), v.chunks(lead + self.kv_columns()).collect());
+        let (k, v): (Vec<&[f64]>, Vec<&[f64]>) =
+            (k.chunks(lead + self.kv_columns()).collect(), v.chunks(lead + self.kv_columns()).collect());
         let mut out = Vec::new();
         for (row, slots) in q.chunks(lead + columns).zip(&places.slots).skip(self.first) {
             let keys: Vec<&[f64]> = slots.iter().map(|s| &k[*s as usize][lead..]).collect();
@@ -199,7 +203,15 @@ fn counts() -> impl Strategy<Value = Vec<usize>> {
 
 /// (shift, spread) of scores: plain, and far beyond what exp can take without the running maximum.
 fn scores() -> impl Strategy<Value = (f32, f32)> {
-    prop::sample::select(vec![(0.0, 1.0), (0.0, 1.0), (0.0, 40.0), (80.0, 2.0), (-80.0, 2.0), (80.0, 20.0), (-80.0, 20.0)])
+    prop::sample::select(vec![
+        (0.0, 1.0),
+        (0.0, 1.0),
+        (0.0, 40.0),
+        (80.0, 2.0),
+        (-80.0, 2.0),
+        (80.0, 20.0),
+        (-80.0, 20.0),
+    ])
 }
 
 fn mha() -> impl Strategy<Value = Case> {
@@ -207,7 +219,18 @@ fn mha() -> impl Strategy<Value = Case> {
     let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
     (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), any::<u64>()).prop_map(
         |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), seed)| Case {
-            heads, dim, shared: false, slots, dtype, counts, first, lead, shift, spread, tile: None, seed,
+            heads,
+            dim,
+            shared: false,
+            slots,
+            dtype,
+            counts,
+            first,
+            lead,
+            shift,
+            spread,
+            tile: None,
+            seed,
         },
     )
 }
@@ -218,7 +241,18 @@ fn el() -> impl Strategy<Value = Case> {
     let tiles = prop::sample::select(vec![None, Some(1), Some(2), Some(4)]);
     (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), tiles, any::<u64>()).prop_map(
         |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), tile, seed)| Case {
-            heads, dim, shared: true, slots, dtype, counts, first, lead, shift, spread, tile, seed,
+            heads,
+            dim,
+            shared: true,
+            slots,
+            dtype,
+            counts,
+            first,
+            lead,
+            shift,
+            spread,
+            tile,
+            seed,
         },
     )
 }
@@ -277,9 +311,22 @@ fn every_head_count_with_every_tile() {
 
 #[test]
 fn other_rows_do_not_change_a_bit() {
-    for (shared, slots, dtype) in [(false, true, DType::F32), (true, true, DType::F32), (true, false, DType::F16), (false, false, DType::F16)] {
+    for (shared, slots, dtype) in
+        [(false, true, DType::F32), (true, true, DType::F32), (true, false, DType::F16), (false, false, DType::F16)]
+    {
         let case = Case {
-            heads: 5, dim: 44, shared, slots, dtype, counts: vec![65, 1, 200, 0, 64, 130], first: 2, lead: 0, shift: 0.0, spread: 4.0, tile: None, seed: 9,
+            heads: 5,
+            dim: 44,
+            shared,
+            slots,
+            dtype,
+            counts: vec![65, 1, 200, 0, 64, 130],
+            first: 2,
+            lead: 0,
+            shift: 0.0,
+            spread: 4.0,
+            tile: None,
+            seed: 9,
         };
         for variant in devices() {
             let all = case.run(&variant.device, 0..6);
@@ -303,7 +350,8 @@ fn more_rows_than_one_dispatch_holds() {
     let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
     let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
-    let product = Attend { shape, shared: false, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), out: &out, first: 0, count: n as u32 };
+    let product =
+        Attend { shape, shared: false, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
     attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
     rec.submit().unwrap();
@@ -315,7 +363,8 @@ fn more_rows_than_one_dispatch_holds() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let (q, kv, out) = (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
+    let (q, kv, out) =
+        (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let list = upload_u32(device, &[0, 1, 0, 0]);
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
@@ -342,7 +391,8 @@ fn shapes_that_do_not_fit_are_errors() {
 fn heads_wider_than_workgroup_memory_are_an_error() {
     let device = &devices()[0].device;
     let d = device.capabilities().workgroup_bytes as usize / 4;
-    let (q, x, out) = (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
+    let (q, x, out) =
+        (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
     let list = upload_u32(device, &[0, 0]);
     let shape = Shape { d_model: d, num_heads: 1, head_dim: 4, scale: 1.0 };
     let product = Attend { shape, shared: true, q: (&q, 0), k: (&x, 0), v: (&x, 0), out: &out, first: 0, count: 1 };

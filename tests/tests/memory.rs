@@ -19,7 +19,10 @@ fn the_pool_counts_what_the_allocator_holds() {
         let pool = session.device().pool().current().total;
         let allocator = session.device().allocator_bytes().expect("the Vulkan backend reports");
         eprintln!("{kind:?}: the pool counts {pool} bytes, the allocator holds {allocator}");
-        assert!(pool.abs_diff(allocator) * 50 <= allocator, "{kind:?}: the pool counts {pool} bytes, the allocator holds {allocator}");
+        assert!(
+            pool.abs_diff(allocator) * 50 <= allocator,
+            "{kind:?}: the pool counts {pool} bytes, the allocator holds {allocator}"
+        );
 
         let metrics = session.metrics();
         let peak = metrics.peak_bytes;
@@ -38,7 +41,8 @@ fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
         let run = |memory_limit: Option<u64>| {
             let options = SessionOptions { memory_limit, ..session_options(kind, 64) };
             let mut session = Session::load(&Translations::model(), &options).unwrap();
-            let config = config(&session, GenerationOptions { max_new_tokens: Some(40), ..GenerationOptions::default() });
+            let config =
+                config(&session, GenerationOptions { max_new_tokens: Some(40), ..GenerationOptions::default() });
             let results = generate(&mut session, &data.requests(), &config);
             let metrics = session.metrics();
             (results, metrics.peak_bytes.total, metrics.steps)
@@ -48,7 +52,9 @@ fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
         assert_same(&tight, &free, &format!("{kind:?}"));
         assert!(free_peak > 40 * MIB && tight_peak <= 40 * MIB, "{kind:?}: peaks {free_peak} and {tight_peak}");
         assert!(tight_steps > free_steps, "{kind:?}: {tight_steps} steps, {free_steps} without the limit");
-        eprintln!("{kind:?}: {free_steps} steps and {free_peak} bytes; within 40 MiB {tight_steps} steps and {tight_peak} bytes");
+        eprintln!(
+            "{kind:?}: {free_steps} steps and {free_peak} bytes; within 40 MiB {tight_steps} steps and {tight_peak} bytes"
+        );
     }
 }
 
@@ -57,7 +63,10 @@ fn a_limit_below_the_weights_is_an_error_that_names_class_and_bytes() {
     let options = SessionOptions { memory_limit: Some(20 * MIB), ..session_options(AttentionChoice::El, 64) };
     let error = Session::load(&Translations::model(), &options).unwrap_err().to_string();
     eprintln!("{error}");
-    assert!(error.contains("weights") && error.contains(" bytes of ") && error.contains(&(20 * MIB).to_string()), "{error}");
+    assert!(
+        error.contains("weights") && error.contains(" bytes of ") && error.contains(&(20 * MIB).to_string()),
+        "{error}"
+    );
     assert!(!error.contains('\n'), "{error}");
 }
 
@@ -72,9 +81,13 @@ fn a_limit_without_room_for_one_sentence_fails_each_request() {
     let config = config(&session, GenerationOptions::default());
     let data = Translations::load().spread(3);
     let mut errors = vec![String::new(); 3];
-    let mut keep = |i: usize, result: Result<_, EngineError>| errors[i] = result.err().map_or_else(String::new, |e| e.to_string());
+    let mut keep =
+        |i: usize, result: Result<_, EngineError>| errors[i] = result.err().map_or_else(String::new, |e| e.to_string());
     session.generate(&data.requests(), &config, &RunOptions::default(), &AtomicBool::new(false), &mut keep).unwrap();
-    assert!(errors.iter().all(|e| e.contains(" bytes of ") && e.contains("do not fit") && !e.contains('\n')), "{errors:?}");
+    assert!(
+        errors.iter().all(|e| e.contains(" bytes of ") && e.contains("do not fit") && !e.contains('\n')),
+        "{errors:?}"
+    );
     eprintln!("{}", errors[0]);
     // The session serves again once there is room.
     drop(ballast);
@@ -90,7 +103,8 @@ fn f16_storage_changes_few_results_and_halves_the_bytes() {
         let config = config(&session, GenerationOptions::default());
         let results = generate(&mut session, &data.requests(), &config);
         // What f32 gives is what PyTorch gives: demo_bart.rs.
-        let differ = results.iter().zip(&data.expected).filter(|(r, e)| r.sequences[0].token_ids != e.token_ids).count();
+        let differ =
+            results.iter().zip(&data.expected).filter(|(r, e)| r.sequences[0].token_ids != e.token_ids).count();
         eprintln!("{kind:?}: {differ} of 60 sentences differ from f32");
         assert!(differ <= 6, "{kind:?}: {differ} of 60 sentences differ from f32");
 

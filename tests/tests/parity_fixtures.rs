@@ -85,7 +85,12 @@ fn run(model: &Path, attention: AttentionChoice) -> usize {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {compared} hypotheses differ:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {compared} hypotheses differ:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(12)].join("\n")
+    );
     compared
 }
 

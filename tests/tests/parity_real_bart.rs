@@ -46,13 +46,21 @@ fn check(attention: AttentionChoice) {
     let words: Vec<Word> = text.lines().map(|line| serde_json::from_str(line).expect("a reference word")).collect();
     let options = SessionOptions { attention, batch_size: 64, ..SessionOptions::default() };
     let mut session = Session::load(&dir, &options).expect("the model");
-    let requests: Vec<Request> =
-        words.iter().enumerate().map(|(i, w)| Request { ordinal: i as u64, input: Input::Ids(w.input_ids.clone()) }).collect();
+    let requests: Vec<Request> = words
+        .iter()
+        .enumerate()
+        .map(|(i, w)| Request { ordinal: i as u64, input: Input::Ids(w.input_ids.clone()) })
+        .collect();
     for beams in [1, 4] {
         // The references were made with a length that none of them reaches.
-        let asked =
-            GenerationOptions { num_beams: Some(beams), num_return_sequences: Some(beams), max_length: Some(64), ..GenerationOptions::default() };
-        let (config, _) = asked.or(session.checkpoint_options().clone()).resolve(&session.limits()).expect("valid options");
+        let asked = GenerationOptions {
+            num_beams: Some(beams),
+            num_return_sequences: Some(beams),
+            max_length: Some(64),
+            ..GenerationOptions::default()
+        };
+        let (config, _) =
+            asked.or(session.checkpoint_options().clone()).resolve(&session.limits()).expect("valid options");
         let mut wrong = Vec::new();
         session
             .generate(&requests, &config, &RunOptions::default(), &AtomicBool::new(false), &mut |i, result| {
@@ -60,7 +68,9 @@ fn check(attention: AttentionChoice) {
                 let same = if beams == 1 {
                     got[0].token_ids == new_ids(&word.greedy_ids)
                 } else {
-                    got.iter().zip(&word.beam4).all(|(g, e)| g.token_ids == new_ids(&e.ids) && (g.score - e.score).abs() <= 1e-4)
+                    got.iter()
+                        .zip(&word.beam4)
+                        .all(|(g, e)| g.token_ids == new_ids(&e.ids) && (g.score - e.score).abs() <= 1e-4)
                 };
                 if !same {
                     wrong.push(format!("{}: {:?}", word.word, got[0]));

@@ -31,7 +31,14 @@ struct State {
 struct Seen(HashMap<(&'static str, usize), Tensor>);
 
 impl Seen {
-    fn keep(&mut self, rec: &mut Recorder, stack: &'static str, index: usize, x: &Tensor, rows: usize) -> Result<(), ModelError> {
+    fn keep(
+        &mut self,
+        rec: &mut Recorder,
+        stack: &'static str,
+        index: usize,
+        x: &Tensor,
+        rows: usize,
+    ) -> Result<(), ModelError> {
         let copy = rec.device().tensor("seen", Class::Activations, rows, x.cols, DType::F32)?;
         rec.copy(&x.buffer, 0, &copy.buffer, 0, (rows * x.ld() * 4) as u64)?;
         self.0.insert((stack, index), copy);
@@ -75,7 +82,8 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
     let encoder_layers = config.summary().encoder_layers;
     let mut runner = Runner::new(&device, Arc::from(model), DEFAULT_PREFILL_BUDGET);
     let reference: Reference =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("reference.json")).expect("a valid reference");
+        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("reference.json"))
+            .expect("a valid reference");
     let bytes = std::fs::read(dir.join("states.safetensors")).expect("states.safetensors");
     let fixture = Fixture { tensors: SafeTensors::deserialize(&bytes).expect("valid states") };
     let logits = device.tensor("logits", Class::Activations, 1, limits.vocab_size, DType::F32).expect("logits");
@@ -92,18 +100,30 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
             if length == 1 && limits.is_encoder_decoder {
                 let mut seen = Seen::default();
                 runner
-                    .encode_with_probe(&sentences, Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)))
+                    .encode_with_probe(
+                        &sentences,
+                        Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)),
+                    )
                     .expect("encoder");
                 for l in 0..=encoder_layers {
                     let got = device.read_tensor(&seen.0[&("encoder", l)]).expect("states");
-                    assert_close(&format!("{name} {kind} encoder layer {l}"), &got, &fixture.rows(&format!("{}.encoder.{l}", state.input), None));
+                    assert_close(
+                        &format!("{name} {kind} encoder layer {l}"),
+                        &got,
+                        &fixture.rows(&format!("{}.encoder.{l}", state.input), None),
+                    );
                     compared += 1;
                 }
             }
             let mut seen = Seen::default();
             let mut rec = device.recorder();
             runner
-                .step_with_probe(&mut rec, &rows, &logits, Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)))
+                .step_with_probe(
+                    &mut rec,
+                    &rows,
+                    &logits,
+                    Probe::new(&mut |rec, stack, index, x, n| seen.keep(rec, stack, index, x, n)),
+                )
                 .expect("step");
             rec.submit().expect("submission");
             for l in 0..=layout.layers {

@@ -37,7 +37,13 @@ fn work(sessions: &[Session]) -> Vec<Work> {
         max_new_tokens: Some(new),
         ..GenerationOptions::default()
     };
-    let sampled = GenerationOptions { do_sample: Some(true), top_k: Some(40), top_p: Some(0.9), num_return_sequences: Some(2), ..options(1, 8) };
+    let sampled = GenerationOptions {
+        do_sample: Some(true),
+        top_k: Some(40),
+        top_p: Some(0.9),
+        num_return_sequences: Some(2),
+        ..options(1, 8)
+    };
     let of = |session: usize, requests: &[Request], asked: &GenerationOptions| Work {
         session,
         requests: requests.to_vec(),
@@ -87,7 +93,10 @@ fn memory_does_not_grow() {
     let quarter = samples.len() / 4;
     let (first, last) = (median(&samples[..quarter]), median(&samples[samples.len() - quarter..]));
     let most = pools.iter().copied().max().unwrap();
-    eprintln!("{warm} rounds to warm up, {} measured: pool {pool} then {most} bytes at most, process {first} then {last} bytes", pools.len());
+    eprintln!(
+        "{warm} rounds to warm up, {} measured: pool {pool} then {most} bytes at most, process {first} then {last} bytes",
+        pools.len()
+    );
     assert!(most * 100 < pool * 101, "the pool grew from {pool} to {most} bytes");
     assert!(last * 100 < first * 101, "the process grew from {first} to {last} bytes");
 }

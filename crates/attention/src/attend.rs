@@ -92,7 +92,16 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
     if !fits {
         let message = format!(
             "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}",
-            a.shape.num_heads, a.first, a.count, a.q.0.describe(), a.q.1, a.k.0.describe(), a.k.1, a.v.0.describe(), a.v.1, a.out.describe()
+            a.shape.num_heads,
+            a.first,
+            a.count,
+            a.q.0.describe(),
+            a.q.1,
+            a.k.0.describe(),
+            a.k.1,
+            a.v.0.describe(),
+            a.v.1,
+            a.out.describe()
         );
         return Err(TensorError::Shape { op: "attend", message });
     }
@@ -104,7 +113,9 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
     let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
     let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
     let (buffers, table_ld) = match keys {
-        Keys::Slots(rows) => ([&[&rows.active, &rows.state, rows.slots()][..], &buffers].concat(), rows.max_length() as u32),
+        Keys::Slots(rows) => {
+            ([&[&rows.active, &rows.state, rows.slots()][..], &buffers].concat(), rows.max_length() as u32)
+        }
         Keys::Ranges { index, ranges } => ([&[index, ranges][..], &buffers].concat(), 0),
     };
     for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
@@ -140,11 +151,21 @@ fn head_tile(device: &Device, shared: bool, heads: usize, width: usize) -> Resul
     let useful = |tile: &&u32| **tile as usize <= heads.next_power_of_two() && tile_bytes(**tile, width) <= limit;
     candidates.iter().find(useful).copied().ok_or_else(|| TensorError::Shape {
         op: "attend",
-        message: format!("heads of width {width} need {} bytes of workgroup memory, the device has {limit}", tile_bytes(1, width)),
+        message: format!(
+            "heads of width {width} need {} bytes of workgroup memory, the device has {limit}",
+            tile_bytes(1, width)
+        ),
     })
 }
 
-fn kernel(device: &Device, slots: bool, shared: bool, tile: u32, width: usize, k: &Tensor) -> Result<Arc<Kernel>, TensorError> {
+fn kernel(
+    device: &Device,
+    slots: bool,
+    shared: bool,
+    tile: u32,
+    width: usize,
+    k: &Tensor,
+) -> Result<Arc<Kernel>, TensorError> {
     let spec = KernelSpec::new("attend")
         .storage(device, k.dtype)
         .define_if(slots, "SLOTS")

@@ -21,7 +21,13 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    pub(crate) fn apply(&self, rec: &mut Recorder, context: &Tensor, output: &Linear, rows: usize) -> Result<(), TensorError> {
+    pub(crate) fn apply(
+        &self,
+        rec: &mut Recorder,
+        context: &Tensor,
+        output: &Linear,
+        rows: usize,
+    ) -> Result<(), TensorError> {
         linear(rec, context, output, Activation::None, self.residual, self.out, rows)?;
         match self.norm {
             Some((norm, normed)) => layer_norm(rec, self.out, norm, normed, rows),
@@ -145,13 +151,29 @@ pub trait SelfAttention: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn prefill(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()>;
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        batch: &Packed,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()>;
 
     /// One row per active hypothesis `[rows, d_model]`: stores the fed position and attends to all positions so far.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn step(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>, caches: &Caches, work: &Workspace) -> Result<()>;
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        step: Step<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()>;
 }
 
 /// The cross-attention of one decoder layer.
@@ -164,13 +186,28 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn memorize(&self, rec: &mut Recorder, memory: &Tensor, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()>;
+    fn memorize(
+        &self,
+        rec: &mut Recorder,
+        memory: &Tensor,
+        batch: &Packed,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()>;
 
     /// Query rows `[count, d_model]` over their sentences' encoder outputs.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn attend(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>, caches: &Caches, work: &Workspace) -> Result<()>;
+    fn attend(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()>;
 }
 
 /// Query rows of cross-attention: those of a decode step or of packed prompts.
@@ -207,7 +244,15 @@ pub(crate) fn store_copies<'c>(
     for slots in &batch.slots {
         for segment in &batch.segments {
             let slab = buffer(slab_of(caches, segment)?).ok_or_else(|| lost_slab(segment))?;
-            elgen_tensor::ops::store_packed(rec, slots, segment.first as usize, segment.count as usize, x, first_col, slab)?;
+            elgen_tensor::ops::store_packed(
+                rec,
+                slots,
+                segment.first as usize,
+                segment.count as usize,
+                x,
+                first_col,
+                slab,
+            )?;
         }
     }
     Ok(())

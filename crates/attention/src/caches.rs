@@ -180,7 +180,15 @@ pub struct Caches {
 impl Caches {
     /// Empty caches; slabs come with [`Caches::prepare`] or [`Caches::admit`].
     pub fn new(device: &Device, layout: CacheLayout) -> Self {
-        Self { device: device.clone(), layout, slabs: Vec::new(), admitted: 0, reserved: CacheBytes::default(), peak: CacheBytes::default(), peak_slack: 0 }
+        Self {
+            device: device.clone(),
+            layout,
+            slabs: Vec::new(),
+            admitted: 0,
+            reserved: CacheBytes::default(),
+            peak: CacheBytes::default(),
+            peak_slack: 0,
+        }
     }
 
     /// What was asked for.
@@ -211,7 +219,9 @@ impl Caches {
     /// Slots of one slab that one binding holds: (self, cross). What mha-nocache makes of its cross slots must fit one too.
     fn slab_limits(&self) -> (u64, u64) {
         let binding = self.device.capabilities().max_binding_bytes;
-        let rows = |width: usize, dtype: DType| if width == 0 { u64::from(u32::MAX) } else { binding / (width as u64 * dtype.bytes()) };
+        let rows = |width: usize, dtype: DType| {
+            if width == 0 { u64::from(u32::MAX) } else { binding / (width as u64 * dtype.bytes()) }
+        };
         let cross = rows(self.layout.cross_width(), self.layout.cross_dtype());
         let recomputed = match self.layout.cross {
             Some((shape, Kind::MhaNocache)) => rows(2 * shape.inner(), DType::F32),
@@ -258,7 +268,9 @@ impl Caches {
     fn too_large(&self, self_slots: u64, cross_slots: u64) -> AttentionError {
         let self_bytes = self_slots * self.layout.self_width() as u64 * self.layout.dtype.bytes();
         let cross_bytes = match self.layout.cross {
-            Some((shape, Kind::MhaNocache)) => cross_slots * (2 * shape.inner()).max(self.layout.cross_width()) as u64 * DType::F32.bytes(),
+            Some((shape, Kind::MhaNocache)) => {
+                cross_slots * (2 * shape.inner()).max(self.layout.cross_width()) as u64 * DType::F32.bytes()
+            }
             _ => cross_slots * self.layout.cross_width() as u64 * self.layout.cross_dtype().bytes(),
         };
         AttentionError::SentenceTooLarge {
@@ -272,7 +284,9 @@ impl Caches {
         let l = self.layout;
         let buffers = |count: usize, what: &str, slots: u64, width: usize, dtype: DType| {
             (0..count)
-                .map(|i| self.device.tensor(&format!("{what} cache, layer {i}"), Class::Cache, slots as usize, width, dtype))
+                .map(|i| {
+                    self.device.tensor(&format!("{what} cache, layer {i}"), Class::Cache, slots as usize, width, dtype)
+                })
                 .collect::<Result<Vec<_>, _>>()
         };
         let slab = Slab {
@@ -306,7 +320,8 @@ impl Caches {
             }
         };
         let place = &mut self.slabs[slab];
-        let (Some(self_first), Some(cross_first)) = (place.self_free.take(s as u32), place.cross_free.take(c as u32)) else {
+        let (Some(self_first), Some(cross_first)) = (place.self_free.take(s as u32), place.cross_free.take(c as u32))
+        else {
             return Err(AttentionError::Shape(format!("slab {slab} lost the room for {s} and {c} slots")));
         };
         self.admitted += 1;
@@ -343,7 +358,9 @@ impl Caches {
     pub fn slab_bytes(&self) -> u64 {
         self.slabs
             .iter()
-            .map(|s| s.self_capacity * self.layout.self_slot_bytes() + s.cross_capacity * self.layout.cross_slot_bytes())
+            .map(|s| {
+                s.self_capacity * self.layout.self_slot_bytes() + s.cross_capacity * self.layout.cross_slot_bytes()
+            })
             .sum()
     }
 }

@@ -11,7 +11,9 @@ use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear
 use elgen_tensor::{DType, Device, Recorder, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
-use crate::block::{CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies};
+use crate::block::{
+    CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
+};
 use crate::caches::Caches;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
@@ -51,13 +53,30 @@ impl Projections {
     /// Attention of expanded queries over hidden states `x`.
     fn product<'a>(&self, x: &'a Tensor, first: u32, count: u32, work: &'a Workspace) -> Result<Attend<'a>> {
         let [expanded, contexts] = work.el()?;
-        Ok(Attend { shape: self.shape, shared: true, q: (expanded, 0), k: (x, 0), v: (x, 0), out: contexts, first, count })
+        Ok(Attend {
+            shape: self.shape,
+            shared: true,
+            q: (expanded, 0),
+            k: (x, 0),
+            v: (x, 0),
+            out: contexts,
+            first,
+            count,
+        })
     }
 
     /// Contexts back to head width, then the shared end of every block.
     fn contract(&self, rec: &mut Recorder, epilogue: &Epilogue<'_>, rows: usize, work: &Workspace) -> Result<()> {
         let [_, contexts] = work.el()?;
-        heads_contract(rec, contexts, self.v.window_tensor()?, self.v.bias.as_ref(), self.shape.num_heads, &work.context, rows)?;
+        heads_contract(
+            rec,
+            contexts,
+            self.v.window_tensor()?,
+            self.v.bias.as_ref(),
+            self.shape.num_heads,
+            &work.context,
+            rows,
+        )?;
         epilogue.apply(rec, &work.context, &self.output, rows)?;
         Ok(())
     }
@@ -75,7 +94,14 @@ impl ElSelf {
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, what: &str, layer: usize, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        what: &str,
+        layer: usize,
+        shape: Shape,
+        dtype: DType,
+        w: AttentionWeights<'_>,
+    ) -> Result<Self> {
         Ok(Self { layer, projections: Projections::new(device, what, shape, dtype, w)? })
     }
 }
@@ -87,21 +113,45 @@ impl SelfAttention for ElSelf {
 
     /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
     /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (el-attention.md 1.8).
-    fn prefill(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        batch: &Packed,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         let p = &self.projections;
         let [q, k, v] = work.triple()?;
         for (projection, to) in [(&p.q, q), (&p.k, k), (&p.v, v)] {
             linear(rec, input, projection, Activation::None, None, to, batch.tokens)?;
         }
         store_copies(rec, input, 0, batch, caches, |slab| slab.self_layers.get(self.layer))?;
-        let product =
-            Attend { shape: p.shape, shared: false, q: (q, 0), k: (k, 0), v: (v, 0), out: &work.context, first: 0, count: batch.tokens as u32 };
+        let product = Attend {
+            shape: p.shape,
+            shared: false,
+            q: (q, 0),
+            k: (k, 0),
+            v: (v, 0),
+            out: &work.context,
+            first: 0,
+            count: batch.tokens as u32,
+        };
         attend(rec, Keys::Ranges { index: &batch.index, ranges: &batch.ranges }, product)?;
         epilogue.apply(rec, &work.context, &p.output, batch.tokens)?;
         Ok(())
     }
 
-    fn step(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        step: Step<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         let rows = step.rows;
         self.projections.expand(rec, input, rows.count(), work)?;
         for segment in rows.segments() {
@@ -139,7 +189,15 @@ impl CrossAttention for ElCross {
         Ok(())
     }
 
-    fn attend(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn attend(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         self.projections.expand(rec, input, queries.count, work)?;
         for segment in queries.segments {
             let x = &slab_of(caches, segment)?.cross[0];

@@ -16,7 +16,9 @@ pub enum AttentionError {
     #[error("attention: {0}")]
     Shape(String),
     /// A single sentence needs more than one slab can hold.
-    #[error("a sentence of {positions} cached positions needs {asked} bytes in one cache slab; this device binds at most {limit}")]
+    #[error(
+        "a sentence of {positions} cached positions needs {asked} bytes in one cache slab; this device binds at most {limit}"
+    )]
     SentenceTooLarge {
         /// Slots asked for.
         positions: u64,

@@ -24,7 +24,9 @@ pub fn self_attention(
 ) -> Result<Box<dyn SelfAttention>> {
     Ok(match kind {
         Kind::El => Box::new(ElSelf::new(device, what, layer, shape, dtype, weights)?),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => Box::new(MhaSelf::new(device, what, layer, kind, shape, dtype, weights)?),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => {
+            Box::new(MhaSelf::new(device, what, layer, kind, shape, dtype, weights)?)
+        }
     })
 }
 
@@ -43,6 +45,8 @@ pub fn cross_attention(
 ) -> Result<Box<dyn CrossAttention>> {
     Ok(match kind {
         Kind::El => Box::new(ElCross::new(device, what, shape, dtype, weights)?),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => Box::new(MhaCross::new(device, what, layer, kind, shape, dtype, weights)?),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => {
+            Box::new(MhaCross::new(device, what, layer, kind, shape, dtype, weights)?)
+        }
     })
 }

@@ -4,7 +4,9 @@ use elgen_tensor::ops::{Activation, Linear, linear, store};
 use elgen_tensor::{DType, Device, Recorder, Segment, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
-use crate::block::{CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies};
+use crate::block::{
+    CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
+};
 use crate::caches::Caches;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
@@ -53,7 +55,14 @@ impl EncoderAttention {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, work: &Workspace) -> Result<()> {
+    pub fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        batch: &Packed,
+        work: &Workspace,
+    ) -> Result<()> {
         linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
         attend_packed(rec, self.shape, batch, work)?;
         epilogue.apply(rec, &work.context, &self.output, batch.tokens)?;
@@ -76,7 +85,15 @@ impl MhaSelf {
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, what: &str, layer: usize, kind: Kind, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        what: &str,
+        layer: usize,
+        kind: Kind,
+        shape: Shape,
+        dtype: DType,
+        w: AttentionWeights<'_>,
+    ) -> Result<Self> {
         Ok(Self {
             shape,
             layer,
@@ -92,7 +109,15 @@ impl SelfAttention for MhaSelf {
         self.kind
     }
 
-    fn prefill(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        batch: &Packed,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
         store_copies(rec, &work.wide, self.shape.inner(), batch, caches, |slab| slab.self_layers.get(self.layer))?;
         attend_packed(rec, self.shape, batch, work)?;
@@ -100,7 +125,15 @@ impl SelfAttention for MhaSelf {
         Ok(())
     }
 
-    fn step(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        step: Step<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         let (rows, inner) = (step.rows, self.shape.inner());
         linear(rec, input, &self.qkv, Activation::None, None, &work.wide, rows.count())?;
         for segment in rows.segments() {
@@ -139,7 +172,15 @@ impl MhaCross {
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, what: &str, layer: usize, kind: Kind, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        what: &str,
+        layer: usize,
+        kind: Kind,
+        shape: Shape,
+        dtype: DType,
+        w: AttentionWeights<'_>,
+    ) -> Result<Self> {
         Ok(Self {
             shape,
             layer,
@@ -151,7 +192,13 @@ impl MhaCross {
     }
 
     /// The slab's keys and values of this layer.
-    fn keys<'a>(&self, rec: &mut Recorder, segment: &Segment, caches: &'a Caches, work: &'a Workspace) -> Result<&'a Tensor> {
+    fn keys<'a>(
+        &self,
+        rec: &mut Recorder,
+        segment: &Segment,
+        caches: &'a Caches,
+        work: &'a Workspace,
+    ) -> Result<&'a Tensor> {
         let slab = slab_of(caches, segment)?;
         if self.kind != Kind::MhaNocache {
             return Ok(&slab.cross[self.layer]);
@@ -167,7 +214,14 @@ impl CrossAttention for MhaCross {
         self.kind
     }
 
-    fn memorize(&self, rec: &mut Recorder, memory: &Tensor, batch: &Packed, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn memorize(
+        &self,
+        rec: &mut Recorder,
+        memory: &Tensor,
+        batch: &Packed,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         if self.kind == Kind::MhaNocache {
             return Ok(());
         }
@@ -175,7 +229,15 @@ impl CrossAttention for MhaCross {
         store_copies(rec, &work.wide, 0, batch, caches, |slab| slab.cross.get(self.layer))
     }
 
-    fn attend(&self, rec: &mut Recorder, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>, caches: &Caches, work: &Workspace) -> Result<()> {
+    fn attend(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        epilogue: &Epilogue<'_>,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+    ) -> Result<()> {
         linear(rec, input, &self.q, Activation::None, None, &work.wide, queries.count)?;
         for segment in queries.segments {
             let keys = self.keys(rec, segment, caches, work)?;

@@ -52,14 +52,24 @@ fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Res
 }
 
 /// Stacks projections `[num_heads * head_dim, d_model]` into one matrix `[parts * inner, d_model]`, heads padded to quads.
-pub(crate) fn stack_heads(device: &Device, what: &str, shape: Shape, dtype: DType, parts: &[Projection<'_>]) -> Result<Linear> {
+pub(crate) fn stack_heads(
+    device: &Device,
+    what: &str,
+    shape: Shape,
+    dtype: DType,
+    parts: &[Projection<'_>],
+) -> Result<Linear> {
     let (heads, dim, width, cols) = (shape.num_heads, shape.head_dim, shape.head_width(), shape.d_model);
     let mut bias = vec![0.0; parts.len() * shape.inner()];
     for (p, part) in parts.iter().enumerate() {
         check(what, part.weight, heads * dim, cols)?;
         let Some(values) = part.bias else { continue };
         if values.len() != heads * dim {
-            return Err(AttentionError::Shape(format!("{what} bias has {} values, expected {}", values.len(), heads * dim)));
+            return Err(AttentionError::Shape(format!(
+                "{what} bias has {} values, expected {}",
+                values.len(),
+                heads * dim
+            )));
         }
         for h in 0..heads {
             let at = p * shape.inner() + h * width;
@@ -101,14 +111,26 @@ fn copy_rows(device: &Device, linear: &Linear, source: &dyn MatrixSource, base: 
 ///
 /// # Errors
 /// The source fails, or the device refuses.
-pub fn load_linear(device: &Device, what: &str, dtype: DType, weight: &dyn MatrixSource, bias: Option<&[f32]>) -> Result<Linear> {
+pub fn load_linear(
+    device: &Device,
+    what: &str,
+    dtype: DType,
+    weight: &dyn MatrixSource,
+    bias: Option<&[f32]>,
+) -> Result<Linear> {
     let linear = Linear::new(device, what, weight.rows(), weight.cols(), dtype, bias)?;
     copy_rows(device, &linear, weight, 0)?;
     Ok(linear)
 }
 
 /// The output projection `[d_model, num_heads * head_dim]`, its columns spread to padded heads.
-pub(crate) fn output_projection(device: &Device, what: &str, shape: Shape, dtype: DType, o: Projection<'_>) -> Result<Linear> {
+pub(crate) fn output_projection(
+    device: &Device,
+    what: &str,
+    shape: Shape,
+    dtype: DType,
+    o: Projection<'_>,
+) -> Result<Linear> {
     let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
     check(what, o.weight, shape.d_model, heads * dim)?;
     if dim == width {

@@ -212,7 +212,7 @@ fn a_memory_limit_that_is_too_small() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.txt");
     for (limit, bytes) in [("1000", "1000"), ("1MiB", "1048576"), ("20MiB", "20971520")] {
-        finish(quick().args(["--memory-limit", limit, "--output"]).arg(&output).arg("Hello."))
+        finish(quick().args(["--dtype", "f32", "--memory-limit", limit, "--output"]).arg(&output).arg("Hello."))
             .expect_error(1, &["do not fit", &format!(" of {bytes} bytes are in use")]);
         assert!(!output.exists());
     }

@@ -46,7 +46,13 @@ pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &G
 }
 
 impl BatchState {
-    pub(crate) fn new(device: &Device, config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        device: &Device,
+        config: &GenerationConfig,
+        capacity: usize,
+        max_length: usize,
+        max_new: usize,
+    ) -> Result<Self, EngineError> {
         let rows = capacity * config.rows_per_sentence();
         Ok(Self {
             config: config.clone(),
@@ -76,8 +82,10 @@ impl BatchState {
         let width = self.config.rows_per_sentence();
         let sentences: Vec<Sentence<'_>> =
             batch.iter().map(|p| Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() }).collect();
-        let starts: Vec<SentenceStart> =
-            batch.iter().map(|p| SentenceStart { ordinal: p.ordinal, lengths: p.lengths, prompt_len: p.prompt.len() }).collect();
+        let starts: Vec<SentenceStart> = batch
+            .iter()
+            .map(|p| SentenceStart { ordinal: p.ordinal, lengths: p.lengths, prompt_len: p.prompt.len() })
+            .collect();
         let started = Instant::now();
         runner.begin(&mut self.rows, &sentences, width)?;
         self.search.begin(&starts)?;

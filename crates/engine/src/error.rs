@@ -59,6 +59,9 @@ impl EngineError {
             Self::Model(ModelError::Attention(elgen_attention::AttentionError::Tensor(e))) => e,
             _ => return false,
         };
-        matches!(tensor, TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } | TensorError::TooLarge { .. })
+        matches!(
+            tensor,
+            TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } | TensorError::TooLarge { .. }
+        )
     }
 }

@@ -108,7 +108,12 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
             })
             .collect(),
         tensors,
-        generation_source: defaults.source.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        generation_source: defaults
+            .source
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         generation: defaults.options,
         cache_bytes_f32: Kind::ALL
             .into_iter()
@@ -127,6 +132,10 @@ fn kind_bytes(config: &ModelConfig, kind: Kind) -> KindBytes {
         scale: 1.0,
     };
     let cross = config.family().is_encoder_decoder().then_some((shape, kind));
-    let layout = CacheLayout { layers: summary.decoder_layers, self_shape: shape, self_kind: kind, cross, dtype: DType::F32 };
-    KindBytes { per_decoder_token: layout.self_slot_bytes(), per_source_token: cross.map(|_| layout.cross_slot_bytes()) }
+    let layout =
+        CacheLayout { layers: summary.decoder_layers, self_shape: shape, self_kind: kind, cross, dtype: DType::F32 };
+    KindBytes {
+        per_decoder_token: layout.self_slot_bytes(),
+        per_source_token: cross.map(|_| layout.cross_slot_bytes()),
+    }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use elgen_attention::Kind;
-use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load};
+use elgen_models::{
+    Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load,
+};
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, ModelLimits};
 use elgen_tensor::{Class, DType, Device, DeviceOptions};
 
@@ -14,8 +16,8 @@ use crate::batch::{BatchState, BatchStats, sentences_per_binding};
 use crate::error::EngineError;
 use crate::prepare::{Prepared, prepare};
 use crate::types::{
-    AttentionChoice, AttentionKinds, CacheBytes, DtypeChoice, FinishReason, Generation, Metrics, PeakBytes, PerStep, Request, RunOptions, Seconds,
-    Sequence, SessionOptions,
+    AttentionChoice, AttentionKinds, CacheBytes, DtypeChoice, FinishReason, Generation, Metrics, PeakBytes, PerStep,
+    Request, RunOptions, Seconds, Sequence, SessionOptions,
 };
 
 /// A model on a device, ready to generate.
@@ -89,7 +91,20 @@ impl Session {
         let runner = Runner::new(&device, Arc::from(model), budget);
         let totals = Totals { load_seconds: opened.elapsed().as_secs_f64(), ..Totals::default() };
         let batch_size = options.batch_size.max(1);
-        Ok(Self { device, config, tokenizer, checkpoint_options, limits, kinds, layers, batch_size, runner, state: None, opened, totals })
+        Ok(Self {
+            device,
+            config,
+            tokenizer,
+            checkpoint_options,
+            limits,
+            kinds,
+            layers,
+            batch_size,
+            runner,
+            state: None,
+            opened,
+            totals,
+        })
     }
 
     /// True if texts can be given and are returned.
@@ -142,7 +157,8 @@ impl Session {
         }
         // Similar lengths end together; the longest first, so that buffers are allocated once.
         ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
-        let mut capacity = self.batch_size.min(sentences_per_binding(&self.device, &self.runner, config)).min(ready.len()).max(1);
+        let mut capacity =
+            self.batch_size.min(sentences_per_binding(&self.device, &self.runner, config)).min(ready.len()).max(1);
         let mut at = 0;
         while at < ready.len() {
             let batch = &ready[at..(at + capacity).min(ready.len())];
@@ -152,7 +168,8 @@ impl Session {
             match self.run_batch(batch, config, capacity, &ready, cancel) {
                 Ok(Some(results)) => {
                     let first_token = self.totals.batch.first_token;
-                    self.totals.first_token_ms = self.totals.first_token_ms.or(first_token.map(|t| (t - started).as_secs_f64() * 1e3));
+                    self.totals.first_token_ms =
+                        self.totals.first_token_ms.or(first_token.map(|t| (t - started).as_secs_f64() * 1e3));
                     for (prepared, hypotheses) in batch.iter().zip(results) {
                         let result = self.generation(prepared, hypotheses, config);
                         on_done(prepared.request, result);
@@ -193,7 +210,9 @@ impl Session {
         cancel: &AtomicBool,
     ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
         let state = match self.state.take() {
-            Some(state) if batch.iter().all(|p| state.fits(config, capacity, p.lengths.max_length, p.max_new())) => state,
+            Some(state) if batch.iter().all(|p| state.fits(config, capacity, p.lengths.max_length, p.max_new())) => {
+                state
+            }
             _ => {
                 // Sized for every request of this run, so that it is made once.
                 let max_length = all.iter().map(|p| p.lengths.max_length).max().unwrap_or(1);
@@ -205,7 +224,12 @@ impl Session {
         state.run(&self.device, &mut self.runner, batch, cancel, &mut self.totals.batch)
     }
 
-    fn generation(&mut self, prepared: &Prepared, hypotheses: Vec<Hypothesis>, config: &GenerationConfig) -> Result<Generation, EngineError> {
+    fn generation(
+        &mut self,
+        prepared: &Prepared,
+        hypotheses: Vec<Hypothesis>,
+        config: &GenerationConfig,
+    ) -> Result<Generation, EngineError> {
         let mut sequences = Vec::with_capacity(hypotheses.len());
         for hypothesis in hypotheses.into_iter().take(config.num_return_sequences) {
             let text = match &self.tokenizer {

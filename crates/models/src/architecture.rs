@@ -31,7 +31,14 @@ impl<'p> Probe<'p> {
         Self(Some(f))
     }
 
-    pub(crate) fn see(&mut self, rec: &mut Recorder, stack: &'static str, index: usize, x: &Tensor, rows: usize) -> Result<(), ModelError> {
+    pub(crate) fn see(
+        &mut self,
+        rec: &mut Recorder,
+        stack: &'static str,
+        index: usize,
+        x: &Tensor,
+        rows: usize,
+    ) -> Result<(), ModelError> {
         match &mut self.0 {
             Some(f) => f(rec, stack, index, x, rows),
             None => Ok(()),
@@ -57,19 +64,43 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Decoder-only models; shapes that do not fit.
-    fn encode(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, probe: Probe<'_>) -> Result<(), ModelError>;
+    fn encode(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        probe: Probe<'_>,
+    ) -> Result<(), ModelError>;
 
     /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn prefill(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, probe: Probe<'_>) -> Result<(), ModelError>;
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        probe: Probe<'_>,
+    ) -> Result<(), ModelError>;
 
     /// One decode step: feeds the last id of each active row, writes `logits` `[active rows, vocab_size]`.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn step(&self, rec: &mut Recorder, step: Step<'_>, caches: &Caches, space: &Space, logits: &Tensor, probe: Probe<'_>) -> Result<(), ModelError>;
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        step: Step<'_>,
+        caches: &Caches,
+        space: &Space,
+        logits: &Tensor,
+        probe: Probe<'_>,
+    ) -> Result<(), ModelError>;
 }
 
 /// Attention kinds of a decoder, for self- and cross-attention.
@@ -92,7 +123,13 @@ impl Kinds {
 ///
 /// # Errors
 /// Tensors that are missing, misshapen or not finite; a kind that the family cannot have; out of memory.
-pub fn load(device: &Device, config: &ModelConfig, checkpoint: &Checkpoint, kinds: Kinds, dtype: DType) -> Result<Box<dyn Architecture>, ModelError> {
+pub fn load(
+    device: &Device,
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    kinds: Kinds,
+    dtype: DType,
+) -> Result<Box<dyn Architecture>, ModelError> {
     let family = config.family();
     if !family.is_encoder_decoder() && kinds.self_ == Kind::MhaNocache {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type(), kind: kinds.self_ });

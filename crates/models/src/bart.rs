@@ -2,8 +2,8 @@
 //! positions (offset 2), a norm behind the embeddings, and a head tied to them.
 
 use elgen_attention::{
-    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, SelfAttention, Shape, Step, cross_attention, memorize,
-    self_attention,
+    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, SelfAttention, Shape, Step,
+    cross_attention, memorize, self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, layer_norm, linear};
@@ -65,7 +65,13 @@ impl Bart {
     ///
     /// # Errors
     /// Tensors that are missing, misshapen or not finite; out of memory.
-    pub fn load(device: &Device, config: &BartConfig, checkpoint: &Checkpoint, kinds: Kinds, dtype: DType) -> Result<Self, ModelError> {
+    pub fn load(
+        device: &Device,
+        config: &BartConfig,
+        checkpoint: &Checkpoint,
+        kinds: Kinds,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
         let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
         let d = config.d_model;
         let tables = loader.weights.bart_embeddings(config.vocab_size, d, config.tie_word_embeddings)?;
@@ -85,12 +91,22 @@ impl Bart {
             _ => loader.table("head", tables.head, None)?,
         };
         if let Some(bias) = logits_bias.filter(|b| b.iter().any(|x| *x != 0.0)) {
-            head.bias = Some(device.tensor_from("final_logits_bias", Class::Weights, 1, config.vocab_size, DType::F32, &bias)?);
+            head.bias = Some(device.tensor_from(
+                "final_logits_bias",
+                Class::Weights,
+                1,
+                config.vocab_size,
+                DType::F32,
+                &bias,
+            )?);
         }
         let front = |side: &str| -> Result<Front, ModelError> {
             let name = format!("{side}.embed_positions.weight");
             let view = loader.weights.tensor(&name, &[config.position_rows(), d])?;
-            Ok(Front { positions: loader.table(&name, view, None)?, norm: loader.norm(&format!("{side}.layernorm_embedding"), d, BartConfig::LAYER_NORM_EPS)? })
+            Ok(Front {
+                positions: loader.table(&name, view, None)?,
+                norm: loader.norm(&format!("{side}.layernorm_embedding"), d, BartConfig::LAYER_NORM_EPS)?,
+            })
         };
         let ffn = |name: &str, stack: &StackConfig| -> Result<FeedForward, ModelError> {
             Ok(FeedForward {
@@ -107,7 +123,8 @@ impl Bart {
                 let name = format!("encoder.layers.{l}");
                 let at = format!("{name}.self_attn");
                 Ok(EncoderLayer {
-                    attention: loader.attention(&at, d, |w| EncoderAttention::new(device, &at, encoder_shape, dtype, w))?,
+                    attention: loader
+                        .attention(&at, d, |w| EncoderAttention::new(device, &at, encoder_shape, dtype, w))?,
                     attention_norm: norm(format!("{name}.self_attn_layer_norm"))?,
                     ffn: ffn(&name, &config.encoder)?,
                     final_norm: norm(format!("{name}.final_layer_norm"))?,
@@ -119,9 +136,13 @@ impl Bart {
                 let name = format!("decoder.layers.{l}");
                 let (own, cross) = (format!("{name}.self_attn"), format!("{name}.encoder_attn"));
                 Ok(DecoderLayer {
-                    attention: loader.attention(&own, d, |w| self_attention(device, &own, l, kinds.self_, decoder_shape, dtype, w))?,
+                    attention: loader.attention(&own, d, |w| {
+                        self_attention(device, &own, l, kinds.self_, decoder_shape, dtype, w)
+                    })?,
                     attention_norm: norm(format!("{name}.self_attn_layer_norm"))?,
-                    cross: loader.attention(&cross, d, |w| cross_attention(device, &cross, l, kinds.cross, decoder_shape, dtype, w))?,
+                    cross: loader.attention(&cross, d, |w| {
+                        cross_attention(device, &cross, l, kinds.cross, decoder_shape, dtype, w)
+                    })?,
                     cross_norm: norm(format!("{name}.encoder_attn_layer_norm"))?,
                     ffn: ffn(&name, &config.decoder)?,
                     final_norm: norm(format!("{name}.final_layer_norm"))?,
@@ -151,7 +172,12 @@ impl Bart {
         rows: usize,
         caches: &Caches,
         queries: CrossQueries<'_>,
-        mut self_attention: impl FnMut(&mut Recorder, &dyn SelfAttention, &Tensor, &Epilogue<'_>) -> elgen_attention::Result<()>,
+        mut self_attention: impl FnMut(
+            &mut Recorder,
+            &dyn SelfAttention,
+            &Tensor,
+            &Epilogue<'_>,
+        ) -> elgen_attention::Result<()>,
         probe: &mut Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
         let (mut x, mut h) = (&space.x, &space.h);
@@ -202,10 +228,26 @@ impl Architecture for Bart {
         StackShape { attention: shape(&self.config, &self.config.decoder), ffn: self.config.decoder.ffn_dim }
     }
 
-    fn encode(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, mut probe: Probe<'_>) -> Result<(), ModelError> {
+    fn encode(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        mut probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
         let n = batch.tokens;
         let positions = self.encoder_front.positions.window_tensor()?;
-        embed_packed(rec, ids, n, &self.encoder_embedding, self.config.embedding_scale(), Some((positions, BartConfig::POSITION_OFFSET)), &space.h)?;
+        embed_packed(
+            rec,
+            ids,
+            n,
+            &self.encoder_embedding,
+            self.config.embedding_scale(),
+            Some((positions, BartConfig::POSITION_OFFSET)),
+            &space.h,
+        )?;
         let (x, h) = (&space.x, &space.h);
         layer_norm(rec, h, &self.encoder_front.norm, x, n)?;
         probe.see(rec, "encoder", 0, x, n)?;
@@ -222,9 +264,25 @@ impl Architecture for Bart {
         Ok(())
     }
 
-    fn prefill(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, mut probe: Probe<'_>) -> Result<(), ModelError> {
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        mut probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
         let positions = self.decoder_front.positions.window_tensor()?;
-        embed_packed(rec, ids, batch.tokens, &self.decoder_embedding, self.config.embedding_scale(), Some((positions, BartConfig::POSITION_OFFSET)), &space.h)?;
+        embed_packed(
+            rec,
+            ids,
+            batch.tokens,
+            &self.decoder_embedding,
+            self.config.embedding_scale(),
+            Some((positions, BartConfig::POSITION_OFFSET)),
+            &space.h,
+        )?;
         let ranges = batch.cross_ranges.as_ref().unwrap_or(&batch.ranges);
         let queries = CrossQueries { index: &batch.index, ranges, segments: &batch.segments, count: batch.tokens };
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
@@ -234,10 +292,25 @@ impl Architecture for Bart {
         Ok(())
     }
 
-    fn step(&self, rec: &mut Recorder, step: Step<'_>, caches: &Caches, space: &Space, logits: &Tensor, mut probe: Probe<'_>) -> Result<(), ModelError> {
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        step: Step<'_>,
+        caches: &Caches,
+        space: &Space,
+        logits: &Tensor,
+        mut probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
         let rows = step.rows;
         let positions = self.decoder_front.positions.window_tensor()?;
-        embed_step(rec, rows, &self.decoder_embedding, self.config.embedding_scale(), Some((positions, BartConfig::POSITION_OFFSET)), &space.h)?;
+        embed_step(
+            rec,
+            rows,
+            &self.decoder_embedding,
+            self.config.embedding_scale(),
+            Some((positions, BartConfig::POSITION_OFFSET)),
+            &space.h,
+        )?;
         let ranges = step.cross_ranges.unwrap_or(&rows.active);
         let queries = CrossQueries { index: &rows.active, ranges, segments: rows.segments(), count: rows.count() };
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {

@@ -1,7 +1,9 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{AttentionWeights, CacheLayout, Caches, Epilogue, Packed, SelfAttention, Shape, Step, self_attention};
+use elgen_attention::{
+    AttentionWeights, CacheLayout, Caches, Epilogue, Packed, SelfAttention, Shape, Step, self_attention,
+};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, layer_norm, linear};
 use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
@@ -34,11 +36,21 @@ pub struct Gpt2 {
 }
 
 fn shape(config: &Gpt2Config, layer: usize) -> Shape {
-    Shape { d_model: config.n_embd, num_heads: config.n_head, head_dim: config.head_dim(), scale: config.attention_scale(layer) }
+    Shape {
+        d_model: config.n_embd,
+        num_heads: config.n_head,
+        head_dim: config.head_dim(),
+        scale: config.attention_scale(layer),
+    }
 }
 
 /// The four projections of layer `l`: three column blocks of `c_attn`, and `c_proj`.
-fn attention(loader: &Loader<'_>, config: &Gpt2Config, l: usize, kinds: Kinds) -> Result<Box<dyn SelfAttention>, ModelError> {
+fn attention(
+    loader: &Loader<'_>,
+    config: &Gpt2Config,
+    l: usize,
+    kinds: Kinds,
+) -> Result<Box<dyn SelfAttention>, ModelError> {
     let d = config.n_embd;
     let name = format!("h.{l}.attn");
     let qkv = loader.weights.tensor(&format!("{name}.c_attn.weight"), &[d, 3 * d])?;
@@ -62,7 +74,13 @@ impl Gpt2 {
     ///
     /// # Errors
     /// Tensors that are missing, misshapen or not finite; out of memory.
-    pub fn load(device: &Device, config: &Gpt2Config, checkpoint: &Checkpoint, kinds: Kinds, dtype: DType) -> Result<Self, ModelError> {
+    pub fn load(
+        device: &Device,
+        config: &Gpt2Config,
+        checkpoint: &Checkpoint,
+        kinds: Kinds,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
         let loader = Loader { device, weights: Weights::new(checkpoint, "transformer."), dtype };
         let (d, f) = (config.n_embd, config.n_inner);
         let tables = loader.weights.gpt2_embeddings(config.vocab_size, d, config.tie_word_embeddings)?;
@@ -123,11 +141,21 @@ impl Gpt2 {
 
 impl Architecture for Gpt2 {
     fn limits(&self) -> ModelLimits {
-        ModelLimits { vocab_size: self.config.vocab_size, max_position_embeddings: Some(self.config.n_positions), is_encoder_decoder: false }
+        ModelLimits {
+            vocab_size: self.config.vocab_size,
+            max_position_embeddings: Some(self.config.n_positions),
+            is_encoder_decoder: false,
+        }
     }
 
     fn cache_layout(&self) -> CacheLayout {
-        CacheLayout { layers: self.config.n_layer, self_shape: shape(&self.config, 0), self_kind: self.kinds.self_, cross: None, dtype: self.dtype }
+        CacheLayout {
+            layers: self.config.n_layer,
+            self_shape: shape(&self.config, 0),
+            self_kind: self.kinds.self_,
+            cross: None,
+            dtype: self.dtype,
+        }
     }
 
     fn encoder_shape(&self) -> Option<StackShape> {
@@ -138,19 +166,51 @@ impl Architecture for Gpt2 {
         StackShape { attention: shape(&self.config, 0), ffn: self.config.n_inner }
     }
 
-    fn encode(&self, _: &mut Recorder, _: &Buffer, _: &Packed, _: &Caches, _: &Space, _: Probe<'_>) -> Result<(), ModelError> {
+    fn encode(
+        &self,
+        _: &mut Recorder,
+        _: &Buffer,
+        _: &Packed,
+        _: &Caches,
+        _: &Space,
+        _: Probe<'_>,
+    ) -> Result<(), ModelError> {
         Err(elgen_attention::AttentionError::Shape("gpt2 has no encoder".into()).into())
     }
 
-    fn prefill(&self, rec: &mut Recorder, ids: &Buffer, batch: &Packed, caches: &Caches, space: &Space, mut probe: Probe<'_>) -> Result<(), ModelError> {
-        embed_packed(rec, ids, batch.tokens, &self.embedding, 1.0, Some((self.positions.window_tensor()?, 0)), &space.x)?;
+    fn prefill(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        mut probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
+        embed_packed(
+            rec,
+            ids,
+            batch.tokens,
+            &self.embedding,
+            1.0,
+            Some((self.positions.window_tensor()?, 0)),
+            &space.x,
+        )?;
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, h: &Tensor, epilogue: &Epilogue<'_>| {
             block.prefill(rec, h, epilogue, batch, caches, &space.attention)
         };
         self.decode(rec, space, batch.tokens, own, &mut probe)
     }
 
-    fn step(&self, rec: &mut Recorder, step: Step<'_>, caches: &Caches, space: &Space, logits: &Tensor, mut probe: Probe<'_>) -> Result<(), ModelError> {
+    fn step(
+        &self,
+        rec: &mut Recorder,
+        step: Step<'_>,
+        caches: &Caches,
+        space: &Space,
+        logits: &Tensor,
+        mut probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
         let rows = step.rows;
         embed_step(rec, rows, &self.embedding, 1.0, Some((self.positions.window_tensor()?, 0)), &space.x)?;
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, h: &Tensor, epilogue: &Epilogue<'_>| {

@@ -99,7 +99,12 @@ impl<'a> Loader<'a> {
             Ok((Rows(weight), self.vector(&format!("{name}.{p}.bias"), d)?))
         };
         let (q, k, v, o) = (part("q_proj")?, part("k_proj")?, part("v_proj")?, part("out_proj")?);
-        Ok(build(AttentionWeights { q: projection(&q.0, &q.1), k: projection(&k.0, &k.1), v: projection(&v.0, &v.1), o: projection(&o.0, &o.1) })?)
+        Ok(build(AttentionWeights {
+            q: projection(&q.0, &q.1),
+            k: projection(&k.0, &k.1),
+            v: projection(&v.0, &v.1),
+            o: projection(&o.0, &o.1),
+        })?)
     }
 }
 

@@ -110,7 +110,12 @@ impl Runner {
     ///
     /// # Errors
     /// Out of memory; a sentence larger than a slab or a binding; the device failed. Nothing stays admitted then.
-    pub fn begin(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {
+    pub fn begin(
+        &mut self,
+        rows: &mut Rows,
+        sentences: &[Sentence<'_>],
+        width: usize,
+    ) -> Result<RecordStats, ModelError> {
         self.end();
         let result = self.admit(rows, sentences, width);
         if result.is_err() {
@@ -130,7 +135,12 @@ impl Runner {
     ///
     /// # Errors
     /// The device failed.
-    pub fn keep(&self, rows: &mut Rows, sentences: impl Iterator<Item = usize>, width: usize) -> Result<(), ModelError> {
+    pub fn keep(
+        &self,
+        rows: &mut Rows,
+        sentences: impl Iterator<Item = usize>,
+        width: usize,
+    ) -> Result<(), ModelError> {
         let active = sentences.flat_map(|s| (s * width) as u32..((s + 1) * width) as u32).collect();
         Ok(rows.set_active(&self.device, active, &self.slabs)?)
     }
@@ -172,7 +182,8 @@ impl Runner {
     }
 
     fn prepare_step(&mut self, rows: usize) -> Result<(), ModelError> {
-        let memory_slots = self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
+        let memory_slots =
+            self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
         let extras = self.step_extras(memory_slots);
         let enough = |s: &Space| s.rows >= rows && s.extras.memory_slots >= extras.memory_slots;
         if !self.step_space.as_ref().is_some_and(enough) {
@@ -245,7 +256,13 @@ impl Runner {
     }
 
     /// Uploads ids, ranges and slots of a stretch. Encoder rows see their whole sentence, prompt rows what precedes them.
-    fn pack(&self, to: &PrefillSpace, sentences: &[Sentence<'_>], chunk: &Chunk, encoder: bool) -> Result<Packed, ModelError> {
+    fn pack(
+        &self,
+        to: &PrefillSpace,
+        sentences: &[Sentence<'_>],
+        chunk: &Chunk,
+        encoder: bool,
+    ) -> Result<Packed, ModelError> {
         let mut ids: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
         let mut ranges: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
         let mut cross: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
@@ -267,7 +284,11 @@ impl Runner {
                 ranges.push([first, if encoder { count } else { position + 1 }]);
                 cross.push(placement.cross_range(0));
                 for (copy, list) in (0u32..).zip(slots.iter_mut().take(copies)) {
-                    list.push(if encoder { placement.cross_range(copy)[0] + position } else { placement.row(0, copy).own_slot(position) });
+                    list.push(if encoder {
+                        placement.cross_range(copy)[0] + position
+                    } else {
+                        placement.row(0, copy).own_slot(position)
+                    });
                 }
             }
             match segments.last_mut() {
@@ -301,7 +322,13 @@ impl Runner {
     ///
     /// # Errors
     /// Shapes that do not fit, or no batch has begun.
-    pub fn step_with_probe(&self, rec: &mut Recorder, rows: &Rows, logits: &Tensor, probe: Probe<'_>) -> Result<(), ModelError> {
+    pub fn step_with_probe(
+        &self,
+        rec: &mut Recorder,
+        rows: &Rows,
+        logits: &Tensor,
+        probe: Probe<'_>,
+    ) -> Result<(), ModelError> {
         let Some(space) = &self.step_space else { return Ok(()) };
         let step = Step { rows, cross_ranges: self.cross_ranges.as_ref() };
         self.model.step(rec, step, &self.caches, space, logits, probe)
@@ -334,7 +361,9 @@ fn prepare_packed(
     copies: usize,
     extras: Extras,
 ) -> Result<(), ModelError> {
-    let enough = |p: &PrefillSpace| p.space.rows >= tokens && p.slots.len() >= copies && p.space.extras.memory_slots >= extras.memory_slots;
+    let enough = |p: &PrefillSpace| {
+        p.space.rows >= tokens && p.slots.len() >= copies && p.space.extras.memory_slots >= extras.memory_slots
+    };
     if place.as_ref().is_some_and(enough) {
         return Ok(());
     }

@@ -480,7 +480,7 @@ fn top_p_at_an_exact_threshold() {
         ..GenerationOptions::default()
     };
     let config = resolve(options, 2);
-    let mut logits = [0.0, -1e-30];
+    let mut logits = [0.0, -1e-30]; // both weigh 1
     let (made, _) = one_step(&open(true, false), &config, &[0], &logits);
     twin::processors::warp(&config, &mut logits);
     assert_eq!((&made[..], logits), (&logits[..], [0.0, f32::NEG_INFINITY]));

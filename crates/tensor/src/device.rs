@@ -206,11 +206,17 @@ impl Device {
             max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
             max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
             max_compute_workgroup_size_x: limits.max_compute_workgroup_size_x,
-            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage.min(16).max(base.max_storage_buffers_per_shader_stage),
+            max_storage_buffers_per_shader_stage: limits
+                .max_storage_buffers_per_shader_stage
+                .min(16)
+                .max(base.max_storage_buffers_per_shader_stage),
             max_immediate_size: if immediates { IMMEDIATE_BYTES } else { 0 },
             ..base
         };
-        let refused = |e: wgpu::RequestDeviceError| TensorError::NoDevice { adapter: report.name.clone(), message: e.to_string() };
+        let refused = |e: wgpu::RequestDeviceError| TensorError::NoDevice {
+            adapter: report.name.clone(),
+            message: e.to_string(),
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("elgen"),
             required_features: wanted,
@@ -295,7 +301,10 @@ impl Device {
 
     /// Bytes that wgpu's allocator holds beyond those of the bare device; `None` where the backend does not report.
     pub fn allocator_bytes(&self) -> Option<u64> {
-        self.inner.device.generate_allocator_report().map(|r| r.total_allocated_bytes.saturating_sub(self.inner.baseline_bytes))
+        self.inner
+            .device
+            .generate_allocator_report()
+            .map(|r| r.total_allocated_bytes.saturating_sub(self.inner.baseline_bytes))
     }
 
     /// The first error that the driver reported outside of a checked call.

@@ -115,8 +115,15 @@ impl Device {
         let access = bindings(&source);
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(spec.shader), source: wgpu::ShaderSource::Wgsl(source.as_str().into()) };
-        let checks = if self.inner.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(spec.shader),
+            source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
+        };
+        let checks = if self.inner.checked {
+            wgpu::ShaderRuntimeChecks::checked()
+        } else {
+            wgpu::ShaderRuntimeChecks::unchecked()
+        };
         // SAFETY: all shaders are this workspace's own; the test suite runs each of them against its CPU twin with checks on as well as
         // off, every loop has a bound that comes from a parameter, and the dispatching functions validate shapes against buffer sizes.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
@@ -125,7 +132,8 @@ impl Device {
             .enumerate()
             .map(|(i, writes)| entry(i as u32, wgpu::BufferBindingType::Storage { read_only: !writes }, false))
             .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.shader), entries: &entries });
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.shader), entries: &entries });
         let uniforms = self.inner.uniforms.as_ref();
         let uniform_layout = uniforms.map(|_| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {

@@ -154,7 +154,10 @@ mod tests {
         assert_eq!(pool.reserve(Class::Cache, 1).unwrap_err(), 100);
         assert!(pool.reserve(Class::Cache, u64::MAX).is_err());
         drop(a);
-        assert_eq!((pool.current().total, pool.current().of(Class::Weights), pool.current().of(Class::Cache)), (40, 0, 40));
+        assert_eq!(
+            (pool.current().total, pool.current().of(Class::Weights), pool.current().of(Class::Cache)),
+            (40, 0, 40)
+        );
         assert_eq!((pool.peak().total, pool.peak().of(Class::Weights)), (100, 60));
         drop(b);
         assert_eq!(pool.take_freed().len(), 2);

@@ -70,7 +70,13 @@ impl Recorder {
     ///
     /// # Errors
     /// The number of buffers or the size of the grid does not fit the kernel or the device. A grid with a zero is a no-op.
-    pub fn dispatch(&mut self, kernel: &Kernel, buffers: &[&Buffer], params: &impl Pod, groups: [u32; 3]) -> Result<()> {
+    pub fn dispatch(
+        &mut self,
+        kernel: &Kernel,
+        buffers: &[&Buffer],
+        params: &impl Pod,
+        groups: [u32; 3],
+    ) -> Result<()> {
         let params = bytemuck::bytes_of(params);
         let fail = |message: String| TensorError::Kernel { kernel: kernel.name.clone(), message };
         if buffers.len() != kernel.bindings {
@@ -100,7 +106,10 @@ impl Recorder {
         if let Some(uniform_group) = &kernel.uniform_group {
             let offset = self.uniforms.len();
             if offset + UNIFORM_STRIDE > UNIFORM_BYTES as usize {
-                return Err(fail(format!("more than {} dispatches in one recording", UNIFORM_BYTES as usize / UNIFORM_STRIDE)));
+                return Err(fail(format!(
+                    "more than {} dispatches in one recording",
+                    UNIFORM_BYTES as usize / UNIFORM_STRIDE
+                )));
             }
             self.uniforms.extend_from_slice(params);
             self.uniforms.resize(offset + UNIFORM_STRIDE, 0);
@@ -125,7 +134,11 @@ impl Recorder {
                     .enumerate()
                     .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.inner.raw.as_entire_binding() })
                     .collect();
-                inner.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &kernel.layout, entries: &entries })
+                inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: &kernel.layout,
+                    entries: &entries,
+                })
             })
             .clone()
     }
@@ -136,7 +149,14 @@ impl Recorder {
     /// The range leaves a buffer.
     pub fn copy(&mut self, from: &Buffer, from_offset: u64, to: &Buffer, to_offset: u64, bytes: u64) -> Result<()> {
         if from_offset + bytes > from.bytes() || to_offset + bytes > to.bytes() {
-            return Err(TensorError::Shape { op: "copy", message: format!("{bytes} bytes at {from_offset} -> {to_offset} leave a buffer of {} or {}", from.bytes(), to.bytes()) });
+            return Err(TensorError::Shape {
+                op: "copy",
+                message: format!(
+                    "{bytes} bytes at {from_offset} -> {to_offset} leave a buffer of {} or {}",
+                    from.bytes(),
+                    to.bytes()
+                ),
+            });
         }
         self.pass = None;
         self.encoder.copy_buffer_to_buffer(&from.inner.raw, from_offset, &to.inner.raw, to_offset, Some(bytes));

@@ -35,7 +35,11 @@ pub struct RowState {
 impl RowState {
     /// The slot of a position that this row itself writes.
     pub fn own_slot(&self, position: u32) -> u32 {
-        if position < self.prompt_len { self.prompt_base + position } else { self.gen_base + (position - self.prompt_len) * self.width }
+        if position < self.prompt_len {
+            self.prompt_base + position
+        } else {
+            self.gen_base + (position - self.prompt_len) * self.width
+        }
     }
 }
 
@@ -109,13 +113,24 @@ impl Rows {
     pub fn begin(&mut self, device: &Device, states: &[RowState], prompts: &[&[u32]], slabs: &[usize]) -> Result<()> {
         let fail = |message: String| TensorError::Shape { op: "rows", message };
         if states.len() > self.capacity || prompts.len() != states.len() || slabs.len() != states.len() {
-            return Err(fail(format!("{} rows, {} prompts, {} slabs for {} places", states.len(), prompts.len(), slabs.len(), self.capacity)));
+            return Err(fail(format!(
+                "{} rows, {} prompts, {} slabs for {} places",
+                states.len(),
+                prompts.len(),
+                slabs.len(),
+                self.capacity
+            )));
         }
         let mut tokens = vec![0u32; states.len() * self.max_length];
         let mut slots = tokens.clone();
         for (row, (state, prompt)) in states.iter().zip(prompts).enumerate() {
             if prompt.is_empty() || prompt.len() > self.max_length || prompt.len() != state.length as usize {
-                return Err(fail(format!("row {row}: a prompt of {} ids, length {}, table of {}", prompt.len(), state.length, self.max_length)));
+                return Err(fail(format!(
+                    "row {row}: a prompt of {} ids, length {}, table of {}",
+                    prompt.len(),
+                    state.length,
+                    self.max_length
+                )));
             }
             let base = row * self.max_length;
             tokens[base..base + prompt.len()].copy_from_slice(prompt);

@@ -85,7 +85,12 @@ impl Device {
         })?;
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let raw = device.create_buffer(&wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false });
+        let raw = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
         if let Some(error) = pollster::block_on(scope.pop()) {
             let used = pool.current().total - bytes;
             let message = one_line(&error.to_string());
@@ -102,7 +107,12 @@ impl Device {
     pub fn tensor(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         let ld = padded(cols);
         let bytes = (rows as u64).checked_mul(ld as u64).and_then(|n| n.checked_mul(dtype.bytes()));
-        let too_large = || TensorError::TooLarge { what: what.to_owned(), asked: u64::MAX, limit: self.capabilities().max_binding_bytes, kind: "binding" };
+        let too_large = || TensorError::TooLarge {
+            what: what.to_owned(),
+            asked: u64::MAX,
+            limit: self.capabilities().max_binding_bytes,
+            kind: "binding",
+        };
         let buffer = self.alloc(what, class, bytes.ok_or_else(too_large)?)?;
         Ok(Tensor { buffer, rows, cols, dtype })
     }

@@ -36,7 +36,13 @@ impl Readback {
     }
 }
 
-fn map(device: &Device, buffer: &Buffer, mode: wgpu::MapMode, bytes: u64, index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+fn map(
+    device: &Device,
+    buffer: &Buffer,
+    mode: wgpu::MapMode,
+    bytes: u64,
+    index: Option<wgpu::SubmissionIndex>,
+) -> Result<()> {
     let (sender, receiver) = mpsc::channel();
     buffer.inner.raw.map_async(mode, 0..bytes, move |result| {
         // The receiver is gone only if the wait below failed, which is reported there.
@@ -133,7 +139,15 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::tensor`], or the number of values differs from `rows * cols`.
-    pub fn tensor_from(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType, values: &[f32]) -> Result<Tensor> {
+    pub fn tensor_from(
+        &self,
+        what: &str,
+        class: Class,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        values: &[f32],
+    ) -> Result<Tensor> {
         let tensor = self.tensor(what, class, rows, cols, dtype)?;
         self.write_rows(&tensor, 0, values)?;
         Ok(tensor)

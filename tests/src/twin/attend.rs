@@ -6,8 +6,10 @@ pub fn attend(q: &[f64], keys: &[&[f64]], values: &[&[f64]], heads: usize, share
     for h in 0..heads {
         let query = &q[h * width..(h + 1) * width];
         let at = if shared { 0 } else { h * width };
-        let scores: Vec<f64> =
-            keys.iter().map(|key| scale * query.iter().zip(&key[at..at + width]).map(|(a, b)| a * b).sum::<f64>()).collect();
+        let scores: Vec<f64> = keys
+            .iter()
+            .map(|key| scale * query.iter().zip(&key[at..at + width]).map(|(a, b)| a * b).sum::<f64>())
+            .collect();
         let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - peak).exp()).collect();
         let total: f64 = weights.iter().sum();
