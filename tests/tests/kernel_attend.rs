@@ -3,7 +3,7 @@
 use elgen_attention::{Attend, Keys, Shape, attend, attend_tiled};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
 use elgen_tests::harness::{
-    assert_same_bits, compare, devices, poisoned, read_raw, stored, upload, upload_u32, values,
+    assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -259,9 +259,11 @@ fn el() -> impl Strategy<Value = Case> {
 
 fn matches(case: &Case) -> Result<(), TestCaseError> {
     let want = case.twin();
+    // An f32 sum that starts with a score of 80 rounds each further term at that magnitude; without the running maximum it would be infinite or 0 / 0.
+    let tolerance = if case.shift == 0.0 { 1e-4 } else { 5e-4 };
     for variant in devices() {
         let got = case.run(&variant.device, 0..case.counts.len());
-        if let Err(message) = compare(&got, &want) {
+        if let Err(message) = compare_within(&got, &want, tolerance) {
             prop_assert!(false, "{}: {message}", variant.name);
         }
     }
@@ -269,7 +271,7 @@ fn matches(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn multi_head_attention_matches_its_twin(case in mha()) {

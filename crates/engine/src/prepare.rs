@@ -53,7 +53,14 @@ pub(crate) fn prepare(
 
     // A decoder-only prompt must leave a position for a new token.
     let positions = if encoder_decoder { model.max_positions() } else { model.max_positions().saturating_sub(1) };
-    let limit = run.max_source_length.unwrap_or(usize::MAX).min(if run.truncate { positions } else { usize::MAX });
+    let mut limit = run.max_source_length.unwrap_or(usize::MAX);
+    if run.truncate {
+        limit = limit.min(positions);
+        // A decoder-only prompt shares the positions with what is to be generated.
+        while !encoder_decoder && limit > 1 && config.lengths(limit).is_err() {
+            limit -= 1;
+        }
+    }
     let truncated = ids.len() > limit;
     if truncated {
         let ends = ids.last().is_some_and(|id| config.is_eos(*id));

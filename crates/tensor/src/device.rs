@@ -115,7 +115,7 @@ fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
         _ => 4,
     };
     let found: Vec<_> = enumerate().into_iter().enumerate().map(|(i, a)| (report(i, &a), a)).collect();
-    let names: Vec<String> = found.iter().map(|(r, _)| format!("{}: {}", r.index, r.name)).collect();
+    let names: Vec<String> = found.iter().map(|(r, _)| format!("{:?} (number {})", r.name, r.index)).collect();
     let chosen = match selector {
         None => found.into_iter().min_by_key(|(r, _)| (rank(r), r.index)),
         Some(s) => match s.parse::<usize>() {
@@ -125,7 +125,7 @@ fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
     };
     chosen.map(|(r, a)| (a, r)).ok_or_else(|| TensorError::NoAdapter {
         selector: selector.map(str::to_owned),
-        hint: if names.is_empty() { NO_DRIVER_HINT.to_owned() } else { format!("there are {}", names.join(", ")) },
+        hint: if names.is_empty() { NO_DRIVER_HINT.to_owned() } else { format!("found {}", names.join(", ")) },
     })
 }
 
