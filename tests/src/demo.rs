@@ -215,7 +215,7 @@ pub fn assert_same(got: &[Generation], want: &[Generation], what: &str) {
     }
 }
 
-/// Two sequences that should be equal are allowed to differ only if their scores are this close.
+/// Results that should be equal may differ only where what decided between them is this close.
 pub const NEAR_TIE: f64 = 1e-4;
 
 /// One result of each side, to be compared.
@@ -227,24 +227,45 @@ pub struct Pair<'a> {
     pub want: (&'a [u32], f64),
 }
 
-/// Asserts that ids are equal and scores within `1e-4 * max(1, |score|)`. At most 2 in 1,000 pairs (rounded up) may have other ids, if
-/// the two scores form a near tie; each is printed.
+impl Pair<'_> {
+    /// How far apart the two scores are: the margin by which a beam search chose.
+    pub fn score_margin(&self) -> f64 {
+        (self.got.1 - self.want.1).abs()
+    }
+
+    /// Where the ids first differ, and the two ids there; `None` if one is a prefix of the other.
+    pub fn first_difference(&self) -> Option<(usize, u32, u32)> {
+        (0..).zip(self.got.0).zip(self.want.0).find(|((_, a), b)| a != b).map(|((i, a), b)| (i, *a, *b))
+    }
+}
+
+/// Asserts that ids are equal and scores within `1e-4 * max(1, |score|)`. At most 2 in 1,000 pairs (rounded up) may have other ids, and
+/// only if `margin`, asked with the number of the pair, says that they are a near tie; each is printed.
 ///
 /// # Panics
 /// More or other differences.
 #[track_caller]
-pub fn assert_equal_but_for_near_ties<'a>(pairs: impl Iterator<Item = Pair<'a>>, what: &str) {
+pub fn assert_equal_but_for_near_ties<'a>(
+    pairs: impl Iterator<Item = Pair<'a>>,
+    what: &str,
+    mut margin: impl FnMut(usize, &Pair<'_>) -> f64,
+) {
     let (mut count, mut ties) = (0usize, 0);
-    for (i, Pair { got, want }) in pairs.enumerate() {
+    for (i, pair) in pairs.enumerate() {
+        let Pair { got, want } = pair;
         count += 1;
-        let apart = (got.1 - want.1).abs();
         if got.0 == want.0 {
+            let apart = pair.score_margin();
             assert!(apart <= 1e-4 * want.1.abs().max(1.0), "{what}: sentence {i}: score {} is not {}", got.1, want.1);
             continue;
         }
         ties += 1;
-        eprintln!("{what}: sentence {i} differs: {:?} with {}, wanted {:?} with {}", got.0, got.1, want.0, want.1);
-        assert!(apart < NEAR_TIE, "{what}: sentence {i} differs and is no near tie: the scores are {apart:e} apart");
+        let margin = margin(i, &pair);
+        eprintln!(
+            "{what}: sentence {i} differs by {margin:e}: {:?} with {}, wanted {:?} with {}",
+            got.0, got.1, want.0, want.1
+        );
+        assert!(margin < NEAR_TIE, "{what}: sentence {i} differs and is no near tie: {margin:e} apart");
     }
     let allowed = (2 * count).div_ceil(1000);
     assert!(ties <= allowed, "{what}: {ties} of {count} differ, {allowed} may");
@@ -274,7 +295,9 @@ mod tests {
     use super::*;
 
     fn compare(got: (&[u32], f64), want: (&[u32], f64)) -> bool {
-        std::panic::catch_unwind(|| assert_equal_but_for_near_ties([Pair { got, want }].into_iter(), "test")).is_ok()
+        let check =
+            || assert_equal_but_for_near_ties([Pair { got, want }].into_iter(), "test", |_, pair| pair.score_margin());
+        std::panic::catch_unwind(check).is_ok()
     }
 
     #[test]
@@ -285,6 +308,13 @@ mod tests {
         assert!(!compare((&[1, 3], -1.0), (&[1, 2], -1.0002)));
         assert!(!compare((&[1, 2], f64::NAN), (&[1, 2], -1.0)));
         assert!(!compare((&[1, 3], f64::NAN), (&[1, 2], -1.0)));
+    }
+
+    #[test]
+    fn first_difference_of_a_pair() {
+        let of = |got, want| Pair { got: (got, 0.0), want: (want, 0.0) }.first_difference();
+        assert_eq!(of(&[1, 2, 3], &[1, 4, 3]), Some((1, 2, 4)));
+        assert_eq!(of(&[1, 2], &[1, 2, 3]), None);
     }
 
     #[test]

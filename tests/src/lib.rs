@@ -1,8 +1,10 @@
-//! What the tests of elgen share: devices and comparisons ([`harness`]), and a CPU twin of every kernel ([`twin`]).
+//! What the tests of elgen share: devices and comparisons ([`harness`]), the demo models as test data ([`demo`]),
+//! BLEU ([`bleu`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
 
 pub mod bleu;
 pub mod demo;
 pub mod harness;
+pub mod rescore;
 pub mod twin;
 
 use std::path::PathBuf;
@@ -19,3 +21,8 @@ pub fn repo_root() -> PathBuf {
 pub fn full() -> bool {
     std::env::var_os("ELGEN_FULL").is_some_and(|v| v == "1")
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -3,7 +3,7 @@
 use elgen_engine::{AttentionChoice, Input, Request, Session};
 use elgen_search::GenerationOptions;
 use elgen_tests::demo::{
-    KINDS, Story, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs,
+    KINDS, Pair, Story, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs,
     requests, session_options, wanted,
 };
 
@@ -24,6 +24,7 @@ fn asked(num_beams: usize, max_new_tokens: usize) -> GenerationOptions {
 fn greedy_and_beams_give_what_pytorch_gives() {
     let (prompts, stories) = (Story::prompts(), Story::load());
     assert_eq!(prompts.len(), stories.len());
+    let judge = Gpt2::load(&Story::model());
     for (kind, name) in kinds() {
         let mut session = Session::load(&Story::model(), &session_options(kind, 20)).unwrap();
         let tokenizer = session.tokenizer().unwrap();
@@ -46,7 +47,7 @@ fn greedy_and_beams_give_what_pytorch_gives() {
 fn mha_nocache_is_refused() {
     let error =
         Session::load(&Story::model(), &session_options(AttentionChoice::MhaNocache, 8)).unwrap_err().to_string();
-    assert!(error.contains("mha-nocache") && error.contains("decoder") && !error.contains('\n'), "{error}");
+    assert!(error.contains("mha-nocache") && error.contains("encoder") && !error.contains('\n'), "{error}");
 }
 
 #[test]

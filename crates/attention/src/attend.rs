@@ -108,7 +108,7 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
     let device = rec.device().clone();
     let tile = match tile {
         Some(tile) => tile,
-        None => head_tile(&device, a.shared, a.shape.num_heads, width)?,
+        None => head_tile(u64::from(device.capabilities().workgroup_bytes), a.shared, a.shape.num_heads, width)?,
     };
     let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
     let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
@@ -144,9 +144,8 @@ fn tile_bytes(tile: u32, width: usize) -> u64 {
     u64::from(tile) * (width as u64 * 4 + u64::from(WORKGROUP) * 4) + u64::from(WORKGROUP) * 4
 }
 
-/// EL tiles reuse a load of X for up to 4 heads, as far as workgroup memory goes.
-fn head_tile(device: &Device, shared: bool, heads: usize, width: usize) -> Result<u32, TensorError> {
-    let limit = u64::from(device.capabilities().workgroup_bytes);
+/// EL tiles reuse a load of X for up to 4 heads, as far as `limit` bytes of workgroup memory go.
+fn head_tile(limit: u64, shared: bool, heads: usize, width: usize) -> Result<u32, TensorError> {
     let candidates: &[u32] = if shared { &[4, 2, 1] } else { &[1] };
     let useful = |tile: &&u32| **tile as usize <= heads.next_power_of_two() && tile_bytes(**tile, width) <= limit;
     candidates.iter().find(useful).copied().ok_or_else(|| TensorError::Shape {
@@ -174,4 +173,19 @@ fn kernel(
         .constant("WG", WORKGROUP)
         .constant("ACC", tile * (width / 4) as u32);
     device.kernel(&spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_as_large_as_heads_and_memory_allow() {
+        let tile = |limit, shared, heads, width| head_tile(limit, shared, heads, width).ok();
+        assert_eq!(tile(32 << 10, false, 16, 64), Some(1), "multi-head attention shares nothing");
+        assert_eq!([1, 2, 3, 5, 16].map(|heads| tile(32 << 10, true, heads, 1024)), [1, 2, 4, 4, 4].map(Some));
+        assert_eq!([256, 768, 1024, 2048, 4096, 8192].map(|d| tile(16 << 10, true, 16, d)), [Some(4), Some(4), Some(2), Some(1), None, None]);
+        // 4 tiles of 688 columns and weights for 64 keys, and the keys' places.
+        assert_eq!(tile_bytes(4, 688), 4 * (688 * 4 + 256) + 256);
+    }
 }

@@ -231,7 +231,7 @@ impl Caches {
     }
 
     /// Makes room for a batch: keeps the slabs if `needs` fit into them, otherwise (only while nothing is admitted) replaces them by slabs
-    /// that hold exactly this batch. After this, admitting `needs` in order allocates nothing.
+    /// that hold this batch. After this, admitting `needs` in order allocates nothing.
     ///
     /// # Errors
     /// Out of memory, or a sentence larger than a slab can be.
@@ -256,13 +256,23 @@ impl Caches {
         if self.admitted > 0 || enough {
             return Ok(());
         }
-        // Old slabs go first, so that the peak is that of the larger batch, not of both.
-        let old: Vec<(u64, u64)> = self.slabs.drain(..).map(|s| (s.self_capacity, s.cross_capacity)).collect();
-        for (i, (s, c)) in wanted.into_iter().enumerate() {
-            let (old_s, old_c) = old.get(i).copied().unwrap_or_default();
-            self.add_slab(s.max(old_s).min(self_limit), c.max(old_c).min(cross_limit))?;
+        // No slab shrinks, so that batches of changing size settle; where that is too much, the slabs hold exactly this batch.
+        let old = |i: usize| self.slabs.get(i).map_or((0, 0), |s: &Slab| (s.self_capacity, s.cross_capacity));
+        let grown = wanted.iter().enumerate().map(|(i, (s, c))| ((*s).max(old(i).0), (*c).max(old(i).1))).collect::<Vec<_>>();
+        if grown != wanted && self.replace_slabs(&grown).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        self.replace_slabs(&wanted)
+    }
+
+    /// Old slabs go first, so that the peak is that of the larger batch, not of both.
+    fn replace_slabs(&mut self, sizes: &[(u64, u64)]) -> Result<()> {
+        self.slabs.clear();
+        let result = sizes.iter().try_for_each(|(s, c)| self.add_slab(*s, *c));
+        if result.is_err() {
+            self.slabs.clear();
+        }
+        result
     }
 
     fn too_large(&self, self_slots: u64, cross_slots: u64) -> AttentionError {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use elgen_engine::{EngineError, Generation, Metrics, Request, RunOptions, Session};
+use elgen_engine::{EngineError, Generation, Metrics, ModelDescription, Request, RunOptions, Session, describe};
 use elgen_models::ModelError;
 use elgen_search::{GenerationConfig, OptionError};
 
@@ -34,13 +34,14 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let (reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     let interrupt = Interrupt::install();
+    // Wrong options are told before the weights are loaded.
+    let (config, typed) = resolve(&arguments, &describe(&arguments.model)?, &console)?;
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
 
     let output = files::output_path(&arguments).map(Path::to_owned);
     let format =
         arguments.files.format.unwrap_or_else(|| output.as_deref().map_or(RecordFormat::Text, RecordFormat::of_path));
     check_tokenizer(&session, &arguments.model, reader.format(), format)?;
-    let (config, typed) = resolve(&arguments, &session, &console)?;
     let with_scores = arguments.files.with_scores == Some(true);
     if with_scores && format == RecordFormat::Jsonl {
         console.warning("--with-scores: has no effect with JSONL output, which always has scores");
@@ -107,7 +108,7 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
 /// The options of the run and the names of those that were typed.
 fn resolve(
     arguments: &GenerateArgs,
-    session: &Session,
+    model: &ModelDescription,
     console: &Console,
 ) -> Result<(GenerationConfig, Vec<String>), CliError> {
     let options = arguments.generation.options();
@@ -120,9 +121,8 @@ fn resolve(
             CliError::Failed(format!("{}: generation options: {message}", arguments.model.display()))
         }
     };
-    let limits = session.limits();
-    let (config, warnings) = options.or(session.checkpoint_options().clone()).resolve(&limits).map_err(&refuse)?;
-    if limits.is_encoder_decoder {
+    let (config, warnings) = options.or(model.checkpoint_options.clone()).resolve(&model.limits).map_err(&refuse)?;
+    if model.limits.is_encoder_decoder {
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
         config.lengths(1).map_err(&refuse)?;
     }

@@ -28,5 +28,5 @@ mod types;
 pub use devices::{DeviceReport, devices};
 pub use error::EngineError;
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use session::Session;
+pub use session::{ModelDescription, Session, describe};
 pub use types::*;

@@ -53,8 +53,31 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// What generation options are resolved against, known without loading the weights.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    /// Vocabulary, positions, and whether there is an encoder.
+    pub limits: ModelLimits,
+    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
+    pub checkpoint_options: GenerationOptions,
+}
+
+/// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
+///
+/// # Errors
+/// A configuration that is missing, damaged or not supported.
+pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
+    let config = ModelConfig::load(model_dir)?;
+    let limits = ModelLimits {
+        vocab_size: config.vocab_size(),
+        max_position_embeddings: Some(config.max_positions()),
+        is_encoder_decoder: config.family().is_encoder_decoder(),
+    };
+    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)? })
+}
+
 /// The checkpoint's own generation options.
-pub(crate) fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
+fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
     let defaults = GenerationDefaults::load(dir, config)?;
     GenerationOptions::from_json(&defaults.options)
         .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })

@@ -8,8 +8,16 @@ use crate::error::{Result, TensorError};
 use crate::pool::Class;
 use crate::tensor::{Buffer, DType, Tensor, padded};
 
-/// Bytes of one upload chunk; two of them make the ring.
+/// Bytes of one upload chunk at most; two of them make the ring.
 const CHUNK: u64 = 8 << 20;
+
+/// Bytes of a chunk that serves small uploads only.
+const SMALL_CHUNK: u64 = 128 << 10;
+
+/// Bytes of an upload chunk under a memory limit: the ring takes no more than a thirty-second of it.
+fn chunk_bytes(limit: u64) -> u64 {
+    (limit / 64).clamp(SMALL_CHUNK, CHUNK) / 16 * 16
+}
 
 /// The upload ring: two chunks, one is filled while the other is copied. Allocated at the first upload, freed by [`Device::trim`].
 #[derive(Debug, Default)]
@@ -79,19 +87,20 @@ impl Device {
             let message = format!("{} bytes at {offset} do not fit a buffer of {}", data.len(), to.bytes());
             return Err(TensorError::Shape { op: "write", message });
         }
+        let full = chunk_bytes(self.pool().limit());
         let mut ring = lock(&self.inner.transfer);
-        for (i, part) in data.chunks(CHUNK as usize).enumerate() {
+        for (i, part) in data.chunks(full as usize).enumerate() {
             let slot = ring.next;
             if ring.chunks.len() <= slot {
                 // A ring that never sees a large upload stays small.
-                let bytes = if data.len() as u64 <= CHUNK / 64 && ring.chunks.is_empty() { CHUNK / 64 } else { CHUNK };
+                let bytes = if data.len() as u64 <= SMALL_CHUNK && ring.chunks.is_empty() { SMALL_CHUNK } else { full };
                 let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
                 let chunk = self.alloc_raw("upload ring", Class::Staging, bytes, usage)?;
                 ring.chunks.push(chunk);
                 ring.pending.push(None);
             } else if ring.chunks[slot].bytes() < part.len() as u64 {
                 let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-                ring.chunks[slot] = self.alloc_raw("upload ring", Class::Staging, CHUNK, usage)?;
+                ring.chunks[slot] = self.alloc_raw("upload ring", Class::Staging, full, usage)?;
                 ring.pending[slot] = None;
             }
             let chunk = ring.chunks[slot].clone();
@@ -101,7 +110,7 @@ impl Device {
             raw.get_mapped_range_mut(0..bytes).map_err(|e| TensorError::Device(e.to_string()))?.copy_from_slice(part);
             raw.unmap();
             let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(raw, 0, &to.inner.raw, offset + i as u64 * CHUNK, Some(bytes));
+            encoder.copy_buffer_to_buffer(raw, 0, &to.inner.raw, offset + i as u64 * full, Some(bytes));
             ring.pending[slot] = Some(self.inner.queue.submit([encoder.finish()]));
             ring.next = (slot + 1) % 2;
         }
