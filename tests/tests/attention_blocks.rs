@@ -1,12 +1,15 @@
 //! Whole attention blocks against plain attention in f64, and what a half-precision cache costs.
 
 use elgen_attention::{
-    AttentionWeights, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind, MatrixSource, Need, Packed, Placement,
-    Projection, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
+    AttentionWeights, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind,
+    MatrixSource, Need, Packed, Placement, Projection, SelfAttention, Shape, Step, Workspace, cross_attention,
+    memorize, self_attention,
 };
 use elgen_tensor::ops::{Activation, LayerNorm};
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Segment, Tensor};
-use elgen_tests::harness::{assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values};
+use elgen_tests::harness::{
+    assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
+};
 use elgen_tests::twin;
 
 struct Matrix {
@@ -62,7 +65,9 @@ impl Weights {
     fn attend(&self, query: &[f64], memory: &[&[f64]], dtype: DType) -> Vec<f64> {
         let weight = |i: usize| stored(&self.matrices[i].values, dtype);
         let bias = |i: usize| self.biases[i].as_ref().map(|b| stored(b, DType::F32));
-        let project = |i: usize, x: &[f64]| twin::linear(x, &weight(i), self.matrices[i].cols, bias(i).as_deref(), Activation::None, None);
+        let project = |i: usize, x: &[f64]| {
+            twin::linear(x, &weight(i), self.matrices[i].cols, bias(i).as_deref(), Activation::None, None)
+        };
         let q = project(0, query);
         let memory = memory.concat();
         let (k, v) = (project(1, &memory), project(2, &memory));
@@ -94,8 +99,15 @@ fn small_devices(kib: u64) -> Vec<(String, Device)> {
         .into_iter()
         .map(|(checked, portable)| {
             let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
-            let options = DeviceOptions { selector, checked, portable, binding_limit: Some(kib << 10), ..DeviceOptions::default() };
-            let device = Device::open(&options).unwrap_or_else(|e| panic!("attention tests need a Vulkan adapter: {e}"));
+            let options = DeviceOptions {
+                selector,
+                checked,
+                portable,
+                binding_limit: Some(kib << 10),
+                ..DeviceOptions::default()
+            };
+            let device =
+                Device::open(&options).unwrap_or_else(|e| panic!("attention tests need a Vulkan adapter: {e}"));
             (format!("checked {checked}, portable {portable}"), device)
         })
         .collect()
@@ -158,7 +170,12 @@ impl Outputs {
         let want: Vec<f64> = blocks.iter().zip(&self.values).map(|(b, r)| b + f64::from(*r)).collect();
         let got = read_rows(device, &self.out, rows, what);
         assert_within(&got, &want, F32, what);
-        assert_within(&read_rows(device, &self.normed, rows, what), &norm.apply(&want), NORMED, &format!("{what}, normed"));
+        assert_within(
+            &read_rows(device, &self.normed, rows, what),
+            &norm.apply(&want),
+            NORMED,
+            &format!("{what}, normed"),
+        );
         got
     }
 }
@@ -215,7 +232,11 @@ const TABLE: usize = 24;
 impl Decode {
     /// All rows stand at the first position of their prompt.
     fn new(device: &Device, placements: &[Placement]) -> Self {
-        let states: Vec<RowState> = placements.iter().enumerate().flat_map(|(s, p)| (0..BEAMS as u32).map(move |b| p.row(s as u32, b))).collect();
+        let states: Vec<RowState> = placements
+            .iter()
+            .enumerate()
+            .flat_map(|(s, p)| (0..BEAMS as u32).map(move |b| p.row(s as u32, b)))
+            .collect();
         let slabs: Vec<usize> = placements.iter().flat_map(|p| [p.slab; BEAMS]).collect();
         let mut rows = Rows::new(device, states.len(), TABLE).unwrap();
         rows.set_active(device, (0..states.len() as u32).collect(), &slabs).unwrap();
@@ -277,7 +298,8 @@ const PROMPTS: [usize; 4] = [3, 1, 5, 2];
 const GENERATED: usize = 6;
 
 fn self_caches(device: &Device, kind: Kind, dtype: DType, shape: Shape) -> (Caches, Vec<Placement>) {
-    let mut caches = Caches::new(device, CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: None, dtype });
+    let mut caches =
+        Caches::new(device, CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: None, dtype });
     let needs = PROMPTS.map(|prompt_len| Need { prompt_len, max_new: GENERATED + 1, width: BEAMS, source_len: 0 });
     caches.prepare(&needs).unwrap();
     let placements = needs.map(|need| caches.admit(need).unwrap()).to_vec();
@@ -338,8 +360,10 @@ impl SelfBlock {
         let placements: Vec<Placement> = live.iter().map(|s| self.placements[*s]).collect();
         let lengths: Vec<usize> = live.iter().map(|s| lengths[*s]).collect();
         let copies = placements[0].copies().0;
-        let batch = pack(device, &placements, &lengths, true, copies, |p, copy, position| p.row(0, copy).own_slot(position));
-        let rows: Vec<Vec<f32>> = live.iter().zip(&lengths).flat_map(|(s, n)| (0..*n).map(|p| input(*s as u64, p as u64, 99, d))).collect();
+        let batch =
+            pack(device, &placements, &lengths, true, copies, |p, copy, position| p.row(0, copy).own_slot(position));
+        let rows: Vec<Vec<f32>> =
+            live.iter().zip(&lengths).flat_map(|(s, n)| (0..*n).map(|p| input(*s as u64, p as u64, 99, d))).collect();
         let outputs = Outputs::new(device, batch.tokens, d, 78);
         let x = upload(device, batch.tokens, d, &rows.concat());
         let mut rec = device.recorder();
@@ -384,7 +408,9 @@ fn decoder_self_attention_is_plain_attention() {
                 for (i, parents) in PARENTS.iter().enumerate() {
                     if i == 3 {
                         // The second sentence is finished: nothing of the others moves.
-                        let rest = (0..decode.states.len() as u32).filter(|r| decode.states[*r as usize].sentence != 1).collect();
+                        let rest = (0..decode.states.len() as u32)
+                            .filter(|r| decode.states[*r as usize].sentence != 1)
+                            .collect();
                         let slabs = decode.slabs.clone();
                         decode.rows.set_active(&device, rest, &slabs).unwrap();
                     }
@@ -413,7 +439,8 @@ fn prompts_fed_step_by_step_give_what_prefill_gives() {
         let mut last = vec![Vec::new(); stepped.states.len()];
         let longest = PROMPTS.into_iter().max().unwrap();
         for position in 0..longest {
-            let active: Vec<u32> = (0..stepped.states.len() as u32).filter(|r| stepped.prompt_len(*r as usize) > position).collect();
+            let active: Vec<u32> =
+                (0..stepped.states.len() as u32).filter(|r| stepped.prompt_len(*r as usize) > position).collect();
             let slabs = stepped.slabs.clone();
             stepped.rows.set_active(&device, active.clone(), &slabs).unwrap();
             if position > 0 {
@@ -449,18 +476,29 @@ impl CrossBlock {
         let d = shape.d_model;
         let layout = CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
         let mut caches = Caches::new(device, layout);
-        let needs: Vec<Need> = memory.iter().map(|m| Need { prompt_len: 1, max_new: 2, width: BEAMS, source_len: m.len() / d }).collect();
+        let needs: Vec<Need> =
+            memory.iter().map(|m| Need { prompt_len: 1, max_new: 2, width: BEAMS, source_len: m.len() / d }).collect();
         caches.prepare(&needs).unwrap();
         let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
-        let slots = if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
+        let slots =
+            if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
         let rows = memory.len() * BEAMS;
-        let work = Workspace::new(device, shape, rows, Extras { el: kind == Kind::El, el_prefill: false, memory_slots: slots }).unwrap();
+        let work = Workspace::new(
+            device,
+            shape,
+            rows,
+            Extras { el: kind == Kind::El, el_prefill: false, memory_slots: slots },
+        )
+        .unwrap();
         let lengths: Vec<usize> = needs.iter().map(|n| n.source_len).collect();
         // Sentences are encoded in stretches, as the budget of activations allows.
         for (placements, (lengths, memory)) in placements.chunks(2).zip(lengths.chunks(2).zip(memory.chunks(2))) {
-            let batch = pack(device, placements, lengths, false, placements[0].copies().1, |p, copy, at| p.cross_range(copy)[0] + at);
+            let batch = pack(device, placements, lengths, false, placements[0].copies().1, |p, copy, at| {
+                p.cross_range(copy)[0] + at
+            });
             let projected = matches!(kind, Kind::Mha | Kind::MhaReplicated);
-            let encode_work = Workspace::new(device, shape, if projected { batch.tokens } else { 1 }, Extras::default()).unwrap();
+            let encode_work =
+                Workspace::new(device, shape, if projected { batch.tokens } else { 1 }, Extras::default()).unwrap();
             let x = upload(device, batch.tokens, d, &memory.concat());
             let mut rec = device.recorder();
             memorize(&mut rec, &x, &batch, &caches).unwrap();
@@ -473,12 +511,14 @@ impl CrossBlock {
     /// Queries of these physical rows.
     fn run(&self, device: &Device, active: Vec<u32>, queries: &[f32], epilogue: &Epilogue<'_>) {
         let slabs: Vec<usize> = self.placements.iter().flat_map(|p| [p.slab; BEAMS]).collect();
-        let ranges: Vec<[u32; 2]> = self.placements.iter().flat_map(|p| (0..BEAMS as u32).map(|b| p.cross_range(b))).collect();
+        let ranges: Vec<[u32; 2]> =
+            self.placements.iter().flat_map(|p| (0..BEAMS as u32).map(|b| p.cross_range(b))).collect();
         let ranges = words(device, &ranges);
         let mut rows = Rows::new(device, slabs.len(), 4).unwrap();
         rows.set_active(device, active, &slabs).unwrap();
         let x = upload(device, rows.count(), self.weights.shape.d_model, queries);
-        let queries = CrossQueries { index: &rows.active, ranges: &ranges, segments: rows.segments(), count: rows.count() };
+        let queries =
+            CrossQueries { index: &rows.active, ranges: &ranges, segments: rows.segments(), count: rows.count() };
         let mut rec = device.recorder();
         self.block.attend(&mut rec, &x, epilogue, queries, &self.caches, &self.work).unwrap();
         rec.submit().unwrap();
@@ -506,8 +546,10 @@ fn cross_attention_of_every_kind_is_plain_attention() {
                 let memory: Vec<Vec<f32>> = SOURCES.iter().zip(500..).map(|(n, seed)| values(seed, n * d)).collect();
                 // A slab holds 136 positions of keys and values: 70 for each of three beams exceed it.
                 let longest = if kind == Kind::MhaReplicated { 40 } else { 70 };
-                let memory: Vec<Vec<f32>> = memory.into_iter().map(|m| m[..m.len().min(longest * d)].to_vec()).collect();
-                let block = CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, biases, 3000), memory);
+                let memory: Vec<Vec<f32>> =
+                    memory.into_iter().map(|m| m[..m.len().min(longest * d)].to_vec()).collect();
+                let block =
+                    CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, biases, 3000), memory);
                 let norm = Norm::new(&device, d);
                 assert!(kind == Kind::El || block.caches.slabs().len() > 1, "{kind}: one slab");
                 let all: Vec<u32> = (0..(block.memory.len() * BEAMS) as u32).collect();
@@ -517,7 +559,13 @@ fn cross_attention_of_every_kind_is_plain_attention() {
                     let outputs = Outputs::new(&device, active.len(), d, 79);
                     block.run(&device, active.clone(), &queries, &outputs.epilogue(&norm));
                     let want = block.reference(&active, &queries, DType::F32);
-                    outputs.check(&device, active.len(), &want, &norm, &format!("{kind}, {name}, biases {biases:?}, {} rows", active.len()));
+                    outputs.check(
+                        &device,
+                        active.len(),
+                        &want,
+                        &norm,
+                        &format!("{kind}, {name}, biases {biases:?}, {} rows", active.len()),
+                    );
                 }
             }
         }
@@ -532,7 +580,8 @@ fn el_slabs_are_several_too_and_rows_do_not_change_a_bit() {
     // A slab holds 128 hidden states.
     let memory: Vec<Vec<f32>> = [60usize, 64, 5, 100].iter().zip(500..).map(|(n, seed)| values(seed, n * d)).collect();
     for kind in [Kind::El, Kind::MhaNocache] {
-        let memory: Vec<Vec<f32>> = if kind == Kind::El { memory.clone() } else { memory.iter().map(|m| m[..5 * d].repeat(6)).collect() };
+        let memory: Vec<Vec<f32>> =
+            if kind == Kind::El { memory.clone() } else { memory.iter().map(|m| m[..5 * d].repeat(6)).collect() };
         let block = CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, [true; 4], 3000), memory);
         assert!(block.caches.slabs().len() > 1, "{kind}: one slab");
         let all: Vec<u32> = (0..4 * BEAMS as u32).collect();
@@ -601,13 +650,22 @@ fn a_half_precision_cache_costs_el_less_than_mha() {
     let device = &devices()[2].device;
     println!("context rms error, D 256, 4 heads, S 300, f16 weights and caches: X, MHA, EL");
     // (name, offset, the table's MHA error with f16 K and V, its EL error with f32 q' and c).
-    for (name, offset, mha_spec, el_spec) in
-        [("Gaussian", 0.0, 1.1e-4, 5.4e-5), ("4 channels offset 60", 60.0, 4.7e-5, 7.6e-6), ("4 channels offset 300", 300.0, 3.8e-5, 1.7e-6)]
-    {
+    for (name, offset, mha_spec, el_spec) in [
+        ("Gaussian", 0.0, 1.1e-4, 5.4e-5),
+        ("4 channels offset 60", 60.0, 4.7e-5, 7.6e-6),
+        ("4 channels offset 300", 300.0, 3.8e-5, 1.7e-6),
+    ] {
         let [mha, el] = [Kind::Mha, Kind::El].map(|kind| {
             let mut memory = gaussian(1, s * d);
-            memory.iter_mut().enumerate().filter(|(i, _)| (i % d) % 64 == 17).for_each(|(_, x)| *x = half::f16::from_f32(*x + offset).to_f32());
-            let weight = |seed: u64| Matrix { cols: d, values: gaussian(seed, d * d).into_iter().map(|x| x / (d as f32).sqrt()).collect() };
+            memory
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| (i % d) % 64 == 17)
+                .for_each(|(_, x)| *x = half::f16::from_f32(*x + offset).to_f32());
+            let weight = |seed: u64| Matrix {
+                cols: d,
+                values: gaussian(seed, d * d).into_iter().map(|x| x / (d as f32).sqrt()).collect(),
+            };
             let mut identity = vec![0.0; d * d];
             identity.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
             let matrices = [weight(2), weight(3), weight(4), Matrix { cols: d, values: identity }];
@@ -622,7 +680,10 @@ fn a_half_precision_cache_costs_el_less_than_mha() {
         println!("{name}: {mha:.2e} {el:.2e} (specification: {mha_spec:.1e} {el_spec:.1e})");
         assert!(el <= 2.0 * el_spec, "{name}: EL {el:e}");
         assert!(el <= 1.5 * mha + 1e-7, "{name}: EL {el:e}, MHA {mha:e}");
-        assert!((mha_spec / 5.0..5e-4).contains(&mha), "{name}: an f16 cache rounds, and not more than that: MHA {mha:e}");
+        assert!(
+            (mha_spec / 5.0..5e-4).contains(&mha),
+            "{name}: an f16 cache rounds, and not more than that: MHA {mha:e}"
+        );
     }
 }
 
@@ -634,13 +695,23 @@ fn weights_that_do_not_fit_are_errors() {
         for broken in 0..4 {
             let mut weights = Weights::new(shape, [true; 4], 1);
             weights.matrices[broken].values.truncate(4 * weights.matrices[broken].cols);
-            assert!(self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(), "{kind}, matrix {broken}");
-            assert!(cross_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(), "{kind}, matrix {broken}");
+            assert!(
+                self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                "{kind}, matrix {broken}"
+            );
+            assert!(
+                cross_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                "{kind}, matrix {broken}"
+            );
             let mut weights = Weights::new(shape, [true; 4], 1);
             weights.biases[broken].as_mut().unwrap().pop();
             // EL never uses the bias of its keys.
             let wanted = kind != Kind::El || broken != 1;
-            assert_eq!(self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(), wanted, "{kind}, bias {broken}");
+            assert_eq!(
+                self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                wanted,
+                "{kind}, bias {broken}"
+            );
         }
     }
     // Room that was not asked for is an error, not a panic.
@@ -649,7 +720,8 @@ fn weights_that_do_not_fit_are_errors() {
     let block = self_attention(device, "block", 0, Kind::El, shape, DType::F32, weights.get()).unwrap();
     let work = Workspace::new(device, shape, 12, Extras::default()).unwrap();
     let decode = Decode::new(device, &placements);
-    let (x, out) = (upload(device, 12, 30, &[0.0; 360]), device.tensor("out", Class::Activations, 12, 30, DType::F32).unwrap());
+    let (x, out) =
+        (upload(device, 12, 30, &[0.0; 360]), device.tensor("out", Class::Activations, 12, 30, DType::F32).unwrap());
     let epilogue = Epilogue { residual: None, out: &out, norm: None };
     let step = Step { rows: &decode.rows, cross_ranges: None };
     let error = block.step(&mut device.recorder(), &x, &epilogue, step, &caches, &work).unwrap_err();

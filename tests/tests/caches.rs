@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 fn open(options: DeviceOptions) -> Device {
     let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
-    Device::open(&DeviceOptions { selector, checked: true, ..options }).unwrap_or_else(|e| panic!("cache tests need a Vulkan adapter: {e}"))
+    Device::open(&DeviceOptions { selector, checked: true, ..options })
+        .unwrap_or_else(|e| panic!("cache tests need a Vulkan adapter: {e}"))
 }
 
 /// A device of which one binding holds 16 KiB.
@@ -67,7 +68,8 @@ fn buffers(caches: &Caches) -> impl Iterator<Item = &Tensor> {
 /// The pool's cache bytes are the slabs', each buffer rounded up to 16 bytes (an empty one too).
 fn check_pool(device: &Device, caches: &Caches) {
     let exact: u64 = buffers(caches).map(|t| (t.rows * t.ld()) as u64 * t.dtype.bytes()).sum();
-    let rounded: u64 = buffers(caches).map(|t| ((t.rows * t.ld()) as u64 * t.dtype.bytes()).max(1).next_multiple_of(16)).sum();
+    let rounded: u64 =
+        buffers(caches).map(|t| ((t.rows * t.ld()) as u64 * t.dtype.bytes()).max(1).next_multiple_of(16)).sum();
     assert_eq!(caches.slab_bytes(), exact);
     assert_eq!(device.pool().current().of(Class::Cache), rounded);
     let limit = device.capabilities().max_binding_bytes;
@@ -75,7 +77,12 @@ fn check_pool(device: &Device, caches: &Caches) {
 }
 
 fn need() -> impl Strategy<Value = Need> {
-    (1..=5usize, 1..=9usize, 1..=4usize, 1..=20usize).prop_map(|(prompt_len, max_new, width, source_len)| Need { prompt_len, max_new, width, source_len })
+    (1..=5usize, 1..=9usize, 1..=4usize, 1..=20usize).prop_map(|(prompt_len, max_new, width, source_len)| Need {
+        prompt_len,
+        max_new,
+        width,
+        source_len,
+    })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -213,15 +220,21 @@ fn what_nocache_recomputes_of_a_slab_fits_a_binding() {
 #[test]
 fn a_sentence_larger_than_a_slab_names_sizes() {
     let device = small();
-    // Self: 144 elements of 4 bytes; 16 KiB hold 28 slots of MHA and 170 of EL.
+    // Decoder: 16 KiB hold 85 slots of keys and values, or 170 hidden states.
     for (kind, slot_bytes) in [(Kind::Mha, 2 * 24 * 4), (Kind::El, 24 * 4)] {
         let fitting = (16 << 10) / slot_bytes;
         let mut caches = Caches::new(&device, layout(kind, false, 2, DType::F32));
         let need = |prompt_len: usize| Need { prompt_len, max_new: 1, width: 1, source_len: 0 };
-        caches.release_ok(need(fitting));
-        for error in [caches.admit(need(fitting + 1)).unwrap_err(), caches.prepare(&[need(1), need(fitting + 1)]).unwrap_err()] {
+        let placement = caches.admit(need(fitting)).unwrap();
+        caches.release(placement);
+        for error in
+            [caches.admit(need(fitting + 1)).unwrap_err(), caches.prepare(&[need(1), need(fitting + 1)]).unwrap_err()]
+        {
             let AttentionError::SentenceTooLarge { positions, asked, limit } = &error else { panic!("{error}") };
-            assert_eq!((*positions, *asked, *limit), (fitting as u64 + 1, (fitting as u64 + 1) * slot_bytes as u64, 16 << 10));
+            assert_eq!(
+                (*positions, *asked, *limit),
+                (fitting as u64 + 1, (fitting as u64 + 1) * slot_bytes as u64, 16 << 10)
+            );
             let message = error.to_string();
             assert!(message.contains(&asked.to_string()) && message.contains("16384"), "{message}");
         }
@@ -232,19 +245,11 @@ fn a_sentence_larger_than_a_slab_names_sizes() {
         let mut caches = Caches::new(&device, layout(kind, true, 2, DType::F32));
         let need = Need { prompt_len: 1, max_new: 2, width: 2, source_len: 5000 };
         let error = caches.admit(need).unwrap_err();
-        assert!(matches!(error, AttentionError::SentenceTooLarge { limit: 16384, asked, .. } if asked > 16384), "{kind}: {error}");
+        assert!(
+            matches!(error, AttentionError::SentenceTooLarge { limit: 16384, asked, .. } if asked > 16384),
+            "{kind}: {error}"
+        );
         assert!(caches.slabs().is_empty());
-    }
-}
-
-trait AdmitAndRelease {
-    fn release_ok(&mut self, need: Need);
-}
-
-impl AdmitAndRelease for Caches {
-    fn release_ok(&mut self, need: Need) {
-        let placement = self.admit(need).unwrap();
-        self.release(placement);
     }
 }
 
@@ -257,7 +262,9 @@ fn beyond_the_memory_limit_is_an_error_and_not_a_leak() {
     let before = (device.pool().current(), caches.bytes(), caches.slab_bytes());
     // 4 layers x 100 slots x 192 bytes: some layers fit, all do not.
     let error = caches.admit(need(130)).unwrap_err();
-    let AttentionError::Tensor(TensorError::MemoryLimit { what, class, asked, used, limit }) = &error else { panic!("{error}") };
+    let AttentionError::Tensor(TensorError::MemoryLimit { what, class, asked, used, limit }) = &error else {
+        panic!("{error}")
+    };
     assert!(what.contains("cache"), "{what}");
     assert_eq!((*class, *asked, *limit), (Class::Cache, 130 * 192, 100 << 10));
     assert!(used + asked > *limit);

@@ -90,6 +90,8 @@ fn memory_does_not_grow() {
         rounds += 1;
     }
 
+    let trend: Vec<u64> = samples.chunks(samples.len().div_ceil(10)).map(|part| median(part) >> 10).collect();
+    eprintln!("resident KiB over time: {trend:?}");
     let quarter = samples.len() / 4;
     let (first, last) = (median(&samples[..quarter]), median(&samples[samples.len() - quarter..]));
     let most = pools.iter().copied().max().unwrap();

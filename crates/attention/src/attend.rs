@@ -184,7 +184,10 @@ mod tests {
         let tile = |limit, shared, heads, width| head_tile(limit, shared, heads, width).ok();
         assert_eq!(tile(32 << 10, false, 16, 64), Some(1), "multi-head attention shares nothing");
         assert_eq!([1, 2, 3, 5, 16].map(|heads| tile(32 << 10, true, heads, 1024)), [1, 2, 4, 4, 4].map(Some));
-        assert_eq!([256, 768, 1024, 2048, 4096, 8192].map(|d| tile(16 << 10, true, 16, d)), [Some(4), Some(4), Some(2), Some(1), None, None]);
+        assert_eq!(
+            [256, 768, 1024, 2048, 4096, 8192].map(|d| tile(16 << 10, true, 16, d)),
+            [Some(4), Some(4), Some(2), Some(1), None, None]
+        );
         // 4 tiles of 688 columns and weights for 64 keys, and the keys' places.
         assert_eq!(tile_bytes(4, 688), 4 * (688 * 4 + 256) + 256);
     }

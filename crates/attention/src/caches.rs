@@ -258,7 +258,8 @@ impl Caches {
         }
         // No slab shrinks, so that batches of changing size settle; where that is too much, the slabs hold exactly this batch.
         let old = |i: usize| self.slabs.get(i).map_or((0, 0), |s: &Slab| (s.self_capacity, s.cross_capacity));
-        let grown = wanted.iter().enumerate().map(|(i, (s, c))| ((*s).max(old(i).0), (*c).max(old(i).1))).collect::<Vec<_>>();
+        let grown =
+            wanted.iter().enumerate().map(|(i, (s, c))| ((*s).max(old(i).0), (*c).max(old(i).1))).collect::<Vec<_>>();
         if grown != wanted && self.replace_slabs(&grown).is_ok() {
             return Ok(());
         }

@@ -45,13 +45,18 @@ const UNIFORM_STRIDE: usize = 256;
 impl Device {
     /// Starts a recording.
     pub fn recorder(&self) -> Recorder {
-        let freed = self.inner.pool.take_freed();
-        if !freed.is_empty() {
-            // A cached bind group keeps its buffers alive: forget those of freed buffers.
-            lock(&self.inner.bind_groups).retain(|(_, ids), _| !ids.iter().any(|id| freed.contains(id)));
-        }
+        self.forget_freed();
         let encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         Recorder { device: self.clone(), encoder, pass: None, uniforms: Vec::new(), stats: RecordStats::default() }
+    }
+
+    /// Drops cached bind groups of freed buffers, which would keep them alive. True if there were freed buffers.
+    pub(crate) fn forget_freed(&self) -> bool {
+        let freed = self.inner.pool.take_freed();
+        if !freed.is_empty() {
+            lock(&self.inner.bind_groups).retain(|(_, ids), _| !ids.iter().any(|id| freed.contains(id)));
+        }
+        !freed.is_empty()
     }
 }
 
