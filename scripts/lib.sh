@@ -117,20 +117,3 @@ number() {
 flag_is_true() { [[ $(number "$1" "$2") == true ]]; }
 
 mebibytes() { awk -v bytes="$1" 'BEGIN { printf "%.2f MiB", bytes / 1048576 }'; }
-
-# The test executables that run kernels against their twins, as PACKAGE:NAME. They are run at every subgroup size and shipped by gpu-package.
-kernel_tests() {
-  local file
-  for file in tests/tests/*kernel*.rs crates/*/tests/*device*.rs; do
-    [[ -e $file ]] || continue
-    printf '%s:%s\n' "$(sed -n 's/^name = "\(.*\)"/\1/p;/^\[lib/q' "${file%/tests/*}/Cargo.toml" | head -n 1)" "$(basename "$file" .rs)"
-  done
-}
-
-# The test executables that compare with recorded outputs, likewise.
-parity_tests() {
-  local file
-  for file in tests/tests/*parity*.rs tests/tests/*demo*.rs; do
-    [[ ! -e $file ]] || printf 'elgen-tests:%s\n' "$(basename "$file" .rs)"
-  done
-}

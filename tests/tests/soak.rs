@@ -1,13 +1,20 @@
 //! Repeated generation in one process must not grow: 1 minute, with `ELGEN_FULL=1` 10.
 //!
-//! Alone in its executable, because it reads the memory of the whole process.
+//! Alone in its executable, because it reads the memory of the whole process. The test runs that executable again with
+//! glibc's threshold for returning freed blocks fixed: left to itself glibc raises it to the largest block that was ever
+//! freed, and a process whose buffers come and go then grows by fragments for two minutes (2.3 % here) before it stays
+//! level. With it fixed, what is resident is what is held.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use elgen_engine::{AttentionChoice, Request, Session};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tests::demo::{Story, Translations, config, generate, requests, session_options};
 use elgen_tests::full;
+
+/// Read by glibc when a process starts; other allocators do not know it.
+const RETURN_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 
 /// One kind of work: a session, what to ask, and with which options.
 struct Work {
@@ -61,6 +68,20 @@ fn work(sessions: &[Session]) -> Vec<Work> {
 
 #[test]
 fn memory_does_not_grow() {
+    if std::env::var_os(RETURN_THRESHOLD).is_some() {
+        return soak();
+    }
+    let again = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "memory_does_not_grow", "--nocapture"])
+        .env(RETURN_THRESHOLD, "131072")
+        .output()
+        .unwrap();
+    // Printed, not inherited, so that a run that passes stays quiet.
+    eprint!("{}", String::from_utf8_lossy(&again.stderr));
+    assert!(again.status.success(), "the soak failed: {}", again.status);
+}
+
+fn soak() {
     let (warm_up, total) = if full() { (60, 600) } else { (10, 60) };
     let mut sessions = [
         Session::load(&Translations::model(), &session_options(AttentionChoice::El, 16)).unwrap(),

@@ -1,0 +1,18 @@
+//! Every test that needs a device in one executable, for `scripts/gpu-package`: one copy of the engine instead of a dozen.
+
+mod attention_blocks;
+mod caches;
+mod demo_bart;
+mod demo_gpt2;
+#[path = "../../crates/search/tests/device_vs_twin.rs"]
+mod device_vs_twin;
+mod kernel_attend;
+mod kernel_embed;
+mod kernel_layer_norm;
+mod kernel_linear;
+mod kernel_store;
+mod memory;
+mod parity_fixtures;
+mod parity_real_bart;
+mod parity_states;
+mod pool_reuse;
