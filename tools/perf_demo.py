@@ -61,8 +61,10 @@ with tempfile.TemporaryDirectory() as tmp:
         same = sum(x == y for x, y in zip(out.read_text(encoding="utf8").splitlines(), reference))
         result[kind] = {"wall_seconds": wall, "gflop": count / 1e9, "gflop_per_second": count / busy / 1e9, "sentences_as_pytorch": same, "stats": stats}
     if a.python:
-        out = run([a.python, str(root / "tools/time_pytorch.py"), str(model), "--batch", "50", "--batch", str(a.batch), "--threads", str(os.cpu_count())])
-        result["pytorch"] = json.loads(out.stdout)
+        # elgen sorts by length; PyTorch gets the same sentences in file order and sorted.
+        for name, order in [("pytorch", []), ("pytorch_sorted", ["--sort"])]:
+            out = run([a.python, str(root / "tools/time_pytorch.py"), str(model), "--batch", str(a.batch), "--threads", str(os.cpu_count()), *order])
+            result[name] = json.loads(out.stdout)
 
     def first_token(label, env):
         stats = pathlib.Path(tmp) / "first.json"

@@ -560,8 +560,7 @@ fn results_do_not_depend_on_the_batch() {
 /// The recorded outputs of Hugging Face that the twin is held to.
 #[test]
 fn searches_agree_with_hugging_face() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twin_cases.json")).unwrap();
-    let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(include_str!("twin_cases.json")).unwrap();
     let ids = |value: &serde_json::Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
     let device = open(true, false);
     for (number, case) in cases["cases"].as_array().unwrap().iter().enumerate() {
