@@ -1,7 +1,7 @@
 //! `layer_norm.wgsl` against its twin.
 
 use elgen_tensor::DType;
-use elgen_tensor::ops::{LayerNorm, layer_norm};
+use elgen_tensor::ops::{LayerNorm, layer_norm, layer_norm_tiled};
 use elgen_tests::harness::{assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, values};
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -39,6 +39,30 @@ proptest! {
             match &by_features[i % 2] {
                 Some(first) => assert_same_bits(&got, first, &variant.name),
                 slot => { let _ = slot; by_features[i % 2] = Some(got); }
+            }
+        }
+    }
+}
+
+/// Hardware adapters take 128 invocations, software ones 8: every width on every adapter.
+#[test]
+fn any_workgroup_width_matches_the_twin() {
+    for (rows, cols) in [(1, 1), (3, 37), (2, 1024)] {
+        let (x, weight, bias) = (values(7, rows * cols), values(8, cols), values(9, cols));
+        let wide = |v: &[f32]| stored(v, DType::F32);
+        let want = twin::layer_norm(&wide(&x), &wide(&weight), &wide(&bias), 1e-5);
+        for variant in devices() {
+            let device = &variant.device;
+            let norm = LayerNorm::new(device, "norm", &weight, &bias, 1e-5).unwrap();
+            let x = upload(device, rows, cols, &x);
+            for width in [8, 32, 64, 128, 256] {
+                let out = poisoned(device, rows + 1, cols, DType::F32);
+                let mut rec = device.recorder();
+                layer_norm_tiled(&mut rec, &x, &norm, &out, rows, Some(width)).unwrap();
+                rec.submit().unwrap();
+                let got = read_rows(device, &out, rows, &variant.name);
+                compare_within(&got, &want, 1e-4)
+                    .unwrap_or_else(|e| panic!("{}, width {width}, [{rows}, {cols}]: {e}", variant.name));
             }
         }
     }

@@ -48,6 +48,21 @@ impl LayerNorm {
 /// # Errors
 /// Shapes that do not fit; `out` shares its buffer with `x`.
 pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &LayerNorm, out: &Tensor, rows: usize) -> Result<()> {
+    layer_norm_tiled(rec, x, norm, out, rows, None)
+}
+
+/// [`layer_norm`] with a workgroup of `width` invocations, a power of two; for tests.
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn layer_norm_tiled(
+    rec: &mut Recorder,
+    x: &Tensor,
+    norm: &LayerNorm,
+    out: &Tensor,
+    rows: usize,
+    width: Option<u32>,
+) -> Result<()> {
     let cols = norm.weight.cols;
     expect("layer_norm", "x", x, rows, cols)?;
     expect("layer_norm", "weight", &norm.weight, 1, cols)?;
@@ -55,7 +70,7 @@ pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &LayerNorm, out: &Tensor
     expect("layer_norm", "out", out, rows, cols)?;
     let device = rec.device().clone();
     // A software adapter runs one SIMD vector of lanes at a time: more lanes than that only cost coroutine switches at each barrier.
-    let width = if device.capabilities().software { 8 } else { 128 };
+    let width = width.unwrap_or(if device.capabilities().software { 8 } else { 128 });
     let kernel = device.kernel(&KernelSpec::new("layer_norm").subgroup(&device).constant("WG", width))?;
     for (first, count) in parts(0, rows, MAX_GROUPS) {
         let params = Params {
