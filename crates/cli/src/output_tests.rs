@@ -35,6 +35,7 @@ fn done(texts: &[(&str, f32)]) -> Outcome {
     let sequences = texts
         .iter()
         .map(|&(text, score)| Sequence {
+            token_logprobs: vec![],
             token_ids: vec![0, 42, 2],
             text: Some(text.to_owned()),
             score,
@@ -86,7 +87,13 @@ fn json_lines_have_the_documented_fields() {
     writer.put(0, &given, &done(&[("a\nb", -0.53)])).unwrap();
     writer.put(1, &RecordId::Index(1), &failed()).unwrap();
     writer.put(2, &RecordId::Index(2), &Outcome::Empty).unwrap();
-    let ids = Sequence { token_ids: vec![], text: None, score: f32::NEG_INFINITY, finish_reason: FinishReason::Length };
+    let ids = Sequence {
+        token_ids: vec![],
+        token_logprobs: vec![],
+        text: None,
+        score: f32::NEG_INFINITY,
+        finish_reason: FinishReason::Length,
+    };
     let without_text = Generation { sequences: vec![ids], prompt_tokens: 1, truncated: true };
     writer.put(3, &RecordId::Index(3), &Outcome::Done(without_text)).unwrap();
     let text = sink.text();

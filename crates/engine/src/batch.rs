@@ -82,9 +82,14 @@ impl BatchState {
         let width = self.config.rows_per_sentence();
         let sentences: Vec<Sentence<'_>> =
             batch.iter().map(|p| Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() }).collect();
-        let starts: Vec<SentenceStart> = batch
+        let starts: Vec<SentenceStart<'_>> = batch
             .iter()
-            .map(|p| SentenceStart { ordinal: p.ordinal, lengths: p.lengths, prompt_len: p.prompt.len() })
+            .map(|p| SentenceStart {
+                ordinal: p.ordinal,
+                lengths: p.lengths,
+                prompt: &p.prompt,
+                source: p.source_ids(),
+            })
             .collect();
         let started = Instant::now();
         runner.begin(&mut self.rows, &sentences, width)?;
@@ -112,9 +117,9 @@ impl BatchState {
             };
             runner.step_with_probe(&mut rec, &self.rows, &self.logits, Probe::new(&mut count))?;
             stats.layer_dispatches += behind_layers - first_layer;
-            self.search.record_step(&mut rec, &mut self.rows, &self.logits)?;
-            let (now_done, step) = self.search.submit(rec)?;
-            stats.stats += step;
+            let report = self.search.step(rec, &mut self.rows, &self.logits)?;
+            let now_done = report.done;
+            stats.stats += report.stats;
             stats.steps += 1;
             stats.row_steps += self.rows.count() as u64;
             stats.allocations += device.pool().allocations() - allocations;

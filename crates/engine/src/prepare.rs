@@ -26,6 +26,11 @@ impl Prepared {
     pub(crate) fn max_new(&self) -> usize {
         self.lengths.max_length - self.prompt.len()
     }
+
+    /// The ids that processors of the source look at: for a decoder-only model the prompt (generation.md 4).
+    pub(crate) fn source_ids(&self) -> &[u32] {
+        if self.source.is_empty() { &self.prompt } else { &self.source }
+    }
 }
 
 /// Encodes, checks and cuts one request.

@@ -262,9 +262,16 @@ impl Session {
             let finish_reason = match hypothesis.finish_reason {
                 elgen_search::FinishReason::Eos => FinishReason::Eos,
                 elgen_search::FinishReason::Length => FinishReason::Length,
+                elgen_search::FinishReason::Stop => FinishReason::Stop,
             };
             self.totals.generated_tokens += hypothesis.token_ids.len() as u64;
-            sequences.push(Sequence { token_ids: hypothesis.token_ids, text, score: hypothesis.score, finish_reason });
+            sequences.push(Sequence {
+                token_ids: hypothesis.token_ids,
+                token_logprobs: hypothesis.token_logprobs,
+                text,
+                score: hypothesis.score,
+                finish_reason,
+            });
         }
         self.totals.prompt_tokens += prepared.prompt_tokens as u64;
         self.totals.truncated += u64::from(prepared.truncated);

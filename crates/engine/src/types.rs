@@ -37,6 +37,8 @@ pub struct Generation {
 pub struct Sequence {
     /// The new ids: after the decoder start token or the prompt, up to and including EOS.
     pub token_ids: Vec<u32>,
+    /// For each new id, its log-probability after the processors.
+    pub token_logprobs: Vec<f32>,
     /// The decoded text without special tokens; `None` for a model without a tokenizer.
     pub text: Option<String>,
     /// Beam modes: Hugging Face's `sequences_scores`; otherwise the sum of the new tokens' log-probabilities.
@@ -53,6 +55,8 @@ pub enum FinishReason {
     Eos,
     /// The maximum length was reached.
     Length,
+    /// A stop string or a stop criterion ended it.
+    Stop,
 }
 
 /// How a session loads and runs a model.

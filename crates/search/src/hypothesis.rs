@@ -10,6 +10,8 @@ pub enum FinishReason {
     Eos,
     /// It reached `max_length` (or `max_new_tokens`).
     Length,
+    /// A stop string or a stop criterion ended it.
+    Stop,
 }
 
 /// One returned sequence of one sentence.

@@ -25,11 +25,13 @@
 mod config;
 pub mod device;
 mod error;
+pub mod hooks;
 mod hypothesis;
 mod options;
 pub mod twin;
 
 pub use config::{GenerationConfig, Lengths, Mode, ModelLimits, Warning};
 pub use error::{OptionError, OptionProblem, TwinError};
+pub use hooks::Hooks;
 pub use hypothesis::{FinishReason, Hypothesis};
 pub use options::{EarlyStopping, GenerationOptions, TokenIds};

@@ -138,7 +138,7 @@ impl Runner {
         self.toy.cache.clear();
         for (sentence, (ordinal, prompt)) in prompts.iter().enumerate() {
             let lengths = self.config.lengths(prompt.len()).unwrap();
-            starts.push(SentenceStart { ordinal: *ordinal, lengths, prompt_len: prompt.len() });
+            starts.push(SentenceStart { ordinal: *ordinal, lengths, prompt, source: prompt });
             let prompt_len = prompt.len() as u32;
             for beam in 0..width as u32 {
                 states.push(RowState {
@@ -161,7 +161,7 @@ impl Runner {
         let slabs = vec![0; states.len()];
         self.rows.begin(&self.device, &states, &ids, &slabs).unwrap();
         self.search.begin(&starts).unwrap();
-        let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt_len).max().unwrap();
+        let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt.len()).max().unwrap();
         let mut frozen = vec![false; starts.len()];
         for step in 0.. {
             assert!(step < longest + 1, "the search does not end");
@@ -421,7 +421,7 @@ fn one_step(device: &Device, config: &GenerationConfig, prompt: &[u32], logits: 
         .collect();
     rows.begin(device, &states, &vec![prompt; width], &vec![0; width]).unwrap();
     let lengths = config.lengths(prompt.len()).unwrap();
-    search.begin(&[SentenceStart { ordinal: 3, lengths, prompt_len: prompt.len() }]).unwrap();
+    search.begin(&[SentenceStart { ordinal: 3, lengths, prompt, source: prompt }]).unwrap();
     let tensor = device
         .tensor_from("logits", Class::Activations, width, config.vocab_size, DType::F32, &logits.repeat(width))
         .unwrap();
@@ -618,11 +618,16 @@ fn what_does_not_fit_is_refused() {
 
     let config = beams(3, 50);
     let mut search = DeviceSearch::new(&device, &config, 2, 4).unwrap();
-    let start = |prompt_len| SentenceStart { ordinal: 0, lengths: config.lengths(prompt_len).unwrap(), prompt_len };
+    let start = |prompt_len: usize| SentenceStart {
+        ordinal: 0,
+        lengths: config.lengths(prompt_len).unwrap(),
+        prompt: &[1; 3][..prompt_len],
+        source: &[],
+    };
     assert!(search.begin(&[start(1); 3]).is_err());
-    assert!(search.begin(&[SentenceStart { prompt_len: 0, ..start(1) }]).is_err());
+    assert!(search.begin(&[SentenceStart { prompt: &[], ..start(1) }]).is_err());
     let longer = beams(3, 50).lengths(3).unwrap();
-    assert!(search.begin(&[SentenceStart { ordinal: 0, lengths: longer, prompt_len: 1 }]).is_err());
+    assert!(search.begin(&[SentenceStart { lengths: longer, ..start(1) }]).is_err());
     search.begin(&[start(1), start(2)]).unwrap();
 
     let state = |row: u32| RowState {

@@ -56,6 +56,7 @@ mod warp;
 use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError};
 
 use crate::config::{GenerationConfig, Lengths, Mode};
+use crate::hooks::Hooks;
 use crate::hypothesis::Hypothesis;
 use candidates::Parts;
 use results::{Slot, Trace};
@@ -87,13 +88,48 @@ pub trait DecodeStep {
 
 /// What the search must know of a sentence of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SentenceStart {
+pub struct SentenceStart<'a> {
     /// The input's number among all of a run: its random numbers depend on it, not on the batch.
     pub ordinal: u64,
     /// Its lengths, from [`GenerationConfig::lengths`].
     pub lengths: Lengths,
-    /// Ids of its decoder prompt.
-    pub prompt_len: usize,
+    /// Its decoder prompt.
+    pub prompt: &'a [u32],
+    /// Its encoder input; the prompt of a decoder-only model.
+    pub source: &'a [u32],
+}
+
+/// What the search keeps of a sentence of the running batch.
+struct Sentence {
+    ordinal: u64,
+    lengths: Lengths,
+    prompt: Vec<u32>,
+    #[expect(dead_code, reason = "for hooks and encoder processors")]
+    source: Vec<u32>,
+}
+
+/// A token that a step appended (greedy search and sampling).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NewToken {
+    /// Index of the sentence in the batch.
+    pub sentence: usize,
+    /// Which sample of the sentence.
+    pub row: usize,
+    /// The token.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+}
+
+/// What the host learns from a step.
+#[derive(Debug, Clone, Default)]
+pub struct StepReport {
+    /// For each sentence of the batch whether it is done.
+    pub done: Vec<bool>,
+    /// What the step appended, if [`DeviceSearch::report_tokens`] asked for it.
+    pub tokens: Vec<NewToken>,
+    /// What the step cost.
+    pub stats: RecordStats,
 }
 
 /// The running score of a physical row, and what it continues with.
@@ -133,7 +169,9 @@ pub struct DeviceSearch {
     result_readback: Readback,
     max_sentences: usize,
     max_new: usize,
-    starts: Vec<SentenceStart>,
+    starts: Vec<Sentence>,
+    hooks: Hooks,
+    report_tokens: bool,
     /// Whether this batch needs `process`.
     processes: bool,
     steps: usize,
@@ -193,6 +231,8 @@ impl DeviceSearch {
             max_sentences,
             max_new,
             starts: Vec::new(),
+            hooks: Hooks::default(),
+            report_tokens: false,
             processes: false,
             steps: 0,
         };
@@ -250,31 +290,38 @@ impl DeviceSearch {
     ///
     /// # Errors
     /// More sentences or new tokens than there is room for, an empty prompt, or one that fills its length.
-    pub fn begin(&mut self, starts: &[SentenceStart]) -> Result<()> {
+    pub fn begin(&mut self, starts: &[SentenceStart<'_>]) -> Result<()> {
         if starts.len() > self.max_sentences {
             return Err(SearchError::Batch {
                 message: format!("{} sentences, room for {}", starts.len(), self.max_sentences),
             });
         }
         for (i, start) in starts.iter().enumerate() {
-            let new = start.lengths.max_length.saturating_sub(start.prompt_len);
-            if start.prompt_len == 0 || new == 0 || new > self.max_new {
+            let new = start.lengths.max_length.saturating_sub(start.prompt.len());
+            if start.prompt.is_empty() || new == 0 || new > self.max_new {
                 let message = format!(
                     "sentence {i}: a prompt of {} ids and a length of {}, room for 1 to {} new ids",
-                    start.prompt_len, start.lengths.max_length, self.max_new
+                    start.prompt.len(),
+                    start.lengths.max_length,
+                    self.max_new
                 );
                 return Err(SearchError::Batch { message });
             }
         }
         self.starts.clear();
-        self.starts.extend_from_slice(starts);
-        self.processes = process::is_needed(&self.config, starts);
+        self.starts.extend(starts.iter().map(|start| Sentence {
+            ordinal: start.ordinal,
+            lengths: start.lengths,
+            prompt: start.prompt.to_vec(),
+            source: start.source.to_vec(),
+        }));
+        self.processes = process::is_needed(&self.config, &self.starts);
         self.steps = 0;
         if starts.is_empty() {
             return Ok(());
         }
         let width = self.width();
-        self.settings.write_sentences(&self.device, starts)?;
+        self.settings.write_sentences(&self.device, &self.starts)?;
         self.device.write(&self.open, 0, bytemuck::cast_slice(&vec![width as u32; starts.len()]))?;
         if let Some(beams) = &self.beams {
             // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
@@ -327,6 +374,30 @@ impl DeviceSearch {
             select::select(rec, self, rows, logits)?;
         }
         Ok(())
+    }
+
+    /// Plugs in hooks for the batches that begin from now on.
+    ///
+    /// # Errors
+    /// Hooks that this mode cannot have.
+    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<()> {
+        self.hooks = hooks;
+        Ok(())
+    }
+
+    /// Whether [`DeviceSearch::step`] reports the tokens that it appends (greedy search and sampling).
+    pub fn report_tokens(&mut self, report: bool) {
+        self.report_tokens = report;
+    }
+
+    /// Takes a recording that ends in a model's decode step, adds what follows, submits it and waits.
+    ///
+    /// # Errors
+    /// As [`DeviceSearch::record_step`] and [`DeviceSearch::submit`].
+    pub fn step(&mut self, mut rec: Recorder, rows: &mut Rows, logits: &Tensor) -> Result<StepReport> {
+        self.record_step(&mut rec, rows, logits)?;
+        let (done, stats) = self.submit(rec)?;
+        Ok(StepReport { done, tokens: Vec::new(), stats })
     }
 
     /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host

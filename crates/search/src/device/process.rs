@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
 
 use super::settings::Settings;
-use super::{Result, SentenceStart};
+use super::{Result, Sentence};
 use crate::config::{GenerationConfig, Mode};
 
 #[repr(C)]
@@ -18,9 +18,9 @@ struct Params {
 }
 
 /// Whether any option asks for it, for a batch of these sentences.
-pub(super) fn is_needed(config: &GenerationConfig, starts: &[SentenceStart]) -> bool {
+pub(super) fn is_needed(config: &GenerationConfig, starts: &[Sentence]) -> bool {
     let has_minimum =
-        |start: &SentenceStart| start.lengths.min_length > start.prompt_len || start.lengths.min_new_tokens > 0;
+        |start: &Sentence| start.lengths.min_length > start.prompt.len() || start.lengths.min_new_tokens > 0;
     let forced = [&config.forced_eos_token_id, &config.suppress_tokens, &config.begin_suppress_tokens];
     config.mode == Mode::Beam
         || config.repetition_penalty != 1.0

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::settings::{MASKED, NONE};
-use super::{Result, SentenceStart};
+use super::{Result, Sentence};
 use crate::config::GenerationConfig;
 use crate::hypothesis::{FinishReason, Hypothesis};
 use crate::twin::{TraceEntry, backtrack};
@@ -76,7 +76,7 @@ pub(super) fn beams(
 /// The sequences of greedy search and sampling, each in its own column of the trace.
 pub(super) fn appended(
     config: &GenerationConfig,
-    starts: &[SentenceStart],
+    starts: &[Sentence],
     trace: &[Trace],
     rows: usize,
 ) -> Vec<Vec<Hypothesis>> {
@@ -97,7 +97,7 @@ pub(super) fn appended(
     let sentences = starts.iter().enumerate();
     sentences
         .map(|(s, start)| {
-            let new = start.lengths.max_length - start.prompt_len;
+            let new = start.lengths.max_length - start.prompt.len();
             (s * width..(s + 1) * width).map(|row| sequence(row, new)).collect()
         })
         .collect()

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, Class, Device};
 
-use super::{Result, SentenceStart};
+use super::{Result, Sentence as Start};
 use crate::config::GenerationConfig;
 use crate::options::EarlyStopping;
 
@@ -82,7 +82,7 @@ impl Settings {
         (size_of::<Header>() + (ids + max_new + 1) * 4 + max_sentences * size_of::<Sentence>()) as u64
     }
 
-    pub(super) fn write_sentences(&self, device: &Device, starts: &[SentenceStart]) -> Result<()> {
+    pub(super) fn write_sentences(&self, device: &Device, starts: &[Start]) -> Result<()> {
         let cut = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let table: Vec<Sentence> = starts
             .iter()
