@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::tokenizer::LanguageRole;
+
 /// An error of loading a model directory or of using what was loaded from it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -167,6 +169,16 @@ pub enum ModelError {
         action: &'static str,
         /// The tokenizer's reason.
         reason: String,
+    },
+    /// A language that the tokenizer cannot be set to.
+    #[error("{role} language `{language}`: {why}")]
+    Language {
+        /// Which of the two languages.
+        role: LanguageRole,
+        /// The language asked for.
+        language: String,
+        /// Which languages there are.
+        why: String,
     },
     /// A token id is not a row of the embedding table.
     #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}")]

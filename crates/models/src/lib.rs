@@ -31,4 +31,4 @@ pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::GenerationDefaults;
 pub use layers::{Space, StackShape};
 pub use runner::{DEFAULT_PREFILL_BUDGET, Runner, Sentence};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};

@@ -7,9 +7,10 @@ use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::processors::roberta::RobertaProcessing;
 
+use super::class::Class;
 use super::guarded;
 use super::settings::Settings;
-use crate::config::{ModelFamily, json};
+use crate::config::json;
 use crate::error::{ModelError, excerpt};
 
 pub(super) fn load(
@@ -24,8 +25,8 @@ pub(super) fn load(
     let mut inner = tokenizers::Tokenizer::new(model);
     inner.with_pre_tokenizer(Some(ByteLevel::new(settings.add_prefix_space, true, true)));
     inner.with_decoder(Some(ByteLevel::default()));
-    guarded(|| settings.add_tokens_and_defaults(&mut inner)).map_err(unusable)?;
-    if settings.family == ModelFamily::Bart {
+    guarded(|| settings.add_tokens_and_defaults(&mut inner, Vec::new())).map_err(unusable)?;
+    if settings.class == Class::Roberta {
         let token = |role: &str| {
             let token =
                 settings.role(role).ok_or_else(|| unusable(format!("the config leaves {role} without a token")))?;
@@ -36,12 +37,14 @@ pub(super) fn load(
         let template = RobertaProcessing::new(token("sep_token")?, token("cls_token")?);
         inner.with_post_processor(Some(template.add_prefix_space(settings.add_prefix_space)));
     } else if settings.replaces_template {
-        super::set_template(&mut inner, settings).map_err(unusable)?;
+        super::set_template(&mut inner, settings.template_bos.as_slice(), settings.template_eos.as_slice())
+            .map_err(unusable)?;
     }
     Ok(inner)
 }
 
-fn read_vocab(file: &Path) -> Result<Vocab, ModelError> {
+/// Ids by token.
+pub(super) fn read_vocab(file: &Path) -> Result<Vocab, ModelError> {
     let map = json::parse_object(file, &json::read_text(file)?)?;
     let mut vocab = Vocab::with_capacity(map.len());
     for (token, id) in map {

@@ -1,0 +1,110 @@
+//! Which of transformers' tokenizer classes a directory asks for, and what each class brings of its own.
+
+use tokenizers::AddedToken;
+
+/// A tokenizer class of transformers, as far as it has rules of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Whatever tokenizer.json says.
+    Generic,
+    /// Byte-level BPE without a template; OPT uses it too.
+    Gpt2,
+    /// Byte-level BPE with `<s> A </s>`: BART.
+    Roberta,
+    /// Unigram with `A </s>`.
+    T5,
+    /// Unigram with `A </s>` and a block of pretraining tokens.
+    Pegasus,
+    /// Unigram with `A </s> language`.
+    MBart,
+    /// Unigram with `language A </s>`.
+    MBart50,
+    /// SentencePiece models for both sides, ids from vocab.json.
+    Marian,
+}
+
+impl Class {
+    /// The class of a tokenizer_config.json that names `declared`, or of models of this `model_type` where it names none.
+    pub(super) fn resolve(declared: Option<&str>, model_type: &str) -> Self {
+        match declared.map(|name| name.strip_suffix("Fast").unwrap_or(name)) {
+            Some("GPT2Tokenizer") => Self::Gpt2,
+            Some("BartTokenizer" | "RobertaTokenizer") => Self::Roberta,
+            Some("T5Tokenizer") => Self::T5,
+            Some("PegasusTokenizer") => Self::Pegasus,
+            Some("MBartTokenizer") => Self::MBart,
+            Some("MBart50Tokenizer") => Self::MBart50,
+            Some("MarianTokenizer") => Self::Marian,
+            Some(_) => Self::Generic,
+            None => Self::of_model_type(model_type),
+        }
+    }
+
+    /// The class that transformers registers for models of this `model_type`.
+    pub(super) fn of_model_type(model_type: &str) -> Self {
+        match model_type {
+            "gpt2" | "opt" => Self::Gpt2,
+            "bart" => Self::Roberta,
+            "t5" | "mt5" | "switch_transformers" => Self::T5,
+            "pegasus" => Self::Pegasus,
+            "mbart" => Self::MBart,
+            "mbart50" => Self::MBart50,
+            "marian" => Self::Marian,
+            _ => Self::Generic,
+        }
+    }
+
+    /// Whether the class builds a Unigram tokenizer from the pieces alone, by its own rules.
+    pub(super) fn is_unigram(self) -> bool {
+        matches!(self, Self::T5 | Self::Pegasus | Self::MBart | Self::MBart50)
+    }
+
+    /// The SentencePiece file that the class reads where there is no tokenizer.json.
+    pub(super) fn model_file(self) -> Option<&'static str> {
+        match self {
+            Self::T5 | Self::Pegasus => Some("spiece.model"),
+            Self::MBart | Self::MBart50 => Some("sentencepiece.bpe.model"),
+            _ => None,
+        }
+    }
+
+    /// The files that make a tokenizer of this class, in words.
+    pub(super) fn wanted_files(self) -> &'static str {
+        match self {
+            Self::T5 | Self::Pegasus => "tokenizer.json or spiece.model",
+            Self::MBart | Self::MBart50 => "tokenizer.json or sentencepiece.bpe.model",
+            Self::Marian => "source.spm, target.spm and vocab.json",
+            Self::Generic | Self::Gpt2 | Self::Roberta => "tokenizer.json, or vocab.json and merges.txt",
+        }
+    }
+
+    /// The special tokens that the class has where no file says otherwise, by role.
+    pub(super) fn default_tokens(self) -> Vec<(&'static str, AddedToken)> {
+        const END: &str = "<|endoftext|>";
+        let named: &[(&'static str, &str)] = match self {
+            Self::Generic => &[],
+            Self::Gpt2 => &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
+            Self::Roberta | Self::MBart | Self::MBart50 => &[
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("unk_token", "<unk>"),
+                ("sep_token", "</s>"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "<s>"),
+                ("mask_token", "<mask>"),
+            ],
+            Self::T5 | Self::Marian => &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
+            Self::Pegasus => {
+                &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>"), ("mask_token", "<mask_2>")]
+            }
+        };
+        let token = |role: &str, content: &str| {
+            AddedToken::from(content, true).lstrip(role == "mask_token" && self.strips_before_mask())
+        };
+        named.iter().map(|&(role, content)| (role, token(role, content))).collect()
+    }
+
+    /// Whether a mask token that is given as a plain string takes the spaces before it.
+    pub(super) fn strips_before_mask(self) -> bool {
+        matches!(self, Self::MBart | Self::MBart50)
+    }
+}
