@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/tokenizers/{unigram,fairseq,marian,marian-separate,t5-json,parity}: small tokenizers, and what transformers makes of odd texts.
+"""Makes tests/fixtures/tokenizers/{unigram,fairseq,marian,marian-separate,t5-json,byte-fallback,parity}: small tokenizers, and what transformers makes of odd texts.
 
     pip install torch transformers tokenizers sentencepiece protobuf
     python make_tokenizer_fixtures.py --out tests/fixtures/tokenizers [--data DIR]
@@ -13,16 +13,19 @@ The SentencePiece models are trained on demo/bart-eng-fra/test.tsv (Tatoeba, CC-
   marian/{source,target}.spm         the full nmt_nfkc charsmap for the source, none for the target; one vocab.json with two language codes
   marian-separate                    the same spm files without a charsmap, vocab.json and target_vocab.json
   t5-json/tokenizer.json             unigram/spiece.model as transformers saves it
+  byte-fallback/tokenizer.json       the pieces of marian-separate/target.spm with byte tokens and the decoder of Llama
 
 parity/texts.json  the texts; {"repeat": [text, n]} stands for a text n times over
 parity/NAME.json   {"versions", "files", "cases": [[ids, decoded, decoded_all], ...]} in the order of the texts
   ids          with the template; more than 300 of them as [count, "FNV-1a 64 of the ids as little-endian u32, in hex"]
   decoded      of these ids without special tokens; 0 where it is the text itself; {"fnv", "bytes"} where it has more than 600 bytes
   decoded_all  the same with special tokens; 0 where it is `decoded`
+parity/token_bytes.json  {NAME: [[id, hex of the token's bytes], ...]}: a part of StopStringCriteria's vocabulary, tokens by id
 """
 import argparse, io, json, pathlib, random, shutil, tempfile
 
 import sentencepiece, tokenizers, transformers
+from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers import AutoTokenizer, MBart50Tokenizer, MBartTokenizer, PreTrainedTokenizerFast
 
 transformers.logging.set_verbosity_error()
@@ -117,6 +120,28 @@ def record(folder, name, tok, all_texts, files, decode=True, count=None):
     body = ",\n".join(json.dumps(c, separators=(",", ":"), ensure_ascii=False) for c in cases)
     (folder / f"{name}.json").write_text(f'{head}, "cases": [\n{body}\n]}}\n', encoding="utf8")
     print(f"{name}: {len(cases)} texts, {(folder / f'{name}.json').stat().st_size} bytes, vocabulary {len(tok)}, class {type(tok).__name__}")
+
+
+def token_bytes(tok):
+    """What StopStringCriteria takes the tokens for: those of the first ids, then every seventh."""
+    mode = StopStringCriteria._get_stop_string_matching_mode(tok)
+    tokens, ids = StopStringCriteria.clean_tokenizer_vocab(tok, stop_string_matching_mode=mode)
+    pairs = sorted((i, (t if isinstance(t, bytes) else t.encode("utf8")).hex()) for i, t in zip(ids, tokens))
+    return [list(p) for p in pairs if p[0] < 260 or p[0] % 7 == 0]
+
+
+def byte_fallback(root):
+    """A tokenizer with byte tokens, as Llama has them, on the pieces of marian-separate/target.spm."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(root / "marian-separate/target.spm"))
+    vocab = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
+    tok = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
+    tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tok.add_special_tokens(["<s>", "</s>", "<unk>"])
+    (root / "byte-fallback").mkdir(exist_ok=True)
+    tok.save(str(root / "byte-fallback/tokenizer.json"), pretty=False)
+    return PreTrainedTokenizerFast(tokenizer_file=str(root / "byte-fallback/tokenizer.json"))
 
 
 def train(lines, path, size, rules, **options):
@@ -241,6 +266,12 @@ def main():
     cases = [[ids := separate(text_target=spell(t))["input_ids"], separate.decode(ids, skip_special_tokens=True), separate.decode(ids)] for t in listed if len(spell(t)) < 80]
     body = ",\n".join(json.dumps(c, separators=(",", ":"), ensure_ascii=False) for c in cases)
     (parity / "marian-separate-target.json").write_text(f'{{"cases": [\n{body}\n]}}\n', encoding="utf8")
+
+    fallback = byte_fallback(root)
+    record(parity, "byte-fallback", fallback, listed, "byte-fallback")
+    stops = {"gpt2-small": load(bpe, "gpt2"), "t5": t5, "marian": marian, "byte-fallback": fallback}
+    body = ",\n".join(f"{json.dumps(name)}: {json.dumps(token_bytes(tok), separators=(',', ':'))}" for name, tok in stops.items())
+    (parity / "token_bytes.json").write_text(f"{{\n{body}\n}}\n")
 
     if a.data:
         data = pathlib.Path(a.data) / "tokenizers"

@@ -45,21 +45,28 @@ fn is_hub_id(model: &Path) -> bool {
 
 /// The reader of the input that was named, and its file if it is one.
 pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Option<PathBuf>), CliError> {
-    let files = &arguments.files;
-    match &files.input {
-        None if !arguments.texts.is_empty() => {
-            Ok((RecordReader::from_arguments(std::mem::take(&mut arguments.texts)), None))
-        }
+    let texts = std::mem::take(&mut arguments.texts);
+    open_reader(arguments.files.input.as_deref(), arguments.files.input_format, texts)
+}
+
+/// The reader of a file, of the given texts or, if there are neither, of stdin; and the file if it is one.
+pub(crate) fn open_reader(
+    input: Option<&Path>,
+    format: Option<RecordFormat>,
+    texts: Vec<String>,
+) -> Result<(RecordReader, Option<PathBuf>), CliError> {
+    match input {
+        None if !texts.is_empty() => Ok((RecordReader::from_arguments(texts), None)),
         Some(path) if path.as_os_str() != STANDARD => {
-            let format = files.input_format.unwrap_or_else(|| RecordFormat::of_path(path));
+            let format = format.unwrap_or_else(|| RecordFormat::of_path(path));
             let reader = RecordReader::from_file(path, format).map_err(|source| CliError::File {
                 action: "read",
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             })?;
-            Ok((reader, Some(path.clone())))
+            Ok((reader, Some(path.to_owned())))
         }
-        _ => Ok((RecordReader::from_stdin(files.input_format.unwrap_or(RecordFormat::Text)), None)),
+        _ => Ok((RecordReader::from_stdin(format.unwrap_or(RecordFormat::Text)), None)),
     }
 }
 

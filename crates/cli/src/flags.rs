@@ -8,10 +8,14 @@ use crate::input::RecordFormat;
 
 mod engine;
 mod generation;
+mod language;
+mod tokenize;
 mod values;
 
 pub(crate) use engine::EngineFlags;
 pub(crate) use generation::{GenerationFlags, name_flags, set_names};
+pub(crate) use language::LanguageFlags;
+pub(crate) use tokenize::TokenizeArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
@@ -67,6 +71,8 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Show what a model directory holds and what it costs
     Inspect(InspectArgs),
+    /// Turn texts into token ids, or token ids into texts
+    Tokenize(TokenizeArgs),
 }
 
 /// Arguments of `elgen generate`.
@@ -83,6 +89,9 @@ pub(crate) struct GenerateArgs {
 
     #[command(flatten)]
     pub(crate) files: FileFlags,
+
+    #[command(flatten)]
+    pub(crate) languages: LanguageFlags,
 
     #[command(flatten)]
     pub(crate) generation: GenerationFlags,

@@ -1,4 +1,4 @@
-//! The `elgen` command line: `elgen generate`, `elgen devices` and `elgen inspect`.
+//! The `elgen` command line: `elgen generate`, `elgen devices`, `elgen inspect` and `elgen tokenize`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -26,6 +26,7 @@ mod output;
 mod panics;
 mod report;
 mod run;
+mod tokenize;
 
 use console::Console;
 use error::{CliError, one_line};
@@ -51,6 +52,7 @@ where
         Command::Generate(arguments) => run::generate(*arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Tokenize(arguments) => tokenize::tokenize(arguments),
     };
     match result {
         Ok(code) => code,

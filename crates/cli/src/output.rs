@@ -87,7 +87,7 @@ impl OrderedWriter {
 }
 
 /// Writes line ends and backslashes as `\n`, `\r` and `\\`, so that a text is one line and can be restored.
-fn escape(line: &mut Vec<u8>, text: &str) {
+pub(crate) fn escape(line: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'\n' => line.extend(b"\\n"),

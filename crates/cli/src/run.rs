@@ -8,7 +8,7 @@ use std::{
 };
 
 use elgen_engine::{EngineError, Generation, Metrics, ModelDescription, Request, RunOptions, Session, describe};
-use elgen_models::ModelError;
+use elgen_models::{ModelError, Tokenizer};
 use elgen_search::{GenerationConfig, OptionError};
 
 use crate::{
@@ -35,8 +35,13 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     files::check_targets(&arguments, input.as_deref())?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
-    let (config, typed) = resolve(&arguments, &describe(&arguments.model)?, &console)?;
+    let mut model = describe(&arguments.model)?;
+    let tokenizer = set_languages(&arguments, &mut model)?;
+    let (config, typed) = resolve(&arguments, &model, &console)?;
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
+    if let Some(tokenizer) = tokenizer {
+        session.set_tokenizer(tokenizer);
+    }
 
     let output = files::output_path(&arguments).map(Path::to_owned);
     let format =
@@ -103,6 +108,20 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
         _ => return Ok(()),
     };
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
+}
+
+/// The tokenizer set to the languages that were typed, if any; what they ask of generation replaces the checkpoint's options,
+/// so that typed options still win.
+fn set_languages(arguments: &GenerateArgs, model: &mut ModelDescription) -> Result<Option<Tokenizer>, CliError> {
+    if !arguments.languages.any() {
+        return Ok(None);
+    }
+    let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
+    let tokens = arguments.languages.apply(&mut tokenizer)?;
+    let options = &mut model.checkpoint_options;
+    options.decoder_start_token_id = tokens.decoder_start_token_id.or(options.decoder_start_token_id);
+    options.forced_bos_token_id = tokens.forced_bos_token_id.or(options.forced_bos_token_id);
+    Ok(Some(tokenizer))
 }
 
 /// The options of the run and the names of those that were typed.

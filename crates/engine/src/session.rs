@@ -140,6 +140,11 @@ impl Session {
         self.tokenizer.as_ref()
     }
 
+    /// Encodes and decodes with this tokenizer from now on: the model's own, set to other languages.
+    pub fn set_tokenizer(&mut self, tokenizer: Tokenizer) {
+        self.tokenizer = Some(tokenizer);
+    }
+
     /// The generation options of `generation_config.json`, or of `config.json` where there is none.
     pub fn checkpoint_options(&self) -> &GenerationOptions {
         &self.checkpoint_options

@@ -146,6 +146,33 @@ fn marian_with_one_and_with_two_vocabularies() {
     }
 }
 
+#[test]
+fn byte_tokens_for_what_no_piece_spells() {
+    assert_eq!(matches("byte-fallback", &open("llama", &["byte-fallback/tokenizer.json"], None)), 245);
+}
+
+#[test]
+fn token_bytes_are_those_of_stop_string_criteria() {
+    let reference = read(&fixtures().join("parity/token_bytes.json"));
+    let marian = ["marian/source.spm", "marian/target.spm", "marian/vocab.json"];
+    for (name, tokenizer) in [
+        ("gpt2-small", open("gpt2", &BPE_FILES, None)),
+        ("t5", open("t5", &["unigram/spiece.model"], None)),
+        ("marian", open("marian", &marian, None)),
+        ("byte-fallback", open("llama", &["byte-fallback/tokenizer.json"], None)),
+    ] {
+        let tokens = reference[name].as_array().unwrap();
+        assert!(tokens.len() > 260);
+        for token in tokens {
+            let id = token[0].as_u64().unwrap() as u32;
+            let bytes = tokenizer.token_bytes(id).unwrap().unwrap();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, token[1].as_str().unwrap(), "{name} {id} {:?}", tokenizer.id_to_token(id));
+        }
+        assert_eq!(tokenizer.token_bytes(1_000_000).unwrap(), None);
+    }
+}
+
 /// The folder of published tokenizers, if this machine has it.
 fn published(name: &str) -> Option<PathBuf> {
     let data = std::env::var_os("ELGEN_DATA");

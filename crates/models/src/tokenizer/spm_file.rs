@@ -113,7 +113,10 @@ impl SpmFile {
         if proto.pieces.is_empty() {
             return Err("damaged SentencePiece model: it has no pieces".into());
         }
-        let trainer = proto.trainer_spec.unwrap_or_default();
+        // Both stand behind the pieces in every trained model; a file that was cut off between two pieces has neither.
+        let (Some(trainer), Some(normalizer)) = (proto.trainer_spec, proto.normalizer_spec) else {
+            return Err("damaged SentencePiece model: it ends before its settings".into());
+        };
         if trainer.model_type() != 1 {
             let kind = match trainer.model_type() {
                 2 => "BPE",
@@ -136,7 +139,6 @@ impl SpmFile {
             let kind = known.map_err(|_| damaged("has an unknown type"))?;
             pieces.push((piece.piece().to_owned(), piece.score(), kind));
         }
-        let normalizer = proto.normalizer_spec.unwrap_or_default();
         Ok(Self {
             pieces,
             treat_whitespace_as_suffix: trainer.treat_whitespace_as_suffix(),

@@ -27,8 +27,8 @@ impl<'a> TextStream<'a> {
     /// Takes the next id; returns the text that is now certain, often none.
     pub fn push(&mut self, id: u32) -> Result<String, ModelError> {
         self.ids.push(id);
-        if self.tokenizer.is_fallback_byte(id) {
-            // The bytes that follow decide what the whole run is.
+        if self.is_silent(id) || self.tokenizer.is_fallback_byte(id) {
+            // The bytes that follow decide what a run of bytes is; a silent id does not end it.
             return Ok(String::new());
         }
         let text = self.text()?;
@@ -36,17 +36,12 @@ impl<'a> TextStream<'a> {
         let end = if line_ended || text.chars().next_back().is_some_and(is_chinese) {
             text.len()
         } else {
-            match text.rfind(' ') {
-                // The clean-up may still take this space away.
-                Some(space) if self.tokenizer.clean_up_spaces => space,
-                Some(space) => space + 1,
-                None => 0,
-            }
+            end_of_words(&text, self.tokenizer.clean_up_spaces)
         };
         let part = text.get(self.given..end).unwrap_or_default().to_owned();
         self.given = self.given.max(end);
         if line_ended {
-            // Not so after a token without text, behind which a decoder would again see the beginning of a text.
+            // Only a token that ends the line by itself can stand for what was before it.
             let last = self.tokenizer.decode(&[id], self.skip_special_tokens)?;
             if last.ends_with('\n') {
                 self.ids = vec![id];
@@ -65,9 +60,34 @@ impl<'a> TextStream<'a> {
         Ok(part)
     }
 
+    /// Whether an id adds nothing, whatever stands beside it.
+    fn is_silent(&self, id: u32) -> bool {
+        (self.skip_special_tokens && self.tokenizer.is_special(id)) || self.tokenizer.id_to_token(id).is_none()
+    }
+
     fn text(&self) -> Result<String, ModelError> {
         self.tokenizer.decode(&self.ids, self.skip_special_tokens)
     }
+}
+
+/// How many bytes of `text` are certain when a word may still grow: those up to the last space.
+///
+/// The clean-up takes spaces away before punctuation and inside contractions, in several passes: what looks like ` n ' t` ends
+/// as `n't`. With it, the space itself waits, and so do words that are made of nothing but `n` and apostrophes.
+fn end_of_words(text: &str, clean_up: bool) -> usize {
+    let mut space = text.rfind(' ');
+    if !clean_up {
+        return space.map_or(0, |space| space + 1);
+    }
+    while let Some(end) = space {
+        let previous = text[..end].rfind(' ');
+        let word = &text[previous.map_or(0, |place| place + 1)..end];
+        if word.contains(|c| !matches!(c, 'n' | '\'')) {
+            return end;
+        }
+        space = previous;
+    }
+    0
 }
 
 /// Whether `c` is an ideograph: such text has no spaces between words. The blocks are those of transformers' `TextStreamer`.

@@ -1,0 +1,40 @@
+//! Languages of multilingual models.
+
+use clap::Args;
+use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer};
+
+use crate::error::CliError;
+
+/// The languages that were typed.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Languages")]
+pub(crate) struct LanguageFlags {
+    /// Language of the texts that are read, as the tokenizer writes it: en_XX
+    #[arg(long, value_name = "CODE")]
+    pub(crate) src_lang: Option<String>,
+
+    /// Language of the texts that are written: ro_RO, or fra for a Marian model with several targets
+    #[arg(long, value_name = "CODE")]
+    pub(crate) tgt_lang: Option<String>,
+}
+
+impl LanguageFlags {
+    /// Whether any language was typed.
+    pub(crate) fn any(&self) -> bool {
+        self.src_lang.is_some() || self.tgt_lang.is_some()
+    }
+
+    /// Sets the languages of a tokenizer; an error names the flag.
+    pub(crate) fn apply(&self, tokenizer: &mut Tokenizer) -> Result<LanguageTokens, CliError> {
+        tokenizer.set_languages(self.src_lang.as_deref(), self.tgt_lang.as_deref()).map_err(|error| match error {
+            ModelError::Language { role, language, why } => {
+                let flag = match role {
+                    LanguageRole::Source => "--src-lang",
+                    LanguageRole::Target => "--tgt-lang",
+                };
+                CliError::Usage(format!("{flag} {language}: {why}"))
+            }
+            other => CliError::Failed(other.to_string()),
+        })
+    }
+}
