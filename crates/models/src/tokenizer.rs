@@ -287,10 +287,8 @@ fn set_template(
         let id = inner.token_to_id(token).ok_or_else(|| format!("token `{token}` has no id"))?;
         special.push((token.to_owned(), id));
     }
-    let names = |tokens: &[String]| tokens.to_vec();
-    let before: Vec<String> = before.iter().map(|token| token.as_ref().to_owned()).collect();
-    let after: Vec<String> = after.iter().map(|token| token.as_ref().to_owned()).collect();
-    let pieces = [names(&before), vec!["$A".to_owned()], names(&after)].concat();
+    let (before, after) = (before.iter().map(AsRef::as_ref), after.iter().map(AsRef::as_ref));
+    let pieces: Vec<String> = before.chain(["$A"]).chain(after).map(str::to_owned).collect();
     let template = guarded(|| {
         let mut builder = TemplateProcessing::builder();
         Ok(builder.try_single(pieces)?.special_tokens(special).build()?)
