@@ -25,6 +25,7 @@ parity/token_bytes.json  {NAME: [[id, hex of the token's bytes], ...]}: a part o
 import argparse, io, json, pathlib, random, shutil, tempfile
 
 import sentencepiece, tokenizers, transformers
+from sentencepiece import sentencepiece_model_pb2
 from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers import AutoTokenizer, MBart50Tokenizer, MBartTokenizer, PreTrainedTokenizerFast
 
@@ -157,7 +158,9 @@ def train(lines, path, size, rules, **options):
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type="unigram",
             num_threads=1, minloglevel=2, hard_vocab_limit=False, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.getvalue())
+    proto = sentencepiece_model_pb2.ModelProto(); proto.ParseFromString(model.getvalue())
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")  # the name of a temporary file
+    path.write_bytes(proto.SerializeToString())
     return [sp for sp in pieces(path)]
 
 
