@@ -148,6 +148,7 @@ fn family_defaults(family: ModelFamily) -> &'static [(&'static str, &'static str
             ("cls_token", "<s>"),
             ("mask_token", "<mask>"),
         ],
+        ModelFamily::T5 => &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
         ModelFamily::Gpt2 => {
             &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")]
         }
