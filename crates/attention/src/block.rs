@@ -26,6 +26,19 @@ pub struct BlockSpec<'a> {
 }
 
 impl BlockSpec<'_> {
+    /// The bias of a self-attention block, which must have as many heads.
+    pub(crate) fn self_bias(&self) -> Result<Option<PositionBias>> {
+        match self.bias {
+            Some(bias) if bias.num_heads() != self.shape.num_heads => Err(AttentionError::Shape(format!(
+                "{} has {} heads, its position bias has {} heads",
+                self.what,
+                self.shape.num_heads,
+                bias.num_heads()
+            ))),
+            bias => Ok(bias.cloned()),
+        }
+    }
+
     /// Refuses a bias: there is no distance between a source and a target position.
     pub(crate) fn check_cross(&self) -> Result<()> {
         match self.bias {

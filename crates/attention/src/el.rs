@@ -34,11 +34,11 @@ struct Projections {
 
 impl Projections {
     fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, shape, dtype, bias, .. } = *spec;
+        let BlockSpec { what, shape, dtype, .. } = *spec;
         let unbiased_k = Projection { weight: w.k.weight, bias: None };
         Ok(Self {
             shape,
-            bias: bias.cloned(),
+            bias: spec.self_bias()?,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
             k: stack_heads(device, &format!("{what} k"), shape, dtype, &[unbiased_k])?,
             v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,

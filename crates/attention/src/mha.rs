@@ -53,10 +53,10 @@ impl EncoderAttention {
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, shape, dtype, bias, .. } = *spec;
+        let BlockSpec { what, shape, dtype, .. } = *spec;
         Ok(Self {
             shape,
-            bias: bias.cloned(),
+            bias: spec.self_bias()?,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
             output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
         })
@@ -98,10 +98,10 @@ impl MhaSelf {
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, layer, shape, dtype, bias } = *spec;
+        let BlockSpec { what, layer, shape, dtype, .. } = *spec;
         Ok(Self {
             shape,
-            bias: bias.cloned(),
+            bias: spec.self_bias()?,
             layer,
             kind,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
