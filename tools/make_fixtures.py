@@ -130,6 +130,11 @@ def search(step, prompt, o):
 # ---------------------------------------------------------------- a model and its two runs
 
 
+def positions(model):
+    """Ids that the position tables allow; models with relative positions allow any number."""
+    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+
+
 class Runner:
     def __init__(self, model):
         self.m32, self.m64 = model.float(), copy.deepcopy(model).double()
@@ -152,7 +157,7 @@ class Runner:
         o = {k: v for k, v in self.m32.generation_config.to_dict().items() if v is not None}; o.update(kw)
         prompt = [o["decoder_start_token_id"]] if self.encdec else list(ids)
         if o.get("max_new_tokens"): o["max_length"] = o["max_new_tokens"] + len(prompt)
-        if o.get("max_length") is None: o["max_length"] = min(20 + len(prompt), self.m32.config.max_position_embeddings)
+        if o.get("max_length") is None: o["max_length"] = min(20 + len(prompt), positions(self.m32))
         if o.get("min_new_tokens"): o["min_length"] = o["min_new_tokens"] + len(prompt)
         return o, prompt
 
@@ -270,9 +275,9 @@ def pick(name, spec):
     """A seed whose model can tell attention from no attention; its inputs, start id and EOS ids."""
     for seed in range(1, 400):
         model = build(spec, seed); r = Runner(model); rng = random.Random(f"{name}{seed}")
-        ids = [i for i in range(spec["V"]) if i != 1]
-        inputs = [[rng.choice(ids) for _ in range(n)] for n in LENGTHS]
-        start, eos = 2, None
+        ids = [i for i in range(spec["V"]) if i != spec.get("pad", 1)]
+        inputs = [[rng.choice(ids) for _ in range(n)] for n in spec.get("lengths", LENGTHS)]
+        start, eos = spec.get("start", 2), None
         if spec.get("start_is_eos"):                      # BART's habit: the start token is the EOS; take one that the model also generates
             for start in rng.sample([i for i in ids if i > 3], 15):
                 runs = [r.plain(x, start, 1, 16, r.m32) for x in inputs]
@@ -283,14 +288,14 @@ def pick(name, spec):
         if sum(len(set(y)) >= 6 for y in greedy) < 5 or len(set(map(tuple, greedy))) < 6: continue
         beam = [r.plain(x, start, 4, 16, r.m32) for x in inputs]
         if sum(len(set(y)) >= 6 for y in beam) < 5 or len(set(map(tuple, beam))) < 6: continue
-        kinds = ["cross", "self", "encoder", "queries"] if r.encdec else ["self", "queries"]
-        counts = {}
+        kinds = spec.get("zeroed") or (["cross", "self", "encoder", "queries"] if r.encdec else ["self", "queries"])
+        counts, least = {}, lambda what: spec.get("least", {}).get(what, 5)
         for what in kinds:
             z = zeroed(r.m32, what)
             # a one-token prompt has nothing to attend to but itself: uniform attention changes nothing at first, so 5 of 7 is asked
             counts[what] = (sum(r.plain(x, start, 1, 16, z) != y for x, y in zip(inputs, greedy)), sum(r.plain(x, start, 4, 16, z) != y for x, y in zip(inputs, beam)))
-            if min(counts[what]) < 5: break
-        if len(counts) < len(kinds) or min(min(c) for c in counts.values()) < 5: continue
+            if min(counts[what]) < least(what): break
+        if len(counts) < len(kinds) or any(min(c) < least(what) for what, c in counts.items()): continue
         if eos is None:
             share = lambda t: sum(t in y[2:13] for y in greedy + beam)
             good = sorted((i for i in ids if i > 3 and all(y[0] != i for y in greedy)), key=lambda t: abs(share(t) - 6))
@@ -443,7 +448,7 @@ def run_case(r, inputs, name, o, stats):
     for i, x in enumerate(inputs):
         if len(kept) == 6: break
         eff, prompt = r.effective(o, x)
-        if eff["max_length"] <= len(prompt) or eff["max_length"] > r.m32.config.max_position_embeddings: continue
+        if eff["max_length"] <= len(prompt) or eff["max_length"] > positions(r.m32): continue
         if max(eff.get("min_length") or 0, len(prompt) + (eff.get("min_new_tokens") or 0)) > eff["max_length"]: continue
         second, m = r.second(x, o); stats["runs"] += 1
         if m <= MIN_MARGIN or any(not s > -1e8 for _, s in second): stats["narrow"] += 1; continue
@@ -462,7 +467,7 @@ def run_case(r, inputs, name, o, stats):
         if k == "num_beams" and "num_return_sequences" in less: continue
         for i, out in zip(kept, outs):
             eff, prompt = r.effective(less, inputs[i])
-            if eff["max_length"] > r.m32.config.max_position_embeddings: continue
+            if eff["max_length"] > positions(r.m32): continue
             if [y for y, _ in r.second(inputs[i], less)[0]] != [y["token_ids"] for y in out]: acts.add(k); break
     for k in acts: stats["acts"][k] = stats["acts"].get(k, 0) + 1
     return {"name": name, "generation": o, "inputs": kept, "outputs": outs, "margin": float(f"{margin:.3g}")}, acts
@@ -473,7 +478,7 @@ def make_model(root, name, spec, want):
     model, inputs, start, eos, seen, runs = pick(name, spec)
     if folder.exists(): shutil.rmtree(folder)
     save(folder, spec, model, start, eos)
-    auto = AutoModelForSeq2SeqLM if spec["kind"] == "bart" else AutoModelForCausalLM
+    auto = AutoModelForCausalLM if spec["kind"] == "gpt2" else AutoModelForSeq2SeqLM
     loaded = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()     # the reference is what HF loads from the files
     made, read = model.state_dict(), loaded.state_dict()
     assert made.keys() == read.keys() and all(torch.equal(made[k], read[k]) for k in made), "the files do not load to the same model"

@@ -40,6 +40,11 @@ const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 /// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
 const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
+/// BIASED: a bias by head and distance is added to the scores (T5).
+const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
+/// RMS: without mean and bias (T5).
+const NORM: &[&[&str]] = &[&["RMS"], &[]];
+
 /// Rows per invocation of the matrix kernels; STAGED: through workgroup memory.
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
 const STAGED_TILES: &[&[&str]] =
@@ -50,9 +55,9 @@ const FAMILIES: &[Family] = &[
     Family { shader: "linear", axes: &[STORAGE, PARAMS, ROW_TILES] },
     Family { shader: "linear", axes: &[STORAGE, PARAMS, STAGED_TILES] },
     Family { shader: "heads_expand", axes: &[STORAGE, PARAMS, ROW_TILES] },
-    Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
-    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES] },
+    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },

@@ -7,6 +7,9 @@
 //
 // SLOTS: row i attends to positions 0 .. length of its physical row, found through the slot table. Without: to the range (first, count) of its physical row.
 // A row without keys gets a zero context.
+//
+// BIASED: scores += bias[head, clamp(key position - query position, -reach, reach) + reach] (T5). The query stands at the last position of its row (SLOTS),
+// or is itself key row i of the range.
 #ifdef SLOTS
 #include rows
 #endif
@@ -23,6 +26,8 @@ struct Params {
     out_ld: u32,
     table_ld: u32,    // row stride of the slot table
     scale: f32,
+    bias_reach: u32,
+    bias_ld: u32,     // elements from one head of the bias to the next
 }
 #include params
 @group(0) @binding(0) var<storage, read> active_rows: array<u32>;
@@ -33,12 +38,18 @@ struct Params {
 @group(0) @binding(4) var<storage, read> keys: array<Quad>;
 @group(0) @binding(5) var<storage, read> values: array<Quad>;
 @group(0) @binding(6) var<storage, read_write> context: array<vec4<f32>>;
+#ifdef BIASED
+@group(0) @binding(7) var<storage, read> bias: array<f32>;
+#endif
 #else
 @group(0) @binding(1) var<storage, read> ranges: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> keys: array<Quad>;
 @group(0) @binding(4) var<storage, read> values: array<Quad>;
 @group(0) @binding(5) var<storage, read_write> context: array<vec4<f32>>;
+#ifdef BIASED
+@group(0) @binding(6) var<storage, read> bias: array<f32>;
+#endif
 #endif
 override WG: u32 = 64u;
 override ACC: u32 = 64u; // #TILE * width: the running contexts, in quads
@@ -93,7 +104,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                     dots[h] = fma(q.w, key.w, fma(q.z, key.z, fma(q.y, key.y, fma(q.x, key.x, dots[h]))));
                 }
             }
-            for (var h = 0u; h < #TILE; h++) { weight[h * WG + tid] = dots[h] * p.scale; }
+#ifdef BIASED
+#ifdef SLOTS
+            let position = i32(count) - 1;
+#else
+            let position = i32(i) - i32(first);
+#endif
+            let reach = i32(p.bias_reach);
+            let bias_at = u32(clamp(i32(start + tid) - position, -reach, reach) + reach);
+#endif
+            for (var h = 0u; h < #TILE; h++) {
+#ifdef BIASED
+                weight[h * WG + tid] = fma(dots[h], p.scale, bias[min(head0 + h, p.heads - 1u) * p.bias_ld + bias_at]);
+#else
+                weight[h * WG + tid] = dots[h] * p.scale;
+#endif
+            }
         }
         workgroupBarrier();
         // Every invocation follows the running maximum itself: the same numbers in the same order.

@@ -1,5 +1,6 @@
 #include storage
-// out[r, n] = activate(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n], for one row window of the weights.
+// out[r, n] = activate(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n], for one row window of the weights. A gate takes the residual's place: it is
+// multiplied instead of added.
 // One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start at quad z * x_head, its weight rows
 // and output columns at quad z * n_quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants agree to the bit.
 //
@@ -15,7 +16,7 @@ struct Params {
     out_ld: u32,
     residual_ld: u32,
     out_first: u32, // first output quad of this window
-    operands: u32,  // bit 0: bias, bit 1: residual
+    operands: u32,  // bit 0: bias, bit 1: residual, bit 2: gate
 }
 #include params
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -35,7 +36,10 @@ fn finish(sum: vec4<f32>, row: u32, n: u32) {
     var v = sum;
     if ((p.operands & 1u) != 0u) { v += bias[column]; }
     v = activate(v);
-    if ((p.operands & 2u) != 0u) { v += residual[row * p.residual_ld + column]; }
+    if ((p.operands & 6u) != 0u) {
+        let other = residual[row * p.residual_ld + column];
+        v = select(v * other, v + other, (p.operands & 2u) != 0u);
+    }
     out[row * p.out_ld + column] = v;
 }
 

@@ -1,87 +1,24 @@
 //! Whole attention blocks against plain attention in f64, and what a half-precision cache costs.
 
 use elgen_attention::{
-    AttentionWeights, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind,
-    MatrixSource, Need, Packed, Placement, Projection, SelfAttention, Shape, Step, Workspace, cross_attention,
+    AttentionWeights, BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras,
+    Kind, MatrixSource, Need, Packed, Placement, Projection, SelfAttention, Shape, Step, Workspace, cross_attention,
     memorize, self_attention,
 };
 use elgen_tensor::ops::{Activation, LayerNorm};
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Segment, Tensor};
+use elgen_tests::blocks::{Matrix, Weights};
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
 };
 use elgen_tests::twin;
 
-struct Matrix {
-    cols: usize,
-    values: Vec<f32>,
-}
-
-impl MatrixSource for Matrix {
-    fn rows(&self) -> usize {
-        self.values.len() / self.cols
-    }
-
-    fn cols(&self) -> usize {
-        self.cols
-    }
-
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let at = first * self.cols;
-        out.copy_from_slice(self.values.get(at..at + out.len()).ok_or("rows that do not exist")?);
-        Ok(())
-    }
-}
-
-/// Weights of one block on the host: q, k, v, o and their biases.
-struct Weights {
-    shape: Shape,
-    matrices: [Matrix; 4],
-    biases: [Option<Vec<f32>>; 4],
-}
-
-impl Weights {
-    /// `biases`: which of q, k, v, o have one.
-    fn new(shape: Shape, biases: [bool; 4], seed: u64) -> Self {
-        let (d, e) = (shape.d_model, shape.num_heads * shape.head_dim);
-        let matrix = |i: u64, rows: usize, cols: usize| {
-            let factor = 2.0 / (cols as f32).sqrt();
-            Matrix { cols, values: values(seed + i, rows * cols).into_iter().map(|x| x * factor).collect() }
-        };
-        let bias = |i: usize, n: usize| biases[i].then(|| values(seed + 10 + i as u64, n));
-        Self {
-            shape,
-            matrices: [matrix(0, e, d), matrix(1, e, d), matrix(2, e, d), matrix(3, d, e)],
-            biases: [bias(0, e), bias(1, e), bias(2, e), bias(3, d)],
-        }
-    }
-
-    fn get(&self) -> AttentionWeights<'_> {
-        let part = |i: usize| Projection { weight: &self.matrices[i], bias: self.biases[i].as_deref() };
-        AttentionWeights { q: part(0), k: part(1), v: part(2), o: part(3) }
-    }
-
-    /// Plain attention of one query over the hidden states `memory`, weights as `dtype` holds them: the block's output without a residual.
-    fn attend(&self, query: &[f64], memory: &[&[f64]], dtype: DType) -> Vec<f64> {
-        let weight = |i: usize| stored(&self.matrices[i].values, dtype);
-        let bias = |i: usize| self.biases[i].as_ref().map(|b| stored(b, DType::F32));
-        let project = |i: usize, x: &[f64]| {
-            twin::linear(x, &weight(i), self.matrices[i].cols, bias(i).as_deref(), Activation::None, None)
-        };
-        let q = project(0, query);
-        let memory = memory.concat();
-        let (k, v) = (project(1, &memory), project(2, &memory));
-        let rows = |m: &'_ [f64]| -> Vec<Vec<f64>> { m.chunks(q.len()).map(<[f64]>::to_vec).collect() };
-        let (k, v) = (rows(&k), rows(&v));
-        let keys: Vec<&[f64]> = k.iter().map(Vec::as_slice).collect();
-        let values: Vec<&[f64]> = v.iter().map(Vec::as_slice).collect();
-        let context = twin::attend(&q, &keys, &values, self.shape.num_heads, false, f64::from(self.shape.scale));
-        project(3, &context)
-    }
-}
-
 fn wide(v: &[f32]) -> Vec<f64> {
     stored(v, DType::F32)
+}
+
+fn spec(what: &str, layer: usize, shape: Shape, dtype: DType) -> BlockSpec<'_> {
+    BlockSpec { what, layer, shape, dtype, bias: None }
 }
 
 fn shape(d_model: usize, num_heads: usize, head_dim: usize) -> Shape {
@@ -319,7 +256,7 @@ impl SelfBlock {
     fn new(device: &Device, kind: Kind, biases: [bool; 4]) -> Self {
         let shape = odd_shape();
         let weights = Weights::new(shape, biases, 1000);
-        let block = self_attention(device, "layer 1", 1, kind, shape, DType::F32, weights.get()).unwrap();
+        let block = self_attention(device, kind, &spec("layer 1", 1, shape, DType::F32), weights.get()).unwrap();
         assert_eq!(block.kind(), kind);
         let (caches, placements) = self_caches(device, kind, DType::F32, shape);
         let extras = Extras { el: kind == Kind::El, el_prefill: kind == Kind::El, memory_slots: 0 };
@@ -471,7 +408,7 @@ struct CrossBlock {
 
 impl CrossBlock {
     fn new(device: &Device, kind: Kind, shape: Shape, dtype: DType, weights: Weights, memory: Vec<Vec<f32>>) -> Self {
-        let block = cross_attention(device, "layer 1", 1, kind, shape, dtype, weights.get()).unwrap();
+        let block = cross_attention(device, kind, &spec("layer 1", 1, shape, dtype), weights.get()).unwrap();
         assert_eq!(block.kind(), kind);
         let d = shape.d_model;
         let layout = CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
@@ -607,7 +544,7 @@ fn encoder_attention_sees_its_own_sentence_only() {
     for variant in devices() {
         let device = &variant.device;
         let weights = Weights::new(shape, [true; 4], 5000);
-        let block = EncoderAttention::new(device, "encoder", shape, DType::F32, weights.get()).unwrap();
+        let block = EncoderAttention::new(device, &spec("encoder", 0, shape, DType::F32), weights.get()).unwrap();
         let (_, placements) = self_caches(device, Kind::Mha, DType::F32, shape);
         let placements = [&placements[..], &placements[..1]].concat();
         let batch = pack(device, &placements, &SOURCES, false, 0, |_, _, _| 0);
@@ -696,11 +633,11 @@ fn weights_that_do_not_fit_are_errors() {
             let mut weights = Weights::new(shape, [true; 4], 1);
             weights.matrices[broken].values.truncate(4 * weights.matrices[broken].cols);
             assert!(
-                self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                self_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 "{kind}, matrix {broken}"
             );
             assert!(
-                cross_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                cross_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 "{kind}, matrix {broken}"
             );
             let mut weights = Weights::new(shape, [true; 4], 1);
@@ -708,7 +645,7 @@ fn weights_that_do_not_fit_are_errors() {
             // EL never uses the bias of its keys.
             let wanted = kind != Kind::El || broken != 1;
             assert_eq!(
-                self_attention(device, "block", 0, kind, shape, DType::F32, weights.get()).is_err(),
+                self_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 wanted,
                 "{kind}, bias {broken}"
             );
@@ -717,7 +654,7 @@ fn weights_that_do_not_fit_are_errors() {
     // Room that was not asked for is an error, not a panic.
     let (caches, placements) = self_caches(device, Kind::El, DType::F32, shape);
     let weights = Weights::new(shape, [true; 4], 1);
-    let block = self_attention(device, "block", 0, Kind::El, shape, DType::F32, weights.get()).unwrap();
+    let block = self_attention(device, Kind::El, &spec("block", 0, shape, DType::F32), weights.get()).unwrap();
     let work = Workspace::new(device, shape, 12, Extras::default()).unwrap();
     let decode = Decode::new(device, &placements);
     let (x, out) =

@@ -1,5 +1,6 @@
 //! Every test that needs a device in one executable, for `scripts/gpu-package`: one copy of the engine instead of a dozen.
 
+mod attention_bias;
 mod attention_blocks;
 mod caches;
 mod demo_bart;

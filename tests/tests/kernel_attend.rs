@@ -1,6 +1,6 @@
 //! `attend.wgsl` against its twin: multi-head attention and EL-attention, keys through a slot table or in ranges.
 
-use elgen_attention::{Attend, Keys, Shape, attend, attend_tiled};
+use elgen_attention::{Attend, Keys, PositionBias, Shape, attend, attend_tiled};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
 use elgen_tests::harness::{
     assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
@@ -29,6 +29,8 @@ struct Case {
     shift: f32,
     spread: f32,
     tile: Option<u32>,
+    /// With a bias for distances up to this.
+    reach: Option<usize>,
     seed: u64,
 }
 
@@ -94,6 +96,11 @@ impl Case {
         k.chunks(ld).zip(v.chunks(ld)).flat_map(|(k, v)| [k, v].concat()).collect()
     }
 
+    /// `[heads, 2 * reach + 1]`.
+    fn bias(&self, reach: usize) -> Vec<f32> {
+        values(self.seed ^ 99, self.heads * (2 * reach + 1)).into_iter().map(|x| 2.0 * x).collect()
+    }
+
     fn places(&self) -> Places {
         let order = |seed: u64, n: usize| {
             let keys = values(seed, n);
@@ -124,10 +131,20 @@ impl Case {
         let (k, v): (Vec<&[f64]>, Vec<&[f64]>) =
             (k.chunks(lead + self.kv_columns()).collect(), v.chunks(lead + self.kv_columns()).collect());
         let mut out = Vec::new();
-        for (row, slots) in q.chunks(lead + columns).zip(&places.slots).skip(self.first) {
+        for (i, (row, slots)) in q.chunks(lead + columns).zip(&places.slots).enumerate().skip(self.first) {
             let keys: Vec<&[f64]> = slots.iter().map(|s| &k[*s as usize][lead..]).collect();
             let values: Vec<&[f64]> = slots.iter().map(|s| &v[*s as usize][lead..]).collect();
-            out.extend(twin::attend(&row[lead..], &keys, &values, self.heads, self.shared, f64::from(self.scale())));
+            // A step's query stands at the last key; a packed one is key row `i` itself.
+            let distance = |key: usize| match self.slots {
+                true => key as i64 - (slots.len() as i64 - 1),
+                false => i64::from(slots[key]) - i as i64,
+            };
+            let bias = |head: usize, key: usize| {
+                let entry = |reach| twin::distance_bias(&self.bias(reach), reach, head, distance(key));
+                self.reach.map_or(0.0, entry)
+            };
+            let scale = f64::from(self.scale());
+            out.extend(twin::attend_biased(&row[lead..], &keys, &values, self.heads, self.shared, scale, bias));
         }
         out
     }
@@ -145,9 +162,17 @@ impl Case {
             head_dim: if self.shared { 4 } else { self.dim },
             scale: self.scale(),
         };
+        let bias = self.reach.map(|reach| {
+            let table = self.bias(reach);
+            PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
+                table[head * (2 * reach + 1) + (distance + reach as i64) as usize]
+            })
+            .unwrap()
+        });
         let product = Attend {
             shape,
             shared: self.shared,
+            bias: bias.as_ref(),
             q: (&q, lead),
             k: (&slab, lead),
             v: (&slab, if self.shared { lead } else { 2 * lead + columns }),
@@ -214,11 +239,15 @@ fn scores() -> impl Strategy<Value = (f32, f32)> {
     ])
 }
 
+fn reach() -> impl Strategy<Value = Option<usize>> {
+    prop::sample::select(vec![None, Some(0), Some(1), Some(30), Some(128), Some(300)])
+}
+
 fn mha() -> impl Strategy<Value = Case> {
     let widths = prop::sample::select(vec![1usize, 4, 8, 10, 12, 64, 100]);
     let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
-    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), any::<u64>()).prop_map(
-        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), seed)| Case {
+    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), reach(), any::<u64>()).prop_map(
+        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), reach, seed)| Case {
             heads,
             dim,
             shared: false,
@@ -230,6 +259,7 @@ fn mha() -> impl Strategy<Value = Case> {
             shift,
             spread,
             tile: None,
+            reach,
             seed,
         },
     )
@@ -239,8 +269,9 @@ fn el() -> impl Strategy<Value = Case> {
     let widths = prop::sample::select(vec![4usize, 30, 64, 250, 260]);
     let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
     let tiles = prop::sample::select(vec![None, Some(1), Some(2), Some(4)]);
-    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), tiles, any::<u64>()).prop_map(
-        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), tile, seed)| Case {
+    let table = (tiles, reach());
+    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), table, any::<u64>()).prop_map(
+        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), (tile, reach), seed)| Case {
             heads,
             dim,
             shared: true,
@@ -252,6 +283,7 @@ fn el() -> impl Strategy<Value = Case> {
             shift,
             spread,
             tile,
+            reach,
             seed,
         },
     )
@@ -301,6 +333,7 @@ fn every_head_count_with_every_tile() {
                 shift: 0.0,
                 spread: 3.0,
                 tile: Some(tile),
+                reach: (i % 2 == tile as usize % 2).then_some(20),
                 seed: 40 + i as u64,
             };
             let device = &devices()[(i + tile as usize) % devices().len()].device;
@@ -328,6 +361,7 @@ fn other_rows_do_not_change_a_bit() {
             shift: 0.0,
             spread: 4.0,
             tile: None,
+            reach: shared.then_some(50),
             seed: 9,
         };
         for variant in devices() {
@@ -352,8 +386,17 @@ fn more_rows_than_one_dispatch_holds() {
     let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
     let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
-    let product =
-        Attend { shape, shared: false, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), out: &out, first: 0, count: n as u32 };
+    let product = Attend {
+        shape,
+        shared: false,
+        q: (&q, 0),
+        k: (&kv, 0),
+        v: (&kv, 0),
+        bias: None,
+        out: &out,
+        first: 0,
+        count: n as u32,
+    };
     let mut rec = device.recorder();
     attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
     rec.submit().unwrap();
@@ -370,7 +413,18 @@ fn shapes_that_do_not_fit_are_errors() {
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let list = upload_u32(device, &[0, 1, 0, 0]);
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
-    let good = Attend { shape, shared: false, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), out: &out, first: 0, count: 2 };
+    let good = Attend {
+        shape,
+        shared: false,
+        q: (&q, 4),
+        k: (&kv, 0),
+        v: (&kv, 8),
+        bias: None,
+        out: &out,
+        first: 0,
+        count: 2,
+    };
+    let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
     let mut run = |a: Attend<'_>| attend(&mut rec, Keys::Ranges { index: &list, ranges: &list }, a);
     assert!(run(good).is_ok());
@@ -382,6 +436,7 @@ fn shapes_that_do_not_fit_are_errors() {
         ("two dtypes", Attend { v: (&half, 0), ..good }),
         ("half queries", Attend { q: (&half, 0), ..good }),
         ("out columns", Attend { shape: Shape { num_heads: 3, ..shape }, q: (&q, 0), v: (&kv, 0), ..good }),
+        ("a bias of other heads", Attend { bias: Some(&bias), ..good }),
         ("shared: heads of d_model columns", Attend { shared: true, ..good }),
     ];
     for (what, a) in bad {
@@ -397,7 +452,8 @@ fn heads_wider_than_workgroup_memory_are_an_error() {
         (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
     let list = upload_u32(device, &[0, 0]);
     let shape = Shape { d_model: d, num_heads: 1, head_dim: 4, scale: 1.0 };
-    let product = Attend { shape, shared: true, q: (&q, 0), k: (&x, 0), v: (&x, 0), out: &out, first: 0, count: 1 };
+    let product =
+        Attend { shape, shared: true, q: (&q, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &out, first: 0, count: 1 };
     let error = attend(&mut device.recorder(), Keys::Ranges { index: &list, ranges: &list }, product).unwrap_err();
     assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
 }

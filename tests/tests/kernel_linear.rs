@@ -1,7 +1,7 @@
 //! `linear.wgsl` and `heads_expand.wgsl` against their twins, and the promise that the number of rows never changes a bit.
 
 use elgen_tensor::ops::{
-    Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_tiled,
+    Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_gated, linear_tiled,
 };
 use elgen_tensor::{Class, DType, Device};
 use elgen_tests::harness::{
@@ -74,6 +74,29 @@ impl Case {
         read_rows(device, &out, rows, "linear")
     }
 
+    /// The same product with a gate in the residual's place: on the device, and its twin.
+    fn gated(&self, device: &Device) -> (Vec<f32>, Vec<f64>) {
+        let gate = values(self.seed ^ 3, self.rows * self.n);
+        let w = Linear::new(device, "w", self.n, self.k, self.dtype, self.bias().as_deref()).unwrap();
+        w.write_rows(device, 0, &self.w()).unwrap();
+        let x = upload(device, self.rows, self.k, &self.x());
+        let out = poisoned(device, self.rows + 1, self.n, DType::F32);
+        let mut rec = device.recorder();
+        let on_device = upload(device, self.rows, self.n, &gate);
+        linear_gated(&mut rec, &x, &w, self.activation, &on_device, &out, self.rows).unwrap();
+        rec.submit().unwrap();
+        let wide = |v: &[f32]| stored(v, DType::F32);
+        let want = twin::linear_gated(
+            &wide(&self.x()),
+            &stored(&self.w(), self.dtype),
+            self.k,
+            self.bias().map(|b| wide(&b)).as_deref(),
+            self.activation,
+            &wide(&gate),
+        );
+        (read_rows(device, &out, self.rows, "linear_gated"), want)
+    }
+
     fn twin(&self) -> Vec<f64> {
         let wide = |v: Vec<f32>| stored(&v, DType::F32);
         let (bias, residual) = (self.bias().map(wide), self.residual().map(wide));
@@ -102,11 +125,25 @@ proptest! {
     }
 
     #[test]
+    fn gated_linear_matches_its_twin(case in cases(40, 70, 150)) {
+        for variant in devices() {
+            let (got, want) = case.gated(&variant.device);
+            if let Err(message) = compare(&got, &want) {
+                prop_assert!(false, "{}: {message}", variant.name);
+            }
+        }
+    }
+
+    #[test]
     fn linear_over_row_windows_matches_its_twin(case in cases(12, 100, 700)) {
         let want = case.twin();
         for variant in windowed_devices() {
             if let Err(message) = compare(&case.run(&variant.device, case.rows, None), &want) {
                 prop_assert!(false, "{}: {message}", variant.name);
+            }
+            let (got, want) = case.gated(&variant.device);
+            if let Err(message) = compare(&got, &want) {
+                prop_assert!(false, "gated, {}: {message}", variant.name);
             }
         }
     }
@@ -309,6 +346,8 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(linear(&mut rec, &out, &w, Activation::None, None, &out, 2).is_err(), "wrong columns");
     assert!(linear(&mut rec, &x, &w, Activation::None, Some(&x), &out, 2).is_err(), "wrong residual");
     assert!(linear(&mut rec, &x, &w, Activation::None, Some(&out), &out, 2).is_err(), "residual is the output");
+    assert!(linear_gated(&mut rec, &x, &w, Activation::None, &x, &out, 2).is_err(), "wrong gate");
+    assert!(linear_gated(&mut rec, &x, &w, Activation::None, &out, &out, 2).is_err(), "the gate is the output");
     assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 0).is_ok(), "no rows, no work");
     assert_eq!(rec.dispatches(), 0);
     assert!(Linear::new(device, "w", 6, 5, DType::F32, Some(&[0.0; 5])).is_err(), "bias of another length");

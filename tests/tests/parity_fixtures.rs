@@ -135,3 +135,23 @@ fn gpt2_mha_replicated() {
 fn gpt2_el() {
     all("gpt2-", AttentionChoice::El, 700);
 }
+
+#[test]
+fn t5_mha() {
+    all("t5-", AttentionChoice::Mha, 400);
+}
+
+#[test]
+fn t5_mha_replicated() {
+    all("t5-", AttentionChoice::MhaReplicated, 400);
+}
+
+#[test]
+fn t5_mha_nocache() {
+    all("t5-", AttentionChoice::MhaNocache, 400);
+}
+
+#[test]
+fn t5_el() {
+    all("t5-", AttentionChoice::El, 400);
+}

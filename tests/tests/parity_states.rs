@@ -173,3 +173,13 @@ fn gpt2_states_mha() {
 fn gpt2_states_el() {
     check("gpt2-", Kind::El);
 }
+
+#[test]
+fn t5_states_mha() {
+    check("t5-", Kind::Mha);
+}
+
+#[test]
+fn t5_states_el() {
+    check("t5-", Kind::El);
+}

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, TensorError};
 use std::sync::Arc;
 
+use crate::bias::PositionBias;
 use crate::kind::Shape;
 
 #[repr(C)]
@@ -21,6 +22,8 @@ struct Params {
     out_ld: u32,
     table_ld: u32,
     scale: f32,
+    bias_reach: u32,
+    bias_ld: u32,
 }
 
 /// Invocations of a workgroup, and keys of one chunk.
@@ -56,6 +59,8 @@ pub struct Attend<'a> {
     pub k: (&'a Tensor, usize),
     /// Values, and the column where they begin.
     pub v: (&'a Tensor, usize),
+    /// Added to the scores. A query row of `Keys::Slots` stands at its row's last position; one of `Keys::Ranges` is itself the key row of its number.
+    pub bias: Option<&'a PositionBias>,
     /// Receives the contexts.
     pub out: &'a Tensor,
     /// First query row.
@@ -64,7 +69,7 @@ pub struct Attend<'a> {
     pub count: u32,
 }
 
-/// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T) V_h` over the row's keys (el-attention.md 1.2 and 1.3).
+/// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T + bias[h]) V_h` over the row's keys (el-attention.md 1.2 and 1.3).
 ///
 /// # Errors
 /// Shapes that do not fit, or heads wider than workgroup memory.
@@ -88,10 +93,11 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
         && a.v.1 + kv_columns <= a.v.0.ld()
         && a.k.0.ld() == a.v.0.ld()
         && a.k.0.dtype == a.v.0.dtype
+        && a.bias.is_none_or(|bias| bias.num_heads() == a.shape.num_heads)
         && (a.first + a.count) as usize <= a.q.0.rows.min(a.out.rows);
     if !fits {
         let message = format!(
-            "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}",
+            "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}, bias {}",
             a.shape.num_heads,
             a.first,
             a.count,
@@ -101,7 +107,8 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
             a.k.1,
             a.v.0.describe(),
             a.v.1,
-            a.out.describe()
+            a.out.describe(),
+            a.bias.map_or_else(|| "none".into(), |bias| bias.table.describe())
         );
         return Err(TensorError::Shape { op: "attend", message });
     }
@@ -110,14 +117,15 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
         Some(tile) => tile,
         None => head_tile(u64::from(device.capabilities().workgroup_bytes), a.shared, a.shape.num_heads, width)?,
     };
-    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), a.shared, tile, width, a.k.0)?;
+    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), &a, tile, width)?;
     let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
-    let (buffers, table_ld) = match keys {
+    let (mut buffers, table_ld) = match keys {
         Keys::Slots(rows) => {
             ([&[&rows.active, &rows.state, rows.slots()][..], &buffers].concat(), rows.max_length() as u32)
         }
         Keys::Ranges { index, ranges } => ([&[index, ranges][..], &buffers].concat(), 0),
     };
+    buffers.extend(a.bias.map(|bias| &bias.table.buffer));
     for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
         let params = Params {
             first_row: first,
@@ -132,6 +140,8 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
             out_ld: a.out.quads(),
             table_ld,
             scale: a.shape.scale,
+            bias_reach: a.bias.map_or(0, |bias| bias.reach as u32),
+            bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };
         let count = MAX_ROWS.min(a.first + a.count - first);
         rec.dispatch(&kernel, &buffers, &params, [count, (a.shape.num_heads as u32).div_ceil(tile), 1])?;
@@ -157,18 +167,12 @@ fn head_tile(limit: u64, shared: bool, heads: usize, width: usize) -> Result<u32
     })
 }
 
-fn kernel(
-    device: &Device,
-    slots: bool,
-    shared: bool,
-    tile: u32,
-    width: usize,
-    k: &Tensor,
-) -> Result<Arc<Kernel>, TensorError> {
+fn kernel(device: &Device, slots: bool, a: &Attend<'_>, tile: u32, width: usize) -> Result<Arc<Kernel>, TensorError> {
     let spec = KernelSpec::new("attend")
-        .storage(device, k.dtype)
+        .storage(device, a.k.0.dtype)
         .define_if(slots, "SLOTS")
-        .define_if(shared, "SHARED")
+        .define_if(a.shared, "SHARED")
+        .define_if(a.bias.is_some(), "BIASED")
         .set("TILE", tile)
         .constant("WG", WORKGROUP)
         .constant("ACC", tile * (width / 4) as u32);

@@ -5,9 +5,48 @@ use std::fmt;
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
 use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded};
 
+use crate::bias::PositionBias;
 use crate::caches::Caches;
-use crate::error::Result;
+use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
+
+/// What a block is, apart from its kind and its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSpec<'a> {
+    /// Names the block in messages.
+    pub what: &'a str,
+    /// Its layer, from 0: which of the caches is its own.
+    pub layer: usize,
+    /// Widths, heads and scale.
+    pub shape: Shape,
+    /// Storage of its weights.
+    pub dtype: DType,
+    /// Added to the scores of self-attention; cross-attention takes none.
+    pub bias: Option<&'a PositionBias>,
+}
+
+impl BlockSpec<'_> {
+    /// The bias of a self-attention block, which must have as many heads.
+    pub(crate) fn self_bias(&self) -> Result<Option<PositionBias>> {
+        match self.bias {
+            Some(bias) if bias.num_heads() != self.shape.num_heads => Err(AttentionError::Shape(format!(
+                "{} has {} heads, its position bias has {} heads",
+                self.what,
+                self.shape.num_heads,
+                bias.num_heads()
+            ))),
+            bias => Ok(bias.cloned()),
+        }
+    }
+
+    /// Refuses a bias: there is no distance between a source and a target position.
+    pub(crate) fn check_cross(&self) -> Result<()> {
+        match self.bias {
+            None => Ok(()),
+            Some(_) => Err(AttentionError::Shape(format!("{}: cross-attention takes no position bias", self.what))),
+        }
+    }
+}
 
 /// How a block ends: `out = context W_o + b_o + residual`, then `normed = LayerNorm(out)`.
 #[derive(Clone, Copy, Debug)]

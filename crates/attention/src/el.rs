@@ -8,11 +8,12 @@
 //! head's output, where the probabilities sum to one. q' and c stay in f32.
 
 use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
-use elgen_tensor::{DType, Device, Recorder, Tensor};
+use elgen_tensor::{Device, Recorder, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
+use crate::bias::PositionBias;
 use crate::block::{
-    CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
+    BlockSpec, CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
 };
 use crate::caches::Caches;
 use crate::error::Result;
@@ -23,6 +24,7 @@ use crate::weights::{AttentionWeights, Projection, output_projection, stack_head
 #[derive(Debug)]
 struct Projections {
     shape: Shape,
+    bias: Option<PositionBias>,
     q: Linear,
     /// `[inner, d_model]`, used as it lies to expand queries and transposed to make transient keys.
     k: Linear,
@@ -31,10 +33,12 @@ struct Projections {
 }
 
 impl Projections {
-    fn new(device: &Device, what: &str, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+    fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        let BlockSpec { what, shape, dtype, .. } = *spec;
         let unbiased_k = Projection { weight: w.k.weight, bias: None };
         Ok(Self {
             shape,
+            bias: spec.self_bias()?,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
             k: stack_heads(device, &format!("{what} k"), shape, dtype, &[unbiased_k])?,
             v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,
@@ -51,7 +55,7 @@ impl Projections {
     }
 
     /// Attention of expanded queries over hidden states `x`.
-    fn product<'a>(&self, x: &'a Tensor, first: u32, count: u32, work: &'a Workspace) -> Result<Attend<'a>> {
+    fn product<'a>(&'a self, x: &'a Tensor, first: u32, count: u32, work: &'a Workspace) -> Result<Attend<'a>> {
         let [expanded, contexts] = work.el()?;
         Ok(Attend {
             shape: self.shape,
@@ -59,6 +63,7 @@ impl Projections {
             q: (expanded, 0),
             k: (x, 0),
             v: (x, 0),
+            bias: self.bias.as_ref(),
             out: contexts,
             first,
             count,
@@ -90,19 +95,12 @@ pub struct ElSelf {
 }
 
 impl ElSelf {
-    /// Loads the projections of layer `layer`.
+    /// Loads the projections.
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(
-        device: &Device,
-        what: &str,
-        layer: usize,
-        shape: Shape,
-        dtype: DType,
-        w: AttentionWeights<'_>,
-    ) -> Result<Self> {
-        Ok(Self { layer, projections: Projections::new(device, what, shape, dtype, w)? })
+    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        Ok(Self { layer: spec.layer, projections: Projections::new(device, spec, w)? })
     }
 }
 
@@ -134,6 +132,7 @@ impl SelfAttention for ElSelf {
             q: (q, 0),
             k: (k, 0),
             v: (v, 0),
+            bias: p.bias.as_ref(),
             out: &work.context,
             first: 0,
             count: batch.tokens as u32,
@@ -174,8 +173,9 @@ impl ElCross {
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, what: &str, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
-        Ok(Self { projections: Projections::new(device, what, shape, dtype, w)? })
+    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        spec.check_cross()?;
+        Ok(Self { projections: Projections::new(device, spec, w)? })
     }
 }
 

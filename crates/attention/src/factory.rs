@@ -1,52 +1,42 @@
 //! Building the blocks of a kind.
 
-use elgen_tensor::{DType, Device};
+use elgen_tensor::Device;
 
-use crate::block::{CrossAttention, SelfAttention};
+use crate::block::{BlockSpec, CrossAttention, SelfAttention};
 use crate::el::{ElCross, ElSelf};
 use crate::error::Result;
-use crate::kind::{Kind, Shape};
+use crate::kind::Kind;
 use crate::mha::{MhaCross, MhaSelf};
 use crate::weights::AttentionWeights;
 
-/// The decoder self-attention of one layer. `what` names the block in messages.
+/// The decoder self-attention of one layer.
 ///
 /// # Errors
 /// Weights that do not fit the shape or cannot be read.
 pub fn self_attention(
     device: &Device,
-    what: &str,
-    layer: usize,
     kind: Kind,
-    shape: Shape,
-    dtype: DType,
+    spec: &BlockSpec<'_>,
     weights: AttentionWeights<'_>,
 ) -> Result<Box<dyn SelfAttention>> {
     Ok(match kind {
-        Kind::El => Box::new(ElSelf::new(device, what, layer, shape, dtype, weights)?),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => {
-            Box::new(MhaSelf::new(device, what, layer, kind, shape, dtype, weights)?)
-        }
+        Kind::El => Box::new(ElSelf::new(device, spec, weights)?),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => Box::new(MhaSelf::new(device, kind, spec, weights)?),
     })
 }
 
-/// The cross-attention of one layer. `what` names the block in messages.
+/// The cross-attention of one layer.
 ///
 /// # Errors
-/// Weights that do not fit the shape or cannot be read.
+/// Weights that do not fit the shape or cannot be read; a position bias, as there is no distance between a source and a target position.
 pub fn cross_attention(
     device: &Device,
-    what: &str,
-    layer: usize,
     kind: Kind,
-    shape: Shape,
-    dtype: DType,
+    spec: &BlockSpec<'_>,
     weights: AttentionWeights<'_>,
 ) -> Result<Box<dyn CrossAttention>> {
     Ok(match kind {
-        Kind::El => Box::new(ElCross::new(device, what, shape, dtype, weights)?),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => {
-            Box::new(MhaCross::new(device, what, layer, kind, shape, dtype, weights)?)
-        }
+        Kind::El => Box::new(ElCross::new(device, spec, weights)?),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => Box::new(MhaCross::new(device, kind, spec, weights)?),
     })
 }

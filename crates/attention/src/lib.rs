@@ -17,6 +17,7 @@
 //! ```
 
 mod attend;
+mod bias;
 mod block;
 mod caches;
 mod el;
@@ -28,7 +29,10 @@ mod slots;
 mod weights;
 
 pub use attend::{Attend, Keys, attend, attend_tiled};
-pub use block::{CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize};
+pub use bias::PositionBias;
+pub use block::{
+    BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
+};
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use el::{ElCross, ElSelf};
 pub use error::{AttentionError, Result};

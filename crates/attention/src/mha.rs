@@ -1,11 +1,12 @@
 //! Multi-head attention (Vaswani et al. 2017), with the cache variants that the EL-attention paper compares: shared, replicated, recomputed.
 
 use elgen_tensor::ops::{Activation, Linear, linear, store};
-use elgen_tensor::{DType, Device, Recorder, Segment, Tensor};
+use elgen_tensor::{Device, Recorder, Segment, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
+use crate::bias::PositionBias;
 use crate::block::{
-    CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
+    BlockSpec, CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
 };
 use crate::caches::Caches;
 use crate::error::Result;
@@ -14,7 +15,13 @@ use crate::weights::{AttentionWeights, output_projection, stack_heads};
 
 /// Packed rows attend to each other, each to its range: encoder self-attention, and the prompt of a decoder.
 /// `keys` are f32 rows `[tokens, 3 * inner]` as the fused projection leaves them in `work.wide`.
-pub(crate) fn attend_packed(rec: &mut Recorder, shape: Shape, batch: &Packed, work: &Workspace) -> Result<()> {
+pub(crate) fn attend_packed(
+    rec: &mut Recorder,
+    shape: Shape,
+    bias: Option<&PositionBias>,
+    batch: &Packed,
+    work: &Workspace,
+) -> Result<()> {
     let inner = shape.inner();
     let product = Attend {
         shape,
@@ -22,6 +29,7 @@ pub(crate) fn attend_packed(rec: &mut Recorder, shape: Shape, batch: &Packed, wo
         q: (&work.wide, 0),
         k: (&work.wide, inner),
         v: (&work.wide, 2 * inner),
+        bias,
         out: &work.context,
         first: 0,
         count: batch.tokens as u32,
@@ -34,6 +42,7 @@ pub(crate) fn attend_packed(rec: &mut Recorder, shape: Shape, batch: &Packed, wo
 #[derive(Debug)]
 pub struct EncoderAttention {
     shape: Shape,
+    bias: Option<PositionBias>,
     qkv: Linear,
     output: Linear,
 }
@@ -43,9 +52,11 @@ impl EncoderAttention {
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, what: &str, shape: Shape, dtype: DType, w: AttentionWeights<'_>) -> Result<Self> {
+    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        let BlockSpec { what, shape, dtype, .. } = *spec;
         Ok(Self {
             shape,
+            bias: spec.self_bias()?,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
             output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
         })
@@ -64,7 +75,7 @@ impl EncoderAttention {
         work: &Workspace,
     ) -> Result<()> {
         linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
-        attend_packed(rec, self.shape, batch, work)?;
+        attend_packed(rec, self.shape, self.bias.as_ref(), batch, work)?;
         epilogue.apply(rec, &work.context, &self.output, batch.tokens)?;
         Ok(())
     }
@@ -74,6 +85,7 @@ impl EncoderAttention {
 #[derive(Debug)]
 pub struct MhaSelf {
     shape: Shape,
+    bias: Option<PositionBias>,
     layer: usize,
     kind: Kind,
     qkv: Linear,
@@ -81,21 +93,15 @@ pub struct MhaSelf {
 }
 
 impl MhaSelf {
-    /// Loads the projections of layer `layer`. `kind` decides only how the caches lay out prompts.
+    /// Loads the projections. `kind` decides only how the caches lay out prompts.
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(
-        device: &Device,
-        what: &str,
-        layer: usize,
-        kind: Kind,
-        shape: Shape,
-        dtype: DType,
-        w: AttentionWeights<'_>,
-    ) -> Result<Self> {
+    pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        let BlockSpec { what, layer, shape, dtype, .. } = *spec;
         Ok(Self {
             shape,
+            bias: spec.self_bias()?,
             layer,
             kind,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
@@ -120,7 +126,7 @@ impl SelfAttention for MhaSelf {
     ) -> Result<()> {
         linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
         store_copies(rec, &work.wide, self.shape.inner(), batch, caches, |slab| slab.self_layers.get(self.layer))?;
-        attend_packed(rec, self.shape, batch, work)?;
+        attend_packed(rec, self.shape, self.bias.as_ref(), batch, work)?;
         epilogue.apply(rec, &work.context, &self.output, batch.tokens)?;
         Ok(())
     }
@@ -145,6 +151,7 @@ impl SelfAttention for MhaSelf {
                 q: (&work.wide, 0),
                 k: (slab, 0),
                 v: (slab, inner),
+                bias: self.bias.as_ref(),
                 out: &work.context,
                 first: segment.first,
                 count: segment.count,
@@ -168,19 +175,13 @@ pub struct MhaCross {
 }
 
 impl MhaCross {
-    /// Loads the projections of layer `layer`.
+    /// Loads the projections.
     ///
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
-    pub fn new(
-        device: &Device,
-        what: &str,
-        layer: usize,
-        kind: Kind,
-        shape: Shape,
-        dtype: DType,
-        w: AttentionWeights<'_>,
-    ) -> Result<Self> {
+    pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        spec.check_cross()?;
+        let BlockSpec { what, layer, shape, dtype, .. } = *spec;
         Ok(Self {
             shape,
             layer,
@@ -247,6 +248,7 @@ impl CrossAttention for MhaCross {
                 q: (&work.wide, 0),
                 k: (keys, 0),
                 v: (keys, self.shape.inner()),
+                bias: None,
                 out: &work.context,
                 first: segment.first,
                 count: segment.count,

@@ -27,8 +27,8 @@ pub struct Inspection {
     pub decoder_heads: usize,
     /// Rows of the embedding table.
     pub vocab_size: usize,
-    /// Longest sequence, in tokens.
-    pub positions: usize,
+    /// Longest sequence, in tokens; `None` if the positions do not limit it.
+    pub positions: Option<usize>,
     /// Whether the config ties embeddings and head.
     pub tied_embeddings: bool,
     /// Parameters that the config implies, tied tables counted once.
@@ -125,12 +125,8 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
 
 fn kind_bytes(config: &ModelConfig, kind: Kind) -> KindBytes {
     let summary = config.summary();
-    let shape = Shape {
-        d_model: summary.d_model,
-        num_heads: summary.decoder_heads,
-        head_dim: summary.d_model / summary.decoder_heads.max(1),
-        scale: 1.0,
-    };
+    let shape =
+        Shape { d_model: summary.d_model, num_heads: summary.decoder_heads, head_dim: summary.head_dim, scale: 1.0 };
     let cross = config.family().is_encoder_decoder().then_some((shape, kind));
     let layout =
         CacheLayout { layers: summary.decoder_layers, self_shape: shape, self_kind: kind, cross, dtype: DType::F32 };

@@ -57,7 +57,7 @@ pub(crate) fn prepare(
     model.check_token_ids(&ids)?;
 
     // A decoder-only prompt must leave a position for a new token.
-    let positions = if encoder_decoder { model.max_positions() } else { model.max_positions().saturating_sub(1) };
+    let positions = model.max_positions().map_or(usize::MAX, |n| if encoder_decoder { n } else { n.saturating_sub(1) });
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
         limit = limit.min(positions);

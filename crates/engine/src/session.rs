@@ -70,7 +70,7 @@ pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
     let config = ModelConfig::load(model_dir)?;
     let limits = ModelLimits {
         vocab_size: config.vocab_size(),
-        max_position_embeddings: Some(config.max_positions()),
+        max_position_embeddings: config.max_positions(),
         is_encoder_decoder: config.family().is_encoder_decoder(),
     };
     Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)? })

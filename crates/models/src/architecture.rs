@@ -12,6 +12,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::gpt2::Gpt2;
 use crate::layers::{Space, StackShape};
+use crate::t5::T5;
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
 /// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing.
@@ -137,5 +138,6 @@ pub fn load(
     Ok(match config {
         ModelConfig::Bart(config) => Box::new(Bart::load(device, config, checkpoint, kinds, dtype)?),
         ModelConfig::Gpt2(config) => Box::new(Gpt2::load(device, config, checkpoint, kinds, dtype)?),
+        ModelConfig::T5(config) => Box::new(T5::load(device, config, checkpoint, kinds, dtype)?),
     })
 }

@@ -2,8 +2,8 @@
 //! positions (offset 2), a norm behind the embeddings, and a head tied to them.
 
 use elgen_attention::{
-    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, SelfAttention, Shape, Step,
-    cross_attention, memorize, self_attention,
+    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, SelfAttention,
+    Shape, Step, cross_attention, memorize, self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, layer_norm, linear};
@@ -112,6 +112,7 @@ impl Bart {
             Ok(FeedForward {
                 up: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d)?,
                 down: loader.linear(&format!("{name}.fc2"), d, stack.ffn_dim)?,
+                gate: None,
                 activation: config.activation,
             })
         };
@@ -123,8 +124,10 @@ impl Bart {
                 let name = format!("encoder.layers.{l}");
                 let at = format!("{name}.self_attn");
                 Ok(EncoderLayer {
-                    attention: loader
-                        .attention(&at, d, |w| EncoderAttention::new(device, &at, encoder_shape, dtype, w))?,
+                    attention: loader.attention(&at, d, |w| {
+                        let spec = BlockSpec { what: &at, layer: l, shape: encoder_shape, dtype, bias: None };
+                        EncoderAttention::new(device, &spec, w)
+                    })?,
                     attention_norm: norm(format!("{name}.self_attn_layer_norm"))?,
                     ffn: ffn(&name, &config.encoder)?,
                     final_norm: norm(format!("{name}.final_layer_norm"))?,
@@ -137,11 +140,13 @@ impl Bart {
                 let (own, cross) = (format!("{name}.self_attn"), format!("{name}.encoder_attn"));
                 Ok(DecoderLayer {
                     attention: loader.attention(&own, d, |w| {
-                        self_attention(device, &own, l, kinds.self_, decoder_shape, dtype, w)
+                        let spec = BlockSpec { what: &own, layer: l, shape: decoder_shape, dtype, bias: None };
+                        self_attention(device, kinds.self_, &spec, w)
                     })?,
                     attention_norm: norm(format!("{name}.self_attn_layer_norm"))?,
                     cross: loader.attention(&cross, d, |w| {
-                        cross_attention(device, &cross, l, kinds.cross, decoder_shape, dtype, w)
+                        let spec = BlockSpec { what: &cross, layer: l, shape: decoder_shape, dtype, bias: None };
+                        cross_attention(device, kinds.cross, &spec, w)
                     })?,
                     cross_norm: norm(format!("{name}.encoder_attn_layer_norm"))?,
                     ffn: ffn(&name, &config.decoder)?,
@@ -221,11 +226,15 @@ impl Architecture for Bart {
         // same d_model, but their padded heads may differ.
         let (encoder, decoder) = (shape(&self.config, &self.config.encoder), shape(&self.config, &self.config.decoder));
         let widest = if encoder.inner() >= decoder.inner() { encoder } else { decoder };
-        Some(StackShape { attention: widest, ffn: self.config.encoder.ffn_dim })
+        Some(StackShape { attention: widest, ffn: self.config.encoder.ffn_dim, gated: false })
     }
 
     fn decoder_shape(&self) -> StackShape {
-        StackShape { attention: shape(&self.config, &self.config.decoder), ffn: self.config.decoder.ffn_dim }
+        StackShape {
+            attention: shape(&self.config, &self.config.decoder),
+            ffn: self.config.decoder.ffn_dim,
+            gated: false,
+        }
     }
 
     fn encode(

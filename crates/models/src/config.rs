@@ -4,6 +4,7 @@ mod bart;
 mod gpt2;
 pub(crate) mod json;
 pub(crate) mod keys;
+mod t5;
 
 use std::fmt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::error::{ModelError, excerpt};
 pub use bart::{BartConfig, StackConfig};
 pub use gpt2::Gpt2Config;
 use keys::Keys;
+pub use t5::T5Config;
 
 /// Name of the config file in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
@@ -26,23 +28,26 @@ pub enum ModelFamily {
     Bart,
     /// GPT-2: decoder only, pre-norm.
     Gpt2,
+    /// T5, T5 v1.1 and Flan-T5: encoder-decoder, pre-norm, relative positions.
+    T5,
 }
 
 impl ModelFamily {
     /// All supported families.
-    pub const ALL: [Self; 2] = [Self::Bart, Self::Gpt2];
+    pub const ALL: [Self; 3] = [Self::Bart, Self::Gpt2, Self::T5];
 
     /// The value of `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Bart => "bart",
             Self::Gpt2 => "gpt2",
+            Self::T5 => "t5",
         }
     }
 
     /// Whether the family has an encoder.
     pub fn is_encoder_decoder(self) -> bool {
-        matches!(self, Self::Bart)
+        matches!(self, Self::Bart | Self::T5)
     }
 
     /// How the names of the family's classes (`architectures` in `config.json`) begin.
@@ -50,6 +55,7 @@ impl ModelFamily {
         match self {
             Self::Bart => "Bart",
             Self::Gpt2 => "GPT2",
+            Self::T5 => "T5For",
         }
     }
 }
@@ -122,6 +128,8 @@ pub enum ModelConfig {
     Bart(BartConfig),
     /// A GPT-2 model.
     Gpt2(Gpt2Config),
+    /// A T5 model.
+    T5(T5Config),
 }
 
 /// What one wants to know about a model at a glance.
@@ -139,12 +147,14 @@ pub struct ModelSummary {
     pub encoder_heads: usize,
     /// Attention heads of a decoder layer.
     pub decoder_heads: usize,
+    /// Width of a decoder head, in elements.
+    pub head_dim: usize,
     /// Inner width of the decoder's feed-forward blocks, in elements.
     pub ffn_dim: usize,
     /// Rows of the embedding table.
     pub vocab_size: usize,
-    /// Longest sequence, in tokens.
-    pub positions: usize,
+    /// Longest sequence, in tokens; `None` if the positions do not limit it.
+    pub positions: Option<usize>,
     /// Whether the config ties embeddings and head.
     pub tied: bool,
     /// Parameters that the config implies, tied tables counted once.
@@ -176,6 +186,7 @@ impl ModelConfig {
         match family(map, path)? {
             ModelFamily::Bart => BartConfig::from_keys(&keys).map(Self::Bart),
             ModelFamily::Gpt2 => Gpt2Config::from_keys(&keys).map(Self::Gpt2),
+            ModelFamily::T5 => T5Config::from_keys(&keys).map(Self::T5),
         }
     }
 
@@ -184,6 +195,7 @@ impl ModelConfig {
         match self {
             Self::Bart(_) => ModelFamily::Bart,
             Self::Gpt2(_) => ModelFamily::Gpt2,
+            Self::T5(_) => ModelFamily::T5,
         }
     }
 
@@ -192,14 +204,16 @@ impl ModelConfig {
         match self {
             Self::Bart(config) => config.vocab_size,
             Self::Gpt2(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
         }
     }
 
-    /// Longest sequence of a side, in tokens.
-    pub fn max_positions(&self) -> usize {
+    /// Longest sequence of a side, in tokens; `None` if the positions do not limit it.
+    pub fn max_positions(&self) -> Option<usize> {
         match self {
-            Self::Bart(config) => config.max_position_embeddings,
-            Self::Gpt2(config) => config.n_positions,
+            Self::Bart(config) => Some(config.max_position_embeddings),
+            Self::Gpt2(config) => Some(config.n_positions),
+            Self::T5(_) => None,
         }
     }
 
@@ -208,6 +222,7 @@ impl ModelConfig {
         match self {
             Self::Bart(config) => &config.special_tokens,
             Self::Gpt2(config) => &config.special_tokens,
+            Self::T5(config) => &config.special_tokens,
         }
     }
 
@@ -221,9 +236,10 @@ impl ModelConfig {
                 d_model: c.d_model,
                 encoder_heads: c.encoder.heads,
                 decoder_heads: c.decoder.heads,
+                head_dim: c.decoder_head_dim(),
                 ffn_dim: c.decoder.ffn_dim,
                 vocab_size: c.vocab_size,
-                positions: c.max_position_embeddings,
+                positions: self.max_positions(),
                 tied: c.tie_word_embeddings,
                 parameters: c.parameters(),
             },
@@ -234,9 +250,24 @@ impl ModelConfig {
                 d_model: c.n_embd,
                 encoder_heads: 0,
                 decoder_heads: c.n_head,
+                head_dim: c.head_dim(),
                 ffn_dim: c.n_inner,
                 vocab_size: c.vocab_size,
-                positions: c.n_positions,
+                positions: self.max_positions(),
+                tied: c.tie_word_embeddings,
+                parameters: c.parameters(),
+            },
+            Self::T5(c) => ModelSummary {
+                family: self.family(),
+                encoder_layers: c.num_layers,
+                decoder_layers: c.num_decoder_layers,
+                d_model: c.d_model,
+                encoder_heads: c.num_heads,
+                decoder_heads: c.num_heads,
+                head_dim: c.d_kv,
+                ffn_dim: c.d_ff,
+                vocab_size: c.vocab_size,
+                positions: self.max_positions(),
                 tied: c.tie_word_embeddings,
                 parameters: c.parameters(),
             },

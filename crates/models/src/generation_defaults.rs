@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::config::keys::Keys;
-use crate::config::{BartConfig, CONFIG_FILE, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens, json};
+use crate::config::{BartConfig, CONFIG_FILE, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens, T5Config, json};
 use crate::error::ModelError;
 
 /// Name of the file with generation options in a model directory.
@@ -131,6 +131,7 @@ impl GenerationDefaults {
         let defaults = match family {
             ModelFamily::Bart => BartConfig::default_special_tokens(),
             ModelFamily::Gpt2 => Gpt2Config::default_special_tokens(),
+            ModelFamily::T5 => T5Config::default_special_tokens(),
         };
         let special_tokens = keys.special_tokens(&defaults, vocab_size)?;
         let mut options: Map<String, Value> = OPTION_KEYS

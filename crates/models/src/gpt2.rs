@@ -2,7 +2,7 @@
 //! `[in, out]`, and a head tied to the embeddings.
 
 use elgen_attention::{
-    AttentionWeights, CacheLayout, Caches, Epilogue, Packed, SelfAttention, Shape, Step, self_attention,
+    AttentionWeights, BlockSpec, CacheLayout, Caches, Epilogue, Packed, SelfAttention, Shape, Step, self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, layer_norm, linear};
@@ -66,7 +66,8 @@ fn attention(
         v: projection(&v, &qkv_bias[2 * d..]),
         o: projection(&o, &out_bias),
     };
-    Ok(self_attention(loader.device, &name, l, kinds.self_, shape(config, l), loader.dtype, weights)?)
+    let spec = BlockSpec { what: &name, layer: l, shape: shape(config, l), dtype: loader.dtype, bias: None };
+    Ok(self_attention(loader.device, kinds.self_, &spec, weights)?)
 }
 
 impl Gpt2 {
@@ -97,6 +98,7 @@ impl Gpt2 {
                     ffn: FeedForward {
                         up: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,
                         down: loader.conv1d(&format!("h.{l}.mlp.c_proj"), d, f)?,
+                        gate: None,
                         activation: config.activation,
                     },
                 })
@@ -163,7 +165,7 @@ impl Architecture for Gpt2 {
     }
 
     fn decoder_shape(&self) -> StackShape {
-        StackShape { attention: shape(&self.config, 0), ffn: self.config.n_inner }
+        StackShape { attention: shape(&self.config, 0), ffn: self.config.n_inner, gated: false }
     }
 
     fn encode(

@@ -1,8 +1,8 @@
 //! What the families share: reading weights into layers, the feed-forward block, and the working tensors of a stack.
 
 use elgen_attention::{AttentionWeights, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
-use elgen_tensor::ops::{self, LayerNorm, Linear, layer_norm, linear};
-use elgen_tensor::{Class, DType, Device, Recorder, Tensor};
+use elgen_tensor::ops::{self, LayerNorm, Linear, layer_norm, linear, linear_gated};
+use elgen_tensor::{Class, DType, Device, Recorder, Tensor, TensorError};
 
 use crate::checkpoint::{TensorView, Weights};
 use crate::config::Activation;
@@ -82,6 +82,12 @@ impl<'a> Loader<'a> {
         Ok(LayerNorm::new(self.device, name, &weight, &bias, eps)?)
     }
 
+    /// `NAME.weight` `[out, in]` without a bias.
+    pub(crate) fn unbiased(&self, name: &str, out: usize, input: usize) -> Result<Linear, ModelError> {
+        let weight = self.weights.tensor(&format!("{name}.weight"), &[out, input])?;
+        Ok(load_linear(self.device, name, self.dtype, &Rows(weight), None)?)
+    }
+
     /// A table of rows without bias: embeddings, positions, or a head with `bias`.
     pub(crate) fn table(&self, what: &str, view: TensorView<'a>, bias: Option<&[f32]>) -> Result<Linear, ModelError> {
         Ok(load_linear(self.device, what, self.dtype, &Rows(view), bias)?)
@@ -123,29 +129,42 @@ fn kernel_activation(activation: Activation) -> ops::Activation {
     }
 }
 
-/// The feed-forward block: `out = down(activation(up(input))) + residual`, then a norm.
+/// The feed-forward block: `out = down(activation(up(input))) + residual`, or gated `down(activation(up(input)) * gate(input)) + residual`,
+/// then a norm.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
     pub(crate) up: Linear,
+    pub(crate) gate: Option<Linear>,
     pub(crate) down: Linear,
     pub(crate) activation: Activation,
 }
 
 impl FeedForward {
-    /// `input`, `residual`, `out`, `normed`: `[rows, d]`, `inner`: `[rows, ffn]`. `out` differs from all others.
+    /// `input`, `residual`, `out`, `normed`: `[rows, d]`. `out` differs from all others.
     #[expect(clippy::too_many_arguments, reason = "one tensor per name in the formula above")]
     pub(crate) fn forward(
         &self,
         rec: &mut Recorder,
         input: &Tensor,
         residual: &Tensor,
-        inner: &Tensor,
+        inner: &Inner,
         out: &Tensor,
         norm: (&LayerNorm, &Tensor),
         rows: usize,
     ) -> Result<(), ModelError> {
-        linear(rec, input, &self.up, kernel_activation(self.activation), None, inner, rows)?;
-        linear(rec, inner, &self.down, ops::Activation::None, Some(residual), out, rows)?;
+        let activation = kernel_activation(self.activation);
+        match (&self.gate, &inner.gate) {
+            (Some(gate), Some(gated)) => {
+                linear(rec, input, gate, ops::Activation::None, None, gated, rows)?;
+                linear_gated(rec, input, &self.up, activation, gated, &inner.up, rows)?;
+            }
+            (None, _) => linear(rec, input, &self.up, activation, None, &inner.up, rows)?,
+            (Some(_), None) => {
+                let message = "the working tensors have no room for a gate".into();
+                return Err(TensorError::Shape { op: "feed-forward", message }.into());
+            }
+        }
+        linear(rec, &inner.up, &self.down, ops::Activation::None, Some(residual), out, rows)?;
         layer_norm(rec, out, norm.0, norm.1, rows)?;
         Ok(())
     }
@@ -158,16 +177,32 @@ pub struct StackShape {
     pub attention: Shape,
     /// Inner width of its feed-forward blocks.
     pub ffn: usize,
+    /// Whether its feed-forward blocks have a gate.
+    pub gated: bool,
 }
 
-/// Working tensors of a stack for a number of rows: three `[rows, d_model]`, one `[rows, ffn]`, and those of attention.
+impl StackShape {
+    /// Elements of a row inside the feed-forward block.
+    fn inner(&self) -> usize {
+        if self.gated { 2 * self.ffn } else { self.ffn }
+    }
+}
+
+/// Inside the feed-forward block: `[rows, ffn]` each.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    up: Tensor,
+    gate: Option<Tensor>,
+}
+
+/// Working tensors of a stack for a number of rows: three `[rows, d_model]`, one or two `[rows, ffn]`, and those of attention.
 #[derive(Debug)]
 pub struct Space {
     pub(crate) attention: Workspace,
     pub(crate) x: Tensor,
     pub(crate) y: Tensor,
     pub(crate) h: Tensor,
-    pub(crate) inner: Tensor,
+    pub(crate) inner: Inner,
     /// Rows that fit.
     pub rows: usize,
     /// What it was made for.
@@ -187,7 +222,10 @@ impl Space {
             x: tensor("hidden states x", d)?,
             y: tensor("hidden states y", d)?,
             h: tensor("hidden states h", d)?,
-            inner: tensor("feed-forward", shape.ffn)?,
+            inner: Inner {
+                up: tensor("feed-forward", shape.ffn)?,
+                gate: if shape.gated { Some(tensor("feed-forward gate", shape.ffn)?) } else { None },
+            },
             rows,
             extras,
         })
@@ -195,7 +233,7 @@ impl Space {
 
     /// Bytes that a row takes.
     pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
-        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * shape.attention.d_model + shape.ffn) as u64
+        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * shape.attention.d_model + shape.inner()) as u64
     }
 
     /// Rows that one binding allows.

@@ -1,4 +1,4 @@
-//! BART and GPT-2 from unchanged Hugging Face directories: config, weights, tokenizer and graph.
+//! BART, T5 and GPT-2 from unchanged Hugging Face directories: config, weights, tokenizer and graph.
 //!
 //! ```no_run
 //! use elgen_attention::Kind;
@@ -22,6 +22,7 @@ pub mod generation_defaults;
 pub mod gpt2;
 mod layers;
 mod runner;
+pub mod t5;
 pub mod tokenizer;
 
 pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};

@@ -5,7 +5,7 @@ mod loader_support;
 use std::path::Path;
 
 use elgen_models::ModelError;
-use elgen_models::config::{Activation, BartConfig, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens};
+use elgen_models::config::{Activation, BartConfig, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens, T5Config};
 use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
 use loader_support::*;
 use serde_json::{Value, json};
@@ -26,6 +26,14 @@ fn gpt2(mut value: Value) -> Result<Gpt2Config, ModelError> {
     value["model_type"] = json!("gpt2");
     config(value).map(|config| match config {
         ModelConfig::Gpt2(config) => config,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn t5(mut value: Value) -> Result<T5Config, ModelError> {
+    value["model_type"] = json!("t5");
+    config(value).map(|config| match config {
+        ModelConfig::T5(config) => config,
         other => panic!("{other:?}"),
     })
 }
@@ -117,11 +125,64 @@ fn activations_by_their_names() {
 }
 
 #[test]
+fn t5_defaults_are_those_of_t5_small() {
+    let config = t5(json!({})).unwrap();
+    assert_eq!((config.d_model, config.d_kv, config.d_ff, config.vocab_size), (512, 64, 2048, 32_128));
+    assert_eq!((config.num_layers, config.num_decoder_layers, config.num_heads), (6, 6, 8));
+    assert_eq!((config.relative_attention_num_buckets, config.relative_attention_max_distance), (32, 128));
+    assert_eq!((config.activation, config.is_gated_act, config.layer_norm_epsilon), (Activation::Relu, false, 1e-6));
+    assert!(config.tie_word_embeddings && config.scale_decoder_outputs);
+    assert_eq!(config.special_tokens, SpecialTokens { bos: None, eos: vec![1], pad: Some(0), decoder_start: None });
+    // The published count of t5-small.
+    assert_eq!(config.parameters(), 60_506_624);
+    let summary = self::config(json!({"model_type": "t5", "d_kv": 20})).unwrap().summary();
+    assert_eq!((summary.positions, summary.head_dim, summary.decoder_heads), (None, 20, 8));
+}
+
+#[test]
+fn t5_variants() {
+    // flan-t5-small: heads together are narrower than the model.
+    let flan = json!({
+        "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": null, "num_heads": 6,
+        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "torch_dtype": "float32", "decoder_start_token_id": 0,
+    });
+    let config = t5(flan.clone()).unwrap();
+    assert_eq!((config.inner_dim(), config.num_decoder_layers), (384, 8));
+    assert_eq!((config.activation, config.is_gated_act), (Activation::GeluTanh, true));
+    assert!(!config.tie_word_embeddings && !config.scale_decoder_outputs);
+    assert_eq!(config.special_tokens.decoder_start, Some(0));
+    // The published count of flan-t5-small.
+    assert_eq!(config.parameters(), 76_961_152);
+    // transformers 5 writes the same model with tied embeddings and a key of its own.
+    let config = t5(json!({"tie_word_embeddings": true, "scale_decoder_outputs": false})).unwrap();
+    assert!(config.tie_word_embeddings && !config.scale_decoder_outputs);
+    for (name, activation, gated) in [
+        ("relu", Activation::Relu, false),
+        ("gelu", Activation::Gelu, false),
+        ("gated-silu", Activation::Silu, true),
+        ("gated-relu", Activation::Relu, true),
+        ("gated-gelu_new", Activation::GeluTanh, true),
+    ] {
+        let config = t5(json!({"feed_forward_proj": name})).unwrap();
+        assert_eq!((config.activation, config.is_gated_act), (activation, gated), "{name}");
+    }
+    refused(t5(json!({"feed_forward_proj": "gated-mish"})), &["feed_forward_proj", "gated-mish", "relu"]);
+    refused(t5(json!({"feed_forward_proj": "relu-gated"})), &["feed_forward_proj"]);
+    refused(t5(json!({"relative_attention_num_buckets": 3})), &["relative_attention_num_buckets", "at least 4"]);
+    refused(t5(json!({"relative_attention_max_distance": 16})), &["relative_attention_max_distance", "16", "exceed"]);
+    refused(t5(json!({"relative_attention_max_distance": 1_000_000})), &["relative_attention_max_distance"]);
+    refused(t5(json!({"num_layers": 6, "num_hidden_layers": 7})), &["num_hidden_layers", "contradicts"]);
+}
+
+#[test]
 fn unsupported_families_list_the_supported() {
-    refused(config(json!({"model_type": "t5"})), &["\"t5\"", "bart, gpt2"]);
-    refused(config(json!({"model_type": 3})), &["3", "bart, gpt2"]);
-    refused(config(json!({})), &["(none)", "bart, gpt2"]);
-    refused(config(json!({"architectures": ["T5ForConditionalGeneration"]})), &["T5ForConditionalGeneration"]);
+    refused(config(json!({"model_type": "mt5"})), &["\"mt5\"", "bart, gpt2, t5"]);
+    refused(config(json!({"model_type": 3})), &["3", "bart, gpt2, t5"]);
+    refused(config(json!({})), &["(none)", "bart, gpt2, t5"]);
+    refused(config(json!({"architectures": ["T5EncoderModel"]})), &["T5EncoderModel"]);
+    let class = json!({"architectures": ["T5ForConditionalGeneration"]});
+    assert_eq!(config(class).unwrap().family(), ModelFamily::T5);
+    refused(t5(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
     assert_eq!(config(json!({"architectures": ["GPT2LMHeadModel"]})).unwrap().family(), ModelFamily::Gpt2);
     refused(gpt2(json!({"add_cross_attention": true})), &["add_cross_attention"]);
     refused(bart(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
@@ -185,7 +246,7 @@ fn token_ids_are_checked_against_the_vocabulary() {
 fn the_summary_covers_both_families() {
     let summary = config(json!({"model_type": "gpt2"})).unwrap().summary();
     assert_eq!((summary.family, summary.encoder_layers, summary.decoder_layers), (ModelFamily::Gpt2, 0, 12));
-    assert_eq!((summary.positions, summary.vocab_size, summary.tied), (1024, 50_257, true));
+    assert_eq!((summary.positions, summary.vocab_size, summary.tied), (Some(1024), 50_257, true));
     let summary = config(json!({"model_type": "bart", "decoder_layers": 6})).unwrap().summary();
     assert_eq!((summary.encoder_layers, summary.decoder_layers, summary.d_model), (12, 6, 1024));
 }
@@ -242,6 +303,9 @@ fn without_it_the_config_and_its_class_speak() {
     let defaults = generation(json!({"model_type": "gpt2", "eos_token_id": [7, 8]}), None).unwrap();
     assert_eq!(Value::Object(defaults.options), json!({"bos_token_id": 50_256, "eos_token_id": [7, 8]}));
     assert_eq!(defaults.special_tokens.eos, [7, 8]);
+    let defaults = generation(json!({"model_type": "t5", "decoder_start_token_id": 0}), None).unwrap();
+    let wanted = json!({"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0});
+    assert_eq!(Value::Object(defaults.options), wanted);
 }
 
 #[test]

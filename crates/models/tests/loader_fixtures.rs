@@ -35,6 +35,7 @@ fn configs_and_checkpoints_agree() {
                     || n.ends_with(".attn.bias")
                     || n.ends_with("masked_bias")
                     || n.ends_with(".version")
+                    || n.ends_with("EncDecAttention.relative_attention_bias.weight")
             })
             .map(|n| checkpoint.info(n).unwrap())
             .filter(|info| !matches!(info.dtype, StoredDtype::Other(_)))
@@ -67,6 +68,13 @@ fn configs_and_checkpoints_agree() {
                 let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
                 c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
                 weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
+            }
+            ModelConfig::T5(config) => {
+                let weights = Weights::new(&checkpoint, "");
+                let embeddings = weights.bart_embeddings(vocab_size, d_model, true).unwrap();
+                assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
+                let q = "encoder.block.0.layer.0.SelfAttention.q.weight";
+                weights.tensor(q, &[config.inner_dim(), d_model]).unwrap();
             }
             other => panic!("{other:?}"),
         }

@@ -21,6 +21,18 @@ pub fn linear(
     out
 }
 
+/// `out[r, n] = activation(sum_k x[r, k] w[n, k] + bias[n]) * gate[r, n]`; `x`: `[rows, k]`, `w`: `[n, k]`.
+pub fn linear_gated(
+    x: &[f64],
+    w: &[f64],
+    k: usize,
+    bias: Option<&[f64]>,
+    activation: Activation,
+    gate: &[f64],
+) -> Vec<f64> {
+    linear(x, w, k, bias, activation, None).iter().zip(gate).map(|(a, b)| a * b).collect()
+}
+
 /// The activation functions.
 pub fn activate(activation: Activation, x: f64) -> f64 {
     let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());

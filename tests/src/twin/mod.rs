@@ -7,9 +7,9 @@ mod layer_norm;
 mod linear;
 mod store;
 
-pub use attend::attend;
+pub use attend::{attend, attend_biased, distance_bias};
 pub use embed::embed;
 pub use heads::{heads_contract, heads_expand};
-pub use layer_norm::layer_norm;
-pub use linear::{activate, erf, linear};
+pub use layer_norm::{layer_norm, rms_norm};
+pub use linear::{activate, erf, linear, linear_gated};
 pub use store::store;

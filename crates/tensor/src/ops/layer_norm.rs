@@ -1,4 +1,4 @@
-//! Layer normalisation (`layer_norm.wgsl`).
+//! Layer normalisation and root-mean-square normalisation (`layer_norm.wgsl`).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,14 +21,14 @@ struct Params {
     eps: f32,
 }
 
-/// Gain, shift and epsilon of a layer norm.
+/// Gain, shift and epsilon of a layer norm, or gain and epsilon of an RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467).
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     /// Gain `[1, D]`, f32.
     pub weight: Tensor,
-    /// Shift `[1, D]`, f32.
-    pub bias: Tensor,
-    /// Added to the variance.
+    /// Shift `[1, D]`, f32; `None` makes this an RMS norm, which takes no mean and adds no shift.
+    pub bias: Option<Tensor>,
+    /// Added to the variance, or to the mean of squares.
     pub eps: f32,
 }
 
@@ -39,11 +39,21 @@ impl LayerNorm {
     /// As [`Device::tensor_from`]; `bias` has another length.
     pub fn new(device: &Device, what: &str, weight: &[f32], bias: &[f32], eps: f32) -> Result<Self> {
         let upload = |values: &[f32]| device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, values);
-        Ok(Self { weight: upload(weight)?, bias: upload(bias)?, eps })
+        Ok(Self { weight: upload(weight)?, bias: Some(upload(bias)?), eps })
+    }
+
+    /// Uploads an RMS norm of `weight.len()` columns.
+    ///
+    /// # Errors
+    /// As [`Device::tensor_from`].
+    pub fn rms(device: &Device, what: &str, weight: &[f32], eps: f32) -> Result<Self> {
+        let weight = device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, weight)?;
+        Ok(Self { weight, bias: None, eps })
     }
 }
 
 /// `out[r] = (x[r] - mean) / sqrt(variance + eps) * weight + bias` for rows `0..rows` of `x` `[_, D]`; D is that of `norm`, with f32 statistics and a two-pass variance.
+/// An RMS norm gives `x[r] / sqrt(mean(x[r]^2) + eps) * weight`.
 ///
 /// # Errors
 /// Shapes that do not fit; `out` shares its buffer with `x`.
@@ -66,12 +76,18 @@ pub fn layer_norm_tiled(
     let cols = norm.weight.cols;
     expect("layer_norm", "x", x, rows, cols)?;
     expect("layer_norm", "weight", &norm.weight, 1, cols)?;
-    expect("layer_norm", "bias", &norm.bias, 1, cols)?;
+    if let Some(bias) = &norm.bias {
+        expect("layer_norm", "bias", bias, 1, cols)?;
+    }
     expect("layer_norm", "out", out, rows, cols)?;
     let device = rec.device().clone();
     // A software adapter runs one SIMD vector of lanes at a time: more lanes than that only cost coroutine switches at each barrier.
     let width = width.unwrap_or(if device.capabilities().software { 8 } else { 128 });
-    let kernel = device.kernel(&KernelSpec::new("layer_norm").subgroup(&device).constant("WG", width))?;
+    let spec = KernelSpec::new("layer_norm").define_if(norm.bias.is_none(), "RMS");
+    let kernel = device.kernel(&spec.subgroup(&device).constant("WG", width))?;
+    let mut buffers = vec![&x.buffer, &norm.weight.buffer];
+    buffers.extend(norm.bias.iter().map(|bias| &bias.buffer));
+    buffers.push(&out.buffer);
     for (first, count) in parts(0, rows, MAX_GROUPS) {
         let params = Params {
             first_row: first as u32,
@@ -81,7 +97,6 @@ pub fn layer_norm_tiled(
             out_ld: out.quads(),
             eps: norm.eps,
         };
-        let buffers = [&x.buffer, &norm.weight.buffer, &norm.bias.buffer, &out.buffer];
         rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
     }
     Ok(())

@@ -228,12 +228,40 @@ pub(super) fn direct_width(n_quads: u32) -> u32 {
     n_quads.next_power_of_two().clamp(8, 64)
 }
 
+/// What an activated sum meets before it is written.
+#[derive(Clone, Copy)]
+enum Other<'a> {
+    Nothing,
+    /// Added.
+    Residual(&'a Tensor),
+    /// Multiplied.
+    Gate(&'a Tensor),
+}
+
+impl<'a> Other<'a> {
+    fn tensor(self) -> Option<&'a Tensor> {
+        match self {
+            Self::Nothing => None,
+            Self::Residual(tensor) | Self::Gate(tensor) => Some(tensor),
+        }
+    }
+
+    /// The bit of `operands`.
+    fn bit(self) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::Residual(_) => 2,
+            Self::Gate(_) => 4,
+        }
+    }
+}
+
 struct Product<'a> {
     op: &'static str,
     x: &'a Tensor,
     activation: Activation,
     bias: Option<&'a Tensor>,
-    residual: Option<&'a Tensor>,
+    other: Other<'a>,
     out: &'a Tensor,
     rows: usize,
     heads: usize,
@@ -243,10 +271,11 @@ struct Product<'a> {
 /// Records `product` for the rows of `w` from output column `first_col` on; `w` covers all heads.
 fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) -> Result<()> {
     let device = rec.device().clone();
-    let Product { op, x, activation, bias, residual, out, rows, heads, tile } = *product;
+    let Product { op, x, activation, bias, other, out, rows, heads, tile } = *product;
+    let residual = other.tensor();
     let n_quads = (w.rows / 4 / heads) as u32;
     let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, w.rows));
-    // Bias and residual are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
+    // Bias, residual and gate are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
     let spec = KernelSpec::new("linear").storage(&device, w.dtype).constant("ACTIVATION", activation as u32);
     let (spec, [group_quads, group_rows]) = tile.kernel(spec, n_quads);
     let kernel = device.kernel(&spec)?;
@@ -263,7 +292,7 @@ fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) 
             out_ld: out.quads(),
             residual_ld: residual.unwrap_or(x).quads(),
             out_first: (first_col / 4) as u32,
-            operands: u32::from(bias.is_some()) | u32::from(residual.is_some()) << 1,
+            operands: u32::from(bias.is_some()) | other.bit(),
         };
         let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), heads as u32];
         rec.dispatch(&kernel, &buffers, &params, grid).map_err(|e| match e {
@@ -308,13 +337,48 @@ pub fn linear_tiled(
     rows: usize,
     tile: Option<Tile>,
 ) -> Result<()> {
+    let other = residual.map_or(Other::Nothing, Other::Residual);
+    whole(rec, x, w, activation, other, out, rows, tile)
+}
+
+/// `out[r, n] = activation(sum_k x[r, k] w[n, k] + bias[n]) * gate[r, n]` for rows `0..rows`: the first half of a gated feed-forward block
+/// (Shazeer 2020, arXiv 2002.05202). `x`: `[_, in]`; `gate` and `out`: `[_, out]`, all f32 with at least `rows` rows.
+///
+/// # Errors
+/// Shapes that do not fit; `out` shares its buffer with an operand.
+pub fn linear_gated(
+    rec: &mut Recorder,
+    x: &Tensor,
+    w: &Linear,
+    activation: Activation,
+    gate: &Tensor,
+    out: &Tensor,
+    rows: usize,
+) -> Result<()> {
+    whole(rec, x, w, activation, Other::Gate(gate), out, rows, None)
+}
+
+/// All windows of a product.
+#[expect(clippy::too_many_arguments, reason = "the union of two public operations")]
+fn whole(
+    rec: &mut Recorder,
+    x: &Tensor,
+    w: &Linear,
+    activation: Activation,
+    other: Other<'_>,
+    out: &Tensor,
+    rows: usize,
+    tile: Option<Tile>,
+) -> Result<()> {
     let op = "linear";
     expect(op, "x", x, rows, w.in_features)?;
     expect(op, "out", out, rows, w.out_features)?;
-    if let Some(residual) = residual {
-        expect(op, "residual", residual, rows, w.out_features)?;
+    match other {
+        Other::Nothing => {}
+        Other::Residual(residual) => expect(op, "residual", residual, rows, w.out_features)?,
+        Other::Gate(gate) => expect(op, "gate", gate, rows, w.out_features)?,
     }
-    let product = Product { op, x, activation, bias: w.bias.as_ref(), residual, out, rows, heads: 1, tile };
+    let product = Product { op, x, activation, bias: w.bias.as_ref(), other, out, rows, heads: 1, tile };
     w.windows.iter().try_for_each(|window| run(rec, &product, &window.tensor, window.first_row))
 }
 
@@ -363,7 +427,16 @@ pub fn heads_contract_tiled(
     if let Some(bias) = bias {
         expect(op, "bias", bias, 1, w.rows)?;
     }
-    let product =
-        Product { op, x: c, activation: Activation::None, bias, residual: None, out, rows, heads: num_heads, tile };
+    let product = Product {
+        op,
+        x: c,
+        activation: Activation::None,
+        bias,
+        other: Other::Nothing,
+        out,
+        rows,
+        heads: num_heads,
+        tile,
+    };
     run(rec, &product, w, 0)
 }

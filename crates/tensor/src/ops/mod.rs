@@ -13,7 +13,9 @@ mod store;
 pub use embed::{embed_packed, embed_step};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
-pub use linear::{Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_tiled};
+pub use linear::{
+    Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_gated, linear_tiled,
+};
 pub use store::{store, store_packed};
 
 use crate::error::{Result, TensorError};
