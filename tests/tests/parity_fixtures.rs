@@ -135,3 +135,78 @@ fn gpt2_mha_replicated() {
 fn gpt2_el() {
     all("gpt2-", AttentionChoice::El, 700);
 }
+
+#[test]
+fn marian_mha() {
+    all("marian-", AttentionChoice::Mha, 1);
+}
+
+#[test]
+fn marian_mha_replicated() {
+    all("marian-", AttentionChoice::MhaReplicated, 1);
+}
+
+#[test]
+fn marian_mha_nocache() {
+    all("marian-", AttentionChoice::MhaNocache, 1);
+}
+
+#[test]
+fn marian_el() {
+    all("marian-", AttentionChoice::El, 1);
+}
+
+#[test]
+fn mbart_mha() {
+    all("mbart-", AttentionChoice::Mha, 1);
+}
+
+#[test]
+fn mbart_mha_replicated() {
+    all("mbart-", AttentionChoice::MhaReplicated, 1);
+}
+
+#[test]
+fn mbart_mha_nocache() {
+    all("mbart-", AttentionChoice::MhaNocache, 1);
+}
+
+#[test]
+fn mbart_el() {
+    all("mbart-", AttentionChoice::El, 1);
+}
+
+#[test]
+fn pegasus_mha() {
+    all("pegasus-", AttentionChoice::Mha, 1);
+}
+
+#[test]
+fn pegasus_mha_replicated() {
+    all("pegasus-", AttentionChoice::MhaReplicated, 1);
+}
+
+#[test]
+fn pegasus_mha_nocache() {
+    all("pegasus-", AttentionChoice::MhaNocache, 1);
+}
+
+#[test]
+fn pegasus_el() {
+    all("pegasus-", AttentionChoice::El, 1);
+}
+
+#[test]
+fn opt_mha() {
+    all("opt-", AttentionChoice::Mha, 1);
+}
+
+#[test]
+fn opt_mha_replicated() {
+    all("opt-", AttentionChoice::MhaReplicated, 1);
+}
+
+#[test]
+fn opt_el() {
+    all("opt-", AttentionChoice::El, 1);
+}

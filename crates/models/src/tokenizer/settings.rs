@@ -151,6 +151,7 @@ fn family_defaults(family: ModelFamily) -> &'static [(&'static str, &'static str
         ModelFamily::Gpt2 => {
             &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")]
         }
+        ModelFamily::Marian | ModelFamily::Mbart | ModelFamily::Opt | ModelFamily::Pegasus => &[],
     }
 }
 
