@@ -26,7 +26,7 @@ MODELS = {
     # like opus-mt: one vocabulary, swish, the pad id banned, beams in the file
     "marian-shared": MARIAN | dict(d=32, eh=2, dh=2, el=2, dl=2, ef=48, df=48, bias=True,
                                    gen=dict(num_beams=4, bad_words_ids=[[95]], forced_eos="eos", max_length=20)),
-    # two vocabularies, own head with a bias, position tables in the file, the class's own forced EOS
+    # two vocabularies, own head with a bias, position tables in the file
     "marian-separate": MARIAN | dict(d=40, eh=4, dh=2, el=1, dl=2, ef=36, df=48, V=80, decoder_v=72, pad=71, start=71, share=False, tie=False, act="relu", bias=True,
                                      tables=True, nogen=True, gen=dict(num_beams=2, max_length=18)),
     # odd width, heads of 15 and 9, f16, two shards, the head tied to the decoder's table only
@@ -39,7 +39,7 @@ MODELS = {
     # tables in the file that are not the formula's: they count
     "pegasus-tables": PEGASUS | dict(d=32, eh=2, dh=2, el=2, dl=2, ef=48, df=40, V=90, tables="random", bias=True,
                                      gen=dict(num_beams=4, length_penalty=0.6, forced_eos="eos", max_length=18)),
-    # no tables in the file, bf16, no prefix, the class's own forced EOS
+    # no tables in the file, bf16, no prefix
     "pegasus-no-tables-bf16": PEGASUS | dict(d=36, eh=3, dh=2, el=1, dl=2, ef=40, df=44, V=80, emb=0.1, fc2=8.0, dtype=torch.bfloat16, noprefix=True, nogen=True, gen=dict(no_repeat_ngram_size=3)),
     "opt-prenorm": OPT | dict(d=48, h=3, l=2, f=64, dtype=torch.bfloat16, gen=dict(max_new_tokens=15)),
     # like opt-350m: post-norm, narrow embeddings, f16
@@ -133,7 +133,6 @@ def save(folder, spec, model, start, eos):
     if encdec: c["forced_eos_token_id"] = gen.get("forced_eos_token_id")
     if spec.get("nogen"):
         (folder / "generation_config.json").unlink(); c.update(gen)
-        if encdec: c.pop("forced_eos_token_id")                                           # then the class's default acts
     (folder / "config.json").write_text(json.dumps(c, indent=1, sort_keys=True) + "\n")
     for f in folder.glob("*.safetensors*"): f.chmod(0o644)
 
