@@ -142,6 +142,7 @@ impl GenerationDefaults {
 }
 
 /// The config classes of the encoder-decoder families force an id at the end; BART's older files have a flag for the beginning.
+/// Transformers 4 (checked with 4.57.6) applies the class's id where `config.json` does not name the key; 5.23 looks at the file alone.
 fn class_forced_ids(
     map: &Map<String, Value>,
     family: ModelFamily,
