@@ -243,7 +243,6 @@ LENGTHS = [1, 2, 5, 8, 11, 16, 21]
 
 
 def build(spec, seed):
-    g = torch.Generator().manual_seed(seed)
     if spec["kind"] == "bart":
         cfg = BartConfig(vocab_size=spec["V"], d_model=spec["d"], encoder_layers=spec["el"], decoder_layers=spec["dl"], encoder_attention_heads=spec["eh"],
                          decoder_attention_heads=spec["dh"], encoder_ffn_dim=spec["ef"], decoder_ffn_dim=spec["df"], max_position_embeddings=spec["positions"],
@@ -255,6 +254,12 @@ def build(spec, seed):
                          activation_function=spec["act"], scale_attn_weights=spec["scale_weights"], scale_attn_by_inverse_layer_idx=spec["inverse"],
                          tie_word_embeddings=spec["tie"], bos_token_id=0, eos_token_id=2, pad_token_id=1)
         model = GPT2LMHeadModel._from_config(cfg, attn_implementation="eager")
+    return spread(model, spec, seed)
+
+
+def spread(model, spec, seed):
+    """Random weights by the rules above, rounded to the file's dtype."""
+    g = torch.Generator().manual_seed(seed)
     normal = lambda t, std: t.copy_(torch.randn(t.shape, generator=g) * std)
     for name, p in model.named_parameters():
         norm = "norm" in name or "ln_" in name
@@ -478,7 +483,7 @@ def make_model(root, name, spec, want):
     model, inputs, start, eos, seen, runs = pick(name, spec)
     if folder.exists(): shutil.rmtree(folder)
     save(folder, spec, model, start, eos)
-    auto = AutoModelForCausalLM if spec["kind"] == "gpt2" else AutoModelForSeq2SeqLM
+    auto = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
     loaded = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()     # the reference is what HF loads from the files
     made, read = model.state_dict(), loaded.state_dict()
     assert made.keys() == read.keys() and all(torch.equal(made[k], read[k]) for k in made), "the files do not load to the same model"

@@ -1,6 +1,6 @@
 //! `embed.wgsl` against its twin: decode steps and packed rows, tables in one window and in several.
 
-use elgen_tensor::ops::{Linear, embed_packed, embed_step};
+use elgen_tensor::ops::{Linear, embed_packed, embed_step, positions_packed, positions_step};
 use elgen_tensor::{Class, DType, RowState, Rows};
 use elgen_tests::harness::{
     Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload_u32, values, windowed_devices,
@@ -90,6 +90,25 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
             prop_assert!(false, "{}: {message}", variant.name);
         }
         assert_same_bits(&read_rows(device, &packed, active.len(), &variant.name), &got, "packed");
+
+        let Some(positions) = positions else { continue };
+        let alone = poisoned(device, active.len() + 1, case.d, DType::F32);
+        let alone_packed = poisoned(device, active.len() + 1, case.d, DType::F32);
+        let mut rec = device.recorder();
+        positions_step(&mut rec, &rows, positions, &alone).unwrap();
+        positions_packed(&mut rec, &ids, active.len(), positions, &alone_packed).unwrap();
+        prop_assert_eq!(rec.dispatches(), 2);
+        rec.submit().unwrap();
+        let want: Vec<f32> = fed
+            .iter()
+            .flat_map(|(_, position)| {
+                let first = (*position as usize + positions.1) * case.d;
+                wide_places[first..first + case.d].iter().map(|x| *x as f32)
+            })
+            .collect();
+        for (tensor, what) in [(&alone, "positions alone"), (&alone_packed, "packed positions alone")] {
+            assert_same_bits(&read_rows(device, tensor, active.len(), &variant.name), &want, what);
+        }
     }
     Ok(())
 }
@@ -122,4 +141,8 @@ fn shapes_that_do_not_fit_are_errors() {
         embed_packed(&mut rec, &ids, 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(),
         "too few rows"
     );
+    let narrow = poisoned(device, 4, 4, DType::F32);
+    assert!(positions_packed(&mut rec, &ids, 3, (&places, 0), &out).is_err(), "too few pairs for positions");
+    assert!(positions_packed(&mut rec, &ids, 2, (&places, 0), &narrow).is_err(), "too few columns for positions");
+    assert!(positions_packed(&mut rec, &ids, 2, (&places, 3), &out).is_err(), "offset behind the table");
 }

@@ -103,22 +103,22 @@ fn all(family: &str, attention: AttentionChoice, least: usize) {
 
 #[test]
 fn bart_mha() {
-    all("bart-", AttentionChoice::Mha, 1000);
+    all("bart-", AttentionChoice::Mha, 1400);
 }
 
 #[test]
 fn bart_mha_replicated() {
-    all("bart-", AttentionChoice::MhaReplicated, 1000);
+    all("bart-", AttentionChoice::MhaReplicated, 1400);
 }
 
 #[test]
 fn bart_mha_nocache() {
-    all("bart-", AttentionChoice::MhaNocache, 1000);
+    all("bart-", AttentionChoice::MhaNocache, 1400);
 }
 
 #[test]
 fn bart_el() {
-    all("bart-", AttentionChoice::El, 1000);
+    all("bart-", AttentionChoice::El, 1400);
 }
 
 #[test]
@@ -154,4 +154,79 @@ fn t5_mha_nocache() {
 #[test]
 fn t5_el() {
     all("t5-", AttentionChoice::El, 400);
+}
+
+#[test]
+fn marian_mha() {
+    all("marian-", AttentionChoice::Mha, 330);
+}
+
+#[test]
+fn marian_mha_replicated() {
+    all("marian-", AttentionChoice::MhaReplicated, 330);
+}
+
+#[test]
+fn marian_mha_nocache() {
+    all("marian-", AttentionChoice::MhaNocache, 330);
+}
+
+#[test]
+fn marian_el() {
+    all("marian-", AttentionChoice::El, 330);
+}
+
+#[test]
+fn mbart_mha() {
+    all("mbart-", AttentionChoice::Mha, 260);
+}
+
+#[test]
+fn mbart_mha_replicated() {
+    all("mbart-", AttentionChoice::MhaReplicated, 260);
+}
+
+#[test]
+fn mbart_mha_nocache() {
+    all("mbart-", AttentionChoice::MhaNocache, 260);
+}
+
+#[test]
+fn mbart_el() {
+    all("mbart-", AttentionChoice::El, 260);
+}
+
+#[test]
+fn pegasus_mha() {
+    all("pegasus-", AttentionChoice::Mha, 240);
+}
+
+#[test]
+fn pegasus_mha_replicated() {
+    all("pegasus-", AttentionChoice::MhaReplicated, 240);
+}
+
+#[test]
+fn pegasus_mha_nocache() {
+    all("pegasus-", AttentionChoice::MhaNocache, 240);
+}
+
+#[test]
+fn pegasus_el() {
+    all("pegasus-", AttentionChoice::El, 240);
+}
+
+#[test]
+fn opt_mha() {
+    all("opt-", AttentionChoice::Mha, 400);
+}
+
+#[test]
+fn opt_mha_replicated() {
+    all("opt-", AttentionChoice::MhaReplicated, 400);
+}
+
+#[test]
+fn opt_el() {
+    all("opt-", AttentionChoice::El, 400);
 }

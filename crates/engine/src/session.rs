@@ -344,12 +344,11 @@ fn dtype(choice: DtypeChoice, device: &Device, config: &ModelConfig) -> DType {
         DtypeChoice::F16 => DType::F16,
         DtypeChoice::Auto if device.capabilities().software => DType::F32,
         DtypeChoice::Auto => {
-            let stored = match config {
-                ModelConfig::Bart(c) => c.dtype.as_deref(),
-                ModelConfig::Gpt2(c) => c.dtype.as_deref(),
-                _ => None,
-            };
-            if stored == Some("float16") { DType::F16 } else { DType::F32 }
+            if config.dtype() == Some("float16") {
+                DType::F16
+            } else {
+                DType::F32
+            }
         }
     }
 }

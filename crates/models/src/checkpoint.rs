@@ -17,7 +17,7 @@ use memmap2::Mmap;
 use crate::config::json;
 use crate::error::{HeaderProblem, ModelError, excerpt};
 pub use view::TensorView;
-pub use weights::{BartEmbeddings, Gpt2Embeddings, Weights};
+pub use weights::{DecoderEmbeddings, Seq2SeqEmbeddings, Weights};
 
 /// Name of an unsharded weights file.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -4,6 +4,11 @@ mod bart;
 mod gpt2;
 pub(crate) mod json;
 pub(crate) mod keys;
+mod marian;
+mod mbart;
+mod opt;
+mod pegasus;
+mod seq2seq;
 mod t5;
 
 use std::fmt;
@@ -12,9 +17,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{ModelError, excerpt};
-pub use bart::{BartConfig, StackConfig};
 pub use gpt2::Gpt2Config;
 use keys::Keys;
+pub use opt::OptConfig;
+pub use seq2seq::{NormOrder, Positions, Seq2SeqConfig, StackConfig};
 pub use t5::T5Config;
 
 /// Name of the config file in a model directory.
@@ -30,11 +36,19 @@ pub enum ModelFamily {
     Gpt2,
     /// T5, T5 v1.1 and Flan-T5: encoder-decoder, pre-norm, relative positions.
     T5,
+    /// Marian (opus-mt): encoder-decoder, post-norm, computed positions.
+    Marian,
+    /// mBART and mBART-50: encoder-decoder, pre-norm.
+    Mbart,
+    /// OPT: decoder only.
+    Opt,
+    /// Pegasus: encoder-decoder, pre-norm, computed positions.
+    Pegasus,
 }
 
 impl ModelFamily {
     /// All supported families.
-    pub const ALL: [Self; 3] = [Self::Bart, Self::Gpt2, Self::T5];
+    pub const ALL: [Self; 7] = [Self::Bart, Self::Gpt2, Self::Marian, Self::Mbart, Self::Opt, Self::Pegasus, Self::T5];
 
     /// The value of `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
@@ -42,12 +56,16 @@ impl ModelFamily {
             Self::Bart => "bart",
             Self::Gpt2 => "gpt2",
             Self::T5 => "t5",
+            Self::Marian => "marian",
+            Self::Mbart => "mbart",
+            Self::Opt => "opt",
+            Self::Pegasus => "pegasus",
         }
     }
 
     /// Whether the family has an encoder.
     pub fn is_encoder_decoder(self) -> bool {
-        matches!(self, Self::Bart | Self::T5)
+        !matches!(self, Self::Gpt2 | Self::Opt)
     }
 
     /// How the names of the family's classes (`architectures` in `config.json`) begin.
@@ -56,6 +74,33 @@ impl ModelFamily {
             Self::Bart => "Bart",
             Self::Gpt2 => "GPT2",
             Self::T5 => "T5For",
+            Self::Marian => "Marian",
+            Self::Mbart => "MBart",
+            Self::Opt => "OPT",
+            Self::Pegasus => "Pegasus",
+        }
+    }
+
+    /// The special ids of a config that names none.
+    pub(crate) fn default_special_tokens(self) -> SpecialTokens {
+        match self {
+            Self::Bart => bart::class().special_tokens,
+            Self::Gpt2 => Gpt2Config::default_special_tokens(),
+            Self::Marian => marian::class().special_tokens,
+            Self::Mbart => mbart::class().special_tokens,
+            Self::Opt => OptConfig::default_special_tokens(),
+            Self::Pegasus => pegasus::class().special_tokens,
+            Self::T5 => T5Config::default_special_tokens(),
+        }
+    }
+
+    /// `forced_eos_token_id` of the config class, which acts where the file does not name the key.
+    pub(crate) fn default_forced_eos(self) -> Option<u32> {
+        match self {
+            Self::Bart | Self::Mbart => Some(2),
+            Self::Marian => Some(0),
+            Self::Pegasus => Some(1),
+            Self::Gpt2 | Self::Opt | Self::T5 => None,
         }
     }
 }
@@ -124,12 +169,14 @@ pub struct SpecialTokens {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ModelConfig {
-    /// A BART model.
-    Bart(BartConfig),
     /// A GPT-2 model.
     Gpt2(Gpt2Config),
     /// A T5 model.
     T5(T5Config),
+    /// An OPT model.
+    Opt(OptConfig),
+    /// A BART, mBART, Marian or Pegasus model.
+    Seq2Seq(Seq2SeqConfig),
 }
 
 /// What one wants to know about a model at a glance.
@@ -151,7 +198,7 @@ pub struct ModelSummary {
     pub head_dim: usize,
     /// Inner width of the decoder's feed-forward blocks, in elements.
     pub ffn_dim: usize,
-    /// Rows of the embedding table.
+    /// Rows of the decoder's embedding table.
     pub vocab_size: usize,
     /// Longest sequence, in tokens; `None` if the positions do not limit it.
     pub positions: Option<usize>,
@@ -184,35 +231,50 @@ impl ModelConfig {
     pub fn from_map(map: &Map<String, Value>, path: &Path) -> Result<Self, ModelError> {
         let keys = Keys { file: path, map };
         match family(map, path)? {
-            ModelFamily::Bart => BartConfig::from_keys(&keys).map(Self::Bart),
+            ModelFamily::Bart => Seq2SeqConfig::from_keys(&keys, bart::class()).map(Self::Seq2Seq),
             ModelFamily::Gpt2 => Gpt2Config::from_keys(&keys).map(Self::Gpt2),
             ModelFamily::T5 => T5Config::from_keys(&keys).map(Self::T5),
+            ModelFamily::Marian => Seq2SeqConfig::from_keys(&keys, marian::class()).map(Self::Seq2Seq),
+            ModelFamily::Mbart => Seq2SeqConfig::from_keys(&keys, mbart::class()).map(Self::Seq2Seq),
+            ModelFamily::Opt => OptConfig::from_keys(&keys).map(Self::Opt),
+            ModelFamily::Pegasus => Seq2SeqConfig::from_keys(&keys, pegasus::class()).map(Self::Seq2Seq),
         }
     }
 
     /// The family.
     pub fn family(&self) -> ModelFamily {
         match self {
-            Self::Bart(_) => ModelFamily::Bart,
             Self::Gpt2(_) => ModelFamily::Gpt2,
             Self::T5(_) => ModelFamily::T5,
+            Self::Opt(_) => ModelFamily::Opt,
+            Self::Seq2Seq(config) => config.family,
         }
     }
 
-    /// Rows of the embedding table and number of logits.
+    /// Rows of the decoder's embedding table and number of logits.
     pub fn vocab_size(&self) -> usize {
         match self {
-            Self::Bart(config) => config.vocab_size,
             Self::Gpt2(config) => config.vocab_size,
             Self::T5(config) => config.vocab_size,
+            Self::Opt(config) => config.vocab_size,
+            Self::Seq2Seq(config) => config.decoder_vocab_size,
+        }
+    }
+
+    /// Rows of the embedding table that reads the input: the encoder's, or that of a decoder-only model.
+    pub fn source_vocab_size(&self) -> usize {
+        match self {
+            Self::Seq2Seq(config) => config.vocab_size,
+            _ => self.vocab_size(),
         }
     }
 
     /// Longest sequence of a side, in tokens; `None` if the positions do not limit it.
     pub fn max_positions(&self) -> Option<usize> {
         match self {
-            Self::Bart(config) => Some(config.max_position_embeddings),
             Self::Gpt2(config) => Some(config.n_positions),
+            Self::Opt(config) => Some(config.max_position_embeddings),
+            Self::Seq2Seq(config) => Some(config.max_position_embeddings),
             Self::T5(_) => None,
         }
     }
@@ -220,29 +282,26 @@ impl ModelConfig {
     /// Special ids of the config; generation uses those of [`crate::generation_defaults`].
     pub fn special_tokens(&self) -> &SpecialTokens {
         match self {
-            Self::Bart(config) => &config.special_tokens,
             Self::Gpt2(config) => &config.special_tokens,
             Self::T5(config) => &config.special_tokens,
+            Self::Opt(config) => &config.special_tokens,
+            Self::Seq2Seq(config) => &config.special_tokens,
+        }
+    }
+
+    /// The dtype that the config names, for example `float16`.
+    pub fn dtype(&self) -> Option<&str> {
+        match self {
+            Self::Gpt2(config) => config.dtype.as_deref(),
+            Self::Opt(config) => config.dtype.as_deref(),
+            Self::Seq2Seq(config) => config.dtype.as_deref(),
+            Self::T5(config) => config.dtype.as_deref(),
         }
     }
 
     /// The overview that `elgen inspect` prints.
     pub fn summary(&self) -> ModelSummary {
         match self {
-            Self::Bart(c) => ModelSummary {
-                family: self.family(),
-                encoder_layers: c.encoder.layers,
-                decoder_layers: c.decoder.layers,
-                d_model: c.d_model,
-                encoder_heads: c.encoder.heads,
-                decoder_heads: c.decoder.heads,
-                head_dim: c.decoder_head_dim(),
-                ffn_dim: c.decoder.ffn_dim,
-                vocab_size: c.vocab_size,
-                positions: self.max_positions(),
-                tied: c.tie_word_embeddings,
-                parameters: c.parameters(),
-            },
             Self::Gpt2(c) => ModelSummary {
                 family: self.family(),
                 encoder_layers: 0,
@@ -271,12 +330,40 @@ impl ModelConfig {
                 tied: c.tie_word_embeddings,
                 parameters: c.parameters(),
             },
+            Self::Opt(c) => ModelSummary {
+                family: self.family(),
+                encoder_layers: 0,
+                decoder_layers: c.num_hidden_layers,
+                d_model: c.hidden_size,
+                encoder_heads: 0,
+                decoder_heads: c.num_attention_heads,
+                head_dim: c.hidden_size / c.num_attention_heads,
+                ffn_dim: c.ffn_dim,
+                vocab_size: c.vocab_size,
+                positions: self.max_positions(),
+                tied: c.tie_word_embeddings,
+                parameters: c.parameters(),
+            },
+            Self::Seq2Seq(c) => ModelSummary {
+                family: self.family(),
+                encoder_layers: c.encoder.layers,
+                decoder_layers: c.decoder.layers,
+                d_model: c.d_model,
+                encoder_heads: c.encoder.heads,
+                decoder_heads: c.decoder.heads,
+                head_dim: c.d_model / c.decoder.heads,
+                ffn_dim: c.decoder.ffn_dim,
+                vocab_size: c.decoder_vocab_size,
+                positions: self.max_positions(),
+                tied: c.tie_word_embeddings,
+                parameters: c.parameters(),
+            },
         }
     }
 
-    /// Checks that every id of `ids` is a row of the embedding table.
+    /// Checks that every id of an input is a row of the table that reads it.
     pub fn check_token_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
-        let vocab_size = self.vocab_size();
+        let vocab_size = self.source_vocab_size();
         match ids.iter().position(|&id| id as usize >= vocab_size) {
             Some(position) => Err(ModelError::TokenOutsideVocabulary { id: ids[position], position, vocab_size }),
             None => Ok(()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::config::keys::Keys;
-use crate::config::{BartConfig, CONFIG_FILE, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens, T5Config, json};
+use crate::config::{CONFIG_FILE, ModelConfig, ModelFamily, SpecialTokens, json};
 use crate::error::ModelError;
 
 /// Name of the file with generation options in a model directory.
@@ -101,11 +101,13 @@ impl GenerationDefaults {
     /// Reads the options of the directory `dir`, whose `config.json` is `config`.
     pub fn load(dir: impl AsRef<Path>, config: &ModelConfig) -> Result<Self, ModelError> {
         let dir = dir.as_ref();
+        // With two vocabularies, the padding may be the encoder's; ids that a search uses are checked against the logits when it begins.
+        let ids = config.vocab_size().max(config.source_vocab_size());
         if let Some(map) = json::read_object(dir, GENERATION_CONFIG_FILE)? {
-            return Self::from_generation_config(map, dir.join(GENERATION_CONFIG_FILE), config.vocab_size());
+            return Self::from_generation_config(map, dir.join(GENERATION_CONFIG_FILE), ids);
         }
         match json::read_object(dir, CONFIG_FILE)? {
-            Some(map) => Self::from_model_config(&map, dir.join(CONFIG_FILE), config.family(), config.vocab_size()),
+            Some(map) => Self::from_model_config(&map, dir.join(CONFIG_FILE), config.family(), ids),
             None => Err(ModelError::MissingFile {
                 dir: dir.into(),
                 wanted: format!("{GENERATION_CONFIG_FILE} or {CONFIG_FILE}"),
@@ -128,36 +130,32 @@ impl GenerationDefaults {
         vocab_size: usize,
     ) -> Result<Self, ModelError> {
         let keys = Keys { file: &path, map };
-        let defaults = match family {
-            ModelFamily::Bart => BartConfig::default_special_tokens(),
-            ModelFamily::Gpt2 => Gpt2Config::default_special_tokens(),
-            ModelFamily::T5 => T5Config::default_special_tokens(),
-        };
-        let special_tokens = keys.special_tokens(&defaults, vocab_size)?;
+        let special_tokens = keys.special_tokens(&family.default_special_tokens(), vocab_size)?;
         let mut options: Map<String, Value> = OPTION_KEYS
             .iter()
             .filter_map(|&key| Some((key.to_owned(), map.get(key).filter(|value| !value.is_null())?.clone())))
             .collect();
-        if family == ModelFamily::Bart {
-            bart_class_defaults(map, &special_tokens, vocab_size, &mut options);
-        }
+        class_forced_ids(map, family, &special_tokens, vocab_size, &mut options);
         add_class_ids(&special_tokens, &mut options);
         Ok(Self { options, source: GenerationSource::ModelConfig(path), special_tokens })
     }
 }
 
-/// BART's config class forces id 2 at the end, and reads an option of older files for the beginning.
-fn bart_class_defaults(
+/// The config classes of the encoder-decoder families force an id at the end; BART's older files have a flag for the beginning.
+/// Transformers 4 (checked with 4.57.6) applies the class's id where `config.json` does not name the key; 5.23 looks at the file alone.
+fn class_forced_ids(
     map: &Map<String, Value>,
+    family: ModelFamily,
     special_tokens: &SpecialTokens,
     vocab_size: usize,
     options: &mut Map<String, Value>,
 ) {
-    const FORCED_EOS: usize = 2;
-    if !map.contains_key("forced_eos_token_id") && FORCED_EOS < vocab_size {
-        options.insert("forced_eos_token_id".into(), json!(FORCED_EOS));
+    let forced_eos = family.default_forced_eos().filter(|id| (*id as usize) < vocab_size);
+    if let (false, Some(id)) = (map.contains_key("forced_eos_token_id"), forced_eos) {
+        options.insert("forced_eos_token_id".into(), json!(id));
     }
-    let force_bos = map.get("force_bos_token_to_be_generated").and_then(Value::as_bool).unwrap_or(false);
+    let force_bos = family == ModelFamily::Bart
+        && map.get("force_bos_token_to_be_generated").and_then(Value::as_bool).unwrap_or(false);
     if let (true, false, Some(bos)) = (force_bos, options.contains_key("forced_bos_token_id"), special_tokens.bos) {
         options.insert("forced_bos_token_id".into(), json!(bos));
     }

@@ -1,6 +1,6 @@
 //! What the families share: reading weights into layers, the feed-forward block, and the working tensors of a stack.
 
-use elgen_attention::{AttentionWeights, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
+use elgen_attention::{AttentionWeights, Epilogue, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
 use elgen_tensor::ops::{self, LayerNorm, Linear, layer_norm, linear, linear_gated};
 use elgen_tensor::{Class, DType, Device, Recorder, Tensor, TensorError};
 
@@ -61,11 +61,11 @@ impl<'a> Loader<'a> {
         self.weights.tensor(name, &[len])?.to_f32()
     }
 
-    /// `NAME.weight` `[out, in]` and `NAME.bias` `[out]`.
-    pub(crate) fn linear(&self, name: &str, out: usize, input: usize) -> Result<Linear, ModelError> {
+    /// `NAME.weight` `[out, in]` and, if `biased`, `NAME.bias` `[out]`.
+    pub(crate) fn linear(&self, name: &str, out: usize, input: usize, biased: bool) -> Result<Linear, ModelError> {
         let weight = self.weights.tensor(&format!("{name}.weight"), &[out, input])?;
-        let bias = self.vector(&format!("{name}.bias"), out)?;
-        Ok(load_linear(self.device, name, self.dtype, &Rows(weight), Some(&bias))?)
+        let bias = if biased { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
+        Ok(load_linear(self.device, name, self.dtype, &Rows(weight), bias.as_deref())?)
     }
 
     /// A `Conv1D`: `NAME.weight` `[in, out]` and `NAME.bias` `[out]`.
@@ -93,30 +93,27 @@ impl<'a> Loader<'a> {
         Ok(load_linear(self.device, what, self.dtype, &Rows(view), bias)?)
     }
 
-    /// The four projections `NAME.{q,k,v,out}_proj` of a BART-like block, handed to `build`.
+    /// The four projections `NAME.{q,k,v,out}_proj` of a BART-like block, with biases if `biased`, handed to `build`.
     pub(crate) fn attention<T>(
         &self,
         name: &str,
         d: usize,
+        biased: bool,
         build: impl FnOnce(AttentionWeights<'_>) -> elgen_attention::Result<T>,
     ) -> Result<T, ModelError> {
-        let part = |p: &str| -> Result<(Rows<'a>, Vec<f32>), ModelError> {
+        let part = |p: &str| -> Result<(Rows<'a>, Option<Vec<f32>>), ModelError> {
             let weight = self.weights.tensor(&format!("{name}.{p}.weight"), &[d, d])?;
-            Ok((Rows(weight), self.vector(&format!("{name}.{p}.bias"), d)?))
+            let bias = if biased { Some(self.vector(&format!("{name}.{p}.bias"), d)?) } else { None };
+            Ok((Rows(weight), bias))
         };
         let (q, k, v, o) = (part("q_proj")?, part("k_proj")?, part("v_proj")?, part("out_proj")?);
         Ok(build(AttentionWeights {
-            q: projection(&q.0, &q.1),
-            k: projection(&k.0, &k.1),
-            v: projection(&v.0, &v.1),
-            o: projection(&o.0, &o.1),
+            q: Projection { weight: &q.0, bias: q.1.as_deref() },
+            k: Projection { weight: &k.0, bias: k.1.as_deref() },
+            v: Projection { weight: &v.0, bias: v.1.as_deref() },
+            o: Projection { weight: &o.0, bias: o.1.as_deref() },
         })?)
     }
-}
-
-/// A weight with its bias.
-pub(crate) fn projection<'a>(weight: &'a dyn MatrixSource, bias: &'a [f32]) -> Projection<'a> {
-    Projection { weight, bias: Some(bias) }
 }
 
 fn kernel_activation(activation: Activation) -> ops::Activation {
@@ -140,16 +137,13 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    /// `input`, `residual`, `out`, `normed`: `[rows, d]`. `out` differs from all others.
-    #[expect(clippy::too_many_arguments, reason = "one tensor per name in the formula above")]
+    /// `input` and the tensors of `epilogue`: `[rows, d]`. The epilogue's `out` differs from all others.
     pub(crate) fn forward(
         &self,
         rec: &mut Recorder,
         input: &Tensor,
-        residual: &Tensor,
         inner: &Inner,
-        out: &Tensor,
-        norm: (&LayerNorm, &Tensor),
+        epilogue: &Epilogue<'_>,
         rows: usize,
     ) -> Result<(), ModelError> {
         let activation = kernel_activation(self.activation);
@@ -164,8 +158,10 @@ impl FeedForward {
                 return Err(TensorError::Shape { op: "feed-forward", message }.into());
             }
         }
-        linear(rec, &inner.up, &self.down, ops::Activation::None, Some(residual), out, rows)?;
-        layer_norm(rec, out, norm.0, norm.1, rows)?;
+        linear(rec, &inner.up, &self.down, ops::Activation::None, epilogue.residual, epilogue.out, rows)?;
+        if let Some((norm, normed)) = epilogue.norm {
+            layer_norm(rec, epilogue.out, norm, normed, rows)?;
+        }
         Ok(())
     }
 }
@@ -191,7 +187,7 @@ impl StackShape {
 /// Inside the feed-forward block: `[rows, ffn]` each.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    up: Tensor,
+    pub(crate) up: Tensor,
     gate: Option<Tensor>,
 }
 

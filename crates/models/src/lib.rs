@@ -1,4 +1,4 @@
-//! BART, T5 and GPT-2 from unchanged Hugging Face directories: config, weights, tokenizer and graph.
+//! BART, mBART, Marian, Pegasus, T5, GPT-2 and OPT from unchanged Hugging Face directories: config, weights, tokenizer and graph.
 //!
 //! ```no_run
 //! use elgen_attention::Kind;
@@ -14,15 +14,19 @@
 //! ```
 
 mod architecture;
-pub mod bart;
 pub mod checkpoint;
 pub mod config;
+mod decoder_only;
 mod error;
 pub mod generation_defaults;
-pub mod gpt2;
+mod gpt2;
 mod layers;
+mod opt;
+mod positions;
 mod runner;
-pub mod t5;
+mod seq2seq;
+mod stack;
+mod t5;
 pub mod tokenizer;
 
 pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};

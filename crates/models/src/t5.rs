@@ -40,7 +40,7 @@ struct DecoderLayer {
 
 /// A loaded T5 model.
 #[derive(Debug)]
-pub struct T5 {
+pub(crate) struct T5 {
     config: T5Config,
     kinds: Kinds,
     dtype: DType,
@@ -121,7 +121,7 @@ impl T5 {
     ///
     /// # Errors
     /// Tensors that are missing, misshapen or not finite; out of memory.
-    pub fn load(
+    pub(crate) fn load(
         device: &Device,
         config: &T5Config,
         checkpoint: &Checkpoint,
@@ -218,7 +218,8 @@ impl T5 {
             layer.cross.attend(rec, h, &cross, queries, caches, &space.attention)?;
             // Each block ends in the norm that the next one begins with.
             let next = self.decoder.get(l + 1).map_or(&self.decoder_norm, |layer| &layer.attention_norm);
-            layer.ffn.forward(rec, h, x, &space.inner, y, (next, h), rows)?;
+            let ffn = Epilogue { residual: Some(x), out: y, norm: Some((next, h)) };
+            layer.ffn.forward(rec, h, &space.inner, &ffn, rows)?;
             std::mem::swap(&mut x, &mut y);
             probe.see(rec, "decoder", l + 1, x, rows)?;
         }
@@ -269,7 +270,8 @@ impl Architecture for T5 {
             let own = Epilogue { residual: Some(x), out: y, norm: Some((&layer.ffn_norm, h)) };
             layer.attention.forward(rec, h, &own, batch, &space.attention)?;
             let next = self.encoder.get(l + 1).map_or(&self.encoder_norm, |layer| &layer.attention_norm);
-            layer.ffn.forward(rec, h, y, &space.inner, x, (next, h), n)?;
+            let ffn = Epilogue { residual: Some(y), out: x, norm: Some((next, h)) };
+            layer.ffn.forward(rec, h, &space.inner, &ffn, n)?;
             probe.see(rec, "encoder", l + 1, x, n)?;
         }
         memorize(rec, h, batch, caches)?;

@@ -5,7 +5,10 @@ mod loader_support;
 use std::path::Path;
 
 use elgen_models::ModelError;
-use elgen_models::config::{Activation, BartConfig, Gpt2Config, ModelConfig, ModelFamily, SpecialTokens, T5Config};
+use elgen_models::config::{
+    Activation, Gpt2Config, ModelConfig, ModelFamily, NormOrder, OptConfig, Positions, Seq2SeqConfig, SpecialTokens,
+    T5Config,
+};
 use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
 use loader_support::*;
 use serde_json::{Value, json};
@@ -14,10 +17,22 @@ fn config(value: Value) -> Result<ModelConfig, ModelError> {
     ModelConfig::from_map(value.as_object().unwrap(), Path::new("dir/config.json"))
 }
 
-fn bart(mut value: Value) -> Result<BartConfig, ModelError> {
-    value["model_type"] = json!("bart");
+fn seq2seq(model_type: &str, mut value: Value) -> Result<Seq2SeqConfig, ModelError> {
+    value["model_type"] = json!(model_type);
     config(value).map(|config| match config {
-        ModelConfig::Bart(config) => config,
+        ModelConfig::Seq2Seq(config) => config,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn bart(value: Value) -> Result<Seq2SeqConfig, ModelError> {
+    seq2seq("bart", value)
+}
+
+fn opt(mut value: Value) -> Result<OptConfig, ModelError> {
+    value["model_type"] = json!("opt");
+    config(value).map(|config| match config {
+        ModelConfig::Opt(config) => config,
         other => panic!("{other:?}"),
     })
 }
@@ -175,17 +190,96 @@ fn t5_variants() {
 }
 
 #[test]
+fn families_differ_in_norms_positions_and_defaults() {
+    let marian = seq2seq("marian", json!({})).unwrap();
+    assert_eq!((marian.norm_order, marian.embedding_norm), (NormOrder::Post, false));
+    assert_eq!((marian.positions, marian.position_rows(), marian.vocab_size), (Positions::Sinusoidal, 1024, 58_101));
+    assert_eq!(
+        marian.special_tokens,
+        SpecialTokens { bos: None, eos: vec![0], pad: Some(58_100), decoder_start: Some(58_100) }
+    );
+    let mbart = seq2seq("mbart", json!({})).unwrap();
+    assert_eq!((mbart.norm_order, mbart.embedding_norm, mbart.position_rows()), (NormOrder::Pre, true, 1026));
+    assert_eq!(mbart.special_tokens, SpecialTokens { bos: Some(0), eos: vec![2], pad: Some(1), decoder_start: None });
+    let pegasus = seq2seq("pegasus", json!({})).unwrap();
+    assert_eq!((pegasus.norm_order, pegasus.embedding_norm), (NormOrder::Pre, false));
+    assert_eq!((pegasus.positions, pegasus.vocab_size), (Positions::Sinusoidal, 50_265));
+    assert_eq!(pegasus.special_tokens, SpecialTokens { bos: None, eos: vec![1], pad: Some(0), decoder_start: Some(0) });
+
+    // A file of opus-mt base, leftovers included.
+    let opus = json!({
+        "activation_function": "swish", "add_bias_logits": false, "add_final_layer_norm": false, "bad_words_ids": [[58_100]],
+        "d_model": 512, "decoder_attention_heads": 8, "decoder_ffn_dim": 2048, "decoder_layers": 6, "decoder_vocab_size": 58_101,
+        "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "encoder_layers": 6, "max_position_embeddings": 512,
+        "normalize_before": false, "normalize_embedding": false, "num_hidden_layers": 6, "scale_embedding": true,
+        "static_position_embeddings": true, "vocab_size": 58_101,
+    });
+    let config = seq2seq("marian", opus).unwrap();
+    assert_eq!((config.activation, config.embedding_scale()), (Activation::Silu, 512_f32.sqrt()));
+    // The count that transformers gives for this config, without the two computed position tables.
+    assert_eq!(config.parameters(), 73_886_208);
+}
+
+#[test]
+fn marian_may_have_two_vocabularies() {
+    let two = json!({"vocab_size": 90, "decoder_vocab_size": 70, "share_encoder_decoder_embeddings": false, "d_model": 32, "pad_token_id": 89});
+    let mut value = two.clone();
+    value["model_type"] = json!("marian");
+    let model = config(value).unwrap();
+    assert_eq!((model.vocab_size(), model.source_vocab_size(), model.summary().vocab_size), (70, 90, 70));
+    model.check_token_ids(&[89]).unwrap();
+    assert_names(&model.check_token_ids(&[90]).unwrap_err().to_string(), &["id 90", "vocabulary of 90"]);
+    // A shared table is as long as the encoder's, and the other families know no second one.
+    let shared = json!({"vocab_size": 90, "decoder_vocab_size": 70});
+    assert_eq!(seq2seq("marian", shared).unwrap().decoder_vocab_size, 90);
+    assert_eq!(seq2seq("mbart", two).unwrap().decoder_vocab_size, 90);
+}
+
+#[test]
+fn opt_defaults_and_variants() {
+    let config = opt(json!({})).unwrap();
+    assert_eq!((config.hidden_size, config.num_hidden_layers, config.num_attention_heads), (768, 12, 12));
+    assert_eq!((config.ffn_dim, config.position_rows(), config.vocab_size), (3072, 2050, 50_272));
+    assert_eq!((config.norm_order, config.final_norm, config.projects()), (NormOrder::Pre, true, false));
+    assert_eq!((config.activation, config.enable_bias), (Activation::Relu, true));
+    assert_eq!(config.special_tokens, SpecialTokens { bos: Some(2), eos: vec![2], pad: Some(1), decoder_start: None });
+    // The count that transformers gives for opt-125m's config.
+    assert_eq!(config.parameters(), 125_239_296);
+
+    let medium = json!({
+        "hidden_size": 1024, "word_embed_proj_dim": 512, "num_hidden_layers": 24, "num_attention_heads": 16, "ffn_dim": 4096,
+        "do_layer_norm_before": false,
+    });
+    let config = opt(medium).unwrap();
+    assert_eq!((config.norm_order, config.final_norm, config.projects()), (NormOrder::Post, false, true));
+    // The count that transformers gives for opt-350m's config.
+    assert_eq!(config.parameters(), 331_196_416);
+    assert!(!opt(json!({"_remove_final_layer_norm": true})).unwrap().final_norm);
+    refused(opt(json!({"layer_norm_elementwise_affine": false})), &["layer_norm_elementwise_affine = false", "OPT"]);
+    refused(opt(json!({"num_attention_heads": 7})), &["num_attention_heads = 7", "hidden_size = 768"]);
+}
+
+const ALL: &str = "bart, gpt2, marian, mbart, opt, pegasus, t5";
+
+#[test]
 fn unsupported_families_list_the_supported() {
-    refused(config(json!({"model_type": "mt5"})), &["\"mt5\"", "bart, gpt2, t5"]);
-    refused(config(json!({"model_type": 3})), &["3", "bart, gpt2, t5"]);
-    refused(config(json!({})), &["(none)", "bart, gpt2, t5"]);
+    refused(config(json!({"model_type": "mt5"})), &["\"mt5\"", ALL]);
+    refused(config(json!({"model_type": 3})), &["3", ALL]);
+    refused(config(json!({})), &["(none)", ALL]);
     refused(config(json!({"architectures": ["T5EncoderModel"]})), &["T5EncoderModel"]);
     let class = json!({"architectures": ["T5ForConditionalGeneration"]});
     assert_eq!(config(class).unwrap().family(), ModelFamily::T5);
     refused(t5(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
     assert_eq!(config(json!({"architectures": ["GPT2LMHeadModel"]})).unwrap().family(), ModelFamily::Gpt2);
     refused(gpt2(json!({"add_cross_attention": true})), &["add_cross_attention"]);
-    refused(bart(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
+    assert_eq!(
+        config(json!({"architectures": ["MBartForConditionalGeneration"]})).unwrap().family(),
+        ModelFamily::Mbart
+    );
+    assert_eq!(config(json!({"architectures": ["MarianMTModel"]})).unwrap().family(), ModelFamily::Marian);
+    assert_eq!(config(json!({"architectures": ["OPTForCausalLM"]})).unwrap().family(), ModelFamily::Opt);
+    refused(bart(json!({"is_encoder_decoder": false})), &["is_encoder_decoder", "BART"]);
+    refused(seq2seq("pegasus", json!({"is_encoder_decoder": false})), &["is_encoder_decoder", "Pegasus"]);
 }
 
 #[test]
@@ -243,7 +337,7 @@ fn token_ids_are_checked_against_the_vocabulary() {
 }
 
 #[test]
-fn the_summary_covers_both_families() {
+fn the_summary_covers_both_kinds() {
     let summary = config(json!({"model_type": "gpt2"})).unwrap().summary();
     assert_eq!((summary.family, summary.encoder_layers, summary.decoder_layers), (ModelFamily::Gpt2, 0, 12));
     assert_eq!((summary.positions, summary.vocab_size, summary.tied), (Some(1024), 50_257, true));
@@ -306,6 +400,25 @@ fn without_it_the_config_and_its_class_speak() {
     let defaults = generation(json!({"model_type": "t5", "decoder_start_token_id": 0}), None).unwrap();
     let wanted = json!({"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0});
     assert_eq!(Value::Object(defaults.options), wanted);
+}
+
+#[test]
+fn each_class_forces_its_own_end() {
+    let options = |value| generation(value, None).unwrap().options;
+    for (family, end) in
+        [("bart", Some(2)), ("mbart", Some(2)), ("marian", Some(0)), ("pegasus", Some(1)), ("opt", None)]
+    {
+        let found = options(json!({"model_type": family}));
+        assert_eq!(found.get("forced_eos_token_id"), end.map(|id| json!(id)).as_ref(), "{family}");
+        let silent = options(json!({"model_type": family, "forced_eos_token_id": null}));
+        assert!(!silent.contains_key("forced_eos_token_id"), "{family}");
+    }
+    assert!(!options(json!({"model_type": "mbart"})).contains_key("decoder_start_token_id"));
+    // The flag of old files is BART's alone.
+    assert!(
+        !options(json!({"model_type": "mbart", "force_bos_token_to_be_generated": true}))
+            .contains_key("forced_bos_token_id")
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use elgen_models::checkpoint::{Checkpoint, StoredDtype, Weights};
-use elgen_models::config::ModelConfig;
+use elgen_models::config::{ModelConfig, Positions};
 use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
 
 fn model_dirs() -> Vec<PathBuf> {
@@ -16,6 +16,10 @@ fn model_dirs() -> Vec<PathBuf> {
         .collect();
     dirs.sort();
     dirs
+}
+
+fn computes_positions(config: &ModelConfig) -> bool {
+    matches!(config, ModelConfig::Seq2Seq(c) if c.positions == Positions::Sinusoidal)
 }
 
 #[test]
@@ -32,6 +36,7 @@ fn configs_and_checkpoints_agree() {
             .names()
             .filter(|n| {
                 n.ends_with("final_logits_bias")
+                    || (n.ends_with("embed_positions.weight") && computes_positions(&config))
                     || n.ends_with(".attn.bias")
                     || n.ends_with("masked_bias")
                     || n.ends_with(".version")
@@ -41,24 +46,39 @@ fn configs_and_checkpoints_agree() {
             .filter(|info| !matches!(info.dtype, StoredDtype::Other(_)))
             .map(|info| info.shape.iter().product::<usize>() as u64)
             .sum();
-        let tables = checkpoint
+        // Files may hold several names of a tied table.
+        let stored: u64 = checkpoint
             .names()
             .filter(|n| {
                 ["shared.weight", "embed_tokens.weight", "wte.weight", "lm_head.weight"].iter().any(|t| n.ends_with(t))
             })
-            .count() as u64;
-        let expected_tables = if summary.tied { 1 } else { 2 };
-        let table = (summary.vocab_size * summary.d_model) as u64;
-        let unique = checkpoint.parameters() - not_counted + expected_tables * table - tables * table;
+            .map(|n| checkpoint.info(n).unwrap().shape.iter().product::<usize>() as u64)
+            .sum();
+        let (first, second, width) = match &config {
+            ModelConfig::Seq2Seq(c) if !c.share_embeddings => (c.vocab_size, c.decoder_vocab_size, c.d_model),
+            ModelConfig::Opt(c) => (c.vocab_size, 0, c.word_embed_proj_dim),
+            _ => (summary.vocab_size, 0, summary.d_model),
+        };
+        let head = if summary.tied { 0 } else { summary.vocab_size };
+        let tables = ((first + second + head) * width) as u64;
+        let unique = checkpoint.parameters() - not_counted - stored + tables;
         assert_eq!(unique, summary.parameters, "{name}");
 
         let (vocab_size, d_model) = (summary.vocab_size, summary.d_model);
         match config {
-            ModelConfig::Bart(config) => {
+            ModelConfig::Seq2Seq(config) => {
                 let weights = Weights::new(&checkpoint, "model.");
-                let embeddings = weights.bart_embeddings(vocab_size, d_model, summary.tied).unwrap();
-                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
-                weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
+                let (source, target) = (config.vocab_size, config.decoder_vocab_size);
+                let embeddings = match config.share_embeddings {
+                    true => weights.bart_embeddings(vocab_size, d_model, summary.tied),
+                    false => weights.separate_embeddings(source, target, d_model, summary.tied),
+                }
+                .unwrap();
+                assert_eq!(embeddings.all_shared(), summary.tied && config.share_embeddings, "{name}");
+                assert_eq!(embeddings.decoder.name() == embeddings.head.name(), summary.tied, "{name}");
+                let positions = [config.position_rows(), d_model];
+                let found = weights.optional("decoder.embed_positions.weight", &positions).unwrap();
+                assert!(found.is_some() || config.positions == Positions::Sinusoidal, "{name}");
                 weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
             }
             ModelConfig::Gpt2(config) => {
@@ -75,6 +95,13 @@ fn configs_and_checkpoints_agree() {
                 assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
                 let q = "encoder.block.0.layer.0.SelfAttention.q.weight";
                 weights.tensor(q, &[config.inner_dim(), d_model]).unwrap();
+            }
+            ModelConfig::Opt(config) => {
+                let weights = Weights::new(&checkpoint, "model.");
+                let embeddings = weights.opt_embeddings(vocab_size, config.word_embed_proj_dim, summary.tied).unwrap();
+                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
+                weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
+                weights.tensor("decoder.layers.0.fc1.weight", &[config.ffn_dim, d_model]).unwrap();
             }
             other => panic!("{other:?}"),
         }

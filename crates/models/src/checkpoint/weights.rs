@@ -11,9 +11,9 @@ pub struct Weights<'a> {
     prefix: &'a str,
 }
 
-/// BART's three uses of an embedding table, `[vocab_size, d_model]` each; normally one tensor.
+/// The three uses of an embedding table in BART and its kin, `[vocab_size, d_model]` each; normally one tensor.
 #[derive(Debug, Clone, Copy)]
-pub struct BartEmbeddings<'a> {
+pub struct Seq2SeqEmbeddings<'a> {
     /// Input embedding of the encoder.
     pub encoder: TensorView<'a>,
     /// Input embedding of the decoder.
@@ -22,23 +22,23 @@ pub struct BartEmbeddings<'a> {
     pub head: TensorView<'a>,
 }
 
-/// GPT-2's two uses of an embedding table, `[vocab_size, n_embd]` each; normally one tensor.
+/// The two uses of an embedding table in a decoder-only model, `[vocab_size, width]` each; normally one tensor.
 #[derive(Debug, Clone, Copy)]
-pub struct Gpt2Embeddings<'a> {
+pub struct DecoderEmbeddings<'a> {
     /// Input embedding.
     pub input: TensorView<'a>,
     /// Output head.
     pub head: TensorView<'a>,
 }
 
-impl BartEmbeddings<'_> {
+impl Seq2SeqEmbeddings<'_> {
     /// Whether one tensor serves all three.
     pub fn all_shared(&self) -> bool {
         self.encoder.name() == self.decoder.name() && self.decoder.name() == self.head.name()
     }
 }
 
-impl Gpt2Embeddings<'_> {
+impl DecoderEmbeddings<'_> {
     /// Whether one tensor serves both.
     pub fn all_shared(&self) -> bool {
         self.input.name() == self.head.name()
@@ -50,6 +50,7 @@ const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
 const DECODER_EMBEDDING: &str = "decoder.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 const GPT2_EMBEDDING: &str = "wte.weight";
+const OPT_EMBEDDING: &str = "decoder.embed_tokens.weight";
 
 impl<'a> Weights<'a> {
     /// `prefix` with its dot, for example `model.` (BART) or `transformer.` (GPT-2).
@@ -93,17 +94,31 @@ impl<'a> Weights<'a> {
         vocab_size: usize,
         d_model: usize,
         tied: bool,
-    ) -> Result<BartEmbeddings<'a>, ModelError> {
+    ) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
         let shape = [vocab_size, d_model];
         let encoder_order = [SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING];
         let tied_order = [SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING];
         let shared = self.first_of(if tied { &tied_order } else { &encoder_order }, &shape)?;
         let head = if tied { self.own_or(HEAD, shared, &shape)? } else { self.tensor(HEAD, &shape)? };
-        Ok(BartEmbeddings {
+        Ok(Seq2SeqEmbeddings {
             encoder: self.own_or(ENCODER_EMBEDDING, shared, &shape)?,
             decoder: self.own_or(DECODER_EMBEDDING, shared, &shape)?,
             head,
         })
+    }
+
+    /// Marian's embedding tables where the vocabularies are separate: an encoder's `[vocab_size, d_model]` and a decoder's
+    /// `[decoder_vocab_size, d_model]`; `tied` binds the head to the decoder's.
+    pub fn separate_embeddings(
+        &self,
+        vocab_size: usize,
+        decoder_vocab_size: usize,
+        d_model: usize,
+        tied: bool,
+    ) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
+        let encoder = self.tensor(ENCODER_EMBEDDING, &[vocab_size, d_model])?;
+        let target = self.tied_pair(DECODER_EMBEDDING, &[decoder_vocab_size, d_model], tied)?;
+        Ok(Seq2SeqEmbeddings { encoder, decoder: target.input, head: target.head })
     }
 
     /// GPT-2's embedding tables, by the same rules: `wte.weight` and `lm_head.weight`.
@@ -112,16 +127,26 @@ impl<'a> Weights<'a> {
         vocab_size: usize,
         n_embd: usize,
         tied: bool,
-    ) -> Result<Gpt2Embeddings<'a>, ModelError> {
-        let shape = [vocab_size, n_embd];
+    ) -> Result<DecoderEmbeddings<'a>, ModelError> {
+        self.tied_pair(GPT2_EMBEDDING, &[vocab_size, n_embd], tied)
+    }
+
+    /// OPT's embedding tables, by the same rules: `decoder.embed_tokens.weight` and `lm_head.weight`.
+    pub fn opt_embeddings(
+        &self,
+        vocab_size: usize,
+        word_embed_proj_dim: usize,
+        tied: bool,
+    ) -> Result<DecoderEmbeddings<'a>, ModelError> {
+        self.tied_pair(OPT_EMBEDDING, &[vocab_size, word_embed_proj_dim], tied)
+    }
+
+    fn tied_pair(&self, input: &str, shape: &[usize; 2], tied: bool) -> Result<DecoderEmbeddings<'a>, ModelError> {
         if !tied {
-            return Ok(Gpt2Embeddings {
-                input: self.tensor(GPT2_EMBEDDING, &shape)?,
-                head: self.tensor(HEAD, &shape)?,
-            });
+            return Ok(DecoderEmbeddings { input: self.tensor(input, shape)?, head: self.tensor(HEAD, shape)? });
         }
-        let input = self.first_of(&[GPT2_EMBEDDING, HEAD], &shape)?;
-        Ok(Gpt2Embeddings { input, head: self.own_or(HEAD, input, &shape)? })
+        let input = self.first_of(&[input, HEAD], shape)?;
+        Ok(DecoderEmbeddings { input, head: self.own_or(HEAD, input, shape)? })
     }
 
     fn lookup(&self, name: &str) -> Option<TensorView<'a>> {

@@ -39,7 +39,7 @@ pub fn embed_step(
     out: &Tensor,
 ) -> Result<()> {
     let tables = [&rows.active, &rows.state, rows.tokens()];
-    run(rec, &tables, "", rows.count(), rows.max_length(), table, scale, positions, out)
+    run(rec, Ids::of_rows(&tables, rows), Some((table, scale)), positions, out)
 }
 
 /// Embeds packed rows: `ids` holds `count` pairs of u32 (id, position); otherwise as [`embed_step`].
@@ -55,57 +55,94 @@ pub fn embed_packed(
     positions: Option<(&Tensor, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    if ids.bytes() < count as u64 * 8 {
-        return Err(TensorError::Shape {
-            op: "embed",
-            message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),
-        });
-    }
-    run(rec, &[ids], "PACKED", count, 0, table, scale, positions, out)
+    run(rec, Ids::packed(&[ids], count)?, Some((table, scale)), positions, out)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the union of two public operations")]
+/// The position part of [`embed_step`] alone: `out[i] = positions[position + offset]`.
+///
+/// # Errors
+/// Shapes or dtypes that do not fit.
+pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Tensor, usize), out: &Tensor) -> Result<()> {
+    let tables = [&rows.active, &rows.state, rows.tokens()];
+    run(rec, Ids::of_rows(&tables, rows), None, Some(positions), out)
+}
+
+/// The position part of [`embed_packed`] alone.
+///
+/// # Errors
+/// Shapes or dtypes that do not fit.
+pub fn positions_packed(
+    rec: &mut Recorder,
+    ids: &Buffer,
+    count: usize,
+    positions: (&Tensor, usize),
+    out: &Tensor,
+) -> Result<()> {
+    run(rec, Ids::packed(&[ids], count)?, None, Some(positions), out)
+}
+
+/// Where ids and positions of the rows come from.
+struct Ids<'a> {
+    buffers: &'a [&'a Buffer],
+    packed: bool,
+    count: usize,
+    max_length: usize,
+}
+
+impl<'a> Ids<'a> {
+    fn of_rows(buffers: &'a [&'a Buffer], rows: &Rows) -> Self {
+        Self { buffers, packed: false, count: rows.count(), max_length: rows.max_length() }
+    }
+
+    fn packed(buffers: &'a [&'a Buffer], count: usize) -> Result<Self> {
+        match buffers.iter().find(|ids| ids.bytes() < count as u64 * 8) {
+            Some(ids) => Err(TensorError::Shape {
+                op: "embed",
+                message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),
+            }),
+            None => Ok(Self { buffers, packed: true, count, max_length: 0 }),
+        }
+    }
+}
+
 fn run(
     rec: &mut Recorder,
-    tables: &[&Buffer],
-    symbol: &str,
-    rows: usize,
-    max_length: usize,
-    table: &Linear,
-    scale: f32,
+    ids: Ids<'_>,
+    table: Option<(&Linear, f32)>,
     positions: Option<(&Tensor, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    expect("embed", "out", out, rows, table.in_features)?;
+    let places = positions.map(|(p, _)| (p.cols, p.dtype));
+    let Some((cols, dtype)) = table.map(|(t, _)| (t.in_features, t.dtype)).or(places) else { return Ok(()) };
+    expect("embed", "out", out, ids.count, cols)?;
     if let Some((p, offset)) = positions
-        && (p.cols != table.in_features || p.dtype != table.dtype || p.rows <= offset)
+        && (p.cols != cols || p.dtype != dtype || p.rows <= offset)
     {
-        let message = format!(
-            "positions {} from {offset} for a table of {} columns in {}",
-            p.describe(),
-            table.in_features,
-            table.dtype.name()
-        );
+        let message =
+            format!("positions {} from {offset} for a table of {cols} columns in {}", p.describe(), dtype.name());
         return Err(TensorError::Shape { op: "embed", message });
     }
     let device = rec.device().clone();
-    let kernel =
-        device.kernel(&KernelSpec::new("embed").storage(&device, table.dtype).define_if(!symbol.is_empty(), symbol))?;
-    for window in &table.windows {
-        let weights = &window.tensor.buffer;
-        // Without positions, the table itself fills the place of the binding.
-        let places = positions.map_or(weights, |(p, _)| &p.buffer);
-        let buffers = [tables, &[weights, places, &out.buffer]].concat();
-        for (first, count) in parts(0, rows, MAX_GROUPS) {
+    let kernel = device.kernel(&KernelSpec::new("embed").storage(&device, dtype).define_if(ids.packed, "PACKED"))?;
+    // (table, its first row, its rows); without a table, or without positions, the other one fills the place of the binding.
+    let windows: Vec<(&Tensor, usize, usize)> = match (table, positions) {
+        (Some((table, _)), _) => table.windows.iter().map(|w| (&w.tensor, w.first_row, w.rows)).collect(),
+        (None, Some((p, _))) => vec![(p, 0, 0)],
+        (None, None) => Vec::new(),
+    };
+    for (window, window_first, window_rows) in windows {
+        let places = positions.map_or(&window.buffer, |(p, _)| &p.buffer);
+        let buffers = [ids.buffers, &[&window.buffer, places, &out.buffer]].concat();
+        for (first, count) in parts(0, ids.count, MAX_GROUPS) {
             let params = Params {
                 first_row: first as u32,
-                quads: window.tensor.quads(),
-                window_first: window.first_row as u32,
-                window_rows: window.rows as u32,
-                scale,
+                quads: window.quads(),
+                window_first: window_first as u32,
+                window_rows: window_rows as u32,
+                scale: table.map_or(0.0, |(_, scale)| scale),
                 position_offset: positions.map_or(0, |(_, offset)| offset as u32),
                 position_rows: positions.map_or(0, |(p, _)| p.rows as u32),
-                max_length: max_length as u32,
+                max_length: ids.max_length as u32,
                 out_ld: out.quads(),
             };
             rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;

@@ -10,7 +10,7 @@ mod layer_norm;
 mod linear;
 mod store;
 
-pub use embed::{embed_packed, embed_step};
+pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
 pub use linear::{
