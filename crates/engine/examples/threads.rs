@@ -11,16 +11,16 @@ use elgen_search::GenerationOptions;
 pub fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let model = Model::load(model, options)?;
     let config = model.config(&GenerationOptions::default())?;
+    let work = |text: &str| -> Result<String, EngineError> {
+        let mut found: Option<Result<Generation, EngineError>> = None;
+        let mut session = model.session();
+        let request = [Request::new(0, text)];
+        session.generate(&request, &config, &RunOptions::default(), &mut on_done(|_, r| found = Some(r)))?;
+        let generation = found.unwrap_or(Err(EngineError::Cancelled))?;
+        Ok(generation.sequences.into_iter().next().and_then(|s| s.text).unwrap_or_default())
+    };
+    let work = &work;
     thread::scope(|scope| {
-        let work = |text: &str| -> Result<String, EngineError> {
-            let mut found: Option<Result<Generation, EngineError>> = None;
-            let mut session = model.session();
-            let request = [Request::new(0, text)];
-            session.generate(&request, &config, &RunOptions::default(), &mut on_done(|_, r| found = Some(r)))?;
-            let generation = found.unwrap_or(Err(EngineError::Cancelled))?;
-            Ok(generation.sequences.into_iter().next().and_then(|s| s.text).unwrap_or_default())
-        };
-        let work = &work;
         let threads: Vec<_> = texts.iter().map(|text| scope.spawn(move || work(text))).collect();
         let joined = threads.into_iter().map(|t| Ok(t.join().map_err(|_| "a thread panicked")??));
         joined.collect::<Result<Vec<_>, Box<dyn Error>>>()
