@@ -33,7 +33,12 @@ impl LogitsProcessor for Without {
 }
 
 /// Continues a prompt without the letter.
-pub fn run(model: &Path, options: &SessionOptions, prompt: &str, letter: char) -> Result<String, Box<dyn Error>> {
+pub(crate) fn run(
+    model: &Path,
+    options: &SessionOptions,
+    prompt: &str,
+    letter: char,
+) -> Result<String, Box<dyn Error>> {
     let model = Model::load(model, options)?;
     let asked = GenerationOptions { num_beams: Some(1), max_new_tokens: Some(24), ..GenerationOptions::default() };
     let hooks = Hooks { processors: vec![Arc::new(Without::new(letter, &model)?)], ..Hooks::default() };

@@ -30,7 +30,7 @@ impl<W: Write> Events for Printer<W> {
 }
 
 /// Streams one story to `out`; returns the number of its tokens.
-pub fn run(
+pub(crate) fn run(
     model: &Path,
     options: &SessionOptions,
     prompt: &str,

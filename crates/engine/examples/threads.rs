@@ -8,7 +8,7 @@ use elgen_engine::{EngineError, Generation, Model, Request, RunOptions, SessionO
 use elgen_search::GenerationOptions;
 
 /// The translations of each thread's text. The weights are on the device once.
-pub fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
+pub(crate) fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let model = Model::load(model, options)?;
     let config = model.config(&GenerationOptions::default())?;
     let work = |text: &str| -> Result<String, EngineError> {

@@ -7,7 +7,7 @@ use elgen_engine::{Model, SessionOptions};
 use elgen_search::GenerationOptions;
 
 /// Translates with four beams.
-pub fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
+pub(crate) fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let model = Model::load(model, options)?;
     let config = model.config(&GenerationOptions { num_beams: Some(4), ..GenerationOptions::default() })?;
     let generations = model.generate(texts, &config)?;

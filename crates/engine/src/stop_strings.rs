@@ -28,7 +28,7 @@ impl TokenBytes {
             tokenizer.id_to_token(id)?;
             let text = tokenizer.decode(&[base.as_slice(), &[id]].concat(), false).ok()?;
             let at = text.find(BASE)? + BASE.len();
-            Some(text[at..].as_bytes().to_vec())
+            Some(text.as_bytes()[at..].to_vec())
         };
         Self::new(tokenizer.vocab_size(), added)
     }
