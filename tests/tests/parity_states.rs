@@ -216,10 +216,10 @@ fn opt_states_el() {
 
 #[test]
 fn t5_states_mha() {
-    check("t5-", Kind::Mha);
+    check("t5-", Kind::Mha, 5);
 }
 
 #[test]
 fn t5_states_el() {
-    check("t5-", Kind::El);
+    check("t5-", Kind::El, 5);
 }

@@ -137,7 +137,7 @@ fn engine_flags_become_session_options() {
     let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options();
     let default = session(&[]);
     assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
-    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, 32));
+    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, 32.into()));
     let set = session(&[
         "--attention",
         "mha-nocache",
@@ -150,7 +150,7 @@ fn engine_flags_become_session_options() {
         "1.5GiB",
     ]);
     assert_eq!((set.attention, set.dtype), (AttentionChoice::MhaNocache, DtypeChoice::F16));
-    assert_eq!((set.device.as_deref(), set.memory_limit, set.batch_size), (Some("llvm"), Some(3 << 29), 7));
+    assert_eq!((set.device.as_deref(), set.memory_limit, set.batch_size), (Some("llvm"), Some(3 << 29), 7.into()));
     for (name, kind) in [
         ("auto", AttentionChoice::Auto),
         ("mha", AttentionChoice::Mha),

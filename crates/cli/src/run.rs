@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use elgen_engine::{EngineError, Generation, Metrics, ModelDescription, Request, RunOptions, Session, describe};
+use elgen_engine::{
+    EngineError, Events, Generation, Metrics, ModelDescription, Notice, Request, RunOptions, Session, describe,
+};
 use elgen_models::{ModelError, Tokenizer};
 use elgen_search::{GenerationConfig, OptionError};
 
@@ -64,10 +66,13 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let writer = OrderedWriter::new(open_output(output.as_deref())?, layout);
     console.start_progress(output.is_none());
     let output = output.unwrap_or_else(|| "<stdout>".into());
-    let mut run = Run { console, reader, writer, output, interrupt, typed, failed: 0, write_error: None };
+    let mut run =
+        Run { console, reader, writer, output, interrupt, typed, failed: 0, write_error: None, told: Vec::new() };
     let options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
         max_source_length: arguments.files.max_source_length,
+        cancel: run.interrupt.cancel_token(),
+        ..RunOptions::default()
     };
     let end = run.all(&mut session, &config, &options, arguments.engine.batch_size());
     run.console.end_progress();
@@ -192,6 +197,30 @@ struct Run {
     typed: Vec<String>,
     failed: u64,
     write_error: Option<io::Error>,
+    /// Kinds of notices that were told.
+    told: Vec<std::mem::Discriminant<Notice>>,
+}
+
+/// What the engine tells of one window.
+struct WindowEvents<'a> {
+    run: &'a mut Run,
+    origins: &'a [Origin],
+}
+
+impl Events for WindowEvents<'_> {
+    fn done(&mut self, index: usize, result: Result<Generation, EngineError>) {
+        if let Some(origin) = self.origins.get(index) {
+            self.run.take(origin, result);
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        let kind = std::mem::discriminant(notice);
+        if !self.run.told.contains(&kind) {
+            self.run.told.push(kind);
+            self.run.console.warning(&notice.to_string());
+        }
+    }
 }
 
 impl Run {
@@ -246,7 +275,7 @@ impl Run {
             let origin = Origin { index, line, id };
             match content {
                 Ok(Content::Run(input)) => {
-                    requests.push(Request { ordinal: index, input });
+                    requests.push(Request::new(index, input));
                     origins.push(origin);
                 }
                 Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),
@@ -256,12 +285,7 @@ impl Run {
         if requests.is_empty() || self.interrupt.is_cancelled() {
             return Ok(());
         }
-        let interrupt = Arc::clone(&self.interrupt);
-        session.generate(&requests, config, options, interrupt.cancel_flag(), &mut |request, result| {
-            if let Some(origin) = origins.get(request) {
-                self.take(origin, result);
-            }
-        })
+        session.generate(&requests, config, options, &mut WindowEvents { run: self, origins: &origins })
     }
 
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {

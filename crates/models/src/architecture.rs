@@ -75,19 +75,20 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         probe: Probe<'_>,
     ) -> Result<(), ModelError>;
 
-    /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots.
+    /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots. Gives the
+    /// final hidden states `[packed rows, _]`, the input of [`Architecture::head`].
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn prefill(
-        &self,
+    fn prefill<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         probe: Probe<'_>,
-    ) -> Result<(), ModelError>;
+    ) -> Result<&'s Tensor, ModelError>;
 
     /// One decode step: feeds the last id of each active row, writes `logits` `[active rows, vocab_size]`.
     ///
@@ -102,6 +103,12 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         logits: &Tensor,
         probe: Probe<'_>,
     ) -> Result<(), ModelError>;
+
+    /// The head: `logits[r]` `[vocab_size]` of the final hidden state `hidden[r]`, for the rows `0..rows`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError>;
 }
 
 /// Attention kinds of a decoder, for self- and cross-attention.

@@ -363,11 +363,19 @@ impl ModelConfig {
 
     /// Checks that every id of an input is a row of the table that reads it.
     pub fn check_token_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
-        let vocab_size = self.source_vocab_size();
-        match ids.iter().position(|&id| id as usize >= vocab_size) {
-            Some(position) => Err(ModelError::TokenOutsideVocabulary { id: ids[position], position, vocab_size }),
-            None => Ok(()),
-        }
+        check_ids(ids, self.source_vocab_size())
+    }
+
+    /// Checks that every id of a decoder prompt is a row of the decoder's table.
+    pub fn check_target_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
+        check_ids(ids, self.vocab_size())
+    }
+}
+
+fn check_ids(ids: &[u32], vocab_size: usize) -> Result<(), ModelError> {
+    match ids.iter().position(|&id| id as usize >= vocab_size) {
+        Some(position) => Err(ModelError::TokenOutsideVocabulary { id: ids[position], position, vocab_size }),
+        None => Ok(()),
     }
 }
 

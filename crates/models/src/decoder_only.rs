@@ -69,7 +69,7 @@ impl DecoderOnly {
         Ok(())
     }
 
-    /// All layers over `rows` rows whose embeddings are in `stream.embeddings`; gives the output of the last norm.
+    /// All layers over `rows` rows whose embeddings are in `stream.embeddings`; gives what the head reads.
     fn decode<'s>(
         &'s self,
         rec: &mut Recorder,
@@ -88,7 +88,9 @@ impl DecoderOnly {
             stream.advance();
             probe.see(rec, "decoder", l + 1, stream.residual, rows)?;
         }
-        Ok(stream.output())
+        let Some(projections) = &self.projections else { return Ok(stream.output()) };
+        linear(rec, stream.output(), &projections.output, ops::Activation::None, None, &space.inner.up, rows)?;
+        Ok(&space.inner.up)
     }
 }
 
@@ -123,15 +125,15 @@ impl Architecture for DecoderOnly {
         Err(elgen_attention::AttentionError::Shape(format!("{} has no encoder", self.family)).into())
     }
 
-    fn prefill(
-        &self,
+    fn prefill<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         mut probe: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<&'s Tensor, ModelError> {
         let n = batch.tokens;
         let stream = Stream::new(&self.norms, space, n);
         self.embed(
@@ -145,8 +147,7 @@ impl Architecture for DecoderOnly {
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, h: &Tensor, epilogue: &Epilogue<'_>| {
             block.prefill(rec, h, epilogue, batch, caches, &space.attention)
         };
-        self.decode(rec, stream, space, n, own, &mut probe)?;
-        Ok(())
+        self.decode(rec, stream, space, n, own, &mut probe)
     }
 
     fn step(
@@ -171,12 +172,11 @@ impl Architecture for DecoderOnly {
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, h: &Tensor, epilogue: &Epilogue<'_>| {
             block.step(rec, h, epilogue, step, caches, &space.attention)
         };
-        let mut output = self.decode(rec, stream, space, n, own, &mut probe)?;
-        if let Some(projections) = &self.projections {
-            linear(rec, output, &projections.output, ops::Activation::None, None, &space.inner.up, n)?;
-            output = &space.inner.up;
-        }
-        linear(rec, output, &self.head, ops::Activation::None, None, logits, n)?;
-        Ok(())
+        let output = self.decode(rec, stream, space, n, own, &mut probe)?;
+        self.head(rec, output, logits, n)
+    }
+
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
+        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
     }
 }

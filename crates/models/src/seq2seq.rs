@@ -305,15 +305,15 @@ impl Architecture for Seq2Seq {
         Ok(())
     }
 
-    fn prefill(
-        &self,
+    fn prefill<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         mut probe: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<&'s Tensor, ModelError> {
         let (side, n) = (&self.decoder_side, batch.tokens);
         let stream = Stream::new(&side.norms, space, n);
         let embeddings = stream.embeddings(side.embedding_norm.as_ref());
@@ -324,8 +324,7 @@ impl Architecture for Seq2Seq {
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
             block.prefill(rec, x, epilogue, batch, caches, &space.attention)
         };
-        self.decode(rec, stream, space, caches, queries, own, &mut probe)?;
-        Ok(())
+        self.decode(rec, stream, space, caches, queries, own, &mut probe)
     }
 
     fn step(
@@ -348,7 +347,10 @@ impl Architecture for Seq2Seq {
             block.step(rec, x, epilogue, step, caches, &space.attention)
         };
         let output = self.decode(rec, stream, space, caches, queries, own, &mut probe)?;
-        linear(rec, output, &self.head, ops::Activation::None, None, logits, rows.count())?;
-        Ok(())
+        self.head(rec, output, logits, rows.count())
+    }
+
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
+        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
     }
 }

@@ -281,22 +281,23 @@ impl Architecture for T5 {
         Ok(())
     }
 
-    fn prefill(
-        &self,
+    fn prefill<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         mut probe: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<&'s Tensor, ModelError> {
         embed_packed(rec, ids, batch.tokens, &self.decoder_embedding, 1.0, None, &space.x)?;
         let ranges = batch.cross_ranges.as_ref().unwrap_or(&batch.ranges);
         let queries = CrossQueries { index: &batch.index, ranges, segments: &batch.segments, count: batch.tokens };
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, h: &Tensor, epilogue: &Epilogue<'_>| {
             block.prefill(rec, h, epilogue, batch, caches, &space.attention)
         };
-        self.decode(rec, space, batch.tokens, caches, queries, own, &mut probe)
+        self.decode(rec, space, batch.tokens, caches, queries, own, &mut probe)?;
+        Ok(&space.h)
     }
 
     fn step(
@@ -316,7 +317,10 @@ impl Architecture for T5 {
             block.step(rec, h, epilogue, step, caches, &space.attention)
         };
         self.decode(rec, space, rows.count(), caches, queries, own, &mut probe)?;
-        linear(rec, &space.h, &self.head, ops::Activation::None, None, logits, rows.count())?;
-        Ok(())
+        self.head(rec, &space.h, logits, rows.count())
+    }
+
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
+        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
     }
 }

@@ -180,6 +180,14 @@ impl Tokenizer {
         }
     }
 
+    /// The token ids of `text` as a decoder learned to write it, special tokens included: the labels of training.
+    pub fn encode_labels(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        match &self.core {
+            Core::Pipeline(_) => self.encode_with(text, true),
+            Core::Marian(marian) => Ok(marian.encode_labels(text)),
+        }
+    }
+
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>, ModelError> {
         match &self.core {
             Core::Pipeline(inner) => guarded(|| inner.encode_fast(text, special))

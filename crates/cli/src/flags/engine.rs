@@ -71,7 +71,8 @@ impl EngineFlags {
                 DtypeFlag::F16 => DtypeChoice::F16,
             },
             device: self.device.clone(),
-            batch_size: self.batch_size,
+            batch_size: self.batch_size.into(),
+            max_batch_tokens: None,
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
         }

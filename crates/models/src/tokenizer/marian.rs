@@ -124,6 +124,13 @@ impl Marian {
         ids
     }
 
+    /// The ids of a target text and the end token.
+    pub(super) fn encode_labels(&self, text: &str) -> Vec<u32> {
+        let mut ids = self.encode_target(text);
+        ids.push(self.end);
+        ids
+    }
+
     fn push_ids(&self, ids: &mut Vec<u32>, text: &str, model: &SentencePiece, vocab: &HashMap<String, u32>) {
         let unknown = vocab.get(&self.unknown).copied();
         let id_of = |piece: &str| {

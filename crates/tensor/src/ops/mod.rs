@@ -9,6 +9,7 @@ mod heads_expand;
 mod layer_norm;
 mod linear;
 mod store;
+mod token_logprobs;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
 pub use heads_expand::heads_expand;
@@ -17,6 +18,7 @@ pub use linear::{
     Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_gated, linear_tiled,
 };
 pub use store::{store, store_packed};
+pub use token_logprobs::{TokenScore, token_logprobs};
 
 use crate::error::{Result, TensorError};
 use crate::tensor::{DType, Tensor};
