@@ -36,6 +36,14 @@ impl RecordFormat {
             _ => RecordFormat::Text,
         }
     }
+
+    /// The format's name in flags.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            RecordFormat::Text => "text",
+            RecordFormat::Jsonl => "jsonl",
+        }
+    }
 }
 
 /// What names a record in the output.
@@ -155,6 +163,15 @@ impl RecordReader {
             window.push(record);
         }
         Ok(window)
+    }
+
+    /// Passes over the next `count` records; the answer is how many there were.
+    pub(crate) fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let mut skipped = 0;
+        while skipped < count && self.next_record()?.is_some() {
+            skipped += 1;
+        }
+        Ok(skipped)
     }
 
     fn next_record(&mut self) -> io::Result<Option<Record>> {

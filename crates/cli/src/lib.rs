@@ -24,8 +24,12 @@ mod inspect;
 mod interrupt;
 mod output;
 mod panics;
+mod progress;
 mod report;
+mod resume;
 mod run;
+mod spool;
+mod survey;
 
 use console::Console;
 use error::{CliError, one_line};

@@ -1,6 +1,6 @@
 //! Engine flags: how the model runs, whatever it generates.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 use elgen_engine::{AttentionChoice, DtypeChoice, SessionOptions};
 
 use super::values;
@@ -21,13 +21,22 @@ pub(crate) struct EngineFlags {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Inputs that are decoded together at most; results do not depend on it
-    #[arg(long, value_name = "N", default_value = "32", value_parser = values::positive, allow_negative_numbers = true)]
-    batch_size: usize,
+    /// Inputs that are decoded together at most, or auto, which is 32; results do not depend on it
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = values::batch_size, allow_negative_numbers = true)]
+    batch_size: BatchSize,
 
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     memory_limit: Option<u64>,
+}
+
+/// `--batch-size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BatchSize {
+    /// The engine chooses.
+    Auto,
+    /// This many at most.
+    Sentences(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,7 +80,7 @@ impl EngineFlags {
                 DtypeFlag::F16 => DtypeChoice::F16,
             },
             device: self.device.clone(),
-            batch_size: self.batch_size,
+            batch_size: self.batch_size(),
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
         }
@@ -79,7 +88,16 @@ impl EngineFlags {
 
     /// Inputs that are decoded together at most.
     pub(crate) fn batch_size(&self) -> usize {
-        self.batch_size
+        match self.batch_size {
+            BatchSize::Auto => SessionOptions::default().batch_size,
+            BatchSize::Sentences(sentences) => sentences,
+        }
+    }
+
+    /// `--attention` and `--dtype` as they were typed or defaulted.
+    pub(crate) fn kind_and_dtype(&self) -> (String, String) {
+        let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
+        (name(self.attention.to_possible_value()), name(self.dtype.to_possible_value()))
     }
 
     /// Whether the user chose an adapter.
