@@ -47,6 +47,11 @@ sequences_scores); without beams, the sum itself.
 Defaults of the generation options: generation_config.json of the model, else
 its config.json, else Hugging Face's.
 
+Streaming (--stream): for greedy search and sampling, one sequence per input. Text
+is written as it becomes certain and ends up as without --stream. JSONL output has,
+before each record's object, a line for each of its tokens:
+  {\"id\": …, \"token_id\": 42, \"logprob\": -0.1, \"text\": \"…\"}
+
 Resuming: while a file is written from a file, OUT.elgen-resume lies beside it. If
 the run is killed or interrupted, the same command with --resume cuts off a record
 that was half written, passes over the inputs that are done and appends the rest:
@@ -130,6 +135,14 @@ pub(crate) struct FileFlags {
     /// JSONL output with the log-probability of each new token, as token_logprobs
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) token_logprobs: Option<bool>,
+
+    /// Write texts to stdout while they grow, one input after another (no beam search)
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) stream: Option<bool>,
+
+    /// Text that every output begins with; a JSONL record's own `prefix` comes first
+    #[arg(long, value_name = "TEXT", hide = true)]
+    pub(crate) prefix: Option<String>,
 
     /// Continue an interrupted run where its output file ends
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]

@@ -29,6 +29,7 @@ mod report;
 mod resume;
 mod run;
 mod spool;
+mod stream;
 mod survey;
 
 use console::Console;

@@ -148,7 +148,7 @@ impl Layout {
 }
 
 /// Writes line ends and backslashes as `\n`, `\r` and `\\`, so that a text is one line and can be restored.
-fn escape(line: &mut Vec<u8>, text: &str) {
+pub(crate) fn escape(line: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'\n' => line.extend(b"\\n"),

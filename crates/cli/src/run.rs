@@ -1,34 +1,29 @@
 //! `elgen generate`: reads records window by window, lets the engine run them and writes what comes back.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use elgen_engine::{EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::ModelError;
 use elgen_search::{GenerationConfig, GenerationOptions, OptionError};
-use serde_json::{Value, json};
 
 use crate::{
     console::Console,
     error::CliError,
     files,
-    flags::{GenerateArgs, flag, name_flags, set_names},
-    input::{RecordFormat, RecordReader},
+    flags::{GenerateArgs, name_flags, set_names},
+    input::RecordFormat,
     interrupt::Interrupt,
     output::{Layout, OrderedWriter},
     progress::Progress,
     report,
-    resume::{self, OutputFile, Setup},
-    survey::Survey,
+    stream::StreamWriter,
 };
 
 mod records;
+mod target;
 
-use records::{End, Run};
+use records::{End, Run, Writer};
+use target::Target;
 
 /// Runs `elgen generate`; returns the exit code.
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
@@ -37,9 +32,13 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let (mut reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     files::check_resume(&arguments, input.as_deref())?;
+    refuse_pending(&arguments)?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
     let Resolved { config, typed, options } = resolve(&arguments, &describe(&arguments.model)?, &console)?;
+    if arguments.files.stream == Some(true) {
+        check_stream(&arguments, &config, &typed)?;
+    }
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
 
     let output = files::output_path(&arguments);
@@ -54,18 +53,20 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
     let resumable = files::is_resumable(&arguments, input.as_deref());
     let survey = match input.as_deref().filter(|input| resumable || (shows_progress && input.is_file())) {
-        Some(input) => Some(survey(input, reader.format())?),
+        Some(input) => Some(target::survey(input, reader.format())?),
         None => None,
     };
     let setup = match &survey {
-        Some(survey) if resumable => Some(setup(&arguments, survey, reader.format(), layout, &options, &metrics)?),
+        Some(survey) if resumable => {
+            Some(target::setup(&arguments, survey, reader.format(), layout, &options, &metrics)?)
+        }
         _ => None,
     };
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal; Ctrl-D ends them");
     }
-    let Opened { sink, file, records, failed } = open_output(&arguments, setup.as_ref(), layout, &console)?;
-    skip_done(&mut reader, records, output)?;
+    let Target { sink, file, journal, records, failed } =
+        Target::open(&arguments, setup.as_ref(), layout, &mut reader, &console)?;
     let total = survey.map(|survey| survey.records);
     if let (true, Some(output)) = (records > 0, output) {
         let of = total.map_or_else(String::new, |total| format!(" of {total}"));
@@ -75,11 +76,13 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if shows_progress {
         console.start_progress(Progress::new(Instant::now(), records, total));
     }
-    let (handle, journal) = file.map_or((None, None), |file| (Some(file.file), file.journal));
     let mut run = Run {
         console,
         reader,
-        writer: OrderedWriter::new(sink, layout, records),
+        writer: match arguments.files.stream {
+            Some(true) => Writer::Stream(StreamWriter::new(sink, layout)),
+            _ => Writer::Ordered(OrderedWriter::new(sink, layout, records)),
+        },
         journal,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
         interrupt,
@@ -112,11 +115,47 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
             Ok(1)
         }
         End::Done => {
-            complete(&mut run, handle.as_ref())?;
+            if let (Some(journal), Some(file)) = (run.journal.take(), &file) {
+                target::complete(journal, file, &run.output)?;
+            }
             Ok(u8::from(run.failed > 0))
         }
         End::PipeClosed => Ok(u8::from(run.failed > 0)),
     }
+}
+
+/// Flags that the engine cannot follow yet.
+fn refuse_pending(arguments: &GenerateArgs) -> Result<(), CliError> {
+    let pending = [
+        ("--prefix", arguments.files.prefix.is_some()),
+        ("--max-batch-tokens", arguments.engine.max_batch_tokens().is_some()),
+    ];
+    match pending.iter().find(|(_, typed)| *typed) {
+        Some((flag, _)) => Err(CliError::Usage(format!("{flag}: not supported so far"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to stream what is not one growing text on stdout.
+fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &[String]) -> Result<(), CliError> {
+    let refuse = |reason: String| Err(CliError::Usage(format!("--stream: {}", name_flags(&reason, typed).0)));
+    if files::output_path(arguments).is_some() {
+        return refuse("writes to stdout; not with --output FILE".to_owned());
+    }
+    if config.num_beams > 1 {
+        return refuse(format!(
+            "not with beam search, which decides late about early tokens (num_beams is {}); give --num-beams 1",
+            config.num_beams
+        ));
+    }
+    if config.num_return_sequences > 1 {
+        let sequences = config.num_return_sequences;
+        return refuse(format!("writes one text for each input (num_return_sequences is {sequences})"));
+    }
+    if arguments.files.with_scores == Some(true) && layout(arguments, config).format == RecordFormat::Text {
+        return refuse("not with --with-scores, a score is known at the end; use --format jsonl".to_owned());
+    }
+    Ok(())
 }
 
 /// How results are to be written.
@@ -141,106 +180,12 @@ fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) 
         }
         _ => {}
     }
+    if arguments.files.stream == Some(true) && arguments.engine.names_batch_size() {
+        console.warning("--batch-size: has no effect with --stream, which runs one input at a time");
+    }
     if arguments.files.truncate == Some(false) && arguments.files.max_source_length.is_some() {
         console.warning("--truncate=false: has no effect with --max-source-length, which cuts");
     }
-}
-
-/// What has a part in the bytes of the output.
-fn setup(
-    arguments: &GenerateArgs,
-    survey: &Survey,
-    input_format: RecordFormat,
-    layout: Layout,
-    options: &GenerationOptions,
-    metrics: &Metrics,
-) -> Result<Setup, CliError> {
-    let mut setup = Setup::default();
-    setup.set("elgen's version", json!(env!("CARGO_PKG_VERSION")));
-    setup.set_input(survey);
-    setup.set_model(&arguments.model).map_err(|source| CliError::File {
-        action: "read",
-        path: arguments.model.clone(),
-        source,
-    })?;
-    setup.set("the device", json!(format!("{}, {}", metrics.device, metrics.driver)));
-    let (attention, dtype) = arguments.engine.kind_and_dtype();
-    setup.set("--attention", json!(attention));
-    setup.set("--dtype", json!(dtype));
-    setup.set("--input-format", json!(input_format.name()));
-    setup.set("--format", json!(layout.format.name()));
-    setup.set("--with-scores", json!(layout.with_scores));
-    setup.set("--token-logprobs", json!(layout.token_logprobs));
-    setup.set("--truncate", json!(arguments.files.truncate == Some(true)));
-    setup.set("--max-source-length", json!(arguments.files.max_source_length));
-    match serde_json::to_value(options) {
-        Ok(Value::Object(options)) => {
-            for (name, value) in options {
-                setup.set(flag(&name), value);
-            }
-            Ok(setup)
-        }
-        Ok(_) | Err(_) => Err(CliError::Failed("generation options cannot be written as JSON".to_owned())),
-    }
-}
-
-fn survey(input: &Path, format: RecordFormat) -> Result<Survey, CliError> {
-    Survey::of_file(input, format).map_err(|source| CliError::File { action: "read", path: input.to_owned(), source })
-}
-
-/// Where results go, and what is there already.
-struct Opened {
-    sink: Box<dyn Write>,
-    /// The output, if it is a file.
-    file: Option<OutputFile>,
-    records: u64,
-    failed: u64,
-}
-
-fn open_output(
-    arguments: &GenerateArgs,
-    setup: Option<&Setup>,
-    layout: Layout,
-    console: &Console,
-) -> Result<Opened, CliError> {
-    let Some(path) = files::output_path(arguments) else {
-        return Ok(Opened { sink: Box::new(io::stdout()), file: None, records: 0, failed: 0 });
-    };
-    let file = match setup {
-        Some(setup) if arguments.files.resume == Some(true) => resume::resume(path, setup, layout.lines_per_record())?,
-        _ => resume::start(path, setup)?,
-    };
-    if let Some(warning) = &file.warning {
-        console.warning(warning);
-    }
-    let sink =
-        file.file.try_clone().map_err(|source| CliError::File { action: "write", path: path.to_owned(), source })?;
-    let (records, failed) = (file.records, file.failed);
-    Ok(Opened { sink: Box::new(sink), file: Some(file), records, failed })
-}
-
-/// Passes over the inputs whose results stand in the output.
-fn skip_done(reader: &mut RecordReader, records: u64, output: Option<&Path>) -> Result<(), CliError> {
-    let skipped =
-        reader.skip(records).map_err(|source| CliError::File { action: "read", path: reader.name().into(), source })?;
-    match output {
-        Some(output) if skipped < records => Err(CliError::Failed(format!(
-            "--resume: {} holds {records} records, {} only {skipped}; run without --resume to start anew",
-            output.display(),
-            reader.name()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Brings a complete output to the disk and removes its journal.
-fn complete(run: &mut Run, output: Option<&File>) -> Result<(), CliError> {
-    let Some(journal) = run.journal.take() else { return Ok(()) };
-    if let Some(output) = output {
-        output.sync_all().map_err(|source| CliError::File { action: "write", path: run.output.clone(), source })?;
-    }
-    let path = journal.path().to_owned();
-    journal.remove().map_err(|source| CliError::File { action: "remove", path, source })
 }
 
 /// A model that cannot have the attention kind that was typed is no failure of the model.

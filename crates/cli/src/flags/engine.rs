@@ -25,6 +25,10 @@ pub(crate) struct EngineFlags {
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = values::batch_size, allow_negative_numbers = true)]
     batch_size: BatchSize,
 
+    /// Source and new tokens of the inputs that are decoded together, at most
+    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true, hide = true)]
+    max_batch_tokens: Option<usize>,
+
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     memory_limit: Option<u64>,
@@ -98,6 +102,16 @@ impl EngineFlags {
     pub(crate) fn kind_and_dtype(&self) -> (String, String) {
         let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
         (name(self.attention.to_possible_value()), name(self.dtype.to_possible_value()))
+    }
+
+    /// Whether the user chose a number of inputs.
+    pub(crate) fn names_batch_size(&self) -> bool {
+        self.batch_size != BatchSize::Auto
+    }
+
+    /// Source and new tokens of a batch, at most.
+    pub(crate) fn max_batch_tokens(&self) -> Option<usize> {
+        self.max_batch_tokens
     }
 
     /// Whether the user chose an adapter.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use elgen_engine::{EngineError, Generation, Request, RunOptions, Session};
+use elgen_engine::{EngineError, Generation, Input, Request, RunOptions, Session};
 use elgen_search::GenerationConfig;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     interrupt::Interrupt,
     output::{OrderedWriter, Outcome},
     resume::Journal,
+    stream::{StreamWriter, Token},
 };
 
 /// Records in a window, in the long run: enough for the engine to sort by length.
@@ -27,6 +28,23 @@ pub(super) enum End {
     PipeClosed,
 }
 
+/// Where results go.
+pub(super) enum Writer {
+    /// In input order, as they end.
+    Ordered(OrderedWriter),
+    /// While they grow.
+    Stream(StreamWriter),
+}
+
+impl Writer {
+    fn put(&mut self, origin: &Origin, outcome: &Outcome) -> io::Result<()> {
+        match self {
+            Writer::Ordered(writer) => writer.put(origin.index, &origin.id, outcome),
+            Writer::Stream(writer) => writer.put(&origin.id, outcome),
+        }
+    }
+}
+
 /// Where a record that the model runs came from.
 struct Origin {
     index: u64,
@@ -38,7 +56,7 @@ struct Origin {
 pub(super) struct Run {
     pub(super) console: Console,
     pub(super) reader: RecordReader,
-    pub(super) writer: OrderedWriter,
+    pub(super) writer: Writer,
     /// Notes failed records, if the run can be continued.
     pub(super) journal: Option<Journal>,
     /// The output's name in messages.
@@ -60,9 +78,12 @@ impl Run {
         options: &RunOptions,
         batch_size: usize,
     ) -> Result<End, CliError> {
-        let largest = batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
-        // A window's first result may be its last to come: small windows at first show results early.
-        let mut window = batch_size;
+        // A window's first result may be its last to come: small windows at first show results early, and streaming takes
+        // one input after another.
+        let (mut window, largest) = match self.writer {
+            Writer::Ordered(_) => (batch_size, batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS)),
+            Writer::Stream(_) => (1, 1),
+        };
         loop {
             let records = self.reader.window(window).map_err(|source| CliError::File {
                 action: "read",
@@ -103,10 +124,13 @@ impl Run {
         for Record { index, line, id, content } in records {
             let origin = Origin { index, line, id };
             match content {
-                Ok(Content::Run(input)) => {
-                    requests.push(Request { ordinal: index, input });
-                    origins.push(origin);
-                }
+                Ok(Content::Run { input, prefix }) => match request(index, input, prefix) {
+                    Ok(request) => {
+                        requests.push(request);
+                        origins.push(origin);
+                    }
+                    Err(message) => self.finish(&origin, &Outcome::Failed(message)),
+                },
                 Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),
                 Err(message) => self.finish(&origin, &Outcome::Failed(message)),
             }
@@ -124,13 +148,34 @@ impl Run {
 
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
         match result {
-            Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
+            Ok(generation) => {
+                self.replay(origin, &generation);
+                self.finish(origin, &Outcome::Done(generation));
+            }
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
                 let message = name_flags(&one_line(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
+        }
+    }
+
+    /// Streams the tokens of a sequence that the engine gave as a whole.
+    fn replay(&mut self, origin: &Origin, generation: &Generation) {
+        let Some(sequence) = generation.sequences.first() else { return };
+        for (&id, &logprob) in sequence.token_ids.iter().zip(&sequence.token_logprobs) {
+            self.token(origin, Token { id, logprob, text: "" });
+        }
+    }
+
+    fn token(&mut self, origin: &Origin, token: Token<'_>) {
+        if let Writer::Stream(writer) = &mut self.writer
+            && self.write_error.is_none()
+            && let Err(error) = writer.token(&origin.id, token)
+        {
+            self.write_error = Some(error);
+            self.interrupt.cancel();
         }
     }
 
@@ -146,9 +191,17 @@ impl Run {
             noted = self.journal.as_mut().map_or(Ok(()), |journal| journal.failed(origin.index));
         }
         self.console.finished_one();
-        if let Err(error) = noted.and_then(|()| self.writer.put(origin.index, &origin.id, outcome)) {
+        if let Err(error) = noted.and_then(|()| self.writer.put(origin, outcome)) {
             self.write_error = Some(error);
             self.interrupt.cancel();
         }
+    }
+}
+
+/// A record as the engine takes it.
+fn request(ordinal: u64, input: Input, prefix: Option<Input>) -> Result<Request, String> {
+    match prefix {
+        Some(_) => Err("the field `prefix` is not supported so far".to_owned()),
+        None => Ok(Request { ordinal, input }),
     }
 }
