@@ -51,6 +51,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "linear", axes: &[STORAGE, PARAMS, STAGED_TILES] },
     Family { shader: "heads_expand", axes: &[STORAGE, PARAMS, ROW_TILES] },
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },

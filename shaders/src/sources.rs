@@ -5,7 +5,7 @@ macro_rules! wgsl {
 }
 
 /// Shaders with an entry point `main`, by name.
-pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "embed", "heads_expand", "layer_norm", "linear", "process", "select", "store", "warp"];
+pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "embed", "heads_expand", "layer_norm", "linear", "process", "select", "store", "token_logprobs", "warp"];
 
 /// Files that shaders include, by name.
 pub const INCLUDES: &[(&str, &str)] =

@@ -1,9 +1,8 @@
 //! The demo models as test data: their inputs, what PyTorch made of them, and running them in batches and orders of one's choice.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
-use elgen_engine::{AttentionChoice, DtypeChoice, Generation, Input, Request, RunOptions, Session, SessionOptions};
+use elgen_engine::{AttentionChoice, DtypeChoice, Generation, Request, RunOptions, Session, SessionOptions, on_done};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -133,13 +132,19 @@ fn json_lines<T: DeserializeOwned>(path: PathBuf) -> Vec<T> {
 
 /// Texts as requests, numbered from 0.
 pub fn requests(texts: &[String]) -> Vec<Request> {
-    (0..).zip(texts).map(|(ordinal, text)| Request { ordinal, input: Input::Text(text.clone()) }).collect()
+    (0..).zip(texts).map(|(ordinal, text)| Request::new(ordinal, text.clone())).collect()
 }
 
 /// f32 on the adapter that `$ELGEN_TEST_DEVICE` selects.
 pub fn session_options(attention: AttentionChoice, batch_size: usize) -> SessionOptions {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    SessionOptions { attention, dtype: DtypeChoice::F32, device, batch_size, ..SessionOptions::default() }
+    SessionOptions {
+        attention,
+        dtype: DtypeChoice::F32,
+        device,
+        batch_size: batch_size.into(),
+        ..SessionOptions::default()
+    }
 }
 
 /// The generation options asked for over those of the checkpoint.
@@ -156,12 +161,12 @@ pub fn config(session: &Session, asked: GenerationOptions) -> GenerationConfig {
 /// A request failed.
 pub fn generate(session: &mut Session, requests: &[Request], config: &GenerationConfig) -> Vec<Generation> {
     let mut results: Vec<Option<Generation>> = vec![None; requests.len()];
-    let mut keep = |i: usize, result: Result<Generation, elgen_engine::EngineError>| {
+    let keep = |i: usize, result: Result<Generation, elgen_engine::EngineError>| {
         let known = results[i].replace(result.unwrap_or_else(|e| panic!("request {i}: {e}")));
         assert!(known.is_none(), "request {i} ended twice");
     };
     session
-        .generate(requests, config, &RunOptions::default(), &AtomicBool::new(false), &mut keep)
+        .generate(requests, config, &RunOptions::default(), &mut on_done(keep))
         .unwrap_or_else(|e| panic!("the run failed: {e}"));
     results.into_iter().map(|r| r.expect("every request ends")).collect()
 }

@@ -1,6 +1,6 @@
 //! The demo story teller against PyTorch, its samples whatever the batch, and the bytes of its caches.
 
-use elgen_engine::{AttentionChoice, Input, Request, Session};
+use elgen_engine::{AttentionChoice, Request, Session};
 use elgen_search::GenerationOptions;
 use elgen_tests::demo::{
     KINDS, Pair, Story, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs,
@@ -92,11 +92,10 @@ fn samples_do_not_depend_on_batch_and_order() {
 #[test]
 fn samples_follow_the_seed_and_the_ordinal() {
     let mut session = Session::load(&Story::model(), &session_options(AttentionChoice::El, 8)).unwrap();
-    let prompt = || Input::Text("Once upon a time".into());
     let mut run = |seed: u64, ordinals: &[u64]| -> Vec<Vec<u32>> {
         let asked = GenerationOptions { do_sample: Some(true), seed: Some(seed), ..asked(1, 12) };
         let config = config(&session, asked);
-        let requests: Vec<Request> = ordinals.iter().map(|o| Request { ordinal: *o, input: prompt() }).collect();
+        let requests: Vec<Request> = ordinals.iter().map(|o| Request::new(*o, "Once upon a time")).collect();
         generate(&mut session, &requests, &config).into_iter().map(|mut r| r.sequences.remove(0).token_ids).collect()
     };
     let first = run(1, &[0, 1]);
@@ -113,10 +112,8 @@ fn cache_bytes_share_the_prompt() {
     const BEAMS: u64 = 4;
     const NEW: u64 = 4;
     let stories = Story::load();
-    let requests: Vec<Request> = (0..)
-        .zip(&stories[..6])
-        .map(|(ordinal, s)| Request { ordinal, input: Input::Ids(s.input_ids.clone()) })
-        .collect();
+    let requests: Vec<Request> =
+        (0..).zip(&stories[..6]).map(|(ordinal, s)| Request::new(ordinal, s.input_ids.clone())).collect();
     let prompts: u64 = stories[..6].iter().map(|s| s.input_ids.len() as u64).sum();
     for (kind, name) in kinds() {
         let mut session = Session::load(&Story::model(), &session_options(kind, 6)).unwrap();

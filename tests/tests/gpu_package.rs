@@ -6,11 +6,16 @@ mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
 mod device_vs_twin;
+mod engine_events;
+mod engine_examples;
+mod engine_references;
+mod engine_threads;
 mod kernel_attend;
 mod kernel_embed;
 mod kernel_layer_norm;
 mod kernel_linear;
 mod kernel_store;
+mod kernel_token_logprobs;
 mod memory;
 mod parity_fixtures;
 mod parity_real_bart;

@@ -1,8 +1,6 @@
 //! What the memory pool counts, what its limit does, and what 16-bit storage changes.
 
-use std::sync::atomic::AtomicBool;
-
-use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, RunOptions, Session, SessionOptions};
+use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, RunOptions, Session, SessionOptions, on_done};
 use elgen_search::GenerationOptions;
 use elgen_tests::demo::{Translations, assert_same, config, generate, session_options};
 
@@ -81,9 +79,9 @@ fn a_limit_without_room_for_one_sentence_fails_each_request() {
     let config = config(&session, GenerationOptions::default());
     let data = Translations::load().spread(3);
     let mut errors = vec![String::new(); 3];
-    let mut keep =
+    let keep =
         |i: usize, result: Result<_, EngineError>| errors[i] = result.err().map_or_else(String::new, |e| e.to_string());
-    session.generate(&data.requests(), &config, &RunOptions::default(), &AtomicBool::new(false), &mut keep).unwrap();
+    session.generate(&data.requests(), &config, &RunOptions::default(), &mut on_done(keep)).unwrap();
     assert!(
         errors.iter().all(|e| e.contains(" bytes of ") && e.contains("do not fit") && !e.contains('\n')),
         "{errors:?}"

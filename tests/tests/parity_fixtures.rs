@@ -3,9 +3,8 @@
 //! All inputs of a case run as one ragged batch, although each reference was made alone: the result of a sentence does not depend on its batch.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use elgen_engine::{AttentionChoice, Generation, Input, Request, RunOptions, Session, SessionOptions};
+use elgen_engine::{AttentionChoice, Generation, Request, RunOptions, Session, SessionOptions, on_done};
 use elgen_search::GenerationOptions;
 use elgen_tests::repo_root;
 use serde::Deserialize;
@@ -59,16 +58,18 @@ fn run(model: &Path, attention: AttentionChoice) -> usize {
         let asked = GenerationOptions::from_json(&case.generation).unwrap_or_else(|e| panic!("{at}: {e}"));
         let resolved = asked.or(session.checkpoint_options().clone()).resolve(&session.limits());
         let (config, _) = resolved.unwrap_or_else(|e| panic!("{at}: {e}"));
-        let requests: Vec<Request> = case
-            .inputs
-            .iter()
-            .map(|i| Request { ordinal: *i as u64, input: Input::Ids(reference.inputs[*i].clone()) })
-            .collect();
+        let requests: Vec<Request> =
+            case.inputs.iter().map(|i| Request::new(*i as u64, reference.inputs[*i].clone())).collect();
         let mut results: Vec<Option<Generation>> = vec![None; requests.len()];
         session
-            .generate(&requests, &config, &RunOptions::default(), &AtomicBool::new(false), &mut |i, result| {
-                results[i] = Some(result.unwrap_or_else(|e| panic!("{at}, input {}: {e}", case.inputs[i])));
-            })
+            .generate(
+                &requests,
+                &config,
+                &RunOptions::default(),
+                &mut on_done(|i, result| {
+                    results[i] = Some(result.unwrap_or_else(|e| panic!("{at}, input {}: {e}", case.inputs[i])));
+                }),
+            )
             .unwrap_or_else(|e| panic!("{at}: {e}"));
         for ((input, expected), got) in case.inputs.iter().zip(&case.outputs).zip(results) {
             let got = got.unwrap_or_else(|| panic!("{at}, input {input}: no result")).sequences;

@@ -1,9 +1,8 @@
 //! A real BART made by others (English letters to phonemes) against PyTorch's results, from `$ELGEN_DATA`; skipped with a message where that is unset.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
-use elgen_engine::{AttentionChoice, Input, Request, RunOptions, Session, SessionOptions};
+use elgen_engine::{AttentionChoice, Request, RunOptions, Session, SessionOptions, on_done};
 use elgen_search::GenerationOptions;
 use serde::Deserialize;
 
@@ -46,11 +45,8 @@ fn check(attention: AttentionChoice) {
     let words: Vec<Word> = text.lines().map(|line| serde_json::from_str(line).expect("a reference word")).collect();
     let options = SessionOptions { attention, batch_size: 64, ..SessionOptions::default() };
     let mut session = Session::load(&dir, &options).expect("the model");
-    let requests: Vec<Request> = words
-        .iter()
-        .enumerate()
-        .map(|(i, w)| Request { ordinal: i as u64, input: Input::Ids(w.input_ids.clone()) })
-        .collect();
+    let requests: Vec<Request> =
+        words.iter().enumerate().map(|(i, w)| Request::new(i as u64, w.input_ids.clone())).collect();
     for beams in [1, 4] {
         // The references were made with a length that none of them reaches.
         let asked = GenerationOptions {
@@ -63,19 +59,24 @@ fn check(attention: AttentionChoice) {
             asked.or(session.checkpoint_options().clone()).resolve(&session.limits()).expect("valid options");
         let mut wrong = Vec::new();
         session
-            .generate(&requests, &config, &RunOptions::default(), &AtomicBool::new(false), &mut |i, result| {
-                let (word, got) = (&words[i], result.expect("a result").sequences);
-                let same = if beams == 1 {
-                    got[0].token_ids == new_ids(&word.greedy_ids)
-                } else {
-                    got.iter()
-                        .zip(&word.beam4)
-                        .all(|(g, e)| g.token_ids == new_ids(&e.ids) && (g.score - e.score).abs() <= 1e-4)
-                };
-                if !same {
-                    wrong.push(format!("{}: {:?}", word.word, got[0]));
-                }
-            })
+            .generate(
+                &requests,
+                &config,
+                &RunOptions::default(),
+                &mut on_done(|i, result| {
+                    let (word, got) = (&words[i], result.expect("a result").sequences);
+                    let same = if beams == 1 {
+                        got[0].token_ids == new_ids(&word.greedy_ids)
+                    } else {
+                        got.iter()
+                            .zip(&word.beam4)
+                            .all(|(g, e)| g.token_ids == new_ids(&e.ids) && (g.score - e.score).abs() <= 1e-4)
+                    };
+                    if !same {
+                        wrong.push(format!("{}: {:?}", word.word, got[0]));
+                    }
+                }),
+            )
             .expect("a run");
         assert!(wrong.is_empty(), "{beams} beams: {} of {} words differ: {wrong:?}", wrong.len(), words.len());
         println!("{attention:?}, {beams} beams: {} words equal", words.len());

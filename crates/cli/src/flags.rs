@@ -22,6 +22,9 @@ without running the model.
 
 JSONL input: one object per line, blank lines skipped; other fields are ignored:
   {\"id\": any?, \"text\": \"…\"}  or  {\"id\": any?, \"input_ids\": [0, 42, 2]}
+A \"prefix\" (text, or token ids) is what the output must begin with. It follows the
+decoder start token or the input, is not in the results, and counts for
+--max-length.
 An empty \"text\" runs through the model like any other.
 A line of more than 16 MiB is a failed record.
 
@@ -140,8 +143,8 @@ pub(crate) struct FileFlags {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) stream: Option<bool>,
 
-    /// Text that every output begins with; a JSONL record's own `prefix` comes first
-    #[arg(long, value_name = "TEXT", hide = true)]
+    /// Text that outputs must begin with, where a JSONL record gives no `prefix` of its own; it is not in the results
+    #[arg(long, value_name = "TEXT")]
     pub(crate) prefix: Option<String>,
 
     /// Continue an interrupted run where its output file ends

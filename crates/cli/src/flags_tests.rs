@@ -1,5 +1,5 @@
 use clap::{CommandFactory, error::ErrorKind};
-use elgen_engine::{AttentionChoice, DtypeChoice};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice};
 use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
 
 use super::generation::flag;
@@ -137,7 +137,7 @@ fn engine_flags_become_session_options() {
     let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options();
     let default = session(&[]);
     assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
-    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, 32));
+    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, BatchSize::Sentences(32)));
     let set = session(&[
         "--attention",
         "mha-nocache",
@@ -150,8 +150,12 @@ fn engine_flags_become_session_options() {
         "1.5GiB",
     ]);
     assert_eq!((set.attention, set.dtype), (AttentionChoice::MhaNocache, DtypeChoice::F16));
-    assert_eq!((set.device.as_deref(), set.memory_limit, set.batch_size), (Some("llvm"), Some(3 << 29), 7));
-    assert_eq!(session(&["--batch-size=auto"]).batch_size, 32);
+    assert_eq!(
+        (set.device.as_deref(), set.memory_limit, set.batch_size),
+        (Some("llvm"), Some(3 << 29), BatchSize::Sentences(7))
+    );
+    assert_eq!(session(&["--batch-size=auto"]).batch_size, BatchSize::Auto);
+    assert_eq!(session(&["--max-batch-tokens=99"]).max_batch_tokens, Some(99));
     for (name, kind) in [
         ("auto", AttentionChoice::Auto),
         ("mha", AttentionChoice::Mha),

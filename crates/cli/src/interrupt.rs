@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use elgen_engine::CancelToken;
+
 use crate::console::write_line;
 
 /// Exit code of a program that ended through an interrupt.
@@ -16,7 +18,7 @@ const INTERRUPTED: i32 = 1;
 /// The switch that an interrupt throws.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupt {
-    cancel: AtomicBool,
+    cancel: CancelToken,
     /// Whether there is anything to finish in good order.
     working: AtomicBool,
     asked: AtomicBool,
@@ -31,7 +33,7 @@ impl Interrupt {
         // Without a handler an interrupt still ends the program, only less politely.
         let _ = ctrlc::set_handler(move || {
             let again = heard.asked.swap(true, Ordering::SeqCst);
-            heard.cancel.store(true, Ordering::SeqCst);
+            heard.cancel.cancel();
             if again || !heard.working.load(Ordering::SeqCst) {
                 write_line("interrupted");
                 process::exit(INTERRUPTED);
@@ -40,19 +42,19 @@ impl Interrupt {
         interrupt
     }
 
-    /// The flag that stops generation.
-    pub(crate) fn cancel_flag(&self) -> &AtomicBool {
-        &self.cancel
+    /// The switch that stops generation.
+    pub(crate) fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
     }
 
     /// Stops generation for another reason than an interrupt.
     pub(crate) fn cancel(&self) {
-        self.cancel.store(true, Ordering::SeqCst);
+        self.cancel.cancel();
     }
 
     /// Whether generation is to stop.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.load(Ordering::SeqCst)
+        self.cancel.is_cancelled()
     }
 
     /// Whether the user interrupted the program.

@@ -32,7 +32,6 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let (mut reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     files::check_resume(&arguments, input.as_deref())?;
-    refuse_pending(&arguments)?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
     let Resolved { config, typed, options } = resolve(&arguments, &describe(&arguments.model)?, &console)?;
@@ -89,12 +88,17 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         typed,
         failed,
         write_error: None,
+        prefix: arguments.files.prefix.clone(),
+        told: Vec::new(),
     };
     let run_options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
         max_source_length: arguments.files.max_source_length,
+        stream: arguments.files.stream == Some(true),
+        cancel: run.interrupt.cancel_token(),
+        ..RunOptions::default()
     };
-    let end = run.all(&mut session, &config, &run_options, arguments.engine.batch_size());
+    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window());
     run.console.end_progress();
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
@@ -121,18 +125,6 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
             Ok(u8::from(run.failed > 0))
         }
         End::PipeClosed => Ok(u8::from(run.failed > 0)),
-    }
-}
-
-/// Flags that the engine cannot follow yet.
-fn refuse_pending(arguments: &GenerateArgs) -> Result<(), CliError> {
-    let pending = [
-        ("--prefix", arguments.files.prefix.is_some()),
-        ("--max-batch-tokens", arguments.engine.max_batch_tokens().is_some()),
-    ];
-    match pending.iter().find(|(_, typed)| *typed) {
-        Some((flag, _)) => Err(CliError::Usage(format!("{flag}: not supported so far"))),
-        None => Ok(()),
     }
 }
 

@@ -134,15 +134,6 @@ fn a_minimum_above_the_maximum_is_warned_about() {
 }
 
 #[test]
-fn what_is_not_supported_is_said_and_not_ignored() {
-    finish(quick().args(["--prefix", "x", "Hello."])).expect_error(2, &["--prefix: not supported"]);
-    finish(quick().args(["--max-batch-tokens", "9", "Hello."])).expect_error(2, &["--max-batch-tokens: not supported"]);
-    let record = b"{\"text\": \"Hello.\", \"prefix\": \"x\"}";
-    let finished = finish_with_input(quick().args(["--input-format", "jsonl"]), record).expect(1);
-    assert_eq!(finished.stderr, "error: <stdin>:1: the field `prefix` is not supported so far\n");
-}
-
-#[test]
 fn an_attention_kind_that_the_model_cannot_have() {
     finish(generate(&stories()).args(["--attention", "mha-nocache", "x"]))
         .expect_error(2, &["--attention", "mha-nocache", "needs an encoder"]);

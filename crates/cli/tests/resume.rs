@@ -239,7 +239,7 @@ fn torn_outputs_and_changed_setups() {
     }
 
     // Complete: there is nothing to resume.
-    finish(job.command().arg("--resume").stdout(Stdio::piped()).stderr(Stdio::piped()))
+    finish(job.command().args(["--resume", "--quiet"]).stdout(Stdio::piped()).stderr(Stdio::piped()))
         .expect_error(2, &["--resume", "out.txt was not left by an interrupted run"]);
     assert!(fs::read(&job.output).unwrap() == expected);
 }

@@ -1,17 +1,18 @@
 //! Running one batch: admission, the decode loop, and the results.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use elgen_models::{Probe, Runner, Sentence};
-use elgen_search::device::{DeviceSearch, SentenceStart};
-use elgen_search::{GenerationConfig, Hypothesis};
+use elgen_search::device::{DeviceSearch, NewToken, SentenceStart};
+use elgen_search::{GenerationConfig, Hooks, Hypothesis};
 use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tensor};
 
+use crate::cancel::CancelToken;
 use crate::error::EngineError;
 use crate::prepare::Prepared;
 
 /// The device state of batches of up to `capacity` sentences; kept between batches, so that a steady run allocates nothing.
+#[derive(Debug)]
 pub(crate) struct BatchState {
     config: GenerationConfig,
     pub(crate) capacity: usize,
@@ -21,6 +22,17 @@ pub(crate) struct BatchState {
     logits: Tensor,
     search: DeviceSearch,
 }
+
+/// What goes with a batch but for its sentences.
+pub(crate) struct Control<'a> {
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) hooks: Hooks,
+    /// Hears the tokens of each step and which sentences are done behind it, if they are to be streamed.
+    pub(crate) on_step: Option<OnStep<'a>>,
+}
+
+/// See [`Control::on_step`].
+pub(crate) type OnStep<'a> = &'a mut dyn FnMut(&[NewToken], &[bool]) -> Result<(), EngineError>;
 
 /// What decoding a batch cost.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,14 +47,6 @@ pub(crate) struct BatchStats {
     /// When the host first knew a token.
     pub(crate) first_token: Option<Instant>,
     pub(crate) layer_dispatches: u64,
-}
-
-/// Sentences of a batch that one binding of logits allows.
-pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
-    let width = config.rows_per_sentence().max(1);
-    let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
-    let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
-    (rows.min(runner.max_rows()) / width).max(1)
 }
 
 impl BatchState {
@@ -65,6 +69,19 @@ impl BatchState {
         })
     }
 
+    /// Bytes that [`BatchState::new`] takes for these sizes, but for rounding.
+    pub(crate) fn bytes(config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> u64 {
+        let rows = capacity * config.rows_per_sentence();
+        Rows::bytes(rows, max_length)
+            + rows as u64 * elgen_tensor::padded(config.vocab_size) as u64 * 4
+            + DeviceSearch::bytes(config, capacity, max_new)
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        Self::bytes(&self.config, self.capacity, self.max_length, self.max_new)
+    }
+
     /// True if it can run batches of these sizes.
     pub(crate) fn fits(&self, config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> bool {
         self.config == *config && self.capacity >= capacity && self.max_length >= max_length && self.max_new >= max_new
@@ -76,7 +93,7 @@ impl BatchState {
         device: &Device,
         runner: &mut Runner,
         batch: &[Prepared],
-        cancel: &AtomicBool,
+        mut control: Control<'_>,
         stats: &mut BatchStats,
     ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
         let width = self.config.rows_per_sentence();
@@ -93,6 +110,8 @@ impl BatchState {
             .collect();
         let started = Instant::now();
         runner.begin(&mut self.rows, &sentences, width)?;
+        self.search.set_hooks(control.hooks)?;
+        self.search.report_tokens(control.on_step.is_some());
         self.search.begin(&starts)?;
         device.wait()?;
         let decoding = Instant::now();
@@ -102,7 +121,7 @@ impl BatchState {
         let mut steps = 0;
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
         let result = loop {
-            if cancel.load(Ordering::Relaxed) {
+            if control.cancel.is_cancelled() {
                 break None;
             }
             let allocations = device.pool().allocations();
@@ -125,6 +144,9 @@ impl BatchState {
             stats.allocations += device.pool().allocations() - allocations;
             stats.first_token.get_or_insert_with(Instant::now);
             steps += 1;
+            if let Some(on_step) = &mut control.on_step {
+                on_step(&report.tokens, &now_done)?;
+            }
             // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
             if now_done.iter().all(|d| *d) || steps >= longest {
                 break Some(self.search.finish()?);

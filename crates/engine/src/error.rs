@@ -43,6 +43,37 @@ pub enum EngineError {
     /// Text was given to a model without a tokenizer.
     #[error("the model has no tokenizer: give token ids (input_ids)")]
     NoTokenizer,
+    /// Tokens of several beams cannot be told as they come: a beam may be given up later.
+    #[error("streaming needs one beam, num_beams is {num_beams}")]
+    StreamsOneBeam {
+        /// Beams asked for.
+        num_beams: usize,
+    },
+    /// A stop string that the vocabulary cannot produce.
+    #[error("stop_strings: no token can end {text:?}")]
+    StopString {
+        /// The string.
+        text: String,
+    },
+    /// Nothing to score.
+    #[error("the target has no tokens")]
+    EmptyTarget,
+    /// The decoder's sequence has more ids than the model has positions.
+    #[error("prompt and target have {tokens} tokens, the model has positions for {limit}")]
+    TargetTooLong {
+        /// Tokens of both.
+        tokens: usize,
+        /// Rows of the position table.
+        limit: usize,
+    },
+    /// One of several inputs failed.
+    #[error("input {index}: {source}")]
+    Input {
+        /// Its number in the call, from 0.
+        index: usize,
+        /// Why.
+        source: Box<EngineError>,
+    },
     /// The run was cancelled before this request was done.
     #[error("cancelled")]
     Cancelled,

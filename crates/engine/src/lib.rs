@@ -1,32 +1,60 @@
-//! What a program needs around a model: a session that loads it, batches requests, and counts what it costs.
+//! What a program needs around a model: load it, batch requests, stream, stop, and count what it costs.
+//!
+//! ```no_run
+//! use elgen_engine::{Model, SessionOptions};
+//! use elgen_search::GenerationOptions;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::load("demo/bart-eng-fra", &SessionOptions::default())?;
+//! let config = model.config(&GenerationOptions { num_beams: Some(4), ..GenerationOptions::default() })?;
+//! for generation in model.generate(&["I was born in 1979.", "Where are you?"], &config)? {
+//!     println!("{:?}", generation.sequences[0].text);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Model`] is shared by threads; each that generates has a [`Session`], a decoding context on the model's weights. A
+//! session tells [`Events`]: results as they come, tokens, notices. Any number of requests may be given at once:
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use std::sync::atomic::AtomicBool;
-//! use elgen_engine::{Input, Request, RunOptions, Session, SessionOptions};
+//! use elgen_engine::{Request, RunOptions, Session, SessionOptions, on_done};
 //! use elgen_search::GenerationOptions;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut session = Session::load(Path::new("demo/bart-eng-fra"), &SessionOptions::default())?;
-//! let asked = GenerationOptions { num_beams: Some(4), ..GenerationOptions::default() };
-//! let (config, _warnings) = asked.or(session.checkpoint_options().clone()).resolve(&session.limits())?;
-//! let requests = [Request { ordinal: 0, input: Input::Text("I was born in 1979.".into()) }];
-//! session.generate(&requests, &config, &RunOptions::default(), &AtomicBool::new(false), &mut |_, result| match result {
+//! let config = session.model().config(&GenerationOptions::default())?;
+//! let requests = [Request::new(0, "I was born in 1979.")];
+//! session.generate(&requests, &config, &RunOptions::default(), &mut on_done(|_, result| match result {
 //!     Ok(generation) => println!("{:?}", generation.sequences[0].text),
 //!     Err(error) => eprintln!("{error}"),
-//! })?;
+//! }))?;
 //! # Ok(()) }
 //! ```
 
 mod batch;
+mod cancel;
+mod capacity;
 mod devices;
 mod error;
+mod events;
 mod inspect;
+mod max_time;
+mod metrics;
+mod model;
+mod pieces;
 mod prepare;
+mod score;
 mod session;
+mod stop_strings;
+mod stream;
 mod types;
 
+pub use cancel::CancelToken;
 pub use devices::{DeviceReport, devices};
 pub use error::EngineError;
+pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use session::{ModelDescription, Session, describe};
+pub use model::{Model, ModelDescription, describe};
+pub use score::{ScoreRequest, SeeRow, TargetScore};
+pub use session::Session;
+pub use stop_strings::{StopStrings, TokenBytes};
 pub use types::*;

@@ -17,14 +17,19 @@ pub(crate) struct Prepared {
     /// Decoder prompt.
     pub(crate) prompt: Vec<u32>,
     pub(crate) lengths: Lengths,
-    pub(crate) prompt_tokens: usize,
-    pub(crate) truncated: bool,
+    /// Ids of the source before it was cut, if it was.
+    pub(crate) cut_from: Option<usize>,
 }
 
 impl Prepared {
     /// Ids that may be generated.
     pub(crate) fn max_new(&self) -> usize {
         self.lengths.max_length - self.prompt.len()
+    }
+
+    /// Ids of the encoder input or of the prompt.
+    pub(crate) fn input_len(&self) -> usize {
+        self.source_ids().len()
     }
 
     /// The ids that processors of the source look at: for a decoder-only model the prompt (generation.md 4).
@@ -42,10 +47,8 @@ pub(crate) fn prepare(
     config: &GenerationConfig,
     run: &RunOptions,
 ) -> Result<Prepared, EngineError> {
-    let mut ids = match &request.input {
-        Input::Ids(ids) => ids.clone(),
-        Input::Text(text) => tokenizer.ok_or(EngineError::NoTokenizer)?.encode(text)?,
-    };
+    let mut ids = encode(&request.input, tokenizer, true)?;
+    let prefix = request.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| encode(prefix, tokenizer, false))?;
     let encoder_decoder = model.family().is_encoder_decoder();
     if ids.is_empty() && !encoder_decoder {
         // generate() without input begins with BOS (generation.md 3).
@@ -55,36 +58,57 @@ pub(crate) fn prepare(
         return Err(EngineError::EmptyInput);
     }
     model.check_token_ids(&ids)?;
+    model.check_token_ids(&prefix)?;
 
-    // A decoder-only prompt must leave a position for a new token.
-    let positions = if encoder_decoder { model.max_positions() } else { model.max_positions().saturating_sub(1) };
+    // A decoder-only prompt must leave a position for a new token, and its prefix is never cut.
+    let behind = if encoder_decoder { 0 } else { 1 + prefix.len() };
+    let positions = model.max_positions().saturating_sub(behind);
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
         limit = limit.min(positions);
         // A decoder-only prompt shares the positions with what is to be generated.
-        while !encoder_decoder && limit > 1 && config.lengths(limit).is_err() {
+        while !encoder_decoder && limit > 1 && config.lengths(limit + prefix.len()).is_err() {
             limit -= 1;
         }
     }
-    let truncated = ids.len() > limit;
-    if truncated {
+    let cut_from = (ids.len() > limit).then_some(ids.len());
+    if cut_from.is_some() {
         let ends = ids.last().is_some_and(|id| config.is_eos(*id));
         truncate(&mut ids, limit.max(1), encoder_decoder && ends);
     }
     if ids.len() > positions {
         return Err(EngineError::InputTooLong { tokens: ids.len(), limit: positions });
     }
-    let prompt_tokens = ids.len();
     let (source, prompt) = match (encoder_decoder, config.decoder_start_token_id) {
-        (true, Some(start)) => (ids, vec![start]),
-        _ => (Vec::new(), ids),
+        (true, Some(start)) => (ids, with_start(start, prefix)),
+        _ => {
+            ids.extend(prefix);
+            (Vec::new(), ids)
+        }
     };
     let lengths = config.lengths(prompt.len())?;
-    Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, prompt_tokens, truncated })
+    Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, cut_from })
+}
+
+/// The ids of an input; `special`: with the special tokens of the tokenizer's template around a text.
+pub(crate) fn encode(input: &Input, tokenizer: Option<&Tokenizer>, special: bool) -> Result<Vec<u32>, EngineError> {
+    Ok(match (input, special) {
+        (Input::Ids(ids), _) => ids.clone(),
+        (Input::Text(text), true) => tokenizer.ok_or(EngineError::NoTokenizer)?.encode(text)?,
+        (Input::Text(text), false) => tokenizer.ok_or(EngineError::NoTokenizer)?.encode_plain(text)?,
+    })
+}
+
+/// The start token and `ids`; it is not doubled where they begin with it (generation.md 3).
+pub(crate) fn with_start(start: u32, mut ids: Vec<u32>) -> Vec<u32> {
+    if ids.first() != Some(&start) {
+        ids.insert(0, start);
+    }
+    ids
 }
 
 /// Keeps the first `limit` ids; a final EOS that the encoder expects stays the last one.
-fn truncate(ids: &mut Vec<u32>, limit: usize, keep_last: bool) {
+pub(crate) fn truncate(ids: &mut Vec<u32>, limit: usize, keep_last: bool) {
     let last = ids[ids.len() - 1];
     ids.truncate(limit);
     if keep_last && let Some(end) = ids.last_mut() {

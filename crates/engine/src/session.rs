@@ -1,250 +1,274 @@
-//! A loaded model that serves requests.
+//! A decoding context of a model, which serves requests.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use elgen_attention::Kind;
-use elgen_models::{
-    Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load,
-};
-use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, ModelLimits};
-use elgen_tensor::{Class, DType, Device, DeviceOptions};
+use elgen_models::{Runner, Tokenizer};
+use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, Mode, ModelLimits};
+use elgen_tensor::Device;
 
-use crate::batch::{BatchState, BatchStats, sentences_per_binding};
+use crate::batch::{BatchState, Control};
+use crate::capacity::{auto_sentences, largest_batch, longest, next_batch, sentences_per_binding};
 use crate::error::EngineError;
+use crate::events::{Events, Notice};
+use crate::max_time::MaxTime;
+use crate::metrics::{Totals, metrics};
+use crate::model::Model;
 use crate::prepare::{Prepared, prepare};
-use crate::types::{
-    AttentionChoice, AttentionKinds, CacheBytes, DtypeChoice, FinishReason, Generation, Metrics, PeakBytes, PerStep,
-    Request, RunOptions, Seconds, Sequence, SessionOptions,
-};
+use crate::stop_strings::StopStrings;
+use crate::stream::Streams;
+use crate::types::{BatchSize, FinishReason, Generation, Metrics, Request, RunOptions, Sequence, SessionOptions};
 
-/// A model on a device, ready to generate.
+/// A decoding context: caches, working tensors and counters of its own on the weights of a [`Model`]. One run at a time;
+/// threads that work at once have a session each.
+#[derive(Debug)]
 pub struct Session {
-    device: Device,
-    config: ModelConfig,
-    tokenizer: Option<Tokenizer>,
-    checkpoint_options: GenerationOptions,
-    limits: ModelLimits,
-    kinds: Kinds,
-    layers: usize,
-    batch_size: usize,
-    runner: Runner,
-    state: Option<BatchState>,
+    model: Model,
+    pub(crate) context: Context,
     opened: Instant,
-    totals: Totals,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    load_seconds: f64,
-    inputs: u64,
-    truncated: u64,
-    prompt_tokens: u64,
-    generated_tokens: u64,
-    first_token_ms: Option<f64>,
-    batch: BatchStats,
+/// What a session has of its own.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) runner: Runner,
+    state: Option<BatchState>,
+    /// Sentences together that went well after memory had run out, and the options of that run.
+    proven: Option<(GenerationConfig, usize)>,
+    told_cut: bool,
+    pub(crate) totals: Totals,
 }
 
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("device", &self.device).field("kinds", &self.kinds).finish_non_exhaustive()
+impl Context {
+    pub(crate) fn new(runner: Runner) -> Self {
+        Self { runner, state: None, proven: None, told_cut: false, totals: Totals::default() }
     }
 }
 
-/// What generation options are resolved against, known without loading the weights.
-#[derive(Clone, Debug)]
-pub struct ModelDescription {
-    /// Vocabulary, positions, and whether there is an encoder.
-    pub limits: ModelLimits,
-    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
-    pub checkpoint_options: GenerationOptions,
-}
-
-/// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
-///
-/// # Errors
-/// A configuration that is missing, damaged or not supported.
-pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
-    let config = ModelConfig::load(model_dir)?;
-    let limits = ModelLimits {
-        vocab_size: config.vocab_size(),
-        max_position_embeddings: Some(config.max_positions()),
-        is_encoder_decoder: config.family().is_encoder_decoder(),
-    };
-    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)? })
-}
-
-/// The checkpoint's own generation options.
-fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
-    let defaults = GenerationDefaults::load(dir, config)?;
-    GenerationOptions::from_json(&defaults.options)
-        .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })
-}
-
 impl Session {
-    /// Opens a device and loads the model of a Hugging Face directory.
+    pub(crate) fn new(model: Model, context: Context, opened: Instant) -> Self {
+        Self { model, context, opened }
+    }
+
+    pub(crate) fn into_context(self) -> Context {
+        self.context
+    }
+
+    /// Opens a device, loads the model of a Hugging Face directory, and makes a session of it.
     ///
     /// # Errors
-    /// No device; a directory that is incomplete, damaged or not supported; out of memory.
+    /// As [`Model::load`].
     pub fn load(model_dir: &Path, options: &SessionOptions) -> Result<Self, EngineError> {
-        let opened = Instant::now();
-        let config = ModelConfig::load(model_dir)?;
-        let checkpoint = Checkpoint::open(model_dir)?;
-        let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family())?;
-        let device = Device::open(&DeviceOptions {
-            selector: options.device.clone(),
-            memory_limit: options.memory_limit,
-            checked: options.checked_shaders,
-            ..DeviceOptions::default()
-        })?;
-        let kinds = Kinds::both(match options.attention {
-            AttentionChoice::Auto | AttentionChoice::Mha => Kind::Mha,
-            AttentionChoice::MhaReplicated => Kind::MhaReplicated,
-            AttentionChoice::MhaNocache => Kind::MhaNocache,
-            AttentionChoice::El => Kind::El,
-        });
-        let model = load(&device, &config, &checkpoint, kinds, dtype(options.dtype, &device, &config))?;
-        device.trim()?;
-        let (limits, layers) = (model.limits(), model.cache_layout().layers);
-        // A small memory limit also bounds the working tensors of the encoder.
-        let budget = DEFAULT_PREFILL_BUDGET.min(device.pool().limit() / 8);
-        let runner = Runner::new(&device, Arc::from(model), budget);
-        let totals = Totals { load_seconds: opened.elapsed().as_secs_f64(), ..Totals::default() };
-        let batch_size = options.batch_size.max(1);
-        Ok(Self {
-            device,
-            config,
-            tokenizer,
-            checkpoint_options,
-            limits,
-            kinds,
-            layers,
-            batch_size,
-            runner,
-            state: None,
-            opened,
-            totals,
-        })
+        Ok(Model::load(model_dir, options)?.first_session())
+    }
+
+    /// The model, for other sessions of it.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// True if texts can be given and are returned.
     pub fn has_tokenizer(&self) -> bool {
-        self.tokenizer.is_some()
+        self.model.has_tokenizer()
     }
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+        self.model.tokenizer()
     }
 
     /// The generation options of `generation_config.json`, or of `config.json` where there is none.
     pub fn checkpoint_options(&self) -> &GenerationOptions {
-        &self.checkpoint_options
+        self.model.checkpoint_options()
     }
 
     /// What generation options are checked against.
     pub fn limits(&self) -> ModelLimits {
-        self.limits
+        self.model.limits()
     }
 
     /// The device that the model is on.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.model.device()
     }
 
-    /// Runs all requests; `on_done(index, result)` is called once for each as it ends, in any order. A request that fails alone gets its
-    /// own error and the run goes on. Once `cancel` is set, the run stops after the current step and the open requests get
+    /// Counters since the session was made.
+    pub fn metrics(&self) -> Metrics {
+        metrics(&self.model, &self.context, self.opened)
+    }
+
+    /// Runs all requests; `events` hears of each as it ends, in any order. A request that fails alone gets its own error and
+    /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step and the open requests get
     /// [`EngineError::Cancelled`].
     ///
+    /// Where memory runs out, the batch is halved until it fits and the run goes on; that is told once, and later runs with
+    /// the same options begin with what went well.
+    ///
     /// # Errors
-    /// The device failed: no further request can be served. Requests that had not ended were given to `on_done` with an error.
+    /// Options that cannot be together (streaming beams, stop strings that no token can end): nothing has run and no event
+    /// was told. Or the device failed: no further request can be served, and those that had not ended were told so.
     pub fn generate(
         &mut self,
         requests: &[Request],
         config: &GenerationConfig,
         run: &RunOptions,
-        cancel: &AtomicBool,
-        on_done: &mut dyn FnMut(usize, Result<Generation, EngineError>),
+        events: &mut dyn Events,
     ) -> Result<(), EngineError> {
+        let hooks = self.hooks(config, run)?;
         let started = Instant::now();
-        self.totals.inputs += requests.len() as u64;
-        let mut ready: Vec<Prepared> = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            match prepare(index, request, &self.config, self.tokenizer.as_ref(), config, run) {
-                Ok(prepared) => ready.push(prepared),
-                Err(error) => on_done(index, Err(error)),
-            }
-        }
-        // Similar lengths end together; the longest first, so that buffers are allocated once.
-        ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
-        let mut capacity =
-            self.batch_size.min(sentences_per_binding(&self.device, &self.runner, config)).min(ready.len()).max(1);
+        let ready = self.prepare(requests, config, run, events);
+        let most = self.most_sentences(config, &ready);
+        let mut capacity = match &self.context.proven {
+            Some((known, sentences)) if known == config => most.min(*sentences),
+            _ => most,
+        };
+        // The sentences that did not fit first, and what did not fit.
+        let mut refused: Option<(usize, String)> = None;
+        let mut streamed = HashMap::new();
         let mut at = 0;
         while at < ready.len() {
-            let batch = &ready[at..(at + capacity).min(ready.len())];
-            if cancel.load(Ordering::Relaxed) {
+            if run.cancel.is_cancelled() {
                 break;
             }
-            match self.run_batch(batch, config, capacity, &ready, cancel) {
+            let count = next_batch(&ready[at..], capacity, self.model.max_batch_tokens());
+            let batch = &ready[at..at + count];
+            match self.run_batch(batch, config, capacity, &ready, run, &hooks, &mut streamed, events) {
                 Ok(Some(results)) => {
-                    let first_token = self.totals.batch.first_token;
-                    self.totals.first_token_ms =
-                        self.totals.first_token_ms.or(first_token.map(|t| (t - started).as_secs_f64() * 1e3));
+                    self.first_token(started);
+                    if let Some((from, reason)) = refused.take() {
+                        self.context.proven = Some((config.clone(), capacity));
+                        events.notice(&Notice::BatchHalved { from, to: capacity, reason });
+                    }
                     for (prepared, hypotheses) in batch.iter().zip(results) {
                         let result = self.generation(prepared, hypotheses, config);
-                        on_done(prepared.request, result);
+                        events.done(prepared.request, result);
                     }
                     at += batch.len();
                 }
                 Ok(None) => break,
                 Err(error) if error.is_out_of_memory() && batch.len() > 1 => {
                     // A sentence's result does not depend on its batch, so a smaller one gives the same.
-                    self.state = None;
+                    self.context.state = None;
                     capacity = batch.len().div_ceil(2);
+                    refused.get_or_insert_with(|| (batch.len(), error.to_string()));
                 }
                 Err(error) if error.is_out_of_memory() => {
-                    self.state = None;
-                    on_done(batch[0].request, Err(error));
+                    self.context.state = None;
+                    events.done(batch[0].request, Err(error));
                     at += 1;
                 }
                 Err(error) => {
                     for prepared in &ready[at..] {
-                        on_done(prepared.request, Err(EngineError::Batch(error.to_string())));
+                        events.done(prepared.request, Err(EngineError::Batch(error.to_string())));
                     }
                     return Err(error);
                 }
             }
         }
         for prepared in &ready[at..] {
-            on_done(prepared.request, Err(EngineError::Cancelled));
+            events.done(prepared.request, Err(EngineError::Cancelled));
         }
         Ok(())
     }
 
+    /// The caller's hooks and those of the engine's own options.
+    fn hooks(&self, config: &GenerationConfig, run: &RunOptions) -> Result<Hooks, EngineError> {
+        if run.stream && config.mode == Mode::Beam {
+            return Err(EngineError::StreamsOneBeam { num_beams: config.num_beams });
+        }
+        let mut hooks = run.hooks.clone();
+        if !run.stop_strings.is_empty() {
+            let criterion = StopStrings::new(&run.stop_strings, self.model.token_bytes()?)?;
+            hooks.stop_criteria.push(Arc::new(criterion));
+        }
+        Ok(hooks)
+    }
+
+    /// The requests that can run, the longest first, so that buffers are allocated once and similar lengths end together.
+    fn prepare(
+        &mut self,
+        requests: &[Request],
+        config: &GenerationConfig,
+        run: &RunOptions,
+        events: &mut dyn Events,
+    ) -> Vec<Prepared> {
+        let context = &mut self.context;
+        context.totals.inputs += requests.len() as u64;
+        let mut ready: Vec<Prepared> = Vec::with_capacity(requests.len());
+        for (index, request) in requests.iter().enumerate() {
+            match prepare(index, request, self.model.model_config(), self.model.tokenizer(), config, run) {
+                Ok(prepared) => {
+                    if let (Some(tokens), false) = (prepared.cut_from, context.told_cut) {
+                        context.told_cut = true;
+                        events.notice(&Notice::SourceCut { tokens, kept: prepared.input_len() });
+                    }
+                    ready.push(prepared);
+                }
+                Err(error) => events.done(index, Err(error)),
+            }
+        }
+        ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
+        ready
+    }
+
+    /// Sentences together at most.
+    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared]) -> usize {
+        let (device, runner) = (self.model.device(), &self.context.runner);
+        let most = match self.model.batch_size() {
+            BatchSize::Sentences(n) => n,
+            BatchSize::Auto => {
+                let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
+                auto_sentences(device, runner, config, ready, own)
+            }
+        };
+        most.min(sentences_per_binding(device, runner, config)).min(ready.len()).max(1)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a run has, handed to each of its batches")]
     fn run_batch(
         &mut self,
         batch: &[Prepared],
         config: &GenerationConfig,
         capacity: usize,
         all: &[Prepared],
-        cancel: &AtomicBool,
+        run: &RunOptions,
+        hooks: &Hooks,
+        streamed: &mut HashMap<(usize, usize), usize>,
+        events: &mut dyn Events,
     ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
-        let state = match self.state.take() {
-            Some(state) if batch.iter().all(|p| state.fits(config, capacity, p.lengths.max_length, p.max_new())) => {
-                state
-            }
-            _ => {
+        let device = self.model.device();
+        let context = &mut self.context;
+        let fits = |state: &BatchState| {
+            batch.iter().all(|p| state.fits(config, batch.len(), p.lengths.max_length, p.max_new()))
+        };
+        // The old one goes before a new one comes.
+        context.state = context.state.take().filter(fits);
+        let state = match &mut context.state {
+            Some(state) => state,
+            none => {
                 // Sized for every request of this run, so that it is made once.
-                let max_length = all.iter().map(|p| p.lengths.max_length).max().unwrap_or(1);
-                let max_new = all.iter().map(Prepared::max_new).max().unwrap_or(1);
-                BatchState::new(&self.device, config, capacity, max_length, max_new)?
+                let (max_length, max_new) = longest(all);
+                let sentences = largest_batch(all, capacity, self.model.max_batch_tokens());
+                none.insert(BatchState::new(device, config, sentences, max_length, max_new)?)
             }
         };
-        let state = self.state.insert(state);
-        state.run(&self.device, &mut self.runner, batch, cancel, &mut self.totals.batch)
+        let mut hooks = hooks.clone();
+        if let Some(limit) = run.max_time {
+            hooks.stop_criteria.push(Arc::new(MaxTime::starting_now(limit)));
+        }
+        let mut streams = Streams::new(batch, self.model.tokenizer(), config);
+        let mut on_step = |tokens: &[_], done: &[bool]| streams.step(tokens, done, streamed, events);
+        let control =
+            Control { cancel: &run.cancel, hooks, on_step: if run.stream { Some(&mut on_step) } else { None } };
+        state.run(device, &mut context.runner, batch, control, &mut context.totals.batch)
+    }
+
+    fn first_token(&mut self, started: Instant) {
+        let totals = &mut self.context.totals;
+        let known = totals.batch.first_token.map(|at| (at - started).as_secs_f64() * 1e3);
+        totals.first_token_ms = totals.first_token_ms.or(known);
     }
 
     fn generation(
@@ -255,7 +279,7 @@ impl Session {
     ) -> Result<Generation, EngineError> {
         let mut sequences = Vec::with_capacity(hypotheses.len());
         for hypothesis in hypotheses.into_iter().take(config.num_return_sequences) {
-            let text = match &self.tokenizer {
+            let text = match self.model.tokenizer() {
                 Some(tokenizer) => Some(tokenizer.decode(&hypothesis.token_ids, true)?),
                 None => None,
             };
@@ -264,7 +288,7 @@ impl Session {
                 elgen_search::FinishReason::Length => FinishReason::Length,
                 elgen_search::FinishReason::Stop => FinishReason::Stop,
             };
-            self.totals.generated_tokens += hypothesis.token_ids.len() as u64;
+            self.context.totals.generated_tokens += hypothesis.token_ids.len() as u64;
             sequences.push(Sequence {
                 token_ids: hypothesis.token_ids,
                 token_logprobs: hypothesis.token_logprobs,
@@ -273,78 +297,9 @@ impl Session {
                 finish_reason,
             });
         }
-        self.totals.prompt_tokens += prepared.prompt_tokens as u64;
-        self.totals.truncated += u64::from(prepared.truncated);
-        Ok(Generation { sequences, prompt_tokens: prepared.prompt_tokens, truncated: prepared.truncated })
-    }
-
-    /// Counters since the session was opened.
-    pub fn metrics(&self) -> Metrics {
-        let (totals, batch) = (&self.totals, &self.totals.batch);
-        let report = self.device.report();
-        let peak = self.device.pool().peak();
-        let steps = batch.steps.max(1) as f64;
-        let busy = batch.encode_seconds + batch.decode_seconds;
-        let cross = self.limits.is_encoder_decoder;
-        let cache = self.runner.caches().peak_bytes();
-        Metrics {
-            device: report.name.clone(),
-            driver: report.driver.clone(),
-            software_adapter: report.software,
-            attention: AttentionKinds {
-                encoder: cross.then(|| Kind::Mha.name().to_owned()),
-                self_: self.kinds.self_.name().to_owned(),
-                cross: cross.then(|| self.kinds.cross.name().to_owned()),
-            },
-            inputs: totals.inputs,
-            truncated: totals.truncated,
-            prompt_tokens: totals.prompt_tokens,
-            generated_tokens: totals.generated_tokens,
-            seconds: Seconds {
-                load: totals.load_seconds,
-                compile: self.device.compile_seconds(),
-                encode: batch.encode_seconds,
-                decode: batch.decode_seconds,
-                total: self.opened.elapsed().as_secs_f64(),
-            },
-            tokens_per_second: if busy > 0.0 { totals.generated_tokens as f64 / busy } else { 0.0 },
-            time_to_first_token_ms: totals.first_token_ms.unwrap_or(0.0),
-            steps: batch.steps,
-            per_step: PerStep {
-                rows: batch.row_steps as f64 / steps,
-                dispatches: batch.stats.dispatches as f64 / steps,
-                host_waits: batch.stats.host_waits as f64 / steps,
-                readback_bytes: batch.stats.readback_bytes as f64 / steps,
-                allocations: batch.allocations as f64 / steps,
-                submissions: batch.stats.submissions as f64 / steps,
-            },
-            dispatches_per_decoder_layer: batch.layer_dispatches as f64 / steps / self.layers.max(1) as f64,
-            peak_bytes: PeakBytes {
-                weights: peak.of(Class::Weights),
-                cache: peak.of(Class::Cache),
-                activations: peak.of(Class::Activations),
-                staging: peak.of(Class::Staging),
-                total: peak.total,
-            },
-            cache_bytes: CacheBytes { self_: cache.self_, cross: cache.cross },
-            cache_overhead_bytes: peak.of(Class::Cache).saturating_sub(cache.self_ + cache.cross),
-        }
-    }
-}
-
-/// `auto`: f32 on software adapters and for checkpoints that are f32, else f16.
-fn dtype(choice: DtypeChoice, device: &Device, config: &ModelConfig) -> DType {
-    match choice {
-        DtypeChoice::F32 => DType::F32,
-        DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Auto if device.capabilities().software => DType::F32,
-        DtypeChoice::Auto => {
-            let stored = match config {
-                ModelConfig::Bart(c) => c.dtype.as_deref(),
-                ModelConfig::Gpt2(c) => c.dtype.as_deref(),
-                _ => None,
-            };
-            if stored == Some("float16") { DType::F16 } else { DType::F32 }
-        }
+        let (prompt_tokens, truncated) = (prepared.input_len(), prepared.cut_from.is_some());
+        self.context.totals.prompt_tokens += prompt_tokens as u64;
+        self.context.totals.truncated += u64::from(truncated);
+        Ok(Generation { sequences, prompt_tokens, truncated })
     }
 }

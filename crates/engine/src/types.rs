@@ -1,19 +1,35 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
+use std::time::Duration;
+
+use elgen_search::Hooks;
 use serde::Serialize;
 
+use crate::cancel::CancelToken;
+
 /// One input of a generation run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// The number of this input within the whole run: it seeds the random numbers of its samples, so a result does not depend
     /// on how inputs are batched.
     pub ordinal: u64,
     /// The source text or ids.
     pub input: Input,
+    /// Ids that the output is made to begin with. Encoder-decoder models: they follow the decoder start token (which is not
+    /// doubled if they begin with it). Decoder-only models: they follow the input. A text is encoded without special tokens.
+    /// The prefix is part of the decoder's prompt: it is not in the results, and `max_length` counts it.
+    pub prefix: Option<Input>,
+}
+
+impl Request {
+    /// A request without a prefix.
+    pub fn new(ordinal: u64, input: impl Into<Input>) -> Self {
+        Self { ordinal, input: input.into(), prefix: None }
+    }
 }
 
 /// The source of a request: encoder input, or the prompt of a decoder-only model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Text, encoded by the model's tokenizer with its special tokens.
     Text(String),
@@ -21,12 +37,30 @@ pub enum Input {
     Ids(Vec<u32>),
 }
 
+impl From<&str> for Input {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Vec<u32>> for Input {
+    fn from(ids: Vec<u32>) -> Self {
+        Self::Ids(ids)
+    }
+}
+
 /// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// `num_return_sequences` hypotheses, best first (samples: in draw order).
     pub sequences: Vec<Sequence>,
-    /// Number of input ids after truncation.
+    /// Number of input ids after truncation; for a decoder-only model those of the prefix too.
     pub prompt_tokens: usize,
     /// True if the source was cut to fit.
     pub truncated: bool,
@@ -35,7 +69,7 @@ pub struct Generation {
 /// One generated sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
-    /// The new ids: after the decoder start token or the prompt, up to and including EOS.
+    /// The new ids: after the decoder start token or the prompt, and after the prefix, up to and including EOS.
     pub token_ids: Vec<u32>,
     /// For each new id, its log-probability after the processors.
     pub token_logprobs: Vec<f32>,
@@ -69,7 +103,10 @@ pub struct SessionOptions {
     /// Part of an adapter's name, or its number in `elgen devices`; `None` takes the best.
     pub device: Option<String>,
     /// Sentences decoded together at most.
-    pub batch_size: usize,
+    pub batch_size: BatchSize,
+    /// Source ids (decoder-only: prompt ids) of the sentences decoded together, in sum. Sources are packed, never padded, so
+    /// their real lengths count. A sentence that alone has more runs alone. `None`: no limit.
+    pub max_batch_tokens: Option<usize>,
     /// Bytes that the memory pool may hold; `None`: 90 % of what is free.
     pub memory_limit: Option<u64>,
     /// Compile shaders with bounds checks (tests); release builds default to unchecked.
@@ -83,10 +120,27 @@ impl Default for SessionOptions {
             attention: AttentionChoice::Auto,
             dtype: DtypeChoice::Auto,
             device: None,
-            batch_size: 32,
+            batch_size: BatchSize::Sentences(32),
+            max_batch_tokens: None,
             memory_limit: None,
             checked_shaders: false,
         }
+    }
+}
+
+/// How many sentences are decoded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// As many as the memory limit allows by what each will take: caches, tables, logits, search and working tensors. At
+    /// most 256 on a software adapter, which gains nothing from more, and 4096 elsewhere.
+    Auto,
+    /// This many at most.
+    Sentences(usize),
+}
+
+impl From<usize> for BatchSize {
+    fn from(sentences: usize) -> Self {
+        Self::Sentences(sentences)
     }
 }
 
@@ -123,9 +177,20 @@ pub struct RunOptions {
     pub truncate: bool,
     /// Cut sources to this many ids (special tokens included).
     pub max_source_length: Option<usize>,
+    /// Tell each token as it comes ([`crate::Events::token`]); refused with more than one beam.
+    pub stream: bool,
+    /// A sequence ends when its text contains one of these, ending inside the last token. The text is not cut.
+    pub stop_strings: Vec<String>,
+    /// Sequences end after this time, counted from the start of their batch and checked after each step.
+    pub max_time: Option<Duration>,
+    /// The caller's own logits processors, stop criteria and noise.
+    pub hooks: Hooks,
+    /// Stops the run after the current step, from another thread or from an event.
+    pub cancel: CancelToken,
 }
 
-/// Counters of a session since it was loaded; the fields of `--stats-json`.
+/// Counters of a session since it was made; the fields of `--stats-json`. Bytes of `peak_bytes` are those of the device, so of
+/// all sessions on it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Metrics {
     /// Adapter name.
@@ -187,7 +252,7 @@ pub struct Seconds {
     pub encode: f64,
     /// Decode steps.
     pub decode: f64,
-    /// Since the session began to load.
+    /// Since the session was made, or began to load if it loaded the model.
     pub total: f64,
 }
 

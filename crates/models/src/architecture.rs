@@ -101,6 +101,15 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         logits: &Tensor,
         probe: Probe<'_>,
     ) -> Result<(), ModelError>;
+
+    /// Where [`Architecture::prefill`] leaves the final hidden states `[packed rows, d_model]`: the head's input.
+    fn prefilled<'s>(&self, space: &'s Space) -> &'s Tensor;
+
+    /// The head: `logits[r]` `[vocab_size]` of the final hidden state `hidden[r]`, for the rows `0..rows`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError>;
 }
 
 /// Attention kinds of a decoder, for self- and cross-attention.

@@ -317,7 +317,15 @@ impl Architecture for Bart {
             block.step(rec, x, epilogue, step, caches, &space.attention)
         };
         let x = self.decode(rec, space, rows.count(), caches, queries, own, &mut probe)?;
-        linear(rec, x, &self.head, ops::Activation::None, None, logits, rows.count())?;
-        Ok(())
+        self.head(rec, x, logits, rows.count())
+    }
+
+    fn prefilled<'s>(&self, space: &'s Space) -> &'s Tensor {
+        // `decode` begins in x and swaps x and h once per layer.
+        if self.decoder.len().is_multiple_of(2) { &space.x } else { &space.h }
+    }
+
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
+        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
     }
 }

@@ -217,7 +217,14 @@ impl Architecture for Gpt2 {
             block.step(rec, h, epilogue, step, caches, &space.attention)
         };
         self.decode(rec, space, rows.count(), own, &mut probe)?;
-        linear(rec, &space.h, &self.head, ops::Activation::None, None, logits, rows.count())?;
-        Ok(())
+        self.head(rec, &space.h, logits, rows.count())
+    }
+
+    fn prefilled<'s>(&self, space: &'s Space) -> &'s Tensor {
+        &space.h
+    }
+
+    fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
+        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
     }
 }

@@ -30,5 +30,5 @@ pub use config::{ModelConfig, ModelFamily};
 pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::GenerationDefaults;
 pub use layers::{Space, StackShape};
-pub use runner::{DEFAULT_PREFILL_BUDGET, Runner, Sentence};
+pub use runner::{DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
 pub use tokenizer::Tokenizer;

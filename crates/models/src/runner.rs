@@ -1,5 +1,8 @@
 //! A model at work: its caches, its working tensors, and the admission of batches. Implements [`DecodeStep`], so a search can drive it.
 
+mod plan;
+mod score;
+
 use std::sync::Arc;
 
 use elgen_attention::{CacheBytes, CacheLayout, Caches, Extras, Kind, Need, Packed, Placement, Step};
@@ -9,6 +12,8 @@ use elgen_tensor::{Buffer, Class, Device, RecordStats, Recorder, Rows, Segment, 
 use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
+
+pub use score::{LogitRows, SeeLogits};
 
 /// One sentence to admit.
 #[derive(Clone, Copy, Debug)]
@@ -146,12 +151,7 @@ impl Runner {
     }
 
     fn admit(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {
-        let needs: Vec<Need> = sentences.iter().map(|s| need(s, width)).collect();
-        self.caches.prepare(&needs)?;
-        for need in needs {
-            let placement = self.caches.admit(need)?;
-            self.placements.push(placement);
-        }
+        self.place(sentences, width)?;
         let mut states = Vec::with_capacity(sentences.len() * width);
         let mut prompts = Vec::with_capacity(states.capacity());
         let mut cross = Vec::with_capacity(states.capacity());
@@ -177,8 +177,19 @@ impl Runner {
             self.cross_ranges = Some(ranges);
             stats += self.encode(encoder, sentences)?;
         }
-        stats += self.prefill(sentences)?;
+        stats += self.prefill(sentences, None)?;
         Ok(stats)
+    }
+
+    /// Reserves cache slots for each sentence.
+    fn place(&mut self, sentences: &[Sentence<'_>], width: usize) -> Result<(), ModelError> {
+        let needs: Vec<Need> = sentences.iter().map(|s| need(s, width)).collect();
+        self.caches.prepare(&needs)?;
+        for need in needs {
+            let placement = self.caches.admit(need)?;
+            self.placements.push(placement);
+        }
+        Ok(())
     }
 
     fn prepare_step(&mut self, rows: usize) -> Result<(), ModelError> {
@@ -211,7 +222,11 @@ impl Runner {
         Ok(stats)
     }
 
-    fn prefill(&mut self, sentences: &[Sentence<'_>]) -> Result<RecordStats, ModelError> {
+    fn prefill(
+        &mut self,
+        sentences: &[Sentence<'_>],
+        mut score: Option<score::Scoring<'_>>,
+    ) -> Result<RecordStats, ModelError> {
         let lengths: Vec<usize> = sentences.iter().map(|s| s.prompt.len() - 1).collect();
         if lengths.iter().all(|n| *n == 0) {
             return Ok(RecordStats::default());
@@ -234,6 +249,9 @@ impl Runner {
             let mut rec = self.device.recorder();
             self.model.prefill(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
             stats += rec.submit()?;
+            if let Some(score) = &mut score {
+                stats += score.chunk(&self.device, &*self.model, &packed.space, sentences, chunk.sentences)?;
+            }
         }
         Ok(stats)
     }

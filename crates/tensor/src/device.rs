@@ -149,6 +149,10 @@ pub struct Capabilities {
 }
 
 /// An open device: the queue, the memory pool, compiled kernels and cached bind groups. Cheap to clone.
+///
+/// Threads may share it, each with its own recordings, tensors and read-backs. Uploads go through one ring and take turns;
+/// constants of dispatches are written and submitted under one lock; what one thread frees is reclaimed before another's
+/// allocation relies on it.
 #[derive(Clone)]
 pub struct Device {
     pub(crate) inner: Arc<Inner>,
@@ -162,6 +166,8 @@ pub(crate) struct Inner {
     pub(crate) checked: bool,
     pub(crate) kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     pub(crate) bind_groups: Mutex<HashMap<(u64, Vec<u64>), wgpu::BindGroup>>,
+    /// Whether buffers were freed whose memory the driver may not have back yet.
+    pub(crate) unreclaimed: Mutex<bool>,
     pub(crate) compile_seconds: Mutex<f64>,
     pub(crate) transfer: Mutex<Transfer>,
     pub(crate) uniforms: Option<wgpu::Buffer>,
@@ -268,6 +274,7 @@ impl Device {
                 checked: options.checked,
                 kernels: Mutex::default(),
                 bind_groups: Mutex::default(),
+                unreclaimed: Mutex::default(),
                 compile_seconds: Mutex::default(),
                 transfer: Mutex::default(),
                 uniforms,

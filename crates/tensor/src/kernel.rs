@@ -101,8 +101,8 @@ impl Device {
         let started = Instant::now();
         let kernel = Arc::new(self.compile(spec, &symbols, &key)?);
         *lock(&self.inner.compile_seconds) += started.elapsed().as_secs_f64();
-        lock(&self.inner.kernels).insert(key, Arc::clone(&kernel));
-        Ok(kernel)
+        // Two threads may have compiled it at once: all use the first, so that its bind groups are cached once.
+        Ok(Arc::clone(lock(&self.inner.kernels).entry(key).or_insert(kernel)))
     }
 
     fn compile(&self, spec: &KernelSpec, symbols: &Symbols, key: &str) -> Result<Kernel> {

@@ -50,13 +50,27 @@ impl Device {
         Recorder { device: self.clone(), encoder, pass: None, uniforms: Vec::new(), stats: RecordStats::default() }
     }
 
-    /// Drops cached bind groups of freed buffers, which would keep them alive. True if there were freed buffers.
-    pub(crate) fn forget_freed(&self) -> bool {
+    /// Drops cached bind groups of freed buffers, which would keep them alive.
+    pub(crate) fn forget_freed(&self) {
+        // The list is taken under the lock of the cache: a thread that finds it empty finds the groups gone too.
+        let mut groups = lock(&self.inner.bind_groups);
         let freed = self.inner.pool.take_freed();
         if !freed.is_empty() {
-            lock(&self.inner.bind_groups).retain(|(_, ids), _| !ids.iter().any(|id| freed.contains(id)));
+            groups.retain(|(_, ids), _| !ids.iter().any(|id| freed.contains(id)));
+            *lock(&self.inner.unreclaimed) = true;
         }
-        !freed.is_empty()
+    }
+
+    /// Returns once the driver has back what the pool counts as freed. Another thread's recording may have dropped the
+    /// bind groups, so the lock is held until the device is idle: whoever finds nothing to reclaim may rely on it.
+    pub(crate) fn reclaim(&self) -> Result<()> {
+        self.forget_freed();
+        let mut unreclaimed = lock(&self.inner.unreclaimed);
+        if *unreclaimed {
+            self.wait()?;
+            *unreclaimed = false;
+        }
+        Ok(())
     }
 }
 

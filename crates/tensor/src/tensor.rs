@@ -84,9 +84,7 @@ impl Device {
             limit: pool.limit(),
         })?;
         // What the pool counts as freed must be free before more is asked of the driver: an allocation near the limit relies on it.
-        if self.forget_freed() {
-            self.wait()?;
-        }
+        self.reclaim()?;
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw = device.create_buffer(&wgpu::BufferDescriptor {

@@ -6,6 +6,7 @@ mod heads;
 mod layer_norm;
 mod linear;
 mod store;
+mod token_logprobs;
 
 pub use attend::attend;
 pub use embed::embed;
@@ -13,3 +14,4 @@ pub use heads::{heads_contract, heads_expand};
 pub use layer_norm::layer_norm;
 pub use linear::{activate, erf, linear};
 pub use store::store;
+pub use token_logprobs::token_logprobs;

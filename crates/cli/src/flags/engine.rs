@@ -1,7 +1,7 @@
 //! Engine flags: how the model runs, whatever it generates.
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use elgen_engine::{AttentionChoice, DtypeChoice, SessionOptions};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, SessionOptions};
 
 use super::values;
 
@@ -21,26 +21,18 @@ pub(crate) struct EngineFlags {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Inputs that are decoded together at most, or auto, which is 32; results do not depend on it
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = values::batch_size, allow_negative_numbers = true)]
-    batch_size: BatchSize,
+    /// Inputs that are decoded together at most; auto takes as many as the memory allows; results do not depend on it
+    /// [default: 32]
+    #[arg(long, value_name = "N|auto", value_parser = values::batch_size, allow_negative_numbers = true)]
+    batch_size: Option<BatchSize>,
 
-    /// Source and new tokens of the inputs that are decoded together, at most
-    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true, hide = true)]
+    /// Source tokens of the inputs that are decoded together, at most; an input that has more runs alone
+    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
     max_batch_tokens: Option<usize>,
 
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     memory_limit: Option<u64>,
-}
-
-/// `--batch-size`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BatchSize {
-    /// The engine chooses.
-    Auto,
-    /// This many at most.
-    Sentences(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,17 +76,20 @@ impl EngineFlags {
                 DtypeFlag::F16 => DtypeChoice::F16,
             },
             device: self.device.clone(),
-            batch_size: self.batch_size(),
+            batch_size: self.batch_size.unwrap_or(SessionOptions::default().batch_size),
+            max_batch_tokens: self.max_batch_tokens,
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
         }
     }
 
-    /// Inputs that are decoded together at most.
-    pub(crate) fn batch_size(&self) -> usize {
+    /// Records that are read before the first batch runs.
+    pub(crate) fn first_window(&self) -> usize {
         match self.batch_size {
-            BatchSize::Auto => SessionOptions::default().batch_size,
-            BatchSize::Sentences(sentences) => sentences,
+            Some(BatchSize::Sentences(sentences)) => sentences,
+            // Enough for a device to show what it takes; windows grow from there.
+            Some(BatchSize::Auto) => 256,
+            None => 32,
         }
     }
 
@@ -106,12 +101,7 @@ impl EngineFlags {
 
     /// Whether the user chose a number of inputs.
     pub(crate) fn names_batch_size(&self) -> bool {
-        self.batch_size != BatchSize::Auto
-    }
-
-    /// Source and new tokens of a batch, at most.
-    pub(crate) fn max_batch_tokens(&self) -> Option<usize> {
-        self.max_batch_tokens
+        self.batch_size.is_some()
     }
 
     /// Whether the user chose an adapter.

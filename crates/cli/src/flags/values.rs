@@ -1,8 +1,8 @@
 //! Parsers of flag values. Each error says what was expected; clap adds the flag and the value.
 
+use elgen_engine::BatchSize;
 use elgen_search::{EarlyStopping, TokenIds};
 
-use super::engine::BatchSize;
 use crate::input::value_message;
 
 /// A finite number.

@@ -1,8 +1,13 @@
 //! The loop over windows of records.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    mem::{self, Discriminant},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use elgen_engine::{EngineError, Generation, Input, Request, RunOptions, Session};
+use elgen_engine::{EngineError, Events, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken};
 use elgen_search::GenerationConfig;
 
 use crate::{
@@ -67,6 +72,38 @@ pub(super) struct Run {
     /// Records that failed, those of the interrupted run included.
     pub(super) failed: u64,
     pub(super) write_error: Option<io::Error>,
+    /// What outputs must begin with, where a record says nothing else.
+    pub(super) prefix: Option<String>,
+    /// Kinds of notices that were told.
+    pub(super) told: Vec<Discriminant<Notice>>,
+}
+
+/// What the engine tells of one window.
+struct WindowEvents<'a> {
+    run: &'a mut Run,
+    origins: &'a [Origin],
+}
+
+impl Events for WindowEvents<'_> {
+    fn done(&mut self, index: usize, result: Result<Generation, EngineError>) {
+        if let Some(origin) = self.origins.get(index) {
+            self.run.take(origin, result);
+        }
+    }
+
+    fn token(&mut self, token: &StreamedToken) {
+        if let Some(origin) = self.origins.get(token.index) {
+            self.run.token(origin, Token { id: token.token_id, logprob: token.logprob, text: &token.text });
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        let kind = mem::discriminant(notice);
+        if !self.run.told.contains(&kind) {
+            self.run.told.push(kind);
+            self.run.console.warning(&notice.to_string());
+        }
+    }
 }
 
 impl Run {
@@ -124,13 +161,11 @@ impl Run {
         for Record { index, line, id, content } in records {
             let origin = Origin { index, line, id };
             match content {
-                Ok(Content::Run { input, prefix }) => match request(index, input, prefix) {
-                    Ok(request) => {
-                        requests.push(request);
-                        origins.push(origin);
-                    }
-                    Err(message) => self.finish(&origin, &Outcome::Failed(message)),
-                },
+                Ok(Content::Run { input, prefix }) => {
+                    let prefix = prefix.or_else(|| self.prefix.clone().map(Input::Text));
+                    requests.push(Request { ordinal: index, input, prefix });
+                    origins.push(origin);
+                }
                 Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),
                 Err(message) => self.finish(&origin, &Outcome::Failed(message)),
             }
@@ -138,34 +173,18 @@ impl Run {
         if requests.is_empty() || self.interrupt.is_cancelled() {
             return Ok(());
         }
-        let interrupt = Arc::clone(&self.interrupt);
-        session.generate(&requests, config, options, interrupt.cancel_flag(), &mut |request, result| {
-            if let Some(origin) = origins.get(request) {
-                self.take(origin, result);
-            }
-        })
+        session.generate(&requests, config, options, &mut WindowEvents { run: self, origins: &origins })
     }
 
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
         match result {
-            Ok(generation) => {
-                self.replay(origin, &generation);
-                self.finish(origin, &Outcome::Done(generation));
-            }
+            Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
                 let message = name_flags(&one_line(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
-        }
-    }
-
-    /// Streams the tokens of a sequence that the engine gave as a whole.
-    fn replay(&mut self, origin: &Origin, generation: &Generation) {
-        let Some(sequence) = generation.sequences.first() else { return };
-        for (&id, &logprob) in sequence.token_ids.iter().zip(&sequence.token_logprobs) {
-            self.token(origin, Token { id, logprob, text: "" });
         }
     }
 
@@ -195,13 +214,5 @@ impl Run {
             self.write_error = Some(error);
             self.interrupt.cancel();
         }
-    }
-}
-
-/// A record as the engine takes it.
-fn request(ordinal: u64, input: Input, prefix: Option<Input>) -> Result<Request, String> {
-    match prefix {
-        Some(_) => Err("the field `prefix` is not supported so far".to_owned()),
-        None => Ok(Request { ordinal, input }),
     }
 }

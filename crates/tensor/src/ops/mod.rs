@@ -9,12 +9,14 @@ mod heads_expand;
 mod layer_norm;
 mod linear;
 mod store;
+mod token_logprobs;
 
 pub use embed::{embed_packed, embed_step};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
 pub use linear::{Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_tiled};
 pub use store::{store, store_packed};
+pub use token_logprobs::{TokenScore, token_logprobs};
 
 use crate::error::{Result, TensorError};
 use crate::tensor::{DType, Tensor};

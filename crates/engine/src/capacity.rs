@@ -1,0 +1,82 @@
+//! How many sentences go together.
+
+use elgen_models::{Runner, Sentence};
+use elgen_search::GenerationConfig;
+use elgen_tensor::Device;
+
+use crate::batch::BatchState;
+use crate::prepare::Prepared;
+
+/// Sentences together at most on a software adapter: its memory traffic per sentence no longer falls beyond that.
+const SOFTWARE_SENTENCES: usize = 256;
+/// Sentences together at most elsewhere.
+const HARDWARE_SENTENCES: usize = 4096;
+
+/// Sentences of a batch that one binding of logits allows.
+pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
+    let width = config.rows_per_sentence().max(1);
+    let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
+    let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
+    (rows.min(runner.max_rows()) / width).max(1)
+}
+
+/// The longest, in sum over all requests of a run: what a [`BatchState`] is sized for.
+pub(crate) fn longest(ready: &[Prepared]) -> (usize, usize) {
+    let max_length = ready.iter().map(|p| p.lengths.max_length).max().unwrap_or(1);
+    (max_length, ready.iter().map(Prepared::max_new).max().unwrap_or(1))
+}
+
+/// The most sentences whose predicted bytes fit what is free of the memory limit, one at least. `ready`: the longest first,
+/// so that no later batch takes more. `own`: bytes that this session holds and will use again or give back.
+pub(crate) fn auto_sentences(
+    device: &Device,
+    runner: &Runner,
+    config: &GenerationConfig,
+    ready: &[Prepared],
+    own: u64,
+) -> usize {
+    let pool = device.pool();
+    let free = pool.limit().saturating_sub(pool.current().total.saturating_sub(own));
+    // One thirty-second is the upload ring's at most, another what rounding and read-backs take.
+    let free = free - pool.limit().min(free) / 16;
+    let cap = if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES };
+    let width = config.rows_per_sentence();
+    let (max_length, max_new) = longest(ready);
+    let longest = ready.iter().fold((0, 0), |(s, p), r| (r.source.len().max(s), r.prompt.len().max(p)));
+    let (mut sentences, mut sources, mut prompts) = (0, 0, 0);
+    for (count, p) in (1..=cap).zip(ready) {
+        let sentence = Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() };
+        sentences += runner.sentence_bytes(&sentence, width);
+        sources += p.source.len();
+        prompts += p.prompt.len() - 1;
+        let packed = runner.packed_bytes(sources, prompts, longest);
+        if sentences + packed + BatchState::bytes(config, count, max_length, max_new) > free {
+            return (count - 1).max(1);
+        }
+    }
+    cap.min(ready.len()).max(1)
+}
+
+/// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.
+pub(crate) fn next_batch(ready: &[Prepared], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let mut left = max_tokens.unwrap_or(usize::MAX);
+    let fits = |p: &&Prepared| match left.checked_sub(p.input_len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    ready.iter().take(capacity).take_while(fits).count().clamp(1, ready.len().max(1))
+}
+
+/// The largest batch of a run: what buffers are allocated for.
+pub(crate) fn largest_batch(ready: &[Prepared], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let (mut at, mut largest) = (0, 1);
+    while at < ready.len() {
+        let n = next_batch(&ready[at..], capacity, max_tokens);
+        largest = largest.max(n);
+        at += n;
+    }
+    largest
+}

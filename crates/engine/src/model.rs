@@ -1,0 +1,264 @@
+//! A loaded model, shared by any number of sessions.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use elgen_attention::Kind;
+use elgen_models::{
+    Architecture, Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load,
+};
+use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
+use elgen_tensor::{DType, Device, DeviceOptions};
+
+use crate::error::EngineError;
+use crate::events::on_done;
+use crate::session::{Context, Session};
+use crate::stop_strings::TokenBytes;
+use crate::types::{AttentionChoice, BatchSize, DtypeChoice, Generation, Input, Request, RunOptions, SessionOptions};
+
+/// Contexts that [`Model::generate`] keeps for its next calls; each holds its caches.
+const IDLE_CONTEXTS: usize = 2;
+
+/// A model on a device: its weights, tokenizer and options. Cheap to clone, and to be used from several threads: each makes
+/// its own [`Session`] with [`Model::session`], all of them share the weights.
+#[derive(Clone)]
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: Device,
+    config: ModelConfig,
+    tokenizer: Option<Tokenizer>,
+    checkpoint_options: GenerationOptions,
+    weights: Arc<dyn Architecture>,
+    kinds: Kinds,
+    batch_size: BatchSize,
+    max_batch_tokens: Option<usize>,
+    load_started: Instant,
+    load_seconds: f64,
+    token_bytes: OnceLock<TokenBytes>,
+    idle: Mutex<Vec<Context>>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("device", &self.shared.device)
+            .field("kinds", &self.shared.kinds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What generation options are resolved against, known without loading the weights.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    /// Vocabulary, positions, and whether there is an encoder.
+    pub limits: ModelLimits,
+    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
+    pub checkpoint_options: GenerationOptions,
+}
+
+/// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
+///
+/// # Errors
+/// A configuration that is missing, damaged or not supported.
+pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
+    let config = ModelConfig::load(model_dir)?;
+    let limits = ModelLimits {
+        vocab_size: config.vocab_size(),
+        max_position_embeddings: Some(config.max_positions()),
+        is_encoder_decoder: config.family().is_encoder_decoder(),
+    };
+    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)? })
+}
+
+/// The checkpoint's own generation options.
+fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
+    let defaults = GenerationDefaults::load(dir, config)?;
+    GenerationOptions::from_json(&defaults.options)
+        .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })
+}
+
+impl Model {
+    /// Opens a device and loads the model of a Hugging Face directory.
+    ///
+    /// # Errors
+    /// No device; a directory that is incomplete, damaged or not supported; out of memory.
+    pub fn load(model_dir: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, EngineError> {
+        let (model_dir, load_started) = (model_dir.as_ref(), Instant::now());
+        let config = ModelConfig::load(model_dir)?;
+        let checkpoint = Checkpoint::open(model_dir)?;
+        let checkpoint_options = checkpoint_options(model_dir, &config)?;
+        let tokenizer = Tokenizer::load(model_dir, config.family())?;
+        let device = Device::open(&DeviceOptions {
+            selector: options.device.clone(),
+            memory_limit: options.memory_limit,
+            checked: options.checked_shaders,
+            ..DeviceOptions::default()
+        })?;
+        let kinds = Kinds::both(match options.attention {
+            AttentionChoice::Auto | AttentionChoice::Mha => Kind::Mha,
+            AttentionChoice::MhaReplicated => Kind::MhaReplicated,
+            AttentionChoice::MhaNocache => Kind::MhaNocache,
+            AttentionChoice::El => Kind::El,
+        });
+        let weights = load(&device, &config, &checkpoint, kinds, dtype(options.dtype, &device, &config))?;
+        device.trim()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                device,
+                config,
+                tokenizer,
+                checkpoint_options,
+                weights: Arc::from(weights),
+                kinds,
+                batch_size: options.batch_size,
+                max_batch_tokens: options.max_batch_tokens,
+                load_started,
+                load_seconds: load_started.elapsed().as_secs_f64(),
+                token_bytes: OnceLock::new(),
+                idle: Mutex::default(),
+            }),
+        })
+    }
+
+    /// A decoding context of its own: caches and working tensors, which come with its first run.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone(), self.context(), Instant::now())
+    }
+
+    /// The session of a program that loads a model for it alone: its times begin with the load.
+    pub(crate) fn first_session(&self) -> Session {
+        Session::new(self.clone(), self.context(), self.shared.load_started)
+    }
+
+    fn context(&self) -> Context {
+        // A small memory limit also bounds the working tensors of the encoder.
+        let budget = DEFAULT_PREFILL_BUDGET.min(self.device().pool().limit() / 8);
+        Context::new(Runner::new(self.device(), Arc::clone(&self.shared.weights), budget))
+    }
+
+    /// The generations of some texts (or lists of ids), in their order. Threads may call it at once; each call takes a
+    /// context that no other uses, and leaves it for the next. For anything beyond this, see [`Session::generate`].
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with the first input that failed; nothing else is returned then.
+    pub fn generate<I: Into<Input> + Clone>(
+        &self,
+        inputs: &[I],
+        config: &GenerationConfig,
+    ) -> Result<Vec<Generation>, EngineError> {
+        let requests: Vec<Request> = (0..).zip(inputs).map(|(n, input)| Request::new(n, input.clone())).collect();
+        let idle = || self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut session = Session::new(self.clone(), taken.unwrap_or_else(|| self.context()), Instant::now());
+        let mut results: Vec<Option<Result<Generation, EngineError>>> = Vec::new();
+        results.resize_with(requests.len(), || None);
+        let mut events = on_done(|index, result| {
+            if let Some(slot) = results.get_mut(index) {
+                *slot = Some(result);
+            }
+        });
+        session.generate(&requests, config, &RunOptions::default(), &mut events)?;
+        let mut contexts = idle();
+        if contexts.len() < IDLE_CONTEXTS {
+            contexts.push(session.into_context());
+        }
+        drop(contexts);
+        let in_order = results.into_iter().enumerate();
+        in_order
+            .map(|(index, result)| {
+                result
+                    .unwrap_or(Err(EngineError::Cancelled))
+                    .map_err(|source| EngineError::Input { index, source: Box::new(source) })
+            })
+            .collect()
+    }
+
+    /// The options to generate with: those asked for, then the checkpoint's, then Hugging Face's defaults. What has no effect
+    /// is passed over; [`GenerationOptions::resolve`] tells it.
+    ///
+    /// # Errors
+    /// Options that contradict each other or do not fit the model.
+    pub fn config(&self, asked: &GenerationOptions) -> Result<GenerationConfig, EngineError> {
+        Ok(asked.clone().or(self.checkpoint_options().clone()).resolve(&self.limits())?.0)
+    }
+
+    /// True if texts can be given and are returned.
+    pub fn has_tokenizer(&self) -> bool {
+        self.shared.tokenizer.is_some()
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.shared.tokenizer.as_ref()
+    }
+
+    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
+    pub fn checkpoint_options(&self) -> &GenerationOptions {
+        &self.shared.checkpoint_options
+    }
+
+    /// What generation options are checked against.
+    pub fn limits(&self) -> ModelLimits {
+        self.shared.weights.limits()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.shared.device
+    }
+
+    /// The model's configuration.
+    pub fn model_config(&self) -> &ModelConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn kinds(&self) -> Kinds {
+        self.shared.kinds
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        self.shared.weights.cache_layout().layers
+    }
+
+    pub(crate) fn batch_size(&self) -> BatchSize {
+        self.shared.batch_size
+    }
+
+    pub(crate) fn max_batch_tokens(&self) -> Option<usize> {
+        self.shared.max_batch_tokens
+    }
+
+    pub(crate) fn load_seconds(&self) -> f64 {
+        self.shared.load_seconds
+    }
+
+    /// What each token adds to a text; made at the first use.
+    ///
+    /// # Errors
+    /// The model has no tokenizer.
+    pub(crate) fn token_bytes(&self) -> Result<TokenBytes, EngineError> {
+        let tokenizer = self.tokenizer().ok_or(EngineError::NoTokenizer)?;
+        Ok(self.shared.token_bytes.get_or_init(|| TokenBytes::of_tokenizer(tokenizer)).clone())
+    }
+}
+
+/// `auto`: f32 on software adapters and for checkpoints that are f32, else f16.
+fn dtype(choice: DtypeChoice, device: &Device, config: &ModelConfig) -> DType {
+    match choice {
+        DtypeChoice::F32 => DType::F32,
+        DtypeChoice::F16 => DType::F16,
+        DtypeChoice::Auto if device.capabilities().software => DType::F32,
+        DtypeChoice::Auto => {
+            let stored = match config {
+                ModelConfig::Bart(c) => c.dtype.as_deref(),
+                ModelConfig::Gpt2(c) => c.dtype.as_deref(),
+                _ => None,
+            };
+            if stored == Some("float16") { DType::F16 } else { DType::F32 }
+        }
+    }
+}

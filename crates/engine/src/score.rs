@@ -1,0 +1,240 @@
+//! Log-probabilities of given texts (teacher forcing).
+
+use std::time::Instant;
+
+use elgen_models::{LogitRows, ModelError, Runner, Sentence};
+use elgen_search::GenerationConfig;
+use elgen_tensor::ops::{TokenScore, token_logprobs};
+use elgen_tensor::{Class, Device, RecordStats, Recorder};
+
+use crate::error::EngineError;
+use crate::prepare::{encode, truncate, with_start};
+use crate::session::Session;
+use crate::types::{BatchSize, Input, RunOptions};
+
+/// Bytes of logits that are held at once.
+const LOGITS_BUDGET: u64 = 32 << 20;
+
+/// A text whose log-probability is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreRequest {
+    /// Encoder input, or the prompt of a decoder-only model.
+    pub source: Input,
+    /// What follows. Encoder-decoder models: behind the decoder start token, and a text is encoded with its special tokens, as
+    /// labels are. Decoder-only models: behind the prompt, and a text is encoded without special tokens.
+    pub target: Input,
+}
+
+/// How likely a model holds a target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetScore {
+    /// The target's ids.
+    pub token_ids: Vec<u32>,
+    /// For each of them the natural log of its probability given all before it.
+    pub token_logprobs: Vec<f32>,
+    /// For each place the id that the model holds the most likely.
+    pub top_ids: Vec<u32>,
+    /// The natural logs of their probabilities.
+    pub top_logprobs: Vec<f32>,
+    /// Ids of the encoder input or the prompt.
+    pub prompt_tokens: usize,
+}
+
+impl TargetScore {
+    /// Log-probability of the whole target.
+    pub fn sum(&self) -> f64 {
+        self.token_logprobs.iter().map(|x| f64::from(*x)).sum()
+    }
+
+    /// `exp(-mean)` of the log-probabilities.
+    pub fn perplexity(&self) -> f64 {
+        (-self.sum() / self.token_logprobs.len().max(1) as f64).exp()
+    }
+}
+
+/// Sees one whole row of log-probabilities: (request, place in the target, `[vocab_size]` natural logs).
+pub type SeeRow<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
+
+/// A request that can be scored.
+struct Target {
+    request: usize,
+    source: Vec<u32>,
+    /// Decoder prompt and target.
+    sequence: Vec<u32>,
+    /// Where the target begins.
+    from: usize,
+    prompt_tokens: usize,
+}
+
+impl Target {
+    fn sentence(&self) -> Sentence<'_> {
+        Sentence { source: &self.source, prompt: &self.sequence, max_new: 0 }
+    }
+}
+
+impl Session {
+    /// Scores targets without generating. The results are in the order of `requests`; one that fails alone (too long, empty,
+    /// no tokenizer) has its own error. Of `config` only the decoder start token counts: no processor changes the scores.
+    ///
+    /// With `rows`, every row of log-probabilities is read back (4 bytes per id of the vocabulary and token) and shown, in
+    /// the order in which they are computed; where memory ran out and a batch was halved, some are shown again.
+    ///
+    /// # Errors
+    /// The device failed, or the run was cancelled.
+    pub fn score(
+        &mut self,
+        requests: &[ScoreRequest],
+        config: &GenerationConfig,
+        run: &RunOptions,
+        mut rows: Option<SeeRow<'_>>,
+    ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
+        let mut results: Vec<Option<Result<TargetScore, EngineError>>> = Vec::new();
+        results.resize_with(requests.len(), || None);
+        let mut ready = Vec::new();
+        for (index, request) in requests.iter().enumerate() {
+            match self.target(index, request, config, run) {
+                Ok(target) => ready.push(target),
+                Err(error) => results[index] = Some(Err(error)),
+            }
+        }
+        ready.sort_by_key(|t| (std::cmp::Reverse(t.source.len() + t.sequence.len()), t.request));
+        let device = self.model().device().clone();
+        let mut capacity = match self.model().batch_size() {
+            BatchSize::Sentences(n) => n.max(1),
+            BatchSize::Auto => AUTO_TARGETS,
+        };
+        let started = Instant::now();
+        let mut at = 0;
+        while at < ready.len() {
+            if run.cancel.is_cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            let batch = &ready[at..(at + capacity).min(ready.len())];
+            match score_batch(&device, &mut self.context.runner, batch, &mut rows) {
+                Ok(scores) => {
+                    for (target, scores) in batch.iter().zip(scores) {
+                        results[target.request] = Some(Ok(target_score(target, &scores)));
+                    }
+                    at += batch.len();
+                }
+                Err(error) if error.is_out_of_memory() && batch.len() > 1 => capacity = batch.len().div_ceil(2),
+                Err(error) if error.is_out_of_memory() => {
+                    results[batch[0].request] = Some(Err(error));
+                    at += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.context.totals.inputs += requests.len() as u64;
+        self.context.totals.prompt_tokens += ready.iter().map(|t| t.prompt_tokens as u64).sum::<u64>();
+        self.context.totals.batch.encode_seconds += started.elapsed().as_secs_f64();
+        Ok(results.into_iter().map(|result| result.unwrap_or(Err(EngineError::EmptyTarget))).collect())
+    }
+
+    fn target(
+        &self,
+        request: usize,
+        asked: &ScoreRequest,
+        config: &GenerationConfig,
+        run: &RunOptions,
+    ) -> Result<Target, EngineError> {
+        let (model, tokenizer) = (self.model().model_config(), self.model().tokenizer());
+        let encoder_decoder = model.family().is_encoder_decoder();
+        let mut source = encode(&asked.source, tokenizer, true)?;
+        let target = encode(&asked.target, tokenizer, encoder_decoder)?;
+        if source.is_empty() && !encoder_decoder {
+            source.extend(config.bos_token_id);
+        }
+        if source.is_empty() {
+            return Err(EngineError::EmptyInput);
+        }
+        if target.is_empty() {
+            return Err(EngineError::EmptyTarget);
+        }
+        model.check_token_ids(&source)?;
+        model.check_token_ids(&target)?;
+        let positions = model.max_positions();
+        if encoder_decoder {
+            let limit = run.max_source_length.unwrap_or(usize::MAX);
+            let limit = limit.min(if run.truncate { positions } else { usize::MAX }).max(1);
+            if source.len() > limit {
+                let ends = source.last().is_some_and(|id| config.is_eos(*id));
+                truncate(&mut source, limit, ends);
+            }
+            if source.len() > positions {
+                return Err(EngineError::InputTooLong { tokens: source.len(), limit: positions });
+            }
+        }
+        let prompt_tokens = source.len();
+        let (source, prompt) = match (encoder_decoder, config.decoder_start_token_id) {
+            (true, Some(start)) => (source, with_start(start, Vec::new())),
+            _ => (Vec::new(), source),
+        };
+        let from = prompt.len();
+        let sequence = [prompt, target].concat();
+        // The last id is scored but never fed.
+        if sequence.len() - 1 > positions {
+            return Err(EngineError::TargetTooLong { tokens: sequence.len(), limit: positions + 1 });
+        }
+        Ok(Target { request, source, sequence, from, prompt_tokens })
+    }
+}
+
+/// Targets together where the batch size is `auto`: the packed rows run in micro-batches of a bounded size anyway, so a larger
+/// batch only takes more cache.
+const AUTO_TARGETS: usize = 64;
+
+fn target_score(target: &Target, scores: &[TokenScore]) -> TargetScore {
+    TargetScore {
+        token_ids: target.sequence[target.from..].to_vec(),
+        token_logprobs: scores.iter().map(|s| s.logprob).collect(),
+        top_ids: scores.iter().map(|s| s.top_id).collect(),
+        top_logprobs: scores.iter().map(|s| s.top_logprob).collect(),
+        prompt_tokens: target.prompt_tokens,
+    }
+}
+
+/// Scores of each target's tokens.
+fn score_batch(
+    device: &Device,
+    runner: &mut Runner,
+    batch: &[Target],
+    see: &mut Option<SeeRow<'_>>,
+) -> Result<Vec<Vec<TokenScore>>, EngineError> {
+    let sentences: Vec<Sentence<'_>> = batch.iter().map(Target::sentence).collect();
+    let from: Vec<usize> = batch.iter().map(|t| t.from).collect();
+    let longest = batch.iter().map(|t| t.sequence.len()).sum::<usize>() as u64;
+    let size = size_of::<TokenScore>() as u64;
+    let ids = device.alloc("ids to score", Class::Activations, longest * 4)?;
+    let scores = device.alloc("token scores", Class::Activations, longest * size)?;
+    let readback = device.readback("token scores", longest * size)?;
+    let mut found: Vec<Vec<TokenScore>> = batch.iter().map(|t| Vec::with_capacity(t.sequence.len())).collect();
+    let mut window = |mut rec: Recorder, logits: LogitRows<'_>| -> Result<RecordStats, ModelError> {
+        let count = logits.rows.len();
+        let wanted: Vec<u32> = logits.rows.iter().map(|(s, position)| batch[*s].sequence[position + 1]).collect();
+        device.write(&ids, 0, bytemuck::cast_slice(&wanted))?;
+        token_logprobs(&mut rec, logits.logits, &ids, &scores, count)?;
+        let (bytes, stats) = rec.submit_and_read(&readback, &scores, count as u64 * size)?;
+        let values: Vec<TokenScore> = bytemuck::pod_collect_to_vec(&bytes);
+        for ((s, _), value) in logits.rows.iter().zip(values) {
+            found[*s].push(value);
+        }
+        if let Some(see) = see {
+            let all = device.read_tensor(logits.logits)?;
+            for ((s, position), row) in logits.rows.iter().zip(all.chunks(logits.logits.cols.max(1))) {
+                see(batch[*s].request, position + 1 - batch[*s].from, &log_softmax(row));
+            }
+        }
+        Ok(stats)
+    };
+    let budget = LOGITS_BUDGET.min(device.pool().limit() / 8);
+    runner.score(&sentences, &from, budget, &mut window)?;
+    Ok(found)
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|x| f64::from(x - peak).exp()).sum();
+    let log_total = total.ln();
+    logits.iter().map(|x| (f64::from(x - peak) - log_total) as f32).collect()
+}

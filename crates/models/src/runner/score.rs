@@ -1,0 +1,123 @@
+//! Logits of given decoder sequences (teacher forcing): the packed prefill, then the head in windows of rows.
+
+use std::ops::Range;
+
+use elgen_tensor::{Class, DType, Device, RecordStats, Recorder, Tensor, TensorError};
+
+use super::{Runner, Sentence};
+use crate::architecture::Architecture;
+use crate::error::ModelError;
+use crate::layers::Space;
+
+/// Logits of some decoder positions, recorded but not yet run.
+#[derive(Debug)]
+pub struct LogitRows<'a> {
+    /// `[rows or more, vocab_size]` f32: row `i` belongs to `rows[i]`.
+    pub logits: &'a Tensor,
+    /// (sentence, position): these logits predict the id at `position + 1` of the sentence's prompt.
+    pub rows: &'a [(usize, usize)],
+}
+
+/// Takes a recording that ends in logits, adds what it wants to know of them, and submits it.
+pub type SeeLogits<'a> = &'a mut dyn FnMut(Recorder, LogitRows<'_>) -> Result<RecordStats, ModelError>;
+
+/// The head's part of a scoring run.
+pub(super) struct Scoring<'a> {
+    /// Per sentence the first position whose logits are wanted.
+    from: &'a [usize],
+    /// `[window rows, d_model]`.
+    hidden: &'a Tensor,
+    /// `[window rows, vocab_size]`.
+    logits: &'a Tensor,
+    see: SeeLogits<'a>,
+}
+
+impl Scoring<'_> {
+    /// Runs the head over the wanted rows of a stretch whose hidden states `space` holds.
+    pub(super) fn chunk(
+        &mut self,
+        device: &Device,
+        model: &dyn Architecture,
+        space: &Space,
+        sentences: &[Sentence<'_>],
+        chunk: Range<usize>,
+    ) -> Result<RecordStats, ModelError> {
+        // (row of the packed states, sentence, position), in order.
+        let mut wanted: Vec<(usize, (usize, usize))> = Vec::new();
+        let mut first = 0;
+        for s in chunk {
+            let rows = sentences[s].prompt.len() - 1;
+            wanted.extend((self.from[s]..rows).map(|position| (first + position, (s, position))));
+            first += rows;
+        }
+        let states = model.prefilled(space);
+        let row_bytes = states.ld() as u64 * states.dtype.bytes();
+        let mut stats = RecordStats::default();
+        for window in wanted.chunks(self.logits.rows) {
+            let mut rec = device.recorder();
+            let mut to = 0;
+            for run in window.chunk_by(|a, b| b.0 == a.0 + 1) {
+                let bytes = run.len() as u64 * row_bytes;
+                rec.copy(&states.buffer, run[0].0 as u64 * row_bytes, &self.hidden.buffer, to, bytes)?;
+                to += bytes;
+            }
+            model.head(&mut rec, self.hidden, self.logits, window.len())?;
+            let rows: Vec<(usize, usize)> = window.iter().map(|(_, row)| *row).collect();
+            stats += (self.see)(rec, LogitRows { logits: self.logits, rows: &rows })?;
+        }
+        Ok(stats)
+    }
+}
+
+impl Runner {
+    /// Runs whole decoder sequences: `sentences[s].prompt` is the decoder prompt and behind it the target. `see` gets the
+    /// logits that predict the ids from `from[s]` on, in windows of at most `window_bytes` of logits (one row at least). A
+    /// batch that is admitted is released; nothing stays admitted.
+    ///
+    /// # Errors
+    /// Out of memory; a sentence larger than a slab or a binding; the device failed; what `see` returns; `from` is not one
+    /// number for each sentence, or holds a 0: nothing predicts the first id.
+    pub fn score(
+        &mut self,
+        sentences: &[Sentence<'_>],
+        from: &[usize],
+        window_bytes: u64,
+        see: SeeLogits<'_>,
+    ) -> Result<RecordStats, ModelError> {
+        self.end();
+        let result = self.run_scoring(sentences, from, window_bytes, see);
+        self.end();
+        result
+    }
+
+    fn run_scoring(
+        &mut self,
+        sentences: &[Sentence<'_>],
+        from: &[usize],
+        window_bytes: u64,
+        see: SeeLogits<'_>,
+    ) -> Result<RecordStats, ModelError> {
+        if from.len() != sentences.len() || from.contains(&0) {
+            let message = format!("{} sentences are scored from the positions {from:?} on", sentences.len());
+            return Err(TensorError::Shape { op: "score", message }.into());
+        }
+        let shape = self.model.decoder_shape();
+        let vocab = self.model.limits().vocab_size;
+        let binding = self.device.capabilities().max_binding_bytes;
+        let row_bytes = elgen_tensor::padded(vocab) as u64 * 4;
+        let wanted: usize = sentences.iter().zip(from).map(|(s, from)| s.prompt.len().saturating_sub(*from)).sum();
+        let rows = ((window_bytes.min(binding) / row_bytes) as usize).clamp(1, wanted.max(1));
+        let states = |what: &str, cols: usize| self.device.tensor(what, Class::Activations, rows, cols, DType::F32);
+        let (hidden, logits) = (states("hidden states to score", shape.attention.d_model)?, states("logits", vocab)?);
+        self.place(sentences, 1)?;
+        // What mha-nocache recomputes needs the room of a step.
+        self.prepare_step(1)?;
+        let mut stats = RecordStats::default();
+        if let Some(encoder) = self.model.encoder_shape() {
+            stats += self.encode(encoder, sentences)?;
+        }
+        let from: Vec<usize> = from.iter().map(|position| position - 1).collect();
+        stats += self.prefill(sentences, Some(Scoring { from: &from, hidden: &hidden, logits: &logits, see }))?;
+        Ok(stats)
+    }
+}

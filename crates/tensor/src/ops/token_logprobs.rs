@@ -1,0 +1,55 @@
+//! Log-probabilities of given ids (`token_logprobs.wgsl`).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Result, TensorError};
+use crate::kernel::KernelSpec;
+use crate::ops::{MAX_GROUPS, expect, parts};
+use crate::recorder::Recorder;
+use crate::tensor::{Buffer, Tensor};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    vocab: u32,
+    quads: u32,
+}
+
+/// What a row of logits says of a given id; mirrors `Score` in the shader.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct TokenScore {
+    /// Natural log of the given id's probability.
+    pub logprob: f32,
+    /// The id with the largest logit; the lowest one on ties.
+    pub top_id: u32,
+    /// Natural log of its probability.
+    pub top_logprob: f32,
+}
+
+/// For rows `0..rows` of `logits` `[_, V]` f32: `scores[r]` ([`TokenScore`]) of the id `ids[r]` (u32), by log-softmax in f32.
+/// The ids are below `V`, which the caller has checked.
+///
+/// # Errors
+/// Logits that are not f32 or have fewer rows, buffers of fewer rows, a vocabulary beyond 2^24.
+pub fn token_logprobs(rec: &mut Recorder, logits: &Tensor, ids: &Buffer, scores: &Buffer, rows: usize) -> Result<()> {
+    expect("token_logprobs", "logits", logits, rows, 1)?;
+    let wanted = [(ids.bytes(), 4), (scores.bytes(), size_of::<TokenScore>() as u64)];
+    if wanted.iter().any(|(bytes, each)| *bytes < rows as u64 * each) || logits.cols > 1 << 24 {
+        let message = format!(
+            "{rows} rows of {} logits, {} bytes of ids, {} bytes of scores",
+            logits.cols,
+            ids.bytes(),
+            scores.bytes()
+        );
+        return Err(TensorError::Shape { op: "token_logprobs", message });
+    }
+    let device = rec.device().clone();
+    let kernel = device.kernel(&KernelSpec::new("token_logprobs").subgroup(&device))?;
+    for (first, count) in parts(0, rows, MAX_GROUPS) {
+        let params = Params { first_row: first as u32, vocab: logits.cols as u32, quads: logits.quads() };
+        rec.dispatch(&kernel, &[&logits.buffer, ids, scores], &params, [count as u32, 1, 1])?;
+    }
+    Ok(())
+}
