@@ -1,9 +1,8 @@
 //! Whole attention blocks against plain attention in f64, and what a half-precision cache costs.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind,
-    MatrixSource, Need, Packed, Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize,
-    self_attention,
+    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind, Need,
+    Packed, Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Segment, Tensor};

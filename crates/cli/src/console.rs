@@ -1,27 +1,53 @@
 //! Messages and progress on stderr.
 
 use std::{
+    fmt,
     io::{self, IsTerminal, Write},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::error::single_line;
+use crate::{error::single_line, progress::Progress};
 
-const COUNTING: &str = "{spinner} {pos} done, {elapsed} elapsed";
-const BOUNDED: &str = "{bar:30} {pos}/{len} done, {elapsed} elapsed";
+const COUNTING: &str = "{spinner} {counts}";
+const BOUNDED: &str = "{bar:30} {counts}";
+/// How often progress is told where there is no bar to redraw.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar, where stderr is a terminal
+    Auto,
+    /// A bar, or a line every 10 seconds where stderr is no terminal
+    Always,
+    /// Nothing
+    Never,
+}
 
 /// Where everything but results is told.
 pub(crate) struct Console {
     quiet: bool,
-    bar: Option<ProgressBar>,
+    progress: Option<Shown>,
+}
+
+struct Shown {
+    progress: Arc<Mutex<Progress>>,
+    display: Display,
+}
+
+enum Display {
+    Bar(ProgressBar),
+    Lines { next: Instant },
 }
 
 impl Console {
     /// A console that shows errors alone if `quiet`.
     pub(crate) fn new(quiet: bool) -> Console {
-        Console { quiet, bar: None }
+        Console { quiet, progress: None }
     }
 
     /// Prints `error: …`.
@@ -45,49 +71,90 @@ impl Console {
 
     /// Prints a line as it is, above the progress bar.
     pub(crate) fn line(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| write_line(line)),
-            None => write_line(line),
+        match &self.progress {
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.suspend(|| write_line(line)),
+            _ => write_line(line),
         }
     }
 
-    /// Starts to count finished records, where stderr is a terminal. Results that appear on a terminal are progress enough,
-    /// and a bar would run into them.
-    pub(crate) fn start_progress(&mut self, results_to_stdout: bool) {
-        let results_are_seen = results_to_stdout && io::stdout().is_terminal();
-        if self.quiet || results_are_seen || !io::stderr().is_terminal() {
-            return;
+    /// Whether a progress bar or progress lines will be shown. Results that appear on a terminal are progress enough, and a
+    /// bar would run into them.
+    pub(crate) fn shows_progress(&self, mode: ProgressMode, results_to_stdout: bool) -> bool {
+        match mode {
+            ProgressMode::Always => true,
+            ProgressMode::Never => false,
+            ProgressMode::Auto => {
+                let results_are_seen = results_to_stdout && io::stdout().is_terminal();
+                !self.quiet && !results_are_seen && io::stderr().is_terminal()
+            }
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style(COUNTING));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        self.bar = Some(bar);
+    }
+
+    /// Starts to show progress.
+    pub(crate) fn start_progress(&mut self, progress: Progress) {
+        let (done, total) = progress.counts();
+        let progress = Arc::new(Mutex::new(progress));
+        let display = if io::stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+            bar.set_style(style(if total.is_some() { BOUNDED } else { COUNTING }, &progress));
+            bar.set_position(done);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            Display::Bar(bar)
+        } else {
+            Display::Lines { next: Instant::now() + LINE_INTERVAL }
+        };
+        self.progress = Some(Shown { progress, display });
     }
 
     /// Sets the number of all records, once the input's end is known.
-    pub(crate) fn set_total(&self, total: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_style(style(BOUNDED));
+    pub(crate) fn set_total(&mut self, total: u64) {
+        let Some(shown) = &self.progress else { return };
+        lock(&shown.progress).set_total(total);
+        if let Display::Bar(bar) = &shown.display {
+            bar.set_style(style(BOUNDED, &shown.progress));
             bar.set_length(total);
         }
     }
 
     /// Counts a finished record.
-    pub(crate) fn finished_one(&self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
+    pub(crate) fn finished_one(&mut self) {
+        let Some(shown) = &mut self.progress else { return };
+        lock(&shown.progress).finished_one();
+        match &mut shown.display {
+            Display::Bar(bar) => bar.inc(1),
+            Display::Lines { next } => {
+                let now = Instant::now();
+                if now >= *next {
+                    *next = now + LINE_INTERVAL;
+                    write_line(&format!("progress: {}", lock(&shown.progress).line(now)));
+                }
+            }
         }
     }
 
-    /// Removes the bar.
+    /// Removes the bar, or tells the last state.
     pub(crate) fn end_progress(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        match self.progress.take() {
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.finish_and_clear(),
+            Some(Shown { progress, .. }) => {
+                write_line(&format!("progress: {}", lock(&progress).line(Instant::now())));
+            }
+            None => {}
         }
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// The state is whole whatever happened to another thread that held it.
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn style(template: &str, progress: &Arc<Mutex<Progress>>) -> ProgressStyle {
+    let progress = Arc::clone(progress);
+    let counts = move |_: &ProgressState, text: &mut dyn fmt::Write| {
+        let _ = text.write_str(&lock(&progress).line(Instant::now()));
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("counts", counts)
 }
 
 /// Writes to stderr; where nobody listens any more there is nobody to tell.

@@ -10,6 +10,7 @@ use crate::{
     error::CliError,
     flags::GenerateArgs,
     input::{RecordFormat, RecordReader},
+    resume::Journal,
 };
 
 const STANDARD: &str = "-";
@@ -85,6 +86,14 @@ pub(crate) fn check_targets(arguments: &GenerateArgs, input: Option<&Path>) -> R
         ("--output", output_path(arguments)),
         ("--stats-json", arguments.report.stats_json.as_deref()),
     ];
+    if let Some(journal) = output_path(arguments).map(Journal::path_of) {
+        for (flag, path) in [named[0], named[2]] {
+            if path.is_some_and(|path| same_file(path, &journal)) {
+                let path = journal.display();
+                return Err(CliError::Usage(format!("{flag} {path}: --output needs this name, to be resumable")));
+            }
+        }
+    }
     for (place, (flag, path)) in named.iter().enumerate() {
         let Some(path) = path else { continue };
         for (other_flag, other) in &named[..place] {
@@ -98,6 +107,27 @@ pub(crate) fn check_targets(arguments: &GenerateArgs, input: Option<&Path>) -> R
         }
     }
     Ok(())
+}
+
+/// Whether a run can be continued: from a regular file that can be read again, to a regular file.
+pub(crate) fn is_resumable(arguments: &GenerateArgs, input: Option<&Path>) -> bool {
+    let output_is_file =
+        output_path(arguments).is_some_and(|path| fs::metadata(path).map_or(true, |found| found.is_file()));
+    output_is_file && input.is_some_and(Path::is_file)
+}
+
+/// Refuses `--resume` where there is nothing to go on from.
+pub(crate) fn check_resume(arguments: &GenerateArgs, input: Option<&Path>) -> Result<(), CliError> {
+    if arguments.files.resume != Some(true) || is_resumable(arguments, input) {
+        return Ok(());
+    }
+    let wanted = match (output_path(arguments), input) {
+        (None, _) => "needs --output FILE; results on stdout cannot be continued",
+        (Some(_), None) => "needs --input FILE; stdin and arguments cannot be read again",
+        (Some(_), Some(path)) if !path.is_file() => "needs an input that is a regular file, which can be read again",
+        _ => "needs an output that is a regular file",
+    };
+    Err(CliError::Usage(format!("--resume: {wanted}")))
 }
 
 /// Finds most of what will keep a file from being written, without touching it.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::input::RecordFormat;
+use crate::{console::ProgressMode, input::RecordFormat};
 
 mod engine;
 mod generation;
@@ -13,7 +13,7 @@ mod tokenize;
 mod values;
 
 pub(crate) use engine::EngineFlags;
-pub(crate) use generation::{GenerationFlags, name_flags, set_names};
+pub(crate) use generation::{GenerationFlags, flag, name_flags, set_names};
 pub(crate) use language::LanguageFlags;
 pub(crate) use tokenize::TokenizeArgs;
 
@@ -26,6 +26,9 @@ without running the model.
 
 JSONL input: one object per line, blank lines skipped; other fields are ignored:
   {\"id\": any?, \"text\": \"…\"}  or  {\"id\": any?, \"input_ids\": [0, 42, 2]}
+A \"prefix\" (text, or token ids) is what the output must begin with. It follows the
+decoder start token or the input, is not in the results, and counts for
+--max-length.
 An empty \"text\" runs through the model like any other.
 A line of more than 16 MiB is a failed record.
 
@@ -38,6 +41,7 @@ input's file and line.
 JSONL output: one object per input, in input order:
   {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
    \"score\": -0.53, \"finish_reason\": \"eos|length\"}], \"prompt_tokens\": n}
+  (with --token-logprobs, \"token_logprobs\": […] behind \"finish_reason\")
   or, for a failed record, {\"id\": …, \"error\": \"…\"}
 Without an id in the input, id is the record's number, the first being 0.
 token_ids are the new ids, up to and including the end-of-sequence id.
@@ -49,6 +53,19 @@ sequences_scores); without beams, the sum itself.
 
 Defaults of the generation options: generation_config.json of the model, else
 its config.json, else Hugging Face's.
+
+Streaming (--stream): for greedy search and sampling, one sequence per input. Text
+is written as it becomes certain and ends up as without --stream. JSONL output has,
+before each record's object, a line for each of its tokens:
+  {\"id\": …, \"token_id\": 42, \"logprob\": -0.1, \"text\": \"…\"}
+
+Resuming: while a file is written from a file, OUT.elgen-resume lies beside it. If
+the run is killed or interrupted, the same command with --resume cuts off a record
+that was half written, passes over the inputs that are done and appends the rest:
+the file is then what an uninterrupted run would have written, byte for byte. The
+input, the model, the device and all options that have a part in results must be
+the same; what differs is named. With no output yet, --resume starts from the
+beginning. Records that failed are done; the exit code counts them.
 
 Exit codes: 0 all done; 1 something failed, one record at least, or interrupted;
 2 wrong usage. A closed output pipe ends the run quietly. An interrupt (Ctrl-C)
@@ -127,8 +144,24 @@ pub(crate) struct FileFlags {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) with_scores: Option<bool>,
 
+    /// JSONL output with the log-probability of each new token, as token_logprobs
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) token_logprobs: Option<bool>,
+
+    /// Write texts to stdout while they grow, one input after another (no beam search)
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) stream: Option<bool>,
+
+    /// Text that outputs must begin with, where a JSONL record gives no `prefix` of its own; it is not in the results
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prefix: Option<String>,
+
+    /// Continue an interrupted run where its output file ends
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) resume: Option<bool>,
+
     /// Cut sources to N ids, special tokens included
-    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "max-input-length", value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) max_source_length: Option<usize>,
 
     /// Cut sources that are longer than the model's position table, instead of failing their records
@@ -148,7 +181,11 @@ pub(crate) struct ReportFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_json: Option<PathBuf>,
 
-    /// No progress and no warnings on stderr; errors remain
+    /// Progress on stderr: finished records, records per second, time left
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+
+    /// No progress (but for --progress always) and no warnings on stderr; errors remain
     #[arg(short, long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) quiet: Option<bool>,
 }

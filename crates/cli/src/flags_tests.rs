@@ -1,5 +1,5 @@
 use clap::{CommandFactory, error::ErrorKind};
-use elgen_engine::{AttentionChoice, DtypeChoice};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice};
 use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
 
 use super::generation::flag;
@@ -137,7 +137,7 @@ fn engine_flags_become_session_options() {
     let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options();
     let default = session(&[]);
     assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
-    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, 32.into()));
+    assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, BatchSize::Sentences(32)));
     let set = session(&[
         "--attention",
         "mha-nocache",
@@ -150,7 +150,12 @@ fn engine_flags_become_session_options() {
         "1.5GiB",
     ]);
     assert_eq!((set.attention, set.dtype), (AttentionChoice::MhaNocache, DtypeChoice::F16));
-    assert_eq!((set.device.as_deref(), set.memory_limit, set.batch_size), (Some("llvm"), Some(3 << 29), 7.into()));
+    assert_eq!(
+        (set.device.as_deref(), set.memory_limit, set.batch_size),
+        (Some("llvm"), Some(3 << 29), BatchSize::Sentences(7))
+    );
+    assert_eq!(session(&["--batch-size=auto"]).batch_size, BatchSize::Auto);
+    assert_eq!(session(&["--max-batch-tokens=99"]).max_batch_tokens, Some(99));
     for (name, kind) in [
         ("auto", AttentionChoice::Auto),
         ("mha", AttentionChoice::Mha),
@@ -167,7 +172,9 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
     for (flags, wanted) in [
         (&["--attention", "flash"][..], "possible values: auto, mha, mha-replicated, mha-nocache, el"),
         (&["--dtype", "bf16"], "possible values: auto, f32, f16"),
-        (&["--batch-size", "auto"], "an integer of at least 1"),
+        (&["--batch-size", "many"], "an integer of at least 1, or auto"),
+        (&["--max-batch-tokens", "0"], "an integer of at least 1"),
+        (&["--progress", "sometimes"], "possible values: auto, always, never"),
         (&["--batch-size", "0"], "an integer of at least 1"),
         (&["--memory-limit", "16XB"], "a size such as 16GiB"),
         (&["--early-stopping", "sometimes"], "true, false or never"),
@@ -197,10 +204,6 @@ fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
         "--min-p",
         "--encoder-no-repeat-ngram-size",
         "--encoder-repetition-penalty",
-        "--prefix",
-        "--resume",
-        "--stream",
-        "--max-batch-tokens",
         "--num-beam-groups",
         "--print-config",
         "--alignments",
@@ -223,4 +226,33 @@ fn messages_name_typed_options_as_flags() {
     assert_eq!(name_flags("max_num_beams top_p_x num_beams", &typed).0, "max_num_beams top_p_x --num-beams");
     assert_eq!(name_flags("é top_k …", &typed), ("é top_k …".to_owned(), false));
     assert_eq!(name_flags("", &typed), (String::new(), false));
+}
+
+#[test]
+fn names_that_people_know_from_other_programs() {
+    for (flags, known) in [
+        (&["--beam-size", "4"][..], &["--num-beams", "4"][..]),
+        (&["--beam", "4"], &["--num-beams", "4"]),
+        (&["--n-best", "2"], &["--num-return-sequences", "2"]),
+        (&["--nbest", "2"], &["--num-return-sequences", "2"]),
+        (&["--lenpen", "0.6"], &["--length-penalty", "0.6"]),
+        (&["--temp", "0.6"], &["--temperature", "0.6"]),
+        (&["--sample"], &["--do-sample"]),
+        (&["--sample=false"], &["--do-sample=false"]),
+    ] {
+        assert_eq!(options(flags), options(known), "{flags:?}");
+        assert_ne!(options(flags), GenerationOptions::default(), "{flags:?}");
+    }
+    assert_eq!(parse(&["--max-input-length", "9"]).unwrap().files.max_source_length, Some(9));
+    let message = refused(&["--beam-size", "many"]).to_string();
+    assert!(message.contains("--num-beams"), "{message}");
+    assert_eq!(refused(&["--beam-size", "1", "--num-beams", "2"]).kind(), ErrorKind::ArgumentConflict);
+}
+
+#[test]
+fn flags_of_files_and_reports() {
+    let files = parse(&["--resume", "--token-logprobs", "--stream=false"]).unwrap().files;
+    assert_eq!((files.resume, files.token_logprobs, files.stream), (Some(true), Some(true), Some(false)));
+    assert_eq!(parse(&[]).unwrap().report.progress, ProgressMode::Auto);
+    assert_eq!(parse(&["--progress", "never"]).unwrap().report.progress, ProgressMode::Never);
 }

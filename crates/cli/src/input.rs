@@ -36,6 +36,14 @@ impl RecordFormat {
             _ => RecordFormat::Text,
         }
     }
+
+    /// The format's name in flags.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            RecordFormat::Text => "text",
+            RecordFormat::Jsonl => "jsonl",
+        }
+    }
 }
 
 /// What names a record in the output.
@@ -64,8 +72,13 @@ pub(crate) struct Record {
 /// The usable content of a record.
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// Something for the model.
-    Run(Input),
+    /// Something for the model, and what its output is to begin with.
+    Run {
+        /// The source.
+        input: Input,
+        /// The record's own prefix.
+        prefix: Option<Input>,
+    },
     /// An empty text line: its output is empty, and no model runs.
     Empty,
 }
@@ -155,6 +168,15 @@ impl RecordReader {
             window.push(record);
         }
         Ok(window)
+    }
+
+    /// Passes over the next `count` records; the answer is how many there were.
+    pub(crate) fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let mut skipped = 0;
+        while skipped < count && self.next_record()?.is_some() {
+            skipped += 1;
+        }
+        Ok(skipped)
     }
 
     fn next_record(&mut self) -> io::Result<Option<Record>> {
@@ -257,7 +279,7 @@ fn read_line(reader: &mut dyn BufRead, mut line: Vec<u8>) -> io::Result<Option<L
 }
 
 fn parse_text(text: &str) -> Content {
-    if text.is_empty() { Content::Empty } else { Content::Run(Input::Text(text.to_owned())) }
+    if text.is_empty() { Content::Empty } else { Content::Run { input: Input::Text(text.to_owned()), prefix: None } }
 }
 
 #[derive(Deserialize)]
@@ -268,7 +290,8 @@ struct Object<'a> {
     text: Option<&'a RawValue>,
     #[serde(borrow)]
     input_ids: Option<&'a RawValue>,
-    prefix: Option<IgnoredAny>,
+    #[serde(borrow)]
+    prefix: Option<&'a RawValue>,
 }
 
 fn parse_json(line: &str) -> (Option<Box<RawValue>>, Result<Content, String>) {
@@ -285,19 +308,28 @@ fn parse_json(line: &str) -> (Option<Box<RawValue>>, Result<Content, String>) {
 }
 
 fn object_content(object: &Object<'_>) -> Result<Content, String> {
-    if object.prefix.is_some() {
-        return Err("the field `prefix` is not supported".to_owned());
-    }
-    match (object.text, object.input_ids) {
-        (Some(_), Some(_)) => Err("give either `text` or `input_ids`, not both".to_owned()),
-        (None, None) => Err("neither `text` nor `input_ids`".to_owned()),
+    let input = match (object.text, object.input_ids) {
+        (Some(_), Some(_)) => return Err("give either `text` or `input_ids`, not both".to_owned()),
+        (None, None) => return Err("neither `text` nor `input_ids`".to_owned()),
         (Some(text), None) => serde_json::from_str(text.get())
-            .map(|text| Content::Run(Input::Text(text)))
-            .map_err(|error| format!("`text`: {}", value_message(&error))),
-        (None, Some(ids)) => serde_json::from_str::<Vec<u32>>(ids.get())
-            .map_err(|error| format!("`input_ids`: {}", value_message(&error)))
-            .and_then(|ids| if ids.is_empty() { Err("`input_ids` is empty".to_owned()) } else { Ok(ids) })
-            .map(|ids| Content::Run(Input::Ids(ids))),
+            .map(Input::Text)
+            .map_err(|error| format!("`text`: {}", value_message(&error)))?,
+        (None, Some(ids)) => parse_ids("input_ids", ids)?,
+    };
+    let prefix = object.prefix.map(|prefix| match prefix.get().trim_ascii_start().starts_with('[') {
+        true => parse_ids("prefix", prefix),
+        false => serde_json::from_str(prefix.get())
+            .map(Input::Text)
+            .map_err(|error| format!("`prefix`: {}", value_message(&error))),
+    });
+    Ok(Content::Run { input, prefix: prefix.transpose()? })
+}
+
+fn parse_ids(name: &str, ids: &RawValue) -> Result<Input, String> {
+    match serde_json::from_str::<Vec<u32>>(ids.get()) {
+        Ok(ids) if ids.is_empty() => Err(format!("`{name}` is empty")),
+        Ok(ids) => Ok(Input::Ids(ids)),
+        Err(error) => Err(format!("`{name}`: {}", value_message(&error))),
     }
 }
 

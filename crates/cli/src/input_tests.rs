@@ -15,10 +15,17 @@ fn all(bytes: &[u8], format: RecordFormat) -> Vec<Record> {
     records
 }
 
+fn show_input(input: &Input) -> String {
+    match input {
+        Input::Text(text) => format!("text {text:?}"),
+        Input::Ids(ids) => format!("ids {ids:?}"),
+    }
+}
+
 fn show(record: &Record) -> String {
     let content = match &record.content {
-        Ok(Content::Run(Input::Text(text))) => format!("text {text:?}"),
-        Ok(Content::Run(Input::Ids(ids))) => format!("ids {ids:?}"),
+        Ok(Content::Run { input, prefix: None }) => show_input(input),
+        Ok(Content::Run { input, prefix: Some(prefix) }) => format!("{} {}", show_input(prefix), show_input(input)),
         Ok(Content::Empty) => "empty".to_owned(),
         Err(message) => format!("error {message}"),
     };
@@ -102,7 +109,9 @@ fn what_is_wrong_with_a_json_record() {
         "`input_ids`: invalid value: integer `4294967296`, expected u32"
     );
     assert_eq!(wrong("{\"input_ids\": []}"), "`input_ids` is empty");
-    assert_eq!(wrong("{\"text\": \"a\", \"prefix\": \"b\"}"), "the field `prefix` is not supported");
+    assert_eq!(wrong("{\"text\": \"a\", \"prefix\": 3}"), "`prefix`: invalid type: integer `3`, expected a string");
+    assert_eq!(wrong("{\"text\": \"a\", \"prefix\": []}"), "`prefix` is empty");
+    assert_eq!(wrong("{\"text\": \"a\", \"prefix\": [-1]}"), "`prefix`: invalid value: integer `-1`, expected u32");
     assert!(wrong("{\"text\":\"a\",\"text\":\"b\"}").starts_with("invalid JSON: duplicate field `text`"));
     assert!(wrong("{\"text\":\"\\ud800\"}").starts_with("`text`: "));
 }
@@ -134,7 +143,9 @@ fn absurdly_long_lines_are_skipped() {
     let mut reader = RecordReader::from_lines(Box::new(Cursor::new(input)), "in".to_owned(), RecordFormat::Text);
     let records = reader.window(usize::MAX).unwrap();
     assert_eq!(records.len(), 5);
-    assert!(matches!(&records[0].content, Ok(Content::Run(Input::Text(text))) if text.len() == MAX_LINE_BYTES));
+    assert!(
+        matches!(&records[0].content, Ok(Content::Run { input: Input::Text(text), .. }) if text.len() == MAX_LINE_BYTES)
+    );
     assert_eq!(show(&records[1]), r#"2 1 text "x""#);
     assert_eq!(show(&records[2]), "3 2 error the line is longer than 16 MiB");
     assert_eq!(show(&records[3]), r#"4 3 text "y""#);
@@ -180,4 +191,20 @@ fn a_missing_file_and_a_directory_are_refused_at_once() {
         RecordReader::from_file(Path::new("."), RecordFormat::Text).err().unwrap().kind(),
         io::ErrorKind::IsADirectory
     );
+}
+
+#[test]
+fn records_may_have_a_prefix() {
+    let lines = b"{\"text\": \"a\", \"prefix\": \"b\"}\n{\"text\": \"a\", \"prefix\": null}\n{\"input_ids\": [1], \"prefix\": [2, 3]}\n";
+    let records: Vec<_> = reader(lines, RecordFormat::Jsonl).window(9).unwrap().iter().map(show).collect();
+    assert_eq!(records, [r#"1 0 text "b" text "a""#, r#"2 1 text "a""#, "3 2 ids [2, 3] ids [1]"]);
+}
+
+#[test]
+fn skipped_records_keep_their_numbers() {
+    let mut lines = reader(b"{}\n\n{\"text\": \"a\"}\nx\n{\"text\": \"b\"}\n", RecordFormat::Jsonl);
+    assert_eq!(lines.skip(3).unwrap(), 3);
+    let rest: Vec<_> = lines.window(9).unwrap().iter().map(show).collect();
+    assert_eq!(rest, [r#"5 3 text "b""#]);
+    assert_eq!(lines.skip(3).unwrap(), 0);
 }

@@ -24,8 +24,13 @@ mod inspect;
 mod interrupt;
 mod output;
 mod panics;
+mod progress;
 mod report;
+mod resume;
 mod run;
+mod spool;
+mod stream;
+mod survey;
 mod tokenize;
 
 use console::Console;

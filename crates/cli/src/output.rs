@@ -2,15 +2,20 @@
 //!
 //! A result is rendered when it arrives and written, as whole lines, as soon as all before it are.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use elgen_engine::{FinishReason, Generation};
 use serde::Serialize;
 
-use crate::input::{RecordFormat, RecordId};
+use crate::{
+    input::{RecordFormat, RecordId},
+    spool::Spool,
+};
+
+/// Results that wait for an earlier one take this much memory at most; the rest waits in a temporary file.
+const WAITING_BYTES: usize = 64 << 20;
+/// A write ends behind the record that fills it to this size.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// What became of a record.
 #[derive(Debug)]
@@ -32,6 +37,18 @@ pub(crate) struct Layout {
     pub(crate) with_scores: bool,
     /// Text lines per record.
     pub(crate) sequences: usize,
+    /// JSON objects with the log-probability of each new token.
+    pub(crate) token_logprobs: bool,
+}
+
+impl Layout {
+    /// Lines that every record takes, whatever became of it.
+    pub(crate) fn lines_per_record(&self) -> u64 {
+        match self.format {
+            RecordFormat::Text => self.sequences as u64,
+            RecordFormat::Jsonl => 1,
+        }
+    }
 }
 
 /// Restores the input order.
@@ -39,34 +56,50 @@ pub(crate) struct OrderedWriter {
     sink: Box<dyn Write>,
     layout: Layout,
     next: u64,
-    waiting: BTreeMap<u64, Vec<u8>>,
+    waiting: Spool,
 }
 
 impl OrderedWriter {
-    /// A writer whose first record is number 0.
-    pub(crate) fn new(sink: Box<dyn Write>, layout: Layout) -> OrderedWriter {
-        OrderedWriter { sink, layout, next: 0, waiting: BTreeMap::new() }
+    /// A writer whose first record has the number `next`.
+    pub(crate) fn new(sink: Box<dyn Write>, layout: Layout, next: u64) -> OrderedWriter {
+        OrderedWriter { sink, layout, next, waiting: Spool::new(WAITING_BYTES) }
     }
 
     /// Takes the outcome of record `index` and writes all records that are now complete up to the first gap.
     pub(crate) fn put(&mut self, index: u64, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
-        let mut lines = Vec::new();
-        match self.layout.format {
-            RecordFormat::Text => self.text_lines(&mut lines, outcome),
-            RecordFormat::Jsonl => json_line(&mut lines, id, outcome)?,
+        let lines = self.layout.render(id, outcome)?;
+        if index != self.next {
+            return self.waiting.insert(index, lines);
         }
-        self.waiting.insert(index, lines);
-        let mut ready = Vec::new();
-        while let Some(lines) = self.waiting.remove(&self.next) {
+        let mut ready = lines;
+        self.next += 1;
+        while let Some(lines) = self.waiting.take(self.next)? {
+            if ready.len() >= WRITE_BYTES {
+                self.write(&ready)?;
+                ready.clear();
+            }
             ready.extend(lines);
             self.next += 1;
         }
-        if ready.is_empty() {
-            return Ok(());
-        }
-        // One write of whole lines: an interrupt does not cut a line in two.
-        self.sink.write_all(&ready)?;
+        self.write(&ready)
+    }
+
+    /// One write of whole records: an interrupt does not cut a line in two.
+    fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        self.sink.write_all(records)?;
         self.sink.flush()
+    }
+}
+
+impl Layout {
+    /// The lines of a record.
+    pub(crate) fn render(&self, id: &RecordId, outcome: &Outcome) -> io::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        match self.format {
+            RecordFormat::Text => self.text_lines(&mut lines, outcome),
+            RecordFormat::Jsonl => self.json_line(&mut lines, id, outcome)?,
+        }
+        Ok(lines)
     }
 
     fn text_lines(&self, lines: &mut Vec<u8>, outcome: &Outcome) {
@@ -74,15 +107,43 @@ impl OrderedWriter {
             Outcome::Done(generation) => &generation.sequences,
             Outcome::Empty | Outcome::Failed(_) => &[],
         };
-        for index in 0..self.layout.sequences {
+        for index in 0..self.sequences {
             if let Some(sequence) = sequences.get(index) {
-                if self.layout.with_scores {
+                if self.with_scores {
                     lines.extend(format!("{} ||| ", sequence.score).bytes());
                 }
                 escape(lines, sequence.text.as_deref().unwrap_or_default());
             }
             lines.push(b'\n');
         }
+    }
+
+    fn json_line(&self, line: &mut Vec<u8>, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
+        match outcome {
+            Outcome::Done(generation) => {
+                let sequences = generation
+                    .sequences
+                    .iter()
+                    .map(|sequence| SequenceField {
+                        text: sequence.text.as_deref(),
+                        token_ids: &sequence.token_ids,
+                        score: sequence.score,
+                        finish_reason: sequence.finish_reason,
+                        token_logprobs: self.token_logprobs.then_some(sequence.token_logprobs.as_slice()),
+                    })
+                    .collect();
+                serde_json::to_writer(
+                    &mut *line,
+                    &DoneLine { id, sequences, prompt_tokens: generation.prompt_tokens },
+                )?;
+            }
+            Outcome::Empty => {
+                serde_json::to_writer(&mut *line, &DoneLine { id, sequences: Vec::new(), prompt_tokens: 0 })?;
+            }
+            Outcome::Failed(error) => serde_json::to_writer(&mut *line, &FailedLine { id, error })?,
+        }
+        line.push(b'\n');
+        Ok(())
     }
 }
 
@@ -111,36 +172,14 @@ struct SequenceField<'a> {
     token_ids: &'a [u32],
     score: f32,
     finish_reason: FinishReason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_logprobs: Option<&'a [f32]>,
 }
 
 #[derive(Serialize)]
 struct FailedLine<'a> {
     id: &'a RecordId,
     error: &'a str,
-}
-
-fn json_line(line: &mut Vec<u8>, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
-    match outcome {
-        Outcome::Done(generation) => {
-            let sequences = generation
-                .sequences
-                .iter()
-                .map(|sequence| SequenceField {
-                    text: sequence.text.as_deref(),
-                    token_ids: &sequence.token_ids,
-                    score: sequence.score,
-                    finish_reason: sequence.finish_reason,
-                })
-                .collect();
-            serde_json::to_writer(&mut *line, &DoneLine { id, sequences, prompt_tokens: generation.prompt_tokens })?;
-        }
-        Outcome::Empty => {
-            serde_json::to_writer(&mut *line, &DoneLine { id, sequences: Vec::new(), prompt_tokens: 0 })?;
-        }
-        Outcome::Failed(error) => serde_json::to_writer(&mut *line, &FailedLine { id, error })?,
-    }
-    line.push(b'\n');
-    Ok(())
 }
 
 #[cfg(test)]

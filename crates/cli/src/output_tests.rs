@@ -28,14 +28,15 @@ impl Shared {
 
 fn writer(format: RecordFormat, with_scores: bool, sequences: usize) -> (OrderedWriter, Shared) {
     let sink = Shared::default();
-    (OrderedWriter::new(Box::new(sink.clone()), Layout { format, with_scores, sequences }), sink)
+    let layout = Layout { format, with_scores, sequences, token_logprobs: false };
+    (OrderedWriter::new(Box::new(sink.clone()), layout, 0), sink)
 }
 
 fn done(texts: &[(&str, f32)]) -> Outcome {
     let sequences = texts
         .iter()
         .map(|&(text, score)| Sequence {
-            token_logprobs: vec![],
+            token_logprobs: vec![-0.5, f32::NEG_INFINITY, 0.0],
             token_ids: vec![0, 42, 2],
             text: Some(text.to_owned()),
             score,
@@ -133,8 +134,62 @@ fn a_failing_sink_is_an_error() {
             Ok(())
         }
     }
-    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1 };
-    let mut writer = OrderedWriter::new(Box::new(Closed), layout);
+    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1, token_logprobs: false };
+    let mut writer = OrderedWriter::new(Box::new(Closed), layout, 0);
     let error = writer.put(0, &RecordId::Index(0), &Outcome::Empty).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn token_logprobs_are_an_array_beside_the_ids() {
+    let sink = Shared::default();
+    let layout = Layout { format: RecordFormat::Jsonl, with_scores: false, sequences: 1, token_logprobs: true };
+    let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 0);
+    writer.put(0, &RecordId::Index(0), &done(&[("x", -0.5)])).unwrap();
+    assert_eq!(
+        sink.text(),
+        concat!(
+            r#"{"id":0,"sequences":[{"text":"x","token_ids":[0,42,2],"score":-0.5,"finish_reason":"eos","#,
+            r#""token_logprobs":[-0.5,null,0.0]}],"prompt_tokens":5}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn a_continued_output_begins_with_its_next_record() {
+    let sink = Shared::default();
+    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 2, token_logprobs: false };
+    assert_eq!(layout.lines_per_record(), 2);
+    assert_eq!(Layout { format: RecordFormat::Jsonl, ..layout }.lines_per_record(), 1);
+    let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 7);
+    writer.put(8, &RecordId::Index(8), &Outcome::Empty).unwrap();
+    assert_eq!(sink.text(), "");
+    writer.put(7, &RecordId::Index(7), &done(&[("a", 0.0), ("b", 0.0)])).unwrap();
+    assert_eq!(sink.text(), "a\nb\n\n\n");
+}
+
+#[test]
+fn every_write_ends_with_a_record() {
+    #[derive(Default)]
+    struct Whole(Rc<RefCell<Vec<usize>>>);
+    impl Write for Whole {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert_eq!(bytes.last(), Some(&b'\n'));
+            self.0.borrow_mut().push(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let sizes = Rc::default();
+    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1, token_logprobs: false };
+    let mut writer = OrderedWriter::new(Box::new(Whole(Rc::clone(&sizes))), layout, 0);
+    let long = "x".repeat(300_000);
+    for index in (0..20).rev() {
+        writer.put(index, &RecordId::Index(index), &done(&[(&long, 0.0)])).unwrap();
+    }
+    assert_eq!(sizes.borrow().iter().sum::<usize>(), 20 * (long.len() + 1));
+    assert!(sizes.borrow().iter().all(|&size| size < WRITE_BYTES + long.len() + 2), "{sizes:?}");
 }

@@ -1,80 +1,109 @@
 //! `elgen generate`: reads records window by window, lets the engine run them and writes what comes back.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path, time::Instant};
 
-use elgen_engine::{
-    EngineError, Events, Generation, Metrics, ModelDescription, Notice, Request, RunOptions, Session, describe,
-};
+use elgen_engine::{EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::{ModelError, Tokenizer};
-use elgen_search::{GenerationConfig, OptionError};
+use elgen_search::{GenerationConfig, GenerationOptions, OptionError};
 
 use crate::{
     console::Console,
-    error::{CliError, one_line},
+    error::CliError,
     files,
     flags::{GenerateArgs, name_flags, set_names},
-    input::{Content, Record, RecordFormat, RecordId, RecordReader},
+    input::RecordFormat,
     interrupt::Interrupt,
-    output::{Layout, OrderedWriter, Outcome},
+    output::{Layout, OrderedWriter},
+    progress::Progress,
     report,
+    stream::StreamWriter,
 };
 
-/// Records in a window, in the long run: enough for the engine to sort by length.
-const WINDOW_RECORDS: usize = 1024;
-/// Batches in a window, in the long run.
-const WINDOW_BATCHES: usize = 64;
+mod records;
+mod target;
+
+use records::{End, Run, Writer};
+use target::Target;
 
 /// Runs `elgen generate`; returns the exit code.
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
     files::check_model(&arguments.model)?;
-    let (reader, input) = files::open_input(&mut arguments)?;
+    let (mut reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
+    files::check_resume(&arguments, input.as_deref())?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
     let mut model = describe(&arguments.model)?;
     let tokenizer = set_languages(&arguments, &mut model)?;
-    let (config, typed) = resolve(&arguments, &model, &console)?;
+    let Resolved { config, typed, options } = resolve(&arguments, &model, &console)?;
+    if arguments.files.stream == Some(true) {
+        check_stream(&arguments, &config, &typed)?;
+    }
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
 
-    let output = files::output_path(&arguments).map(Path::to_owned);
-    let format =
-        arguments.files.format.unwrap_or_else(|| output.as_deref().map_or(RecordFormat::Text, RecordFormat::of_path));
-    check_tokenizer(&session, &arguments.model, reader.format(), format)?;
-    let with_scores = arguments.files.with_scores == Some(true);
-    if with_scores && format == RecordFormat::Jsonl {
-        console.warning("--with-scores: has no effect with JSONL output, which always has scores");
-    }
+    let output = files::output_path(&arguments);
+    let layout = layout(&arguments, &config);
+    check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
+    warn_idle_flags(&arguments, layout, &console);
     let metrics = session.metrics();
     if metrics.software_adapter && !arguments.engine.names_device() {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
 
+    let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
+    let resumable = files::is_resumable(&arguments, input.as_deref());
+    let survey = match input.as_deref().filter(|input| resumable || (shows_progress && input.is_file())) {
+        Some(input) => Some(target::survey(input, reader.format())?),
+        None => None,
+    };
+    let setup = match &survey {
+        Some(survey) if resumable => {
+            Some(target::setup(&arguments, survey, reader.format(), layout, &options, &metrics)?)
+        }
+        _ => None,
+    };
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal; Ctrl-D ends them");
     }
+    let Target { sink, file, journal, records, failed } =
+        Target::open(&arguments, setup.as_ref(), layout, &mut reader, &console)?;
+    let total = survey.map(|survey| survey.records);
+    if let (true, Some(output)) = (records > 0, output) {
+        let of = total.map_or_else(String::new, |total| format!(" of {total}"));
+        console.note(&format!("resuming {} at record {}{of}", output.display(), records + 1));
+    }
 
-    let layout = Layout { format, with_scores, sequences: config.num_return_sequences };
-    let writer = OrderedWriter::new(open_output(output.as_deref())?, layout);
-    console.start_progress(output.is_none());
-    let output = output.unwrap_or_else(|| "<stdout>".into());
-    let mut run =
-        Run { console, reader, writer, output, interrupt, typed, failed: 0, write_error: None, told: Vec::new() };
-    let options = RunOptions {
+    if shows_progress {
+        console.start_progress(Progress::new(Instant::now(), records, total));
+    }
+    let mut run = Run {
+        console,
+        reader,
+        writer: match arguments.files.stream {
+            Some(true) => Writer::Stream(StreamWriter::new(sink, layout)),
+            _ => Writer::Ordered(OrderedWriter::new(sink, layout, records)),
+        },
+        journal,
+        output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
+        interrupt,
+        typed,
+        failed,
+        write_error: None,
+        prefix: arguments.files.prefix.clone(),
+        told: Vec::new(),
+    };
+    let run_options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
         max_source_length: arguments.files.max_source_length,
+        stream: arguments.files.stream == Some(true),
         cancel: run.interrupt.cancel_token(),
         ..RunOptions::default()
     };
-    let end = run.all(&mut session, &config, &options, arguments.engine.batch_size());
+    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window());
     run.console.end_progress();
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
@@ -89,9 +118,70 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     match end {
         End::Interrupted => {
             run.console.line("interrupted");
+            if run.journal.is_some() {
+                run.console.note("the same command with --resume continues");
+            }
             Ok(1)
         }
-        End::Done | End::PipeClosed => Ok(u8::from(run.failed > 0)),
+        End::Done => {
+            if let (Some(journal), Some(file)) = (run.journal.take(), &file) {
+                target::complete(journal, file, &run.output)?;
+            }
+            Ok(u8::from(run.failed > 0))
+        }
+        End::PipeClosed => Ok(u8::from(run.failed > 0)),
+    }
+}
+
+/// Refuses to stream what is not one growing text on stdout.
+fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &[String]) -> Result<(), CliError> {
+    let refuse = |reason: String| Err(CliError::Usage(format!("--stream: {}", name_flags(&reason, typed).0)));
+    if files::output_path(arguments).is_some() {
+        return refuse("writes to stdout; not with --output FILE".to_owned());
+    }
+    if config.num_beams > 1 {
+        return refuse(format!(
+            "not with beam search, which decides late about early tokens (num_beams is {}); give --num-beams 1",
+            config.num_beams
+        ));
+    }
+    if config.num_return_sequences > 1 {
+        let sequences = config.num_return_sequences;
+        return refuse(format!("writes one text for each input (num_return_sequences is {sequences})"));
+    }
+    if arguments.files.with_scores == Some(true) && layout(arguments, config).format == RecordFormat::Text {
+        return refuse("not with --with-scores, a score is known at the end; use --format jsonl".to_owned());
+    }
+    Ok(())
+}
+
+/// How results are to be written.
+fn layout(arguments: &GenerateArgs, config: &GenerationConfig) -> Layout {
+    let files = &arguments.files;
+    let by_name = || files::output_path(arguments).map_or(RecordFormat::Text, RecordFormat::of_path);
+    Layout {
+        format: files.format.unwrap_or_else(by_name),
+        with_scores: files.with_scores == Some(true),
+        sequences: config.num_return_sequences,
+        token_logprobs: files.token_logprobs == Some(true),
+    }
+}
+
+fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) {
+    match layout.format {
+        RecordFormat::Jsonl if layout.with_scores => {
+            console.warning("--with-scores: has no effect with JSONL output, which always has scores");
+        }
+        RecordFormat::Text if layout.token_logprobs => {
+            console.warning("--token-logprobs: has no effect with text output; use --format jsonl");
+        }
+        _ => {}
+    }
+    if arguments.files.stream == Some(true) && arguments.engine.names_batch_size() {
+        console.warning("--batch-size: has no effect with --stream, which runs one input at a time");
+    }
+    if arguments.files.truncate == Some(false) && arguments.files.max_source_length.is_some() {
+        console.warning("--truncate=false: has no effect with --max-source-length, which cuts");
     }
 }
 
@@ -129,12 +219,16 @@ fn set_languages(arguments: &GenerateArgs, model: &mut ModelDescription) -> Resu
     Ok(Some(tokenizer))
 }
 
-/// The options of the run and the names of those that were typed.
-fn resolve(
-    arguments: &GenerateArgs,
-    model: &ModelDescription,
-    console: &Console,
-) -> Result<(GenerationConfig, Vec<String>), CliError> {
+/// The options of a run.
+struct Resolved {
+    config: GenerationConfig,
+    /// Names of those that were typed.
+    typed: Vec<String>,
+    /// The typed ones and the checkpoint's.
+    options: GenerationOptions,
+}
+
+fn resolve(arguments: &GenerateArgs, model: &ModelDescription, console: &Console) -> Result<Resolved, CliError> {
     let options = arguments.generation.options();
     let typed = set_names(&options);
     let refuse = |error: OptionError| {
@@ -145,7 +239,8 @@ fn resolve(
             CliError::Failed(format!("{}: generation options: {message}", arguments.model.display()))
         }
     };
-    let (config, warnings) = options.or(model.checkpoint_options.clone()).resolve(&model.limits).map_err(&refuse)?;
+    let options = options.or(model.checkpoint_options.clone());
+    let (config, warnings) = options.clone().resolve(&model.limits).map_err(&refuse)?;
     if model.limits.is_encoder_decoder {
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
         config.lengths(1).map_err(&refuse)?;
@@ -154,16 +249,7 @@ fn resolve(
     for warning in warnings.iter().filter(|warning| typed.iter().any(|name| name == warning.option())) {
         console.warning(&name_flags(&warning.to_string(), &typed).0);
     }
-    Ok((config, typed))
-}
-
-fn open_output(path: Option<&Path>) -> Result<Box<dyn Write>, CliError> {
-    match path {
-        None => Ok(Box::new(io::stdout())),
-        Some(path) => File::create(path)
-            .map(|file| Box::new(file) as Box<dyn Write>)
-            .map_err(|source| CliError::File { action: "write", path: path.to_owned(), source }),
-    }
+    Ok(Resolved { config, typed, options })
 }
 
 fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {
@@ -172,146 +258,4 @@ fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// How a run ended that did not fail as a whole.
-enum End {
-    Done,
-    Interrupted,
-    PipeClosed,
-}
-
-/// Where a record that the model runs came from.
-struct Origin {
-    index: u64,
-    line: u64,
-    id: RecordId,
-}
-
-struct Run {
-    console: Console,
-    reader: RecordReader,
-    writer: OrderedWriter,
-    output: PathBuf,
-    interrupt: Arc<Interrupt>,
-    typed: Vec<String>,
-    failed: u64,
-    write_error: Option<io::Error>,
-    /// Kinds of notices that were told.
-    told: Vec<std::mem::Discriminant<Notice>>,
-}
-
-/// What the engine tells of one window.
-struct WindowEvents<'a> {
-    run: &'a mut Run,
-    origins: &'a [Origin],
-}
-
-impl Events for WindowEvents<'_> {
-    fn done(&mut self, index: usize, result: Result<Generation, EngineError>) {
-        if let Some(origin) = self.origins.get(index) {
-            self.run.take(origin, result);
-        }
-    }
-
-    fn notice(&mut self, notice: &Notice) {
-        let kind = std::mem::discriminant(notice);
-        if !self.run.told.contains(&kind) {
-            self.run.told.push(kind);
-            self.run.console.warning(&notice.to_string());
-        }
-    }
-}
-
-impl Run {
-    fn all(
-        &mut self,
-        session: &mut Session,
-        config: &GenerationConfig,
-        options: &RunOptions,
-        batch_size: usize,
-    ) -> Result<End, CliError> {
-        let largest = batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
-        // A window's first result may be its last to come: small windows at first show results early.
-        let mut window = batch_size;
-        loop {
-            let records = self.reader.window(window).map_err(|source| CliError::File {
-                action: "read",
-                path: self.reader.name().into(),
-                source,
-            })?;
-            if let Some(total) = self.reader.total() {
-                self.console.set_total(total);
-            }
-            let interrupt = Arc::clone(&self.interrupt);
-            let result = interrupt.guard(|| self.window(records, session, config, options));
-            if let Some(source) = self.write_error.take() {
-                if source.kind() == io::ErrorKind::BrokenPipe {
-                    return Ok(End::PipeClosed);
-                }
-                return Err(CliError::File { action: "write", path: self.output.clone(), source });
-            }
-            if self.interrupt.was_asked() {
-                return Ok(End::Interrupted);
-            }
-            result?;
-            if self.reader.total().is_some() {
-                return Ok(End::Done);
-            }
-            window = window.saturating_mul(2).min(largest);
-        }
-    }
-
-    fn window(
-        &mut self,
-        records: Vec<Record>,
-        session: &mut Session,
-        config: &GenerationConfig,
-        options: &RunOptions,
-    ) -> Result<(), EngineError> {
-        let mut requests = Vec::with_capacity(records.len());
-        let mut origins = Vec::with_capacity(records.len());
-        for Record { index, line, id, content } in records {
-            let origin = Origin { index, line, id };
-            match content {
-                Ok(Content::Run(input)) => {
-                    requests.push(Request::new(index, input));
-                    origins.push(origin);
-                }
-                Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),
-                Err(message) => self.finish(&origin, &Outcome::Failed(message)),
-            }
-        }
-        if requests.is_empty() || self.interrupt.is_cancelled() {
-            return Ok(());
-        }
-        session.generate(&requests, config, options, &mut WindowEvents { run: self, origins: &origins })
-    }
-
-    fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
-        match result {
-            Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
-            // Not reached; why is told once, at the end of the run.
-            Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
-            Err(error) => {
-                let message = name_flags(&one_line(&error), &self.typed).0;
-                self.finish(origin, &Outcome::Failed(message));
-            }
-        }
-    }
-
-    fn finish(&mut self, origin: &Origin, outcome: &Outcome) {
-        if self.write_error.is_some() {
-            return;
-        }
-        if let Outcome::Failed(message) = outcome {
-            self.failed += 1;
-            self.console.error(&format!("{}: {message}", self.reader.place(origin.line)));
-        }
-        self.console.finished_one();
-        if let Err(error) = self.writer.put(origin.index, &origin.id, outcome) {
-            self.write_error = Some(error);
-            self.interrupt.cancel();
-        }
-    }
 }

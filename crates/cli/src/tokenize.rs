@@ -78,10 +78,10 @@ struct Tokenized {
 fn one(tokenizer: &Tokenizer, arguments: &TokenizeArgs, content: Content) -> Result<Tokenized, String> {
     let message = |error: ModelError| error.to_string();
     let (ids, decode) = match content {
-        Content::Run(Input::Ids(ids)) => (ids, true),
-        Content::Run(Input::Text(text)) if arguments.decode => (parse_ids(&text)?, true),
+        Content::Run { input: Input::Ids(ids), .. } => (ids, true),
+        Content::Run { input: Input::Text(text), .. } if arguments.decode => (parse_ids(&text)?, true),
         Content::Empty if arguments.decode => (Vec::new(), true),
-        Content::Run(Input::Text(text)) => (encode(tokenizer, arguments, &text).map_err(message)?, false),
+        Content::Run { input: Input::Text(text), .. } => (encode(tokenizer, arguments, &text).map_err(message)?, false),
         Content::Empty => (encode(tokenizer, arguments, "").map_err(message)?, false),
     };
     let text = decode.then(|| tokenizer.decode(&ids, arguments.no_special_tokens)).transpose().map_err(message)?;

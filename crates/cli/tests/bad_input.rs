@@ -82,6 +82,8 @@ fn long_sources_are_cut_where_that_is_asked_for() {
     let finished = finish(&mut command).expect(0);
     assert_eq!(parsed(&finished.lines())[0]["prompt_tokens"], 128);
     let counted: Value = serde_json::from_slice(&fs::read(&stats).unwrap()).unwrap();
+    let shown = finish(quick().args(["--truncate", "--stats"]).arg(too_long())).expect(0);
+    assert!(shown.stderr.contains("1 (1 cut, 0 failed)"), "{shown:#?}");
     assert_eq!((&counted["truncated"], &counted["inputs"]), (&1.into(), &2.into()));
 
     let mut command = quick();
@@ -113,6 +115,25 @@ fn contradictory_options_name_the_flags_that_were_typed() {
 }
 
 #[test]
+fn a_minimum_above_the_maximum_is_warned_about() {
+    for (flags, warning) in [
+        (
+            &["--min-length", "9", "--max-length", "6"][..],
+            "warning: --min-length: is larger than --max-length and cannot be reached",
+        ),
+        (
+            &["--min-new-tokens", "9", "--max-new-tokens", "4"],
+            "warning: --min-new-tokens: is larger than --max-new-tokens and cannot be reached",
+        ),
+    ] {
+        let finished = finish(generate(&demo()).args(["--num-beams=1", "Hello."]).args(flags)).expect(0);
+        let about: Vec<_> = finished.stderr.lines().filter(|line| line.contains("--min")).collect();
+        assert_eq!(about, [warning]);
+        assert_eq!(finished.lines().len(), 1);
+    }
+}
+
+#[test]
 fn an_attention_kind_that_the_model_cannot_have() {
     finish(generate(&stories()).args(["--attention", "mha-nocache", "x"]))
         .expect_error(2, &["--attention", "mha-nocache", "needs an encoder"]);
@@ -121,8 +142,9 @@ fn an_attention_kind_that_the_model_cannot_have() {
 #[test]
 fn wrong_usage_is_told_before_anything_else() {
     for (flags, wanted) in [
-        (&["--batch-size", "auto", "x"][..], "--batch-size"),
-        (&["--stop", "x"], "--stop"),
+        (&["--batch-size", "many", "x"][..], "--batch-size"),
+        (&["--no-such-flag", "x"], "--no-such-flag"),
+        (&["--dtype", "bf16", "x"], "possible values: auto, f32, f16"),
         (&["x", "--input", "y"], "--input"),
         (&["--attention", "flash", "x"], "mha-nocache"),
     ] {
@@ -142,6 +164,28 @@ fn options_without_effect_are_warned_about_once() {
     let about: Vec<_> = finished.stderr.lines().filter(|line| line.contains("--top-k")).collect();
     assert_eq!(about, ["warning: --top-k: has no effect without do_sample"]);
     assert_eq!(finished.lines().len(), 1);
+
+    for (flags, warning) in [
+        (&["--token-logprobs"][..], "warning: --token-logprobs: has no effect with text output; use --format jsonl"),
+        (
+            &["--with-scores", "--format=jsonl"],
+            "warning: --with-scores: has no effect with JSONL output, which always has scores",
+        ),
+        (
+            &["--truncate=false", "--max-source-length=9"],
+            "warning: --truncate=false: has no effect with --max-source-length, which cuts",
+        ),
+        (
+            &["--stream", "--batch-size=3"],
+            "warning: --batch-size: has no effect with --stream, which runs one input at a time",
+        ),
+    ] {
+        let mut command = generate(&demo());
+        command.args(["--num-beams=1", "--max-new-tokens=3", "Hello.", "No."]).args(flags);
+        let finished = finish(&mut command).expect(0);
+        let about: Vec<_> = finished.stderr.lines().filter(|line| line.contains("no effect")).collect();
+        assert_eq!(about, [warning]);
+    }
 }
 
 #[test]
@@ -169,6 +213,10 @@ fn output_files_that_cannot_be_written() {
 #[test]
 fn an_output_that_is_full() {
     finish(quick().args(["x", "--output", "/dev/full"])).expect_error(1, &["cannot write /dev/full: No space left"]);
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    finish(quick().arg("x").stdout(full())).expect_error(1, &["cannot write <stdout>: No space left"]);
+    finish(quick().args(["x", "--stream"]).stdout(full())).expect_error(1, &["cannot write <stdout>: No space left"]);
+    finish(elgen().arg("devices").stdout(full())).expect_error(1, &["cannot write <stdout>: No space left"]);
 }
 
 #[test]

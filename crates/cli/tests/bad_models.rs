@@ -44,6 +44,24 @@ fn missing_files() {
 }
 
 #[test]
+fn weights_in_another_format_only() {
+    let model = ModelCopy::new();
+    fs::rename(model.file(WEIGHTS), model.file("pytorch_model.bin")).unwrap();
+    model.expect_refused(&[
+        "model.safetensors or model.safetensors.index.json not found",
+        "there is pytorch_model.bin, which has to be converted",
+    ]);
+}
+
+#[test]
+fn half_a_tokenizer() {
+    let model = ModelCopy::new();
+    model.remove("tokenizer.json");
+    fs::write(model.file("vocab.json"), "{}").unwrap();
+    model.expect_refused(&["merges.txt not found", "there is vocab.json, which needs it"]);
+}
+
+#[test]
 fn an_unsupported_family() {
     let model = ModelCopy::new();
     model.edit_json("config.json", |config| {

@@ -98,7 +98,9 @@ fn attention_kinds_and_batch_sizes_agree() {
         finish(command.args(flags).args(texts)).expect(0).stdout
     };
     let expected = run(&["--attention", "mha"]);
-    assert_eq!(run(&["--attention", "mha", "--batch-size", "1"]), expected);
+    for batch in [&["--batch-size=1"][..], &["--batch-size=auto"], &["--max-batch-tokens=9"]] {
+        assert_eq!(run(&[&["--attention", "mha"], batch].concat()), expected);
+    }
     let texts_of =
         |lines: &str| lines.lines().map(|line| line.split_once(" ||| ").unwrap().1.to_owned()).collect::<Vec<_>>();
     assert_eq!(texts_of(&run(&["--attention", "el"])), texts_of(&expected));
@@ -140,6 +142,27 @@ fn samples_depend_on_the_seed_and_not_on_the_batch() {
     assert_eq!(first.lines().count(), 6);
     assert_eq!(run("7", "3"), first);
     assert_ne!(run("8", "3"), first);
+}
+
+#[test]
+fn outputs_begin_with_their_prefix() {
+    // What the model says by itself, cut in two, is what it goes on with.
+    let run = |flags: &[&str], input: &str| -> Vec<Value> {
+        let mut command = generate(&demo());
+        command.args(["--quiet", "--num-beams=1", "--dtype=f32", "--input-format=jsonl", "--format=jsonl"]).args(flags);
+        let finished = finish_with_input(&mut command, input.as_bytes()).expect(0);
+        finished.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let ids = |line: &Value| line["sequences"][0]["token_ids"].as_array().unwrap().clone();
+    let whole = ids(&run(&[], "{\"text\": \"I was born in 1979.\"}")[0]);
+    let (begin, rest) = whole.split_at(whole.len() / 2);
+    let begin = Value::from(begin.to_vec());
+    let record = format!("{{\"text\": \"I was born in 1979.\", \"prefix\": {begin}}}");
+    assert_eq!(ids(&run(&[], &record)[0]), rest);
+    // A record's own prefix comes before the flag's.
+    let both = run(&["--prefix=Elle"], &format!("{record}\n{{\"text\": \"I was born in 1979.\"}}"));
+    assert_eq!(ids(&both[0]), rest);
+    assert_ne!(ids(&both[1]), whole);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Engine flags: how the model runs, whatever it generates.
 
-use clap::{Args, ValueEnum};
-use elgen_engine::{AttentionChoice, DtypeChoice, SessionOptions};
+use clap::{Args, ValueEnum, builder::PossibleValue};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, SessionOptions};
 
 use super::values;
 
@@ -21,9 +21,14 @@ pub(crate) struct EngineFlags {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Inputs that are decoded together at most; results do not depend on it
-    #[arg(long, value_name = "N", default_value = "32", value_parser = values::positive, allow_negative_numbers = true)]
-    batch_size: usize,
+    /// Inputs that are decoded together at most; auto takes as many as the memory allows; results do not depend on it
+    /// [default: 32]
+    #[arg(long, value_name = "N|auto", value_parser = values::batch_size, allow_negative_numbers = true)]
+    batch_size: Option<BatchSize>,
+
+    /// Source tokens of the inputs that are decoded together, at most; an input that has more runs alone
+    #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
+    max_batch_tokens: Option<usize>,
 
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
@@ -71,16 +76,32 @@ impl EngineFlags {
                 DtypeFlag::F16 => DtypeChoice::F16,
             },
             device: self.device.clone(),
-            batch_size: self.batch_size.into(),
-            max_batch_tokens: None,
+            batch_size: self.batch_size.unwrap_or(SessionOptions::default().batch_size),
+            max_batch_tokens: self.max_batch_tokens,
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
         }
     }
 
-    /// Inputs that are decoded together at most.
-    pub(crate) fn batch_size(&self) -> usize {
-        self.batch_size
+    /// Records that are read before the first batch runs.
+    pub(crate) fn first_window(&self) -> usize {
+        match self.batch_size {
+            Some(BatchSize::Sentences(sentences)) => sentences,
+            // Enough for a device to show what it takes; windows grow from there.
+            Some(BatchSize::Auto) => 256,
+            None => 32,
+        }
+    }
+
+    /// `--attention` and `--dtype` as they were typed or defaulted.
+    pub(crate) fn kind_and_dtype(&self) -> (String, String) {
+        let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
+        (name(self.attention.to_possible_value()), name(self.dtype.to_possible_value()))
+    }
+
+    /// Whether the user chose a number of inputs.
+    pub(crate) fn names_batch_size(&self) -> bool {
+        self.batch_size.is_some()
     }
 
     /// Whether the user chose an adapter.

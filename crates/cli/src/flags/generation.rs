@@ -12,15 +12,15 @@ use super::values::{self, Words};
 #[command(next_help_heading = "Generation options")]
 pub(crate) struct GenerationFlags {
     /// Hypotheses kept per input; more than 1 is beam search
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "beam-size", alias = "beam", value_name = "N", allow_negative_numbers = true)]
     num_beams: Option<usize>,
 
     /// Draw tokens at random instead of taking the best
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, visible_alias = "sample", value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     do_sample: Option<bool>,
 
     /// Sequences returned per input
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "n-best", alias = "nbest", value_name = "N", allow_negative_numbers = true)]
     num_return_sequences: Option<usize>,
 
     /// Most new tokens; wins over --max-length
@@ -45,11 +45,11 @@ pub(crate) struct GenerationFlags {
     early_stopping: Option<EarlyStopping>,
 
     /// Power of the length that divides a beam's score: above 0 favours long sequences, below 0 short ones
-    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "lenpen", value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
     length_penalty: Option<f64>,
 
     /// Sampling: divides the scores; below 1 is more cautious, above 1 more varied
-    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "temp", value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
     temperature: Option<f64>,
 
     /// Sampling: draw from the K best tokens; 0 from all

@@ -1,5 +1,6 @@
 //! Parsers of flag values. Each error says what was expected; clap adds the flag and the value.
 
+use elgen_engine::BatchSize;
 use elgen_search::{EarlyStopping, TokenIds};
 
 use crate::input::value_message;
@@ -17,6 +18,15 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("expected an integer of at least 1".to_owned()),
+    }
+}
+
+/// An integer of at least 1, or `auto`.
+pub(super) fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match positive(text) {
+        _ if text == "auto" => Ok(BatchSize::Auto),
+        Ok(sentences) => Ok(BatchSize::Sentences(sentences)),
+        Err(_) => Err("expected an integer of at least 1, or auto".to_owned()),
     }
 }
 

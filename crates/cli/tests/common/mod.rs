@@ -210,3 +210,39 @@ pub(crate) fn tensors(header: &Map<String, Value>) -> Vec<(String, u64, u64)> {
     found.sort_by_key(|(_, begin, _)| *begin);
     found
 }
+
+/// A recorded tiny model that takes and gives token ids; its options make a record cost little more than its place in a batch.
+pub(crate) fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bart-one-head")
+}
+
+/// The vocabulary of [`tiny`].
+pub(crate) const TINY_VOCAB: u64 = 96;
+
+/// True if the long runs are asked for.
+pub(crate) fn full() -> bool {
+    std::env::var_os("ELGEN_FULL").is_some_and(|value| value == "1")
+}
+
+/// Random numbers for tests (SplitMix64).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// A seed that differs from run to run, or `ELGEN_SEED`; it is printed, so that a failure can be repeated.
+    pub(crate) fn seeded(test: &str) -> Random {
+        let given = std::env::var("ELGEN_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = given.unwrap_or(now.as_nanos() as u64);
+        println!("{test}: ELGEN_SEED={seed}");
+        Random(seed)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % end
+    }
+}
