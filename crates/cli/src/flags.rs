@@ -7,10 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::input::RecordFormat;
 
 mod engine;
+mod eval;
 mod generation;
 mod values;
 
 pub(crate) use engine::EngineFlags;
+pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, name_flags, set_names};
 
 const EXIT_CODES: &str = "\
@@ -63,6 +65,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text from texts or token ids
     Generate(Box<GenerateArgs>),
+    /// Score texts against references: BLEU, chrF, ROUGE
+    Eval(EvalArgs),
     /// List the adapters that models can run on
     Devices(DevicesArgs),
     /// Show what a model directory holds and what it costs
@@ -144,7 +148,7 @@ pub(crate) struct ReportFlags {
     pub(crate) quiet: Option<bool>,
 }
 
-/// Format of `devices` and `inspect`.
+/// Format of `devices`, `eval` and `inspect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
     /// For people.

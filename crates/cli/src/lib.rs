@@ -1,4 +1,4 @@
-//! The `elgen` command line: `elgen generate`, `elgen devices` and `elgen inspect`.
+//! The `elgen` command line: `elgen generate`, `elgen eval`, `elgen devices` and `elgen inspect`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -17,6 +17,7 @@ use clap::Parser;
 mod console;
 mod devices;
 mod error;
+mod eval;
 mod files;
 mod flags;
 mod input;
@@ -50,6 +51,7 @@ where
     let result = match cli.command {
         Command::Generate(arguments) => run::generate(*arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
+        Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
     };
     match result {
