@@ -9,11 +9,13 @@ use crate::input::RecordFormat;
 mod engine;
 mod eval;
 mod generation;
+mod hub;
 mod values;
 
 pub(crate) use engine::EngineFlags;
 pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, name_flags, set_names};
+pub(crate) use hub::HubFlags;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
@@ -77,8 +79,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_long_help = GENERATE_HELP, after_help = "More, with the formats and what a score is: elgen generate --help")]
 pub(crate) struct GenerateArgs {
-    /// Model directory as Hugging Face writes it: config.json, model.safetensors, tokenizer.json, …
-    #[arg(short, long, value_name = "DIR")]
+    /// Model: a directory as Hugging Face writes it (config.json, model.safetensors, tokenizer.json, …), or OWNER/NAME on its hub
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
 
     /// Texts to run, instead of --input
@@ -93,6 +95,9 @@ pub(crate) struct GenerateArgs {
 
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+
+    #[command(flatten)]
+    pub(crate) hub: HubFlags,
 
     #[command(flatten)]
     pub(crate) report: ReportFlags,
@@ -168,9 +173,12 @@ pub(crate) struct DevicesArgs {
 /// Arguments of `elgen inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory
-    #[arg(value_name = "DIR")]
+    /// Model: a directory, or OWNER/NAME on the hub
+    #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) hub: HubFlags,
 
     /// Format of the report
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]

@@ -23,6 +23,7 @@ mod flags;
 mod input;
 mod inspect;
 mod interrupt;
+mod model;
 mod output;
 mod panics;
 mod report;

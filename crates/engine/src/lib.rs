@@ -20,6 +20,7 @@
 mod batch;
 mod devices;
 mod error;
+pub mod hub;
 mod inspect;
 mod prepare;
 mod session;
