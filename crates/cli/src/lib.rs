@@ -64,6 +64,12 @@ where
     }
 }
 
+/// The reader of records on bytes instead of a file, for the fuzz targets and tests. Not part of the interface.
+#[doc(hidden)]
+pub fn fuzz_jsonl(bytes: &[u8]) -> usize {
+    input::read_all(bytes)
+}
+
 /// Writes a report to stdout; a closed pipe ends quietly.
 fn print_report(text: &str) -> Result<u8, CliError> {
     use std::io::{self, Write};

@@ -18,6 +18,8 @@ pub mod bart;
 pub mod checkpoint;
 pub mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generation_defaults;
 pub mod gpt2;
 mod layers;

@@ -12,7 +12,7 @@ use tokenizers::processors::template::TemplateProcessing;
 
 use crate::config::{ModelFamily, json};
 use crate::error::ModelError;
-use settings::Settings;
+pub(crate) use settings::Settings;
 
 /// Name of the one-file form of a tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -38,7 +38,8 @@ impl Tokenizer {
         let settings = Settings::load(dir, family)?;
         let single = dir.join(TOKENIZER_FILE);
         if json::is_file(&single)? {
-            return Self::from_tokenizer_json(single, &settings).map(Some);
+            let text = json::read_text(&single)?;
+            return Self::from_tokenizer_json(&text, single, &settings).map(Some);
         }
         match (json::is_file(&dir.join(VOCAB_FILE))?, json::is_file(&dir.join(MERGES_FILE))?) {
             (false, false) => Ok(None),
@@ -51,8 +52,8 @@ impl Tokenizer {
         }
     }
 
-    fn from_tokenizer_json(file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let text = json::read_text(&file)?;
+    /// From `text`, the content of `file`.
+    pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
         let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
         // Callers decide about lengths; a length in the file would cut or pad silently.
@@ -72,8 +73,19 @@ impl Tokenizer {
     }
 
     fn from_bpe_files(dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
-        let inner = bpe_files::load(&dir.join(VOCAB_FILE), &dir.join(MERGES_FILE), settings)?;
-        Ok(Self::finish(inner, dir.join(VOCAB_FILE), settings))
+        let (vocab, merges) = (dir.join(VOCAB_FILE), dir.join(MERGES_FILE));
+        let texts = (json::read_text(&vocab)?, json::read_text(&merges)?);
+        Self::from_bpe_texts((&vocab, &texts.0), (&merges, &texts.1), settings)
+    }
+
+    /// From files and their contents.
+    pub(crate) fn from_bpe_texts(
+        vocab: (&Path, &str),
+        merges: (&Path, &str),
+        settings: &Settings,
+    ) -> Result<Self, ModelError> {
+        let inner = bpe_files::build(vocab, merges, settings)?;
+        Ok(Self::finish(inner, vocab.0.into(), settings))
     }
 
     fn finish(inner: tokenizers::Tokenizer, file: PathBuf, settings: &Settings) -> Self {

@@ -18,7 +18,7 @@ const ADDED_TOKENS_FILE: &str = "added_tokens.json";
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) family: ModelFamily,
     /// Whether byte-level BPE from files puts a space before a text.
     pub(super) add_prefix_space: bool,
@@ -38,7 +38,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn load(dir: &Path, family: ModelFamily) -> Result<Self, ModelError> {
+    pub(crate) fn load(dir: &Path, family: ModelFamily) -> Result<Self, ModelError> {
         let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
         let older = json::read_object(dir, SPECIAL_TOKENS_FILE)?.unwrap_or_default();
         let added = json::read_object(dir, ADDED_TOKENS_FILE)?.unwrap_or_default();
