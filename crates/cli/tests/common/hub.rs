@@ -181,7 +181,7 @@ impl State {
             return response(status, &[], b"");
         }
         if let Some(name) = path.strip_prefix("/large/") {
-            return self.file(&name.to_owned(), request, false);
+            return self.file(name, request, false);
         }
         if self.token.as_ref().is_some_and(|token| request.authorization != Some(format!("Bearer {token}"))) {
             return response(401, &[], b"");
@@ -202,7 +202,7 @@ impl State {
             return self.file(&name, request, true);
         }
         if let Some(name) = path.strip_prefix("/api/resolve-cache/") {
-            return self.file(&name.to_owned(), request, true);
+            return self.file(name, request, true);
         }
         response(404, &[], b"")
     }
