@@ -1,4 +1,4 @@
-//! Text metrics: corpus and sentence [BLEU](bleu) and [chrF](chrf) with sacreBLEU's numbers, [ROUGE](rouge) with
+//! Text metrics: corpus and sentence [BLEU](bleu) and [chrF](chrf) with sacreBLEU's numbers, [ROUGE](mod@rouge) with
 //! rouge-score's.
 //!
 //! The numbers equal those of sacreBLEU 2.6.0 and rouge-score 0.1.2 to the last few bits; the tests hold recorded ones. Every
