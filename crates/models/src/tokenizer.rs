@@ -184,7 +184,8 @@ fn clean_up_tokenization(text: &str) -> String {
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
+        // Messages quote the file, its line ends included.
+        Ok(Err(error)) => Err(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
         Err(_) => Err("its parts contradict each other".into()),
     }
 }
