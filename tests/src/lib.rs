@@ -1,7 +1,6 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`]), the demo models as test data ([`demo`]),
-//! BLEU ([`bleu`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
+//! a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
 
-pub mod bleu;
 pub mod blocks;
 pub mod demo;
 pub mod harness;

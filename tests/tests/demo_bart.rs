@@ -4,8 +4,8 @@
 //! `ELGEN_FULL=1` takes all 1,000 everywhere.
 
 use elgen_engine::{AttentionChoice, Generation, Session};
+use elgen_metrics::{BleuOptions, corpus_bleu};
 use elgen_search::GenerationOptions;
-use elgen_tests::bleu::corpus_bleu;
 use elgen_tests::demo::{
     KINDS, Translations, assert_equal_but_for_near_ties, assert_same, best, config, generate, generate_shuffled, pairs,
     session_options, wanted,
@@ -41,8 +41,9 @@ fn assert_is_pytorchs(results: &[Generation], data: &Translations, what: &str) {
 
 fn assert_bleu_is_pytorchs(results: &[Generation], data: &Translations, what: &str) {
     let texts: Vec<&str> = results.iter().map(|r| r.sequences[0].text.as_deref().unwrap()).collect();
-    let (got, want) =
-        (corpus_bleu(&texts, &data.references).score, corpus_bleu(&data.hypotheses, &data.references).score);
+    let options = BleuOptions::default();
+    let got = corpus_bleu(&texts, &data.references, &options).unwrap().score;
+    let want = corpus_bleu(&data.hypotheses, &data.references, &options).unwrap().score;
     eprintln!("{what}: BLEU {got:.2} on {} sentences, PyTorch {want:.2}", texts.len());
     assert!((got - want).abs() <= 0.1, "{what}: BLEU {got} is not {want}");
     if texts.len() == 1000 {

@@ -15,35 +15,6 @@ use crate::{
 
 const STANDARD: &str = "-";
 
-/// Refuses a model that is no directory.
-pub(crate) fn check_model(model: &Path) -> Result<(), CliError> {
-    if model.is_dir() {
-        return Ok(());
-    }
-    if !model.exists() && is_hub_id(model) {
-        return Err(CliError::Usage(format!(
-            "--model {}: no such directory; names on the Hugging Face hub are not supported so far, only local model directories",
-            model.display()
-        )));
-    }
-    let reason = match fs::metadata(model) {
-        Ok(_) => "not a directory".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(CliError::Failed(format!("model directory {}: {reason}", model.display())))
-}
-
-/// Whether a path that does not exist looks like `owner/name`.
-fn is_hub_id(model: &Path) -> bool {
-    let Some(text) = model.to_str() else { return false };
-    let part = |text: &str| {
-        !text.is_empty()
-            && !text.starts_with('.')
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
-}
-
 /// The reader of the input that was named, and its file if it is one.
 pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Option<PathBuf>), CliError> {
     let texts = std::mem::take(&mut arguments.texts);
@@ -180,16 +151,6 @@ fn same_inode(_: &fs::Metadata, _: &fs::Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hub_ids_are_told_from_paths() {
-        for id in ["facebook/bart-base", "Helsinki-NLP/opus-mt-en-fr", "a/b.c"] {
-            assert!(is_hub_id(Path::new(id)), "{id}");
-        }
-        for path in ["bart", "./a/b", "/a/b", "a/b/c", "../a", "a b/c", "a/", "/a"] {
-            assert!(!is_hub_id(Path::new(path)), "{path}");
-        }
-    }
 
     #[test]
     fn one_file_under_two_names_is_found() {

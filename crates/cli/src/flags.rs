@@ -7,13 +7,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{console::ProgressMode, input::RecordFormat};
 
 mod engine;
+mod eval;
 mod generation;
+mod hub;
 mod language;
 mod tokenize;
 mod values;
 
 pub(crate) use engine::EngineFlags;
+pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, flag, name_flags, set_names};
+pub(crate) use hub::HubFlags;
 pub(crate) use language::LanguageFlags;
 pub(crate) use tokenize::TokenizeArgs;
 
@@ -84,6 +88,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text from texts or token ids
     Generate(Box<GenerateArgs>),
+    /// Score texts against references: BLEU, chrF, ROUGE
+    Eval(EvalArgs),
     /// List the adapters that models can run on
     Devices(DevicesArgs),
     /// Show what a model directory holds and what it costs
@@ -96,8 +102,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_long_help = GENERATE_HELP, after_help = "More, with the formats and what a score is: elgen generate --help")]
 pub(crate) struct GenerateArgs {
-    /// Model directory as Hugging Face writes it: config.json, model.safetensors, tokenizer.json, …
-    #[arg(short, long, value_name = "DIR")]
+    /// Model: a directory as Hugging Face writes it (config.json, model.safetensors, tokenizer.json, …), or OWNER/NAME on its hub
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
 
     /// Texts to run, instead of --input
@@ -115,6 +121,9 @@ pub(crate) struct GenerateArgs {
 
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+
+    #[command(flatten)]
+    pub(crate) hub: HubFlags,
 
     #[command(flatten)]
     pub(crate) report: ReportFlags,
@@ -190,7 +199,7 @@ pub(crate) struct ReportFlags {
     pub(crate) quiet: Option<bool>,
 }
 
-/// Format of `devices` and `inspect`.
+/// Format of `devices`, `eval` and `inspect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
     /// For people.
@@ -210,9 +219,12 @@ pub(crate) struct DevicesArgs {
 /// Arguments of `elgen inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory
-    #[arg(value_name = "DIR")]
+    /// Model: a directory, or OWNER/NAME on the hub
+    #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) hub: HubFlags,
 
     /// Format of the report
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]

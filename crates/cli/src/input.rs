@@ -333,6 +333,25 @@ fn parse_ids(name: &str, ids: &RawValue) -> Result<Input, String> {
     }
 }
 
+/// Reads records from `bytes` to the end; gives the number of usable ones.
+pub(crate) fn read_all(bytes: &[u8]) -> usize {
+    let lines = Box::new(io::Cursor::new(bytes.to_owned()));
+    let mut reader = RecordReader::from_lines(lines, "input.jsonl".to_owned(), RecordFormat::Jsonl);
+    let mut usable = 0;
+    // Memory cannot fail to be read.
+    while let Ok(records) = reader.window(64)
+        && !records.is_empty()
+    {
+        for record in records {
+            match record.content {
+                Ok(_) => usable += 1,
+                Err(message) => assert!(!message.contains('\n'), "more than one line: {message}"),
+            }
+        }
+    }
+    usable
+}
+
 /// The message without the position, which counts within the value.
 pub(crate) fn value_message(error: &serde_json::Error) -> String {
     let text = error.to_string();

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::{
+    console::Console,
     error::CliError,
-    files,
     flags::{InspectArgs, ReportFormat},
+    model::resolve_model,
     pretty_json, print_report,
     report::bytes,
 };
@@ -17,8 +18,8 @@ const NAMES: usize = 30;
 
 /// Runs `elgen inspect`; returns the exit code.
 pub(crate) fn inspect(arguments: &InspectArgs) -> Result<u8, CliError> {
-    files::check_model(&arguments.model)?;
-    let found = elgen_engine::inspect(&arguments.model)?;
+    let model = resolve_model(&arguments.model, &arguments.hub, &Console::new(false), false)?;
+    let found = elgen_engine::inspect(&model)?;
     if arguments.format == ReportFormat::Json {
         return print_report(&pretty_json(&found)?);
     }

@@ -1,4 +1,4 @@
-//! The `elgen` command line: `elgen generate`, `elgen devices`, `elgen inspect` and `elgen tokenize`.
+//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen devices` and `elgen inspect`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -17,11 +17,13 @@ use clap::Parser;
 mod console;
 mod devices;
 mod error;
+mod eval;
 mod files;
 mod flags;
 mod input;
 mod inspect;
 mod interrupt;
+mod model;
 mod output;
 mod panics;
 mod progress;
@@ -56,6 +58,7 @@ where
     let result = match cli.command {
         Command::Generate(arguments) => run::generate(*arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
+        Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
     };
@@ -66,6 +69,12 @@ where
             error.exit_code()
         }
     }
+}
+
+/// The reader of records on bytes instead of a file, for the fuzz targets and tests. Not part of the interface.
+#[doc(hidden)]
+pub fn fuzz_jsonl(bytes: &[u8]) -> usize {
+    input::read_all(bytes)
 }
 
 /// Writes a report to stdout; a closed pipe ends quietly.

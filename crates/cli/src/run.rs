@@ -13,6 +13,7 @@ use crate::{
     flags::{GenerateArgs, name_flags, set_names},
     input::RecordFormat,
     interrupt::Interrupt,
+    model::resolve_model,
     output::{Layout, OrderedWriter},
     progress::Progress,
     report,
@@ -28,10 +29,12 @@ use target::Target;
 /// Runs `elgen generate`; returns the exit code.
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
-    files::check_model(&arguments.model)?;
     let (mut reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     files::check_resume(&arguments, input.as_deref())?;
+    // Before interrupts are caught: one ends a download, and the next run resumes it.
+    let quiet = arguments.report.quiet == Some(true);
+    arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
     let mut model = describe(&arguments.model)?;

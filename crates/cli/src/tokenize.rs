@@ -12,6 +12,7 @@ use crate::{
     files,
     flags::TokenizeArgs,
     input::{Content, RecordFormat, RecordId, RecordReader},
+    model::resolve_model,
     output::escape,
 };
 
@@ -21,7 +22,7 @@ const WINDOW_RECORDS: usize = 256;
 /// Runs `elgen tokenize`; returns the exit code.
 pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
     let console = Console::new(false);
-    files::check_model(&arguments.model)?;
+    arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, false)?;
     let mut reader = open_input(&mut arguments)?;
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(model_error)?;
     arguments.languages.apply(&mut tokenizer)?;

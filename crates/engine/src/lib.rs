@@ -36,6 +36,7 @@ mod capacity;
 mod devices;
 mod error;
 mod events;
+pub mod hub;
 mod inspect;
 mod max_time;
 mod metrics;

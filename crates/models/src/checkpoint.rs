@@ -2,7 +2,7 @@
 //!
 //! Files are mapped, not read: opening a checkpoint costs its headers only, and [`TensorView`] converts what is asked for.
 
-mod header;
+pub(crate) mod header;
 mod view;
 mod weights;
 
@@ -284,8 +284,12 @@ struct Index {
 
 /// Tensor name to shard name. Shards must lie beside the index: a downloaded index must not reach other files.
 fn read_index(index: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    let text = json::read_text(index)?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|error| json::syntax_error(index, &error))?;
+    parse_index(index, &json::read_text(index)?)
+}
+
+/// The same from `text`, the content of `index`.
+pub(crate) fn parse_index(index: &Path, text: &str) -> Result<BTreeMap<String, String>, ModelError> {
+    let parsed: Index = serde_json::from_str(text).map_err(|error| json::syntax_error(index, &error))?;
     let bad = |reason| ModelError::Index { file: index.into(), reason };
     if parsed.weight_map.is_empty() {
         return Err(bad("weight_map lists no tensors".into()));

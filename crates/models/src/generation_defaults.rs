@@ -116,14 +116,18 @@ impl GenerationDefaults {
         }
     }
 
-    fn from_generation_config(map: Map<String, Value>, path: PathBuf, vocab_size: usize) -> Result<Self, ModelError> {
+    pub(crate) fn from_generation_config(
+        map: Map<String, Value>,
+        path: PathBuf,
+        vocab_size: usize,
+    ) -> Result<Self, ModelError> {
         let special_tokens = Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size)?;
         let note = |key: &str| key.starts_with('_') || key == "transformers_version";
         let options = map.into_iter().filter(|(key, value)| !value.is_null() && !note(key)).collect();
         Ok(Self { options, source: GenerationSource::GenerationConfig(path), special_tokens })
     }
 
-    fn from_model_config(
+    pub(crate) fn from_model_config(
         map: &Map<String, Value>,
         path: PathBuf,
         family: ModelFamily,

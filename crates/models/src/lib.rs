@@ -18,6 +18,8 @@ pub mod checkpoint;
 pub mod config;
 mod decoder_only;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generation_defaults;
 mod gpt2;
 mod layers;

@@ -28,7 +28,7 @@ use class::Class;
 pub use languages::{LanguageRole, LanguageTokens};
 use marian::Marian;
 use pieces::ByteTokens;
-use settings::Settings;
+pub(crate) use settings::Settings;
 pub use stream::TextStream;
 
 /// Name of the one-file form of a tokenizer.
@@ -97,7 +97,8 @@ impl Tokenizer {
             }
         }
         if has_single {
-            return Self::from_tokenizer_json(single, &settings).map(Some);
+            let text = json::read_text(&single)?;
+            return Self::from_tokenizer_json(&text, single, &settings).map(Some);
         }
         if let Some(name) = settings.class.model_file() {
             let file = dir.join(name);
@@ -112,8 +113,9 @@ impl Tokenizer {
         match (there(VOCAB_FILE)?, there(MERGES_FILE)?) {
             (false, false) => Ok(None),
             (true, true) => {
-                let inner = bpe_files::load(&dir.join(VOCAB_FILE), &dir.join(MERGES_FILE), &settings)?;
-                Ok(Some(Self::finish(Core::Pipeline(Box::new(inner)), dir.join(VOCAB_FILE), &settings)))
+                let (vocab, merges) = (dir.join(VOCAB_FILE), dir.join(MERGES_FILE));
+                let texts = (json::read_text(&vocab)?, json::read_text(&merges)?);
+                Self::from_bpe_texts((&vocab, &texts.0), (&merges, &texts.1), &settings).map(Some)
             }
             (has_vocab, _) => {
                 let (wanted, other) = if has_vocab { (MERGES_FILE, VOCAB_FILE) } else { (VOCAB_FILE, MERGES_FILE) };
@@ -123,8 +125,8 @@ impl Tokenizer {
         }
     }
 
-    fn from_tokenizer_json(file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let text = json::read_text(&file)?;
+    /// From `text`, the content of `file`.
+    pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
         let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
         // Callers decide about lengths; a length in the file would cut or pad silently.
@@ -147,6 +149,16 @@ impl Tokenizer {
                 .map_err(unusable)?;
         }
         Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings))
+    }
+
+    /// From `vocab.json` and `merges.txt`, each with its content.
+    pub(crate) fn from_bpe_texts(
+        vocab: (&Path, &str),
+        merges: (&Path, &str),
+        settings: &Settings,
+    ) -> Result<Self, ModelError> {
+        let inner = bpe_files::build(vocab, merges, settings)?;
+        Ok(Self::finish(Core::Pipeline(Box::new(inner)), vocab.0.into(), settings))
     }
 
     fn finish(core: Core, file: PathBuf, settings: &Settings) -> Self {
@@ -345,7 +357,8 @@ fn clean_up_tokenization(text: &str) -> String {
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
+        // Messages quote the file, its line ends included.
+        Ok(Err(error)) => Err(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
         Err(_) => Err("its parts contradict each other".into()),
     }
 }

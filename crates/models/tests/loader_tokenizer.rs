@@ -245,3 +245,11 @@ fn a_contradictory_tokenizer_json_is_an_error_and_no_panic() {
     let message = Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string();
     assert_names(&message, &["tokenizer.json", "not a usable tokenizer"]);
 }
+
+#[test]
+fn an_error_that_quotes_a_line_end_is_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "tokenizer.json", r#"{"version": "1.0\nx"}"#);
+    let message = Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string();
+    assert_names(&message, &["tokenizer.json", "Unknown tokenizer version '1.0 x'"]);
+}

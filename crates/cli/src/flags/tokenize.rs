@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::LanguageFlags;
+use super::{HubFlags, LanguageFlags};
 use crate::input::RecordFormat;
 
 const HELP: &str = "\
@@ -29,8 +29,8 @@ A closed output pipe ends the run quietly. Weights and GPU are not needed.";
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP, after_help = "More, with the formats: elgen tokenize --help")]
 pub(crate) struct TokenizeArgs {
-    /// Model directory, or any directory with a tokenizer's files
-    #[arg(short, long, value_name = "DIR")]
+    /// Model directory, any directory with a tokenizer's files, or the name of a model on the hub: OWNER/NAME
+    #[arg(short, long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
 
     /// Texts (with --decode: token ids), instead of --input
@@ -64,6 +64,9 @@ pub(crate) struct TokenizeArgs {
     /// Print the number of tokens
     #[arg(long, conflicts_with = "tokens")]
     pub(crate) count: bool,
+
+    #[command(flatten)]
+    pub(crate) hub: HubFlags,
 
     #[command(flatten)]
     pub(crate) languages: LanguageFlags,

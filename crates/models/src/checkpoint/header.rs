@@ -17,11 +17,11 @@ const LENGTH_FIELD: usize = 8;
 
 /// One tensor of a file. `range` is in bytes of the file.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) dtype: StoredDtype,
-    pub(super) shape: Vec<usize>,
-    pub(super) range: Range<usize>,
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) dtype: StoredDtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 #[derive(serde::Deserialize)]
@@ -33,7 +33,7 @@ struct RawEntry {
 
 /// Reads and checks the header of `file`, the whole content of a safetensors file. Entries come in order of their data.
 /// Allocates in proportion to the header that is really there.
-pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderProblem> {
+pub(crate) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderProblem> {
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
         return Err(HeaderProblem::TooShort { length: file.len() as u64 });
     };

@@ -13,14 +13,15 @@ use super::settings::Settings;
 use crate::config::json;
 use crate::error::{ModelError, excerpt};
 
-pub(super) fn load(
-    vocab_file: &Path,
-    merges_file: &Path,
+/// From `vocab.json` and `merges.txt`, each with its content.
+pub(super) fn build(
+    (vocab_file, vocab): (&Path, &str),
+    (merges_file, merges): (&Path, &str),
     settings: &Settings,
 ) -> Result<tokenizers::Tokenizer, ModelError> {
     let unusable = |reason| ModelError::TokenizerFile { file: vocab_file.into(), reason };
-    let vocab = read_vocab(vocab_file)?;
-    let merges = read_merges(merges_file, &vocab)?;
+    let vocab = parse_vocab(vocab_file, vocab)?;
+    let merges = parse_merges(merges_file, merges, &vocab)?;
     let model = guarded(|| BPE::builder().vocab_and_merges(vocab, merges).build()).map_err(unusable)?;
     let mut inner = tokenizers::Tokenizer::new(model);
     inner.with_pre_tokenizer(Some(ByteLevel::new(settings.add_prefix_space, true, true)));
@@ -44,8 +45,8 @@ pub(super) fn load(
 }
 
 /// Ids by token.
-pub(super) fn read_vocab(file: &Path) -> Result<Vocab, ModelError> {
-    let map = json::parse_object(file, &json::read_text(file)?)?;
+pub(super) fn parse_vocab(file: &Path, text: &str) -> Result<Vocab, ModelError> {
+    let map = json::parse_object(file, text)?;
     let mut vocab = Vocab::with_capacity(map.len());
     for (token, id) in map {
         match id.as_u64().map(u32::try_from) {
@@ -60,8 +61,7 @@ pub(super) fn read_vocab(file: &Path) -> Result<Vocab, ModelError> {
 }
 
 /// The merges by rank. Checked here, line by line, because the BPE builder takes their consistency for granted.
-fn read_merges(file: &Path, vocab: &Vocab) -> Result<Vec<(String, String)>, ModelError> {
-    let text = json::read_text(file)?;
+fn parse_merges(file: &Path, text: &str, vocab: &Vocab) -> Result<Vec<(String, String)>, ModelError> {
     let mut merges = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.starts_with("#version") || line.is_empty() {

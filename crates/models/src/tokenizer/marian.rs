@@ -8,7 +8,7 @@ use std::path::Path;
 use tokenizers::AddedToken;
 
 use super::VOCAB_FILE;
-use super::bpe_files::read_vocab;
+use super::bpe_files::parse_vocab;
 use super::languages::{LanguageRole, unknown};
 use super::sentencepiece::{SPACE, SentencePiece};
 use super::settings::Settings;
@@ -62,7 +62,10 @@ impl Marian {
             let file = dir.join(name);
             SentencePiece::new(SpmFile::read(&file)?).map_err(|reason| ModelError::TokenizerFile { file, reason })
         };
-        let vocab = |name: &str| Ok::<_, ModelError>(read_vocab(&dir.join(name))?.into_iter().collect());
+        let vocab = |name: &str| {
+            let file = dir.join(name);
+            Ok::<_, ModelError>(parse_vocab(&file, &json::read_text(&file)?)?.into_iter().collect())
+        };
         let ids: HashMap<String, u32> = vocab(VOCAB_FILE)?;
         let target_ids: Option<HashMap<String, u32>> = target_vocab.map(vocab).transpose()?;
         let unusable = |reason: String| ModelError::TokenizerFile { file: dir.join(VOCAB_FILE), reason };

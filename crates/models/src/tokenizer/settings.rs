@@ -23,7 +23,7 @@ const MAX_CLASS_TOKENS: u64 = 100_000;
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// The class whose rules hold for files other than tokenizer.json.
     pub(super) class: Class,
     /// Whether tokenizer.json holds as it is, because its class has no rules of its own.
@@ -53,7 +53,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn load(dir: &Path, model_type: &str) -> Result<Self, ModelError> {
+    pub(crate) fn load(dir: &Path, model_type: &str) -> Result<Self, ModelError> {
         let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
         let older = json::read_object(dir, SPECIAL_TOKENS_FILE)?.unwrap_or_default();
         let added = json::read_object(dir, ADDED_TOKENS_FILE)?.unwrap_or_default();

@@ -1,0 +1,59 @@
+//! From `--model` to a directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use elgen_engine::hub::ModelName;
+
+use crate::{console::Console, error::CliError, flags::HubFlags};
+
+/// The directory of a model that was named: a directory, or a model on the hub, which is downloaded if need be.
+pub(crate) fn resolve_model(model: &Path, hub: &HubFlags, console: &Console, quiet: bool) -> Result<PathBuf, CliError> {
+    if model.is_dir() {
+        if hub.revision.is_some() {
+            console.warning(&format!("--revision: has no effect, {} is a directory", model.display()));
+        }
+        return Ok(model.to_owned());
+    }
+    if !model.exists()
+        && let Some(name) = model.to_str().filter(|name| ModelName::parse(name).is_some())
+    {
+        return from_hub(name, hub, console, quiet);
+    }
+    let reason = match fs::metadata(model) {
+        Ok(_) => "not a directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(CliError::Failed(format!("model directory {}: {reason}", model.display())))
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(name: &str, hub: &HubFlags, console: &Console, quiet: bool) -> Result<PathBuf, CliError> {
+    use elgen_engine::hub::{HubError, HubOptions, resolve_model};
+
+    let environment = HubOptions::from_env();
+    let options = HubOptions {
+        revision: hub.revision.clone(),
+        offline: hub.offline || environment.offline,
+        progress: !quiet,
+        ..environment
+    };
+    resolve_model(name, &options, &mut |message| console.note(message)).map_err(|error| {
+        let message = crate::error::one_line(&error);
+        match error {
+            HubError::TwoRevisions { .. } | HubError::Revision { .. } => {
+                CliError::Usage(format!("--revision: {message}"))
+            }
+            _ => CliError::Failed(message),
+        }
+    })
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(name: &str, _: &HubFlags, _: &Console, _: bool) -> Result<PathBuf, CliError> {
+    Err(CliError::Usage(format!(
+        "--model {name}: no such directory, and this elgen cannot download from the hub; build it with `--features hub`"
+    )))
+}

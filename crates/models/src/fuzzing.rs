@@ -1,0 +1,116 @@
+//! The loaders on bytes instead of files, for the fuzz targets and tests. Not part of the interface.
+//!
+//! Each function does with `bytes` what loading does with a file, uses the result, and says whether it was accepted.
+
+use std::path::Path;
+
+use crate::{
+    checkpoint::{header, parse_index},
+    config::{ModelConfig, ModelFamily, json},
+    error::ModelError,
+    generation_defaults::GenerationDefaults,
+    tokenizer::{Settings, Tokenizer},
+};
+
+/// A text for every tokenizer that was accepted.
+const SAMPLE: &str = " The h\u{e9}ron's 3 eggs\n\u{4eca}\u{5929} \u{1f600} <s>";
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// Whether a result is one; an error has to be one line.
+fn accepted<T>(result: Result<T, ModelError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(!error.to_string().contains('\n'), "more than one line: {error}");
+            None
+        }
+    }
+}
+
+/// A whole safetensors file.
+pub fn safetensors_header(bytes: &[u8]) -> bool {
+    match header::parse(bytes) {
+        Ok(entries) => {
+            for entry in entries {
+                assert!(bytes.get(entry.range).is_some(), "{} lies outside the file", entry.name);
+            }
+            true
+        }
+        Err(problem) => {
+            assert!(!problem.to_string().contains('\n'), "more than one line: {problem}");
+            false
+        }
+    }
+}
+
+/// `model.safetensors.index.json`.
+pub fn safetensors_index(bytes: &[u8]) -> bool {
+    let Some(text) = text(bytes) else { return false };
+    let Some(found) = accepted(parse_index("index.json".as_ref(), text)) else { return false };
+    for file in found.values() {
+        assert_eq!(Path::new("dir").join(file).parent(), Some("dir".as_ref()), "{file} leads elsewhere");
+    }
+    true
+}
+
+/// `config.json`, and the generation options that it may hold.
+pub fn config(bytes: &[u8]) -> bool {
+    let path = Path::new("config.json");
+    let Some(map) = text(bytes).and_then(|text| accepted(json::parse_object(path, text))) else { return false };
+    let Some(config) = accepted(ModelConfig::from_map(&map, path)) else { return false };
+    assert!(config.summary().parameters > 0);
+    let _ = accepted(GenerationDefaults::from_model_config(&map, path.into(), config.family(), config.vocab_size()));
+    true
+}
+
+/// `generation_config.json`.
+pub fn generation_config(bytes: &[u8]) -> bool {
+    let path = Path::new("generation_config.json");
+    let Some(map) = text(bytes).and_then(|text| accepted(json::parse_object(path, text))) else { return false };
+    let Some(found) = accepted(GenerationDefaults::from_generation_config(map, path.into(), 1000)) else {
+        return false;
+    };
+    let Ok(options) = elgen_search::GenerationOptions::from_json(&found.options) else { return false };
+    for is_encoder_decoder in [false, true] {
+        let limits =
+            elgen_search::ModelLimits { vocab_size: 1000, max_position_embeddings: Some(64), is_encoder_decoder };
+        if let Ok((config, _)) = options.clone().resolve(&limits) {
+            let _ = config.lengths(1);
+        }
+    }
+    true
+}
+
+/// `tokenizer.json`.
+pub fn tokenizer_json(bytes: &[u8]) -> bool {
+    let Some(text) = text(bytes) else { return false };
+    use_tokenizer(|settings| Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings))
+}
+
+/// `vocab.json` and `merges.txt`, with a zero byte between them.
+pub fn bpe_files(bytes: &[u8]) -> bool {
+    let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return false };
+    use_tokenizer(|settings| {
+        Tokenizer::from_bpe_texts(("vocab.json".as_ref(), vocab), ("merges.txt".as_ref(), merges), settings)
+    })
+}
+
+fn use_tokenizer(load: impl Fn(&Settings) -> Result<Tokenizer, ModelError>) -> bool {
+    let mut any = false;
+    for family in ModelFamily::ALL {
+        // A directory that does not exist has no settings.
+        let Some(settings) = accepted(Settings::load("no/such/directory".as_ref(), family.model_type())) else {
+            continue;
+        };
+        let Some(tokenizer) = accepted(load(&settings)) else { continue };
+        any = true;
+        if let Some(ids) = accepted(tokenizer.encode(SAMPLE)) {
+            let _ = accepted(tokenizer.decode(&ids, true));
+        }
+        let _ = accepted(tokenizer.decode(&[0, 1, 2, u32::MAX], false));
+    }
+    any
+}
