@@ -34,4 +34,4 @@ pub use config::{GenerationConfig, Lengths, Mode, ModelLimits, Warning};
 pub use error::{OptionError, OptionProblem, TwinError};
 pub use hooks::Hooks;
 pub use hypothesis::{FinishReason, Hypothesis};
-pub use options::{EarlyStopping, GenerationOptions, TokenIds};
+pub use options::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};
