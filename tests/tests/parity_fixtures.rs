@@ -30,20 +30,24 @@ struct Sequence {
     score: f32,
 }
 
-fn fixtures(family: &str) -> Vec<PathBuf> {
+/// What `tools/make_fixtures.py` recorded with a model, and what `tools/make_option_fixtures.py` did for some of them.
+const PLAIN: &str = "reference.json";
+const OPTIONS: &str = "options.json";
+
+fn fixtures(family: &str, file: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(repo_root().join("tests/fixtures"))
         .expect("fixtures are part of the repository")
         .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.join("reference.json").is_file() && path.join("config.json").is_file())
+        .filter(|path| path.join(file).is_file() && path.join("config.json").is_file())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(family)))
         .collect();
     found.sort();
     found
 }
 
-/// Runs all cases of a model; returns how many hypotheses were compared.
-fn run(model: &Path, attention: AttentionChoice) -> usize {
-    let text = std::fs::read_to_string(model.join("reference.json")).expect("reference.json");
+/// Runs all cases of a model's `file`; returns how many hypotheses were compared.
+fn run(model: &Path, file: &str, attention: AttentionChoice) -> usize {
+    let text = std::fs::read_to_string(model.join(file)).expect("a recorded reference");
     let reference: Reference = serde_json::from_str(&text).expect("a valid reference");
     let options = SessionOptions {
         attention,
@@ -94,44 +98,64 @@ fn run(model: &Path, attention: AttentionChoice) -> usize {
     compared
 }
 
-fn all(family: &str, attention: AttentionChoice, least: usize) {
-    let models = fixtures(family);
-    let compared: usize = models.iter().map(|model| run(model, attention)).sum();
-    println!("{family}, {attention:?}: {compared} hypotheses of {} models equal", models.len());
+fn all(family: &str, file: &str, attention: AttentionChoice, least: usize) {
+    let models = fixtures(family, file);
+    let compared: usize = models.iter().map(|model| run(model, file, attention)).sum();
+    println!("{family}, {file}, {attention:?}: {compared} hypotheses of {} models equal", models.len());
     assert!(compared >= least, "only {compared} hypotheses were compared");
 }
 
 #[test]
 fn bart_mha() {
-    all("bart-", AttentionChoice::Mha, 1000);
+    all("bart-", PLAIN, AttentionChoice::Mha, 1000);
 }
 
 #[test]
 fn bart_mha_replicated() {
-    all("bart-", AttentionChoice::MhaReplicated, 1000);
+    all("bart-", PLAIN, AttentionChoice::MhaReplicated, 1000);
 }
 
 #[test]
 fn bart_mha_nocache() {
-    all("bart-", AttentionChoice::MhaNocache, 1000);
+    all("bart-", PLAIN, AttentionChoice::MhaNocache, 1000);
 }
 
 #[test]
 fn bart_el() {
-    all("bart-", AttentionChoice::El, 1000);
+    all("bart-", PLAIN, AttentionChoice::El, 1000);
 }
 
 #[test]
 fn gpt2_mha() {
-    all("gpt2-", AttentionChoice::Mha, 700);
+    all("gpt2-", PLAIN, AttentionChoice::Mha, 700);
 }
 
 #[test]
 fn gpt2_mha_replicated() {
-    all("gpt2-", AttentionChoice::MhaReplicated, 700);
+    all("gpt2-", PLAIN, AttentionChoice::MhaReplicated, 700);
 }
 
 #[test]
 fn gpt2_el() {
-    all("gpt2-", AttentionChoice::El, 700);
+    all("gpt2-", PLAIN, AttentionChoice::El, 700);
+}
+
+#[test]
+fn bart_further_options_mha() {
+    all("bart-", OPTIONS, AttentionChoice::Mha, 460);
+}
+
+#[test]
+fn bart_further_options_el() {
+    all("bart-", OPTIONS, AttentionChoice::El, 460);
+}
+
+#[test]
+fn gpt2_further_options_mha() {
+    all("gpt2-", OPTIONS, AttentionChoice::Mha, 371);
+}
+
+#[test]
+fn gpt2_further_options_el() {
+    all("gpt2-", OPTIONS, AttentionChoice::El, 371);
 }

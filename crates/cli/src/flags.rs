@@ -11,7 +11,7 @@ mod generation;
 mod values;
 
 pub(crate) use engine::EngineFlags;
-pub(crate) use generation::{GenerationFlags, name_flags, set_names};
+pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
@@ -43,8 +43,10 @@ Score: with beams, the sum of the natural-log probabilities of the new tokens,
 divided by their number to the power of --length-penalty (Hugging Face's
 sequences_scores); without beams, the sum itself.
 
-Defaults of the generation options: generation_config.json of the model, else
-its config.json, else Hugging Face's.
+Generation options, the first that says something wins: the option's flag,
+--set, the file of --generation-config, generation_config.json of the model (or,
+where there is none, its config.json), Hugging Face's default. --print-config
+shows what came of it.
 
 Exit codes: 0 all done; 1 something failed, one record at least, or interrupted;
 2 wrong usage. A closed output pipe ends the run quietly. An interrupt (Ctrl-C)
@@ -138,6 +140,11 @@ pub(crate) struct ReportFlags {
     /// Write them to a file as one JSON object
     #[arg(long, value_name = "FILE")]
     pub(crate) stats_json: Option<PathBuf>,
+
+    /// Print the generation options of the run and where each comes from, as a table or with --format jsonl as JSON
+    /// lines, and load no weights
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) print_config: Option<bool>,
 
     /// No progress and no warnings on stderr; errors remain
     #[arg(short, long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
+mod asked;
 mod console;
 mod devices;
 mod error;
@@ -24,6 +25,7 @@ mod inspect;
 mod interrupt;
 mod output;
 mod panics;
+mod print_config;
 mod report;
 mod run;
 

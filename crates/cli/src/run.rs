@@ -9,16 +9,18 @@ use std::{
 
 use elgen_engine::{EngineError, Generation, Metrics, ModelDescription, Request, RunOptions, Session, describe};
 use elgen_models::ModelError;
-use elgen_search::{GenerationConfig, OptionError};
+use elgen_search::GenerationConfig;
 
 use crate::{
+    asked::{Asked, refusal},
     console::Console,
     error::{CliError, one_line},
     files,
-    flags::{GenerateArgs, name_flags, set_names},
+    flags::{GenerateArgs, Names, name_flags},
     input::{Content, Record, RecordFormat, RecordId, RecordReader},
     interrupt::Interrupt,
     output::{Layout, OrderedWriter, Outcome},
+    print_config::print_config,
     report,
 };
 
@@ -31,11 +33,16 @@ const WINDOW_BATCHES: usize = 64;
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
     files::check_model(&arguments.model)?;
+    let asked = Asked::gather(&arguments.generation)?;
+    if arguments.report.print_config == Some(true) {
+        return print_config(&arguments, &asked, &console);
+    }
     let (reader, input) = files::open_input(&mut arguments)?;
     files::check_targets(&arguments, input.as_deref())?;
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
-    let (config, typed) = resolve(&arguments, &describe(&arguments.model)?, &console)?;
+    let config = resolve(&asked, &arguments.model, &describe(&arguments.model)?, &console)?;
+    let typed = asked.names().clone();
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
 
     let output = files::output_path(&arguments).map(Path::to_owned);
@@ -105,32 +112,26 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
 }
 
-/// The options of the run and the names of those that were typed.
-fn resolve(
-    arguments: &GenerateArgs,
+/// The options of the run; tells the user which of theirs have no effect.
+pub(crate) fn resolve(
+    asked: &Asked,
+    model_dir: &Path,
     model: &ModelDescription,
     console: &Console,
-) -> Result<(GenerationConfig, Vec<String>), CliError> {
-    let options = arguments.generation.options();
-    let typed = set_names(&options);
-    let refuse = |error: OptionError| {
-        let (message, any) = name_flags(&error.to_string(), &typed);
-        if any {
-            CliError::Usage(message)
-        } else {
-            CliError::Failed(format!("{}: generation options: {message}", arguments.model.display()))
-        }
-    };
-    let (config, warnings) = options.or(model.checkpoint_options.clone()).resolve(&model.limits).map_err(&refuse)?;
+) -> Result<GenerationConfig, CliError> {
+    let names = asked.names();
+    let refuse = |error| refusal(&error, names, model_dir);
+    let options = asked.options.clone().or(model.checkpoint_options.clone());
+    let (config, warnings) = options.resolve(&model.limits).map_err(refuse)?;
     if model.limits.is_encoder_decoder {
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
-        config.lengths(1).map_err(&refuse)?;
+        config.lengths(1).map_err(refuse)?;
     }
     // A checkpoint's own idle options are nobody's mistake.
-    for warning in warnings.iter().filter(|warning| typed.iter().any(|name| name == warning.option())) {
-        console.warning(&name_flags(&warning.to_string(), &typed).0);
+    for warning in warnings.iter().filter(|warning| names.contains_key(warning.option())) {
+        console.warning(&name_flags(&warning.to_string(), names).0);
     }
-    Ok((config, typed))
+    Ok(config)
 }
 
 fn open_output(path: Option<&Path>) -> Result<Box<dyn Write>, CliError> {
@@ -170,7 +171,7 @@ struct Run {
     writer: OrderedWriter,
     output: PathBuf,
     interrupt: Arc<Interrupt>,
-    typed: Vec<String>,
+    typed: Names,
     failed: u64,
     write_error: Option<io::Error>,
 }

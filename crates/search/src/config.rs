@@ -7,7 +7,7 @@ use crate::options::unsupported::{self, Context};
 use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
 
 /// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
-const DEFAULT_NEW_TOKENS: usize = 20;
+pub(crate) const DEFAULT_NEW_TOKENS: usize = 20;
 
 /// Samples per sentence that the random counter can tell apart.
 const MAX_RETURN_SEQUENCES: usize = 1 << 16;

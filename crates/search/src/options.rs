@@ -251,6 +251,45 @@ generation_options! {
     seed: u64,
 }
 
+impl GenerationOptions {
+    /// What an unset option stands for, where that is a value (§1): Hugging Face's, and a seed of 0. `max_new_tokens` holds
+    /// only where `max_length` is unset too.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self {
+            max_new_tokens: Some(crate::config::DEFAULT_NEW_TOKENS),
+            min_length: Some(0),
+            num_beams: Some(1),
+            num_beam_groups: Some(1),
+            diversity_penalty: Some(0.0),
+            do_sample: Some(false),
+            num_return_sequences: Some(1),
+            early_stopping: Some(EarlyStopping::False),
+            length_penalty: Some(1.0),
+            temperature: Some(1.0),
+            top_k: Some(50),
+            top_p: Some(1.0),
+            typical_p: Some(1.0),
+            epsilon_cutoff: Some(0.0),
+            eta_cutoff: Some(0.0),
+            repetition_penalty: Some(1.0),
+            encoder_repetition_penalty: Some(1.0),
+            no_repeat_ngram_size: Some(0),
+            encoder_no_repeat_ngram_size: Some(0),
+            remove_invalid_values: Some(false),
+            renormalize_logits: Some(false),
+            seed: Some(0),
+            ..Self::default()
+        }
+    }
+
+    /// Whether an option of this name is implemented, or would be refused where it acts.
+    #[must_use]
+    pub fn knows(option: &str) -> bool {
+        Self::NAMES.contains(&option) || unsupported::is_known(option)
+    }
+}
+
 impl TryFrom<Map<String, Value>> for GenerationOptions {
     type Error = OptionError;
 

@@ -113,7 +113,13 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(device: &Device, config: &GenerationConfig, model: Model, sentences: usize, max_length: usize) -> Self {
+    pub(crate) fn new(
+        device: &Device,
+        config: &GenerationConfig,
+        model: Model,
+        sentences: usize,
+        max_length: usize,
+    ) -> Self {
         let capacity = sentences * config.rows_per_sentence();
         let before = device.pool().current().total;
         let search = DeviceSearch::new(device, config, sentences, max_length - 1).unwrap();
@@ -212,7 +218,7 @@ pub(crate) fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, pro
 }
 
 pub(crate) fn close(a: f32, b: f32) -> bool {
-    a == b || (b.is_finite() && (a - b).abs() <= 1e-4 * b.abs().max(1.0))
+    a == b || (a.is_nan() && b.is_nan()) || (b.is_finite() && (a - b).abs() <= 1e-4 * b.abs().max(1.0))
 }
 
 pub(crate) fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
