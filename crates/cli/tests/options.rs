@@ -76,7 +76,7 @@ fn config_json_and_the_class_speak_where_there_is_no_generation_config() {
     });
     let finished = finish(generate(model.path()).args(["--print-config", "--format=jsonl"])).expect(0);
     let rows: Vec<Value> = finished.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(row(&rows, "forced_eos_token_id"), (json!(2), "class default".to_owned()));
+    assert_eq!(row(&rows, "forced_eos_token_id"), (json!([2]), "class default".to_owned()));
 }
 
 #[test]
