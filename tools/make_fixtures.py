@@ -51,9 +51,18 @@ MIN_MARGIN, NEG = 1e-3, -1e9
 def eos_of(o): e = o.get("eos_token_id"); return [] if e is None else e if isinstance(e, list) else [e]
 
 
-def process(s, o, seq, P):
-    """The logits processors, in HF's order, on one row. s: f64 [V]; o: effective options; seq: ids so far, prompt included; P: prompt length."""
-    s = s.copy(); n = len(seq); eos = eos_of(o); inf = -np.inf
+def process(s, o, seq, P, source=()):
+    """The logits processors, in HF's order, on one row. s: f64 [V]; o: effective options; seq: ids so far, prompt included; P: prompt length;
+    source: the encoder's ids, or a decoder-only model's prompt."""
+    s = s.copy(); n = len(seq); eos = eos_of(o); inf = -np.inf; source = list(source)
+    if o.get("sequence_bias"):
+        bias = np.zeros_like(s)
+        for ids, b in {tuple(ids): b for ids, b in o["sequence_bias"]}.items():
+            if n >= len(ids) - 1 and (len(ids) == 1 or tuple(seq[n - len(ids) + 1:]) == ids[:-1]): bias[ids[-1]] += b
+        s += bias
+    p = o.get("encoder_repetition_penalty") or 1.0
+    if p != 1.0:
+        for t in set(source): s[t] = s[t] / p if s[t] < 0 else s[t] * p
     p = o.get("repetition_penalty") or 1.0
     if p != 1.0:
         for t in set(seq): s[t] = s[t] * p if s[t] < 0 else s[t] / p
@@ -62,6 +71,11 @@ def process(s, o, seq, P):
         tail = seq[n - k + 1:] if k > 1 else []
         for i in range(n - k + 1):
             if seq[i:i + k - 1] == tail: s[seq[i + k - 1]] = inf
+    k = o.get("encoder_no_repeat_ngram_size") or 0
+    if k > 0 and n >= k - 1:
+        tail = seq[n - k + 1:] if k > 1 else []
+        for i in range(len(source) - k + 1):
+            if source[i:i + k - 1] == tail: s[source[i + k - 1]] = inf
     for w in o.get("bad_words_ids") or []:
         if len(w) == 1 and w[0] in eos: continue
         if n >= len(w) - 1 and seq[n - len(w) + 1:] == w[:-1] or len(w) == 1: s[w[-1]] = inf
@@ -70,9 +84,16 @@ def process(s, o, seq, P):
     if o.get("forced_bos_token_id") is not None and n == 1: s[:] = inf; s[o["forced_bos_token_id"]] = 0
     f = o.get("forced_eos_token_id")
     if f is not None and n == o["max_length"] - 1: s[:] = inf; s[f] = 0
+    if o.get("remove_invalid_values"):
+        top = float(np.finfo(np.float32).max); s[np.isnan(s)] = 0; s[s == np.inf] = top; s[s == -np.inf] = -top
+    if o.get("exponential_decay_length_penalty"):
+        start, factor = o["exponential_decay_length_penalty"]
+        if n > start + P:
+            for e in eos:
+                if np.isfinite(s[e]): s[e] += abs(s[e]) * (factor ** (n - start - P) - 1)
     s[o.get("suppress_tokens") or []] = inf
     if n == (P + 1 if P == 1 and o.get("forced_bos_token_id") is not None else P): s[o.get("begin_suppress_tokens") or []] = inf
-    return s
+    return log_softmax(s) if o.get("renormalize_logits") else s
 
 
 def log_softmax(x): m = x.max(-1, keepdims=True); return x - m - np.log(np.exp(x - m).sum(-1, keepdims=True))
@@ -86,13 +107,13 @@ class Margin:
         for a, b in zip(xs, xs[1:]): self.pair(a, b)
 
 
-def search(step, prompt, o):
+def search(step, prompt, o, source=()):
     """Greedy or beam search over step(list of id lists) -> f64 logits [rows, V]. Returns ([(new ids, score)], smallest margin)."""
     P, nb, eos, m = len(prompt), o.get("num_beams") or 1, eos_of(o), Margin()
     if nb == 1:
         seq, score = list(prompt), 0.0
         while len(seq) < o["max_length"]:
-            s = process(step([seq])[0], o, seq, P)
+            s = process(step([seq])[0], o, seq, P, source)
             t = int(s.argmax()); m.chain(np.sort(s)[::-1][:2]); score += float(log_softmax(s)[t]); seq.append(t)
             if t in eos: break
         return [(seq[P:], score)], m.value
@@ -102,7 +123,7 @@ def search(step, prompt, o):
     while True:
         n = len(run[0][0])
         logp = log_softmax(step([r[0] for r in run]))
-        total = np.stack([process(logp[b], o, run[b][0], P) + run[b][1] for b in range(nb)]).ravel(); V = logp.shape[1]
+        total = np.stack([process(logp[b], o, run[b][0], P, source) + run[b][1] for b in range(nb)]).ravel(); V = logp.shape[1]
         rank = np.argsort(-total, kind="stable")
         m.chain(total[rank[:K + 1]])
         cand = [(float(total[i]), run[i // V][0] + [int(i % V)]) for i in rank[:K]]
@@ -167,7 +188,7 @@ class Runner:
 
     def second(self, ids, kw):
         o, prompt = self.effective(kw, ids)
-        return search(self.stepper(ids), prompt, o)
+        return search(self.stepper(ids), prompt, o, ids)
 
     def first(self, ids, kw):
         o, prompt = self.effective(kw, ids)

@@ -35,6 +35,9 @@ const STORAGE: &[&[&str]] = &[&["STORE_F32"], &["STORE_F16"], &["STORE_F16_PACKE
 const PARAMS: &[&[&str]] = &[&["IMMEDIATES"], &[]];
 const REDUCTION: &[&[&str]] = &[&["SUBGROUP"], &[]];
 
+/// Whether an option looks at the sources of sentences.
+const SOURCE_OPTIONS: &[&[&str]] = &[&["SOURCES"], &[]];
+
 /// Where keys are found: through the slot table, or in a range.
 const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 /// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
@@ -60,8 +63,12 @@ const FAMILIES: &[Family] = &[
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
-    Family { shader: "process", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "top_h", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "typical", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "cutoff", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "renormalize", axes: &[PARAMS, REDUCTION] },
     Family { shader: "select", axes: &[PARAMS, REDUCTION] },
     Family { shader: "candidates", axes: &[PARAMS, REDUCTION] },
     Family { shader: "beam_step", axes: &[PARAMS, REDUCTION] },

@@ -45,7 +45,7 @@ fn main(at: Invocation) {
             sum *= exp(peak - top);
             peak = top;
         }
-        let e = exp(inside - vec4<f32>(peak));
+        let e = select(vec4<f32>(0.0), exp(inside - vec4<f32>(peak)), in_row);
         sum += (e.x + e.y) + (e.z + e.w);
         var key = x;
         // Where nothing is above -inf, noise would change nothing.
@@ -65,7 +65,7 @@ fn main(at: Invocation) {
 
     if (at.tid == 0u) {
         var logprob = logits[base + token / 4u][token % 4u];
-        if (row_peak > LOWEST) { logprob = logprob - row_peak - log(row_sum); }
+        if (!(row_sum == 0.0)) { logprob = logprob - row_peak - log(row_sum); }
         trace[step * p.trace_rows + physical] = Trace(token, row.beam, logprob);
         tokens[said + row.length] = token;
         slots[said + row.length] = own_slot(row, row.length);

@@ -1,6 +1,5 @@
-// The warpers of sampling, in place: temperature, top-k, top-p, each on the result of the one before; one workgroup per
-// active row. No sorting: both thresholds are found bit by bit on the ordered key, by counting and by summing
-// probabilities. An invocation reads only quads that it wrote itself.
+// The warpers of sampling that need one pass or one threshold, in place: with HEAT the temperature, with CUT top-k, top-p
+// and min-p, each on the result of the one before; one workgroup per active row. No sorting.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32 }
@@ -11,29 +10,10 @@ struct Params { vocab: u32, quads: u32 }
 @group(0) @binding(3) var<storage, read> open: array<u32>;
 @group(0) @binding(4) var<storage, read_write> logits: array<vec4<f32>>;
 override WG: u32 = 256u;
+override HEAT: bool = true;
+override CUT: bool = true;
 #include reduce
-
-var<private> base: u32; // first quad of this row
-
-fn keys(value: vec4<f32>) -> vec4<u32> {
-    return vec4<u32>(ordered_key(value.x), ordered_key(value.y), ordered_key(value.z), ordered_key(value.w));
-}
-
-// Which columns of a quad are not padding.
-fn real(q: u32) -> vec4<bool> {
-    return vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.vocab);
-}
-
-fn sum4(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-
-// The scores whose key is at least `key`; an f32 counts exactly up to 2^24.
-fn count_from(key: u32, at: Invocation) -> f32 {
-    var count = 0.0;
-    for (var q = at.tid; q < p.quads; q += WG) {
-        count += sum4(select(vec4<f32>(0.0), vec4<f32>(1.0), real(q) & (keys(logits[base + q]) >= vec4<u32>(key))));
-    }
-    return reduce_sum(count, at);
-}
+#include warping
 
 // The sum of exp(x - peak) over the scores whose key is below `key`. It grows with the key, rounding included, because
 // every invocation adds the same places in the same order.
@@ -49,44 +29,27 @@ fn weight_below(key: u32, peak: f32, at: Invocation) -> f32 {
     return reduce_sum(sum, at);
 }
 
-fn keep_from(key: u32, tid: u32) {
-    for (var q = tid; q < p.quads; q += WG) {
-        let x = logits[base + q];
-        logits[base + q] = select(x, vec4<f32>(settings.neg_inf), real(q) & (keys(x) < vec4<u32>(key)));
-    }
-}
-
 @compute @workgroup_size(WG)
 fn main(at: Invocation) {
     if (open[state[active_rows[at.wg.x]].sentence] == 0u) { return; }
     base = at.wg.x * p.quads;
-    if (settings.temperature != 1.0) {
+    if (HEAT && settings.temperature != 1.0) {
         for (var q = at.tid; q < p.quads; q += WG) { logits[base + q] = logits[base + q] / settings.temperature; }
     }
-    if (settings.top_k > 0u && settings.top_k < p.vocab) {
-        // The largest key that at least k scores reach: that of the k-th largest. A key that exactly k reach parts the
-        // scores as well.
-        var key = 0u;
-        for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-            let count = count_from(key | bit, at);
-            if (count >= f32(settings.top_k)) { key |= bit; }
-            if (count == f32(settings.top_k)) { break; }
-        }
-        keep_from(key, at.tid);
-    }
+    if (!CUT) { return; }
+    if (settings.top_k > 0u) { keep_from(key_of_best(settings.top_k, at), at.tid); }
     if (settings.top_p_limit > 0.0) {
-        var peak = LOWEST;
-        for (var q = at.tid; q < p.quads; q += WG) {
-            let x = select(vec4<f32>(LOWEST), logits[base + q], real(q));
-            peak = max(peak, max(max(x.x, x.y), max(x.z, x.w)));
-        }
-        peak = reduce_max(peak, at);
+        let peak = largest_score(at);
         let limit = settings.top_p_limit * weight_below(NONE, peak, at);
-        // The largest key below which no more than 1 - p of the probability lies; the best score always stays.
+        // The largest key below which no more than 1 - p of the probability lies.
         var key = 0u;
         for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
             if (weight_below(key | bit, peak, at) <= limit) { key |= bit; }
         }
-        keep_from(min(key, ordered_key(peak)), at.tid);
+        keep_from(min(key, key_to_keep(peak, at)), at.tid);
+    }
+    if (settings.min_p > 0.0) {
+        let peak = largest_score(at);
+        keep_weights(settings.min_p, peak, key_to_keep(peak, at), at.tid);
     }
 }

@@ -5,6 +5,8 @@ mod attention_blocks;
 mod caches;
 mod demo_bart;
 mod demo_gpt2;
+#[path = "../../crates/search/tests/device_processors.rs"]
+mod device_processors;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
 mod device_vs_twin;
 mod engine_events;

@@ -29,20 +29,24 @@ struct Sequence {
     score: f32,
 }
 
-fn fixtures(family: &str) -> Vec<PathBuf> {
+/// What `tools/make_fixtures.py` recorded with a model, and what `tools/make_option_fixtures.py` did for some of them.
+const PLAIN: &str = "reference.json";
+const OPTIONS: &str = "options.json";
+
+fn fixtures(family: &str, file: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(repo_root().join("tests/fixtures"))
         .expect("fixtures are part of the repository")
         .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.join("reference.json").is_file() && path.join("config.json").is_file())
+        .filter(|path| path.join(file).is_file() && path.join("config.json").is_file())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(family)))
         .collect();
     found.sort();
     found
 }
 
-/// Runs all cases of a model; returns how many hypotheses were compared.
-fn run(model: &Path, attention: AttentionChoice) -> usize {
-    let text = std::fs::read_to_string(model.join("reference.json")).expect("reference.json");
+/// Runs all cases of a model's `file`; returns how many hypotheses were compared.
+fn run(model: &Path, file: &str, attention: AttentionChoice) -> usize {
+    let text = std::fs::read_to_string(model.join(file)).expect("a recorded reference");
     let reference: Reference = serde_json::from_str(&text).expect("a valid reference");
     let options = SessionOptions {
         attention,
@@ -95,139 +99,159 @@ fn run(model: &Path, attention: AttentionChoice) -> usize {
     compared
 }
 
-fn all(family: &str, attention: AttentionChoice, least: usize) {
-    let models = fixtures(family);
-    let compared: usize = models.iter().map(|model| run(model, attention)).sum();
-    println!("{family}, {attention:?}: {compared} hypotheses of {} models equal", models.len());
+fn all(family: &str, file: &str, attention: AttentionChoice, least: usize) {
+    let models = fixtures(family, file);
+    let compared: usize = models.iter().map(|model| run(model, file, attention)).sum();
+    println!("{family}, {file}, {attention:?}: {compared} hypotheses of {} models equal", models.len());
     assert!(compared >= least, "only {compared} hypotheses were compared");
 }
 
 #[test]
 fn bart_mha() {
-    all("bart-", AttentionChoice::Mha, 1400);
+    all("bart-", PLAIN, AttentionChoice::Mha, 1400);
 }
 
 #[test]
 fn bart_mha_replicated() {
-    all("bart-", AttentionChoice::MhaReplicated, 1400);
+    all("bart-", PLAIN, AttentionChoice::MhaReplicated, 1400);
 }
 
 #[test]
 fn bart_mha_nocache() {
-    all("bart-", AttentionChoice::MhaNocache, 1400);
+    all("bart-", PLAIN, AttentionChoice::MhaNocache, 1400);
 }
 
 #[test]
 fn bart_el() {
-    all("bart-", AttentionChoice::El, 1400);
+    all("bart-", PLAIN, AttentionChoice::El, 1400);
 }
 
 #[test]
 fn gpt2_mha() {
-    all("gpt2-", AttentionChoice::Mha, 700);
+    all("gpt2-", PLAIN, AttentionChoice::Mha, 700);
 }
 
 #[test]
 fn gpt2_mha_replicated() {
-    all("gpt2-", AttentionChoice::MhaReplicated, 700);
+    all("gpt2-", PLAIN, AttentionChoice::MhaReplicated, 700);
 }
 
 #[test]
 fn gpt2_el() {
-    all("gpt2-", AttentionChoice::El, 700);
+    all("gpt2-", PLAIN, AttentionChoice::El, 700);
+}
+
+#[test]
+fn bart_further_options_mha() {
+    all("bart-", OPTIONS, AttentionChoice::Mha, 460);
+}
+
+#[test]
+fn bart_further_options_el() {
+    all("bart-", OPTIONS, AttentionChoice::El, 460);
+}
+
+#[test]
+fn gpt2_further_options_mha() {
+    all("gpt2-", OPTIONS, AttentionChoice::Mha, 371);
+}
+
+#[test]
+fn gpt2_further_options_el() {
+    all("gpt2-", OPTIONS, AttentionChoice::El, 371);
 }
 
 #[test]
 fn t5_mha() {
-    all("t5-", AttentionChoice::Mha, 400);
+    all("t5-", PLAIN, AttentionChoice::Mha, 400);
 }
 
 #[test]
 fn t5_mha_replicated() {
-    all("t5-", AttentionChoice::MhaReplicated, 400);
+    all("t5-", PLAIN, AttentionChoice::MhaReplicated, 400);
 }
 
 #[test]
 fn t5_mha_nocache() {
-    all("t5-", AttentionChoice::MhaNocache, 400);
+    all("t5-", PLAIN, AttentionChoice::MhaNocache, 400);
 }
 
 #[test]
 fn t5_el() {
-    all("t5-", AttentionChoice::El, 400);
+    all("t5-", PLAIN, AttentionChoice::El, 400);
 }
 
 #[test]
 fn marian_mha() {
-    all("marian-", AttentionChoice::Mha, 330);
+    all("marian-", PLAIN, AttentionChoice::Mha, 330);
 }
 
 #[test]
 fn marian_mha_replicated() {
-    all("marian-", AttentionChoice::MhaReplicated, 330);
+    all("marian-", PLAIN, AttentionChoice::MhaReplicated, 330);
 }
 
 #[test]
 fn marian_mha_nocache() {
-    all("marian-", AttentionChoice::MhaNocache, 330);
+    all("marian-", PLAIN, AttentionChoice::MhaNocache, 330);
 }
 
 #[test]
 fn marian_el() {
-    all("marian-", AttentionChoice::El, 330);
+    all("marian-", PLAIN, AttentionChoice::El, 330);
 }
 
 #[test]
 fn mbart_mha() {
-    all("mbart-", AttentionChoice::Mha, 260);
+    all("mbart-", PLAIN, AttentionChoice::Mha, 260);
 }
 
 #[test]
 fn mbart_mha_replicated() {
-    all("mbart-", AttentionChoice::MhaReplicated, 260);
+    all("mbart-", PLAIN, AttentionChoice::MhaReplicated, 260);
 }
 
 #[test]
 fn mbart_mha_nocache() {
-    all("mbart-", AttentionChoice::MhaNocache, 260);
+    all("mbart-", PLAIN, AttentionChoice::MhaNocache, 260);
 }
 
 #[test]
 fn mbart_el() {
-    all("mbart-", AttentionChoice::El, 260);
+    all("mbart-", PLAIN, AttentionChoice::El, 260);
 }
 
 #[test]
 fn pegasus_mha() {
-    all("pegasus-", AttentionChoice::Mha, 240);
+    all("pegasus-", PLAIN, AttentionChoice::Mha, 240);
 }
 
 #[test]
 fn pegasus_mha_replicated() {
-    all("pegasus-", AttentionChoice::MhaReplicated, 240);
+    all("pegasus-", PLAIN, AttentionChoice::MhaReplicated, 240);
 }
 
 #[test]
 fn pegasus_mha_nocache() {
-    all("pegasus-", AttentionChoice::MhaNocache, 240);
+    all("pegasus-", PLAIN, AttentionChoice::MhaNocache, 240);
 }
 
 #[test]
 fn pegasus_el() {
-    all("pegasus-", AttentionChoice::El, 240);
+    all("pegasus-", PLAIN, AttentionChoice::El, 240);
 }
 
 #[test]
 fn opt_mha() {
-    all("opt-", AttentionChoice::Mha, 400);
+    all("opt-", PLAIN, AttentionChoice::Mha, 400);
 }
 
 #[test]
 fn opt_mha_replicated() {
-    all("opt-", AttentionChoice::MhaReplicated, 400);
+    all("opt-", PLAIN, AttentionChoice::MhaReplicated, 400);
 }
 
 #[test]
 fn opt_el() {
-    all("opt-", AttentionChoice::El, 400);
+    all("opt-", PLAIN, AttentionChoice::El, 400);
 }

@@ -16,7 +16,7 @@ mod values;
 
 pub(crate) use engine::EngineFlags;
 pub(crate) use eval::{EvalArgs, MetricFlag};
-pub(crate) use generation::{GenerationFlags, flag, name_flags, set_names};
+pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;
 pub(crate) use language::LanguageFlags;
 pub(crate) use tokenize::TokenizeArgs;
@@ -55,8 +55,10 @@ Score: with beams, the sum of the natural-log probabilities of the new tokens,
 divided by their number to the power of --length-penalty (Hugging Face's
 sequences_scores); without beams, the sum itself.
 
-Defaults of the generation options: generation_config.json of the model, else
-its config.json, else Hugging Face's.
+Generation options, the first that says something wins: the option's flag,
+--set, the file of --generation-config, generation_config.json of the model (or,
+where there is none, its config.json), Hugging Face's default. --print-config
+shows what came of it.
 
 Streaming (--stream): for greedy search and sampling, one sequence per input. Text
 is written as it becomes certain and ends up as without --stream. JSONL output has,
@@ -193,6 +195,11 @@ pub(crate) struct ReportFlags {
     /// Progress on stderr: finished records, records per second, time left
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = ProgressMode::Auto)]
     pub(crate) progress: ProgressMode,
+
+    /// Print the generation options of the run and where each comes from, as a table or with --format jsonl as JSON
+    /// lines, and load no weights
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) print_config: Option<bool>,
 
     /// No progress (but for --progress always) and no warnings on stderr; errors remain
     #[arg(short, long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]

@@ -1,6 +1,6 @@
 use clap::{CommandFactory, error::ErrorKind};
 use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice};
-use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
+use elgen_search::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};
 
 use super::generation::flag;
 use super::*;
@@ -42,6 +42,35 @@ fn every_generation_option_has_its_flag() {
 fn every_flag_reaches_its_option() {
     let typed = options(&[
         "--num-beams=4",
+        "--num-beam-groups",
+        "2",
+        "--diversity-penalty",
+        "0.5",
+        "--min-p",
+        "0.05",
+        "--typical-p",
+        "0.8",
+        "--epsilon-cutoff",
+        "0.001",
+        "--eta-cutoff",
+        "0.002",
+        "--top-h",
+        "0.4",
+        "--encoder-repetition-penalty",
+        "1.4",
+        "--encoder-no-repeat-ngram-size",
+        "4",
+        "--sequence-bias",
+        "[[[5],-2.5],[[6,8],1]]",
+        "--exponential-decay-length-penalty",
+        "20,1.05",
+        "--remove-invalid-values",
+        "--renormalize-logits",
+        "--stop",
+        "--",
+        "--stop=\n",
+        "--max-time",
+        "2.5",
         "--do-sample",
         "--num-return-sequences",
         "3",
@@ -90,6 +119,21 @@ fn every_flag_reaches_its_option() {
     ]);
     let expected = GenerationOptions {
         num_beams: Some(4),
+        num_beam_groups: Some(2),
+        diversity_penalty: Some(0.5),
+        min_p: Some(0.05),
+        typical_p: Some(0.8),
+        epsilon_cutoff: Some(0.001),
+        eta_cutoff: Some(0.002),
+        top_h: Some(0.4),
+        encoder_repetition_penalty: Some(1.4),
+        encoder_no_repeat_ngram_size: Some(4),
+        sequence_bias: Some(SequenceBias(vec![(vec![5], -2.5), (vec![6, 8], 1.0)])),
+        exponential_decay_length_penalty: Some(ExponentialDecay { start: 20, factor: 1.05 }),
+        remove_invalid_values: Some(true),
+        renormalize_logits: Some(true),
+        stop_strings: Some(StopStrings(vec!["--".to_owned(), "\n".to_owned()])),
+        max_time: Some(2.5),
         do_sample: Some(true),
         num_return_sequences: Some(3),
         max_new_tokens: Some(20),
@@ -183,6 +227,11 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
         (&["--temperature", "inf"], "a finite number"),
         (&["--eos-token-id", "2;7"], "write ids as 2,7"),
         (&["--bad-words-ids", "[5]"], "[[5],[6,8]]"),
+        (&["--sequence-bias", "[[5],1.0]"], "[[[5],-2.5],[[6,8],1.0]]"),
+        (&["--exponential-decay-length-penalty", "20"], "20,1.05"),
+        (&["--min-p", "little"], "a finite number"),
+        (&["--encoder-no-repeat-ngram-size", "-1"], "--encoder-no-repeat-ngram-size"),
+        (&["--set", "num_beams"], "KEY=VALUE"),
         (&["--format", "xml"], "possible values: text, jsonl"),
         (&["--max-source-length", "0"], "an integer of at least 1"),
     ] {
@@ -198,16 +247,7 @@ fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
     assert_eq!(refused(&["text", "--input", "f"]).kind(), ErrorKind::ArgumentConflict);
     assert_eq!(refused(&["text", "--input-format", "jsonl"]).kind(), ErrorKind::ArgumentConflict);
     assert_eq!(refused(&["--seed", "1", "--seed", "2"]).kind(), ErrorKind::ArgumentConflict);
-    for flag in [
-        "--stop",
-        "--typical-p",
-        "--min-p",
-        "--encoder-no-repeat-ngram-size",
-        "--encoder-repetition-penalty",
-        "--num-beam-groups",
-        "--print-config",
-        "--alignments",
-    ] {
+    for flag in ["--penalty-alpha", "--guidance-scale", "--alignments"] {
         assert_eq!(refused(&[flag]).kind(), ErrorKind::UnknownArgument, "{flag}");
     }
     for command in ["plan", "bench", "score", "serve", "convert"] {
@@ -218,12 +258,13 @@ fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
 
 #[test]
 fn messages_name_typed_options_as_flags() {
-    let typed = ["num_beams".to_owned(), "top_p".to_owned()];
+    let typed: Names = ["num_beams", "top_p", "stop_strings"].map(|option| (option.to_owned(), flag(option))).into();
     assert_eq!(
         name_flags("num_return_sequences: 3 is more than num_beams (2)", &typed),
         ("num_return_sequences: 3 is more than --num-beams (2)".to_owned(), true)
     );
     assert_eq!(name_flags("max_num_beams top_p_x num_beams", &typed).0, "max_num_beams top_p_x --num-beams");
+    assert_eq!(name_flags("stop_strings: x", &typed).0, "--stop: x");
     assert_eq!(name_flags("é top_k …", &typed), ("é top_k …".to_owned(), false));
     assert_eq!(name_flags("", &typed), (String::new(), false));
 }

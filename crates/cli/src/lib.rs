@@ -14,6 +14,7 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
+mod asked;
 mod console;
 mod devices;
 mod error;
@@ -26,6 +27,7 @@ mod interrupt;
 mod model;
 mod output;
 mod panics;
+mod print_config;
 mod progress;
 mod report;
 mod resume;

@@ -4,17 +4,19 @@ use std::{fs, path::Path, time::Instant};
 
 use elgen_engine::{EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::{ModelError, Tokenizer};
-use elgen_search::{GenerationConfig, GenerationOptions, OptionError};
+use elgen_search::{GenerationConfig, GenerationOptions};
 
 use crate::{
+    asked::{Asked, refusal},
     console::Console,
     error::CliError,
     files,
-    flags::{GenerateArgs, name_flags, set_names},
+    flags::{GenerateArgs, Names, name_flags},
     input::RecordFormat,
     interrupt::Interrupt,
     model::resolve_model,
     output::{Layout, OrderedWriter},
+    print_config::print_config,
     progress::Progress,
     report,
     stream::StreamWriter,
@@ -35,11 +37,15 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     // Before interrupts are caught: one ends a download, and the next run resumes it.
     let quiet = arguments.report.quiet == Some(true);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    let mut asked = Asked::gather(&arguments.generation)?;
+    let tokenizer = set_languages(&arguments, &mut asked)?;
+    if arguments.report.print_config == Some(true) {
+        return print_config(&arguments, &asked, &console);
+    }
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
-    let mut model = describe(&arguments.model)?;
-    let tokenizer = set_languages(&arguments, &mut model)?;
-    let Resolved { config, typed, options } = resolve(&arguments, &model, &console)?;
+    let (config, options) = resolve(&asked, &arguments.model, &describe(&arguments.model)?, &console)?;
+    let typed = asked.names().clone();
     if arguments.files.stream == Some(true) {
         check_stream(&arguments, &config, &typed)?;
     }
@@ -137,7 +143,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
 }
 
 /// Refuses to stream what is not one growing text on stdout.
-fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &[String]) -> Result<(), CliError> {
+fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &Names) -> Result<(), CliError> {
     let refuse = |reason: String| Err(CliError::Usage(format!("--stream: {}", name_flags(&reason, typed).0)));
     if files::output_path(arguments).is_some() {
         return refuse("writes to stdout; not with --output FILE".to_owned());
@@ -208,51 +214,42 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
 }
 
-/// The tokenizer set to the languages that were typed, if any; what they ask of generation replaces the checkpoint's options,
-/// so that typed options still win.
-fn set_languages(arguments: &GenerateArgs, model: &mut ModelDescription) -> Result<Option<Tokenizer>, CliError> {
+/// The tokenizer set to the languages that were typed, if any; what they ask of generation is asked for as the user's own options
+/// are, behind those.
+fn set_languages(arguments: &GenerateArgs, asked: &mut Asked) -> Result<Option<Tokenizer>, CliError> {
     if !arguments.languages.any() {
         return Ok(None);
     }
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
     let tokens = arguments.languages.apply(&mut tokenizer)?;
-    let options = &mut model.checkpoint_options;
-    options.decoder_start_token_id = tokens.decoder_start_token_id.or(options.decoder_start_token_id);
-    options.forced_bos_token_id = tokens.forced_bos_token_id.or(options.forced_bos_token_id);
+    asked.add_languages(GenerationOptions {
+        decoder_start_token_id: tokens.decoder_start_token_id,
+        forced_bos_token_id: tokens.forced_bos_token_id,
+        ..GenerationOptions::default()
+    });
     Ok(Some(tokenizer))
 }
 
-/// The options of a run.
-struct Resolved {
-    config: GenerationConfig,
-    /// Names of those that were typed.
-    typed: Vec<String>,
-    /// The typed ones and the checkpoint's.
-    options: GenerationOptions,
-}
-
-fn resolve(arguments: &GenerateArgs, model: &ModelDescription, console: &Console) -> Result<Resolved, CliError> {
-    let options = arguments.generation.options();
-    let typed = set_names(&options);
-    let refuse = |error: OptionError| {
-        let (message, any) = name_flags(&error.to_string(), &typed);
-        if any {
-            CliError::Usage(message)
-        } else {
-            CliError::Failed(format!("{}: generation options: {message}", arguments.model.display()))
-        }
-    };
-    let options = options.or(model.checkpoint_options.clone());
-    let (config, warnings) = options.clone().resolve(&model.limits).map_err(&refuse)?;
+/// The options of the run, concrete and as they were merged; tells the user which of theirs have no effect.
+pub(crate) fn resolve(
+    asked: &Asked,
+    model_dir: &Path,
+    model: &ModelDescription,
+    console: &Console,
+) -> Result<(GenerationConfig, GenerationOptions), CliError> {
+    let names = asked.names();
+    let refuse = |error| refusal(&error, names, model_dir);
+    let options = asked.options.clone().or(model.checkpoint_options.clone());
+    let (config, warnings) = options.resolve(&model.limits).map_err(refuse)?;
     if model.limits.is_encoder_decoder {
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
-        config.lengths(1).map_err(&refuse)?;
+        config.lengths(1).map_err(refuse)?;
     }
     // A checkpoint's own idle options are nobody's mistake.
-    for warning in warnings.iter().filter(|warning| typed.iter().any(|name| name == warning.option())) {
-        console.warning(&name_flags(&warning.to_string(), &typed).0);
+    for warning in warnings.iter().filter(|warning| names.contains_key(warning.option())) {
+        console.warning(&name_flags(&warning.to_string(), names).0);
     }
-    Ok(Resolved { config, typed, options })
+    Ok((config, options))
 }
 
 fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {

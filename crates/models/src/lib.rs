@@ -35,7 +35,7 @@ pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
 pub use checkpoint::Checkpoint;
 pub use config::{ModelConfig, ModelFamily};
 pub use error::{HeaderProblem, ModelError};
-pub use generation_defaults::GenerationDefaults;
+pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use layers::{Space, StackShape};
 pub use runner::{DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
 pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};

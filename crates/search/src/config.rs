@@ -1,13 +1,17 @@
 //! Options made concrete: defaults filled in, conflicts refused, lengths worked out per sentence.
 
+mod checks;
+
 use std::fmt;
+
+use checks::{check_return_sequences, cutoff};
 
 use crate::error::{OptionError, OptionProblem};
 use crate::options::unsupported::{self, Context};
-use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
+use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
 
 /// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
-const DEFAULT_NEW_TOKENS: usize = 20;
+pub(crate) const DEFAULT_NEW_TOKENS: usize = 20;
 
 /// Samples per sentence that the random counter can tell apart.
 const MAX_RETURN_SEQUENCES: usize = 1 << 16;
@@ -58,6 +62,16 @@ pub enum Warning {
         /// The option.
         option: &'static str,
     },
+    /// A threshold that is off, because only values between 0 and 1, both excluded, are on.
+    Outside {
+        /// The option.
+        option: &'static str,
+    },
+    /// Diverse beam search with one group.
+    NeedsGroups {
+        /// The option.
+        option: &'static str,
+    },
     /// An option that another one replaces.
     Overridden {
         /// The option without effect.
@@ -82,6 +96,8 @@ impl Warning {
             Self::NeedsSampling { option }
             | Self::NeedsBeams { option }
             | Self::NeedsEos { option }
+            | Self::Outside { option }
+            | Self::NeedsGroups { option }
             | Self::Overridden { option, .. }
             | Self::Unreachable { option, .. } => option,
         }
@@ -94,6 +110,10 @@ impl Warning {
             Self::NeedsSampling { .. } => format!("{name}: has no effect without {}", rename("do_sample")),
             Self::NeedsBeams { .. } => format!("{name}: has no effect with one beam ({} is 1)", rename("num_beams")),
             Self::NeedsEos { .. } => format!("{name}: has no effect, {} is not set", rename("eos_token_id")),
+            Self::Outside { .. } => format!("{name}: has no effect, it is not between 0 and 1"),
+            Self::NeedsGroups { .. } => {
+                format!("{name}: has no effect with one group ({} is 1)", rename("num_beam_groups"))
+            }
             Self::Overridden { by, .. } => format!("{name}: has no effect, {} is set too and wins", rename(by)),
             Self::Unreachable { limit, .. } => {
                 format!("{name}: is larger than {} and cannot be reached", rename(limit))
@@ -134,6 +154,12 @@ pub struct GenerationConfig {
     pub mode: Mode,
     /// Running beams; 1 outside beam search.
     pub num_beams: usize,
+    /// Whether tokens are drawn; the warpers act only then.
+    pub do_sample: bool,
+    /// Groups of beams that are kept apart; 1 is off.
+    pub num_beam_groups: usize,
+    /// Subtracted for each time that an earlier group chose a token; above 0 with several groups.
+    pub diversity_penalty: f64,
     /// Sequences returned per sentence.
     pub num_return_sequences: usize,
     /// When beam search stops.
@@ -146,10 +172,32 @@ pub struct GenerationConfig {
     pub top_k: usize,
     /// Probability kept when sampling; 1 is off.
     pub top_p: f64,
+    /// Part of the best probability that a token needs when sampling; 0 is off.
+    pub min_p: f64,
+    /// Probability of the most typical tokens kept when sampling; 1 is off.
+    pub typical_p: f64,
+    /// Probability that a token needs when sampling; 0 is off.
+    pub epsilon_cutoff: f64,
+    /// The same where the distribution is sharp, less where it is flat; 0 is off.
+    pub eta_cutoff: f64,
+    /// Part of the entropy of the 100 best tokens that those kept may have; unset is off.
+    pub top_h: Option<f64>,
     /// Penalty of ids that occurred; 1 is off.
     pub repetition_penalty: f32,
+    /// Reward of the source's ids; 1 is off.
+    pub encoder_repetition_penalty: f64,
     /// Length of n-grams that may not recur; 0 is off.
     pub no_repeat_ngram_size: usize,
+    /// Length of the source's n-grams that may not be generated; 0 is off.
+    pub encoder_no_repeat_ngram_size: usize,
+    /// Sequences and what is added to the score of their last id behind the others, each once and none empty.
+    pub sequence_bias: Vec<(Vec<u32>, f32)>,
+    /// How the score of EOS grows.
+    pub exponential_decay_length_penalty: Option<ExponentialDecay>,
+    /// Whether NaN and infinities become finite.
+    pub remove_invalid_values: bool,
+    /// Whether the processed scores become log-probabilities again.
+    pub renormalize_logits: bool,
     /// Banned words, none empty and none a single EOS id.
     pub bad_words_ids: Vec<Vec<u32>>,
     /// Ids never generated.
@@ -168,6 +216,10 @@ pub struct GenerationConfig {
     pub bos_token_id: Option<u32>,
     /// The decoder's first id: set for an encoder-decoder, and only there.
     pub decoder_start_token_id: Option<u32>,
+    /// Texts that end a sequence, none empty. Text is not the search's business: who knows the tokenizer stops it.
+    pub stop_strings: Vec<String>,
+    /// Seconds after which no further token is begun; for who runs the search.
+    pub max_time: Option<f64>,
     /// Seed of sampling.
     pub seed: u64,
     /// Number of token ids.
@@ -184,6 +236,12 @@ impl GenerationConfig {
     #[must_use]
     pub fn num_candidates(&self) -> usize {
         self.num_beams * (1 + self.eos_token_id.len()).max(2)
+    }
+
+    /// Tokens that every warper leaves at least: 1, and with beams one more than there are EOS ids, so that a beam can go on.
+    #[must_use]
+    pub fn min_tokens_to_keep(&self) -> usize {
+        if self.num_beams > 1 { 1 + self.eos_token_id.len().max(1) } else { 1 }
     }
 
     /// Rows that a sentence occupies in a batch: its beams, or its samples.
@@ -242,7 +300,12 @@ impl GenerationOptions {
         let do_sample = self.do_sample.unwrap_or(false);
         let top_k = self.top_k.unwrap_or(50);
         unsupported::check(&self.unsupported, Context { do_sample, num_beams, top_k })?;
-        self.check_ranges(do_sample, model)?;
+        self.check_lengths(model)?;
+        self.check_ranges()?;
+        if do_sample {
+            self.check_warpers()?;
+        }
+        self.check_groups(num_beams, do_sample)?;
         self.check_tokens(model)?;
 
         let num_return_sequences = self.num_return_sequences.unwrap_or(1);
@@ -263,20 +326,34 @@ impl GenerationOptions {
             let problem = OptionProblem::VocabularyTooSmall { vocab_size: model.vocab_size, needed };
             return Err(OptionError::new("num_beams", problem));
         }
-        let warnings = self.warnings(mode, !eos_token_id.is_empty());
+        let warnings = self.warnings(do_sample, num_beams, !eos_token_id.is_empty());
         let mut bad_words_ids = self.bad_words_ids.clone().unwrap_or_default();
         bad_words_ids.retain(|word| !matches!(word[..], [id] if eos_token_id.contains(&id)));
         let config = GenerationConfig {
             mode,
             num_beams,
+            do_sample,
+            num_beam_groups: self.num_beam_groups.unwrap_or(1),
+            diversity_penalty: self.diversity_penalty.unwrap_or(0.0),
             num_return_sequences,
             early_stopping: self.early_stopping.unwrap_or_default(),
             length_penalty: self.length_penalty.unwrap_or(1.0),
             temperature: self.temperature.unwrap_or(1.0) as f32,
             top_k,
             top_p: self.top_p.unwrap_or(1.0),
+            min_p: self.min_p.unwrap_or(0.0),
+            typical_p: self.typical_p.unwrap_or(1.0).min(1.0),
+            epsilon_cutoff: cutoff(self.epsilon_cutoff),
+            eta_cutoff: cutoff(self.eta_cutoff),
+            top_h: self.top_h,
             repetition_penalty: self.repetition_penalty.unwrap_or(1.0) as f32,
+            encoder_repetition_penalty: self.encoder_repetition_penalty.unwrap_or(1.0),
             no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
+            encoder_no_repeat_ngram_size: self.encoder_no_repeat_ngram_size.unwrap_or(0),
+            sequence_bias: self.biases().map(|(ids, bias)| (ids.clone(), *bias as f32)).collect(),
+            exponential_decay_length_penalty: self.exponential_decay_length_penalty,
+            remove_invalid_values: self.remove_invalid_values.unwrap_or(false),
+            renormalize_logits: self.renormalize_logits.unwrap_or(false),
             bad_words_ids,
             suppress_tokens: self.suppress_tokens.clone().unwrap_or_default(),
             begin_suppress_tokens: self.begin_suppress_tokens.clone().unwrap_or_default(),
@@ -286,6 +363,8 @@ impl GenerationOptions {
             eos_token_id,
             bos_token_id: self.bos_token_id,
             decoder_start_token_id: self.decoder_start(model)?,
+            stop_strings: self.stop_strings.clone().unwrap_or_default().0,
+            max_time: self.max_time,
             seed: self.seed.unwrap_or(0),
             vocab_size: model.vocab_size,
             max_position_embeddings: model.max_position_embeddings,
@@ -315,145 +394,6 @@ impl GenerationOptions {
                 Err(OptionError::new("decoder_start_token_id", OptionProblem::Missing { needed_for }))
             }
         }
-    }
-
-    fn check_ranges(&self, do_sample: bool, model: &ModelLimits) -> Result<(), OptionError> {
-        for (option, value) in [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)] {
-            if value == Some(0) {
-                return Err(OptionError::out_of_range(option, 0, "at least 1"));
-            }
-        }
-        match self.length_limit() {
-            LengthLimit::New(0) => return Err(OptionError::out_of_range("max_new_tokens", 0, "at least 1")),
-            LengthLimit::Total(0) => return Err(OptionError::out_of_range("max_length", 0, "at least 1")),
-            LengthLimit::New(asked) => check_positions("max_new_tokens", asked, model)?,
-            LengthLimit::Total(asked) => check_positions("max_length", asked, model)?,
-            LengthLimit::Default => {}
-        }
-        if let Some(penalty) = self.repetition_penalty
-            && !(penalty as f32 > 0.0 && (penalty as f32).is_finite())
-        {
-            return Err(OptionError::out_of_range("repetition_penalty", penalty, "a number above 0"));
-        }
-        if let Some(temperature) = self.temperature.filter(|_| do_sample)
-            && !(temperature >= MIN_TEMPERATURE && (temperature as f32).is_finite())
-        {
-            return Err(OptionError::out_of_range("temperature", temperature, "a number above 0 (at least 1e-30)"));
-        }
-        if let Some(top_p) = self.top_p
-            && !(0.0..=1.0).contains(&top_p)
-        {
-            return Err(OptionError::out_of_range("top_p", top_p, "between 0 and 1"));
-        }
-        match self.length_penalty {
-            Some(penalty) if !penalty.is_finite() => {
-                Err(OptionError::out_of_range("length_penalty", penalty, "a finite number"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks the ids that a search uses. The pad id is not one of them, and some checkpoints have one behind the vocabulary.
-    fn check_tokens(&self, model: &ModelLimits) -> Result<(), OptionError> {
-        let bos = self.bos_token_id.filter(|_| !model.is_encoder_decoder || self.decoder_start_token_id.is_none());
-        let start = self.decoder_start_token_id.filter(|_| model.is_encoder_decoder);
-        let many = |ids: &'_ Option<TokenIds>| ids.as_ref().map_or(&[][..], |ids| &ids.0).to_vec();
-        let lists = [
-            ("bos_token_id", Vec::from_iter(bos)),
-            ("decoder_start_token_id", Vec::from_iter(start)),
-            ("eos_token_id", many(&self.eos_token_id)),
-            ("forced_bos_token_id", Vec::from_iter(self.forced_bos_token_id)),
-            ("forced_eos_token_id", many(&self.forced_eos_token_id)),
-            ("bad_words_ids", self.bad_words_ids.iter().flatten().flatten().copied().collect()),
-            ("suppress_tokens", self.suppress_tokens.clone().unwrap_or_default()),
-            ("begin_suppress_tokens", self.begin_suppress_tokens.clone().unwrap_or_default()),
-        ];
-        for (option, ids) in &lists {
-            if let Some(&id) = ids.iter().find(|&&id| id as usize >= model.vocab_size) {
-                let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: model.vocab_size };
-                return Err(OptionError::new(*option, problem));
-            }
-        }
-        if self.bad_words_ids.iter().flatten().any(Vec::is_empty) {
-            return Err(OptionError::out_of_range("bad_words_ids", "[]", "lists of at least one token id"));
-        }
-        let suppressed = self.suppress_tokens.as_deref().unwrap_or_default();
-        for option in ["forced_bos_token_id", "forced_eos_token_id"] {
-            let forced = lists.iter().find(|(name, _)| *name == option).map_or(&[][..], |(_, ids)| ids);
-            if !forced.is_empty() && forced.iter().all(|id| suppressed.contains(id)) {
-                let problem = OptionProblem::AllSuppressed { forced: forced.to_vec(), by: "suppress_tokens" };
-                return Err(OptionError::new(option, problem));
-            }
-        }
-        Ok(())
-    }
-
-    fn warnings(&self, mode: Mode, has_eos: bool) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        if mode != Mode::Sample {
-            let set = [
-                ("temperature", self.temperature.is_some_and(|temperature| temperature != 1.0)),
-                ("top_k", self.top_k.is_some_and(|k| k != 50)),
-                ("top_p", self.top_p.is_some_and(|p| p != 1.0)),
-            ];
-            warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsSampling { option }));
-        }
-        if mode != Mode::Beam {
-            let set = [
-                ("early_stopping", self.early_stopping.is_some_and(|stopping| stopping != EarlyStopping::False)),
-                ("length_penalty", self.length_penalty.is_some_and(|penalty| penalty != 1.0)),
-            ];
-            warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsBeams { option }));
-        }
-        if !has_eos {
-            let set = [("min_length", self.min_length), ("min_new_tokens", self.min_new_tokens)];
-            let set = set.iter().filter(|(_, value)| value.is_some_and(|value| value > 0));
-            warnings.extend(set.map(|&(option, _)| Warning::NeedsEos { option }));
-        }
-        if self.max_length.is_some() && self.max_new_tokens.is_some() {
-            warnings.push(Warning::Overridden { option: "max_length", by: "max_new_tokens" });
-        }
-        if self.min_length.is_some_and(|length| length > 0) && self.min_new_tokens.is_some() {
-            warnings.push(Warning::Overridden { option: "min_length", by: "min_new_tokens" });
-        }
-        match (self.min_new_tokens, self.max_new_tokens, self.min_length, self.max_length) {
-            (Some(min), Some(max), _, _) if min > max => {
-                warnings.push(Warning::Unreachable { option: "min_new_tokens", limit: "max_new_tokens" });
-            }
-            (Some(min), None, _, Some(max)) if min > max => {
-                warnings.push(Warning::Unreachable { option: "min_new_tokens", limit: "max_length" });
-            }
-            (None, None, Some(min), Some(max)) if min > max => {
-                warnings.push(Warning::Unreachable { option: "min_length", limit: "max_length" });
-            }
-            _ => {}
-        }
-        warnings
-    }
-}
-
-fn check_return_sequences(mode: Mode, returned: usize, num_beams: usize) -> Result<(), OptionError> {
-    let option = "num_return_sequences";
-    match mode {
-        Mode::Greedy if returned > 1 => {
-            let needed = "do_sample or as many num_beams";
-            Err(OptionError::new(option, OptionProblem::Needs { found: returned.to_string(), needed }))
-        }
-        Mode::Beam if returned > num_beams => {
-            let problem = OptionProblem::Exceeds { found: returned, other: "num_beams", limit: num_beams };
-            Err(OptionError::new(option, problem))
-        }
-        _ if returned > MAX_RETURN_SEQUENCES => Err(OptionError::out_of_range(option, returned, "at most 65536")),
-        _ => Ok(()),
-    }
-}
-
-fn check_positions(option: &'static str, asked: usize, model: &ModelLimits) -> Result<(), OptionError> {
-    match model.max_position_embeddings {
-        Some(positions) if asked > positions => {
-            Err(OptionError::new(option, OptionProblem::TooManyPositions { prompt_len: 0, asked, positions }))
-        }
-        _ => Ok(()),
     }
 }
 

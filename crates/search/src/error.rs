@@ -96,6 +96,22 @@ pub enum OptionProblem {
         /// Its value, as JSON.
         found: String,
     },
+    /// A value that another one does not divide.
+    NotDivisible {
+        /// The value found.
+        found: usize,
+        /// The option that it should divide.
+        other: &'static str,
+        /// That option's value.
+        value: usize,
+    },
+    /// A value that contradicts another option.
+    Excludes {
+        /// The value found, as JSON.
+        found: String,
+        /// The other option.
+        other: &'static str,
+    },
 }
 
 impl OptionError {
@@ -139,6 +155,10 @@ impl OptionError {
                 format!("{name}: needs a vocabulary of at least {needed} ids, the model has {vocab_size}")
             }
             OptionProblem::Unsupported { found } => format!("{name}: {found} is not supported yet"),
+            OptionProblem::NotDivisible { found, other, value } => {
+                format!("{name}: {found} does not divide {} ({value})", rename(other))
+            }
+            OptionProblem::Excludes { found, other } => format!("{name}: {found} excludes {}", rename(other)),
         }
     }
 }

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::error::{OptionError, OptionProblem};
 
+mod sequences;
 pub(crate) mod unsupported;
+
+pub use sequences::{ExponentialDecay, SequenceBias, StopStrings};
 
 /// When beam search stops (Hugging Face `early_stopping`, generation semantics §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -100,6 +103,9 @@ option_types! {
     TokenIds: "a token id or a list of token ids",
     Vec<u32>: "a list of token ids",
     Vec<Vec<u32>>: "a list of lists of token ids",
+    SequenceBias: "a list of [[token ids], bias]",
+    ExponentialDecay: "[start, factor]",
+    StopStrings: "a string or a list of strings",
 }
 
 fn parse<T: OptionType>(option: &'static str, value: &Value) -> Result<Option<T>, OptionError> {
@@ -173,6 +179,10 @@ generation_options! {
     min_new_tokens: usize,
     /// Hypotheses kept per sentence; more than 1 means beam search (§6). Default 1.
     num_beams: usize,
+    /// Groups of beams that are kept apart (diverse beam search, §9). Default 1, off.
+    num_beam_groups: usize,
+    /// Subtracted from the score of a token for each time that an earlier group chose it in the same step (§9). Default 0.
+    diversity_penalty: f64,
     /// Draw each token from the model's distribution instead of taking the best (§5). Default false.
     do_sample: bool,
     /// Sequences returned per sentence. Default 1.
@@ -187,10 +197,34 @@ generation_options! {
     top_k: usize,
     /// Samples from the best tokens that together have this probability (§4 row 20). Default 1, off.
     top_p: f64,
+    /// Samples from the tokens with at least this part of the best one's probability (§4 row 21). Default 0, off.
+    min_p: f64,
+    /// Samples from the tokens of the most typical surprise that together have this probability (§4 row 22). Default 1,
+    /// off.
+    typical_p: f64,
+    /// Samples from the tokens of at least this probability (§4 row 23). Default 0, off.
+    epsilon_cutoff: f64,
+    /// As `epsilon_cutoff`, with a lower bar where the distribution is flat (§4 row 24). Default 0, off.
+    eta_cutoff: f64,
+    /// Samples from the best of the first 100 tokens, as many as have this part of their entropy (§4 row 18). Default
+    /// unset, off.
+    top_h: f64,
     /// Makes ids that occurred less likely when above 1 (§4 row 4). Default 1, off.
     repetition_penalty: f64,
+    /// Makes the source's ids more likely when above 1 (§4 row 3). Default 1, off.
+    encoder_repetition_penalty: f64,
     /// Bans the second occurrence of an n-gram of this length; 0 is off (§4 row 5). Default 0.
     no_repeat_ngram_size: usize,
+    /// Bans n-grams of this length that the source holds; 0 is off (§4 row 6). Default 0.
+    encoder_no_repeat_ngram_size: usize,
+    /// What is added to the score of a sequence's last id where the others came before it (§4 row 2).
+    sequence_bias: SequenceBias,
+    /// Raises the score of EOS ever more steeply (§4 row 14).
+    exponential_decay_length_penalty: ExponentialDecay,
+    /// Replaces NaN by 0 and infinities by the largest finite numbers (§4 row 13). Default false.
+    remove_invalid_values: bool,
+    /// Makes the processed scores log-probabilities again (§4 row 26). Default false.
+    renormalize_logits: bool,
     /// Words, as lists of ids, that must not be generated (§4 row 7).
     bad_words_ids: Vec<Vec<u32>>,
     /// Ids that are never generated (§4 row 15).
@@ -209,8 +243,51 @@ generation_options! {
     bos_token_id: u32,
     /// The first id of an encoder-decoder's decoder (§3). Default: `bos_token_id`.
     decoder_start_token_id: u32,
+    /// Texts that end a sequence when they occur in it (§7).
+    stop_strings: StopStrings,
+    /// Seconds after which no further token is begun (§5).
+    max_time: f64,
     /// Seed of the random numbers of sampling; equal seeds give equal text. Default 0.
     seed: u64,
+}
+
+impl GenerationOptions {
+    /// What an unset option stands for, where that is a value (§1): Hugging Face's, and a seed of 0. `max_new_tokens` holds
+    /// only where `max_length` is unset too.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self {
+            max_new_tokens: Some(crate::config::DEFAULT_NEW_TOKENS),
+            min_length: Some(0),
+            num_beams: Some(1),
+            num_beam_groups: Some(1),
+            diversity_penalty: Some(0.0),
+            do_sample: Some(false),
+            num_return_sequences: Some(1),
+            early_stopping: Some(EarlyStopping::False),
+            length_penalty: Some(1.0),
+            temperature: Some(1.0),
+            top_k: Some(50),
+            top_p: Some(1.0),
+            typical_p: Some(1.0),
+            epsilon_cutoff: Some(0.0),
+            eta_cutoff: Some(0.0),
+            repetition_penalty: Some(1.0),
+            encoder_repetition_penalty: Some(1.0),
+            no_repeat_ngram_size: Some(0),
+            encoder_no_repeat_ngram_size: Some(0),
+            remove_invalid_values: Some(false),
+            renormalize_logits: Some(false),
+            seed: Some(0),
+            ..Self::default()
+        }
+    }
+
+    /// Whether an option of this name is implemented, or would be refused where it acts.
+    #[must_use]
+    pub fn knows(option: &str) -> bool {
+        Self::NAMES.contains(&option) || unsupported::is_known(option)
+    }
 }
 
 impl TryFrom<Map<String, Value>> for GenerationOptions {

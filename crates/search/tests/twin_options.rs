@@ -30,13 +30,21 @@ fn reads_every_option_and_writes_it_back() {
         "top_p": 0.5, "repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "bad_words_ids": [[1], [2, 3]],
         "suppress_tokens": [4], "begin_suppress_tokens": [5], "forced_bos_token_id": 6, "forced_eos_token_id": [7],
         "eos_token_id": [7, 8], "pad_token_id": 9, "bos_token_id": 10, "decoder_start_token_id": 11, "seed": 12,
-        "renormalize_logits": false,
+        "min_p": 0.1, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02, "top_h": 0.5,
+        "encoder_repetition_penalty": 1.2, "encoder_no_repeat_ngram_size": 3, "sequence_bias": [[[1], 2.0], [[3, 4], -1.5]],
+        "exponential_decay_length_penalty": [5, 1.25], "remove_invalid_values": true, "renormalize_logits": true,
+        "num_beam_groups": 2, "diversity_penalty": 0.5, "stop_strings": ["a", "b"], "max_time": 1.5,
+        "guidance_scale": 1.0,
     });
     let read = options(json.clone());
     assert_eq!(serde_json::to_value(&read).unwrap(), json);
     assert_eq!(json.as_object().unwrap().len(), GenerationOptions::NAMES.len() + 1);
     assert_eq!(read.early_stopping, Some(EarlyStopping::Never));
     assert_eq!(options(json!({"eos_token_id": 3})).eos_token_id, Some(3.into()));
+    let bias = |json: Value| options(json!({"sequence_bias": json})).sequence_bias.unwrap().0;
+    assert_eq!(bias(json!({"(3, 4)": -1.5, "1": 2})), [(vec![3, 4], -1.5), (vec![1], 2.0)]);
+    assert_eq!(bias(json!([[[1], 2], [[1], 3]])), [(vec![1], 3.0)]);
+    assert_eq!(options(json!({"stop_strings": "x"})).stop_strings, Some(vec!["x".to_owned()].into()));
     let ignored = json!({"transformers_version": "5.23.0", "num_beams": null, "use_cache": true, "min_p": null});
     assert_eq!(options(ignored), GenerationOptions::default());
 }
@@ -48,18 +56,23 @@ fn a_wrong_type_names_the_key_and_the_value() {
     assert_eq!(message(json!({"top_k": -1})), "top_k: expected a non-negative integer, got -1");
     let early = "early_stopping: expected true, false or \"never\", got \"always\"";
     assert_eq!(message(json!({"early_stopping": "always"})), early);
+    let bias = "sequence_bias: expected a list of [[token ids], bias], got [[5],1.0]";
+    assert_eq!(message(json!({"sequence_bias": [[5], 1.0]})), bias);
+    let decay = "exponential_decay_length_penalty: expected [start, factor], got [1.5,2]";
+    assert_eq!(message(json!({"exponential_decay_length_penalty": [1.5, 2]})), decay);
+    assert_eq!(message(json!({"stop_strings": [1]})), "stop_strings: expected a string or a list of strings, got [1]");
     let eos = "eos_token_id: expected a token id or a list of token ids, got -1";
     assert_eq!(message(json!({"eos_token_id": -1})), eos);
 }
 
 #[test]
 fn merging_prefers_the_higher_source() {
-    let user = options(json!({"num_beams": 2, "renormalize_logits": false}));
-    let checkpoint = options(json!({"num_beams": 6, "max_length": 30, "renormalize_logits": true, "eos_token_id": 1}));
+    let user = options(json!({"num_beams": 2, "guidance_scale": 1}));
+    let checkpoint = options(json!({"num_beams": 6, "max_length": 30, "guidance_scale": 2, "eos_token_id": 1}));
     let merged = user.or(checkpoint.clone());
     assert_eq!((merged.num_beams, merged.max_length), (Some(2), Some(30)));
     assert!(merged.resolve(&DECODER).is_ok());
-    assert_eq!(checkpoint.resolve(&DECODER).unwrap_err().option, "renormalize_logits");
+    assert_eq!(checkpoint.resolve(&DECODER).unwrap_err().option, "guidance_scale");
 }
 
 #[test]
@@ -73,6 +86,28 @@ fn defaults_are_those_of_hugging_face() {
     assert_eq!(resolve(json!({"do_sample": true, "num_return_sequences": 3})).rows_per_sentence(), 3);
     assert_eq!(resolve(json!({"num_beams": 4, "num_return_sequences": 3})).rows_per_sentence(), 4);
     assert!(resolve(json!({"bad_words_ids": [[3], [3, 5]], "eos_token_id": 3})).bad_words_ids == [[3, 5]]);
+}
+
+#[test]
+fn the_defaults_are_what_is_resolved() {
+    let explicit = GenerationOptions { eos_token_id: Some(3.into()), ..GenerationOptions::defaults() };
+    let (config, warnings) = explicit.resolve(&DECODER).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let unset = resolve(json!({"eos_token_id": 3}));
+    assert_eq!(config.lengths(7), unset.lengths(7));
+    // They differ in how the limit is written, and in nothing else.
+    let same = resolve(json!({"eos_token_id": 3, "max_new_tokens": 20}));
+    assert_eq!(config, same);
+    assert!(GenerationOptions::knows("min_p") && GenerationOptions::knows("penalty_alpha"));
+    assert!(!GenerationOptions::knows("minp"));
+}
+
+#[test]
+fn warpers_keep_one_token_more_than_there_are_ends() {
+    let keep = |json| resolve(json).min_tokens_to_keep();
+    assert_eq!(keep(json!({"eos_token_id": [1, 2]})), 1);
+    assert_eq!(keep(json!({"eos_token_id": [1, 2, 1], "num_beams": 3})), 3);
+    assert_eq!(keep(json!({"num_beams": 3})), 2);
 }
 
 #[test]
@@ -95,6 +130,24 @@ fn refuses_what_generate_refuses() {
         ("temperature", json!({"temperature": 0.0, "do_sample": true})),
         ("repetition_penalty", json!({"repetition_penalty": 0})),
         ("top_p", json!({"top_p": 1.5})),
+        ("min_p", json!({"min_p": 1.5, "do_sample": true})),
+        ("min_p", json!({"min_p": -0.1, "do_sample": true})),
+        ("typical_p", json!({"typical_p": 0.0, "do_sample": true})),
+        ("top_h", json!({"top_h": 0.0, "do_sample": true})),
+        ("top_h", json!({"top_h": 1.01, "do_sample": true})),
+        ("encoder_repetition_penalty", json!({"encoder_repetition_penalty": 0.0})),
+        ("encoder_repetition_penalty", json!({"encoder_repetition_penalty": 1e-45})),
+        ("sequence_bias", json!({"sequence_bias": [[[], 1.0]]})),
+        ("sequence_bias", json!({"sequence_bias": [[[1], 1e39]]})),
+        ("exponential_decay_length_penalty", json!({"exponential_decay_length_penalty": [3, -1.0]})),
+        ("max_time", json!({"max_time": -1.0})),
+        ("stop_strings", json!({"stop_strings": ["x", ""]})),
+        ("num_beam_groups", json!({"num_beam_groups": 0})),
+        ("num_beam_groups", json!({"num_beam_groups": 2})),
+        ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 3, "diversity_penalty": 1.0})),
+        ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 1.0, "do_sample": true})),
+        ("diversity_penalty", json!({"num_beam_groups": 2, "num_beams": 4})),
+        ("diversity_penalty", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": -0.5})),
         ("bad_words_ids", json!({"bad_words_ids": [[]]})),
         ("forced_eos_token_id", json!({"forced_eos_token_id": 3, "suppress_tokens": [3]})),
         ("forced_bos_token_id", json!({"forced_bos_token_id": 3, "suppress_tokens": [3, 4]})),
@@ -103,6 +156,16 @@ fn refuses_what_generate_refuses() {
     }
     assert!(options(json!({"temperature": 0.0})).resolve(&DECODER).is_ok());
     assert!(options(json!({"forced_eos_token_id": [3, 4], "suppress_tokens": [3]})).resolve(&DECODER).is_ok());
+    for unsampled in [json!({"min_p": 1.5}), json!({"typical_p": 0.0}), json!({"top_h": 2.0})] {
+        assert!(options(unsampled.clone()).resolve(&DECODER).is_ok(), "{unsampled}");
+    }
+    assert_eq!(
+        refused(json!({"num_beam_groups": 2, "num_beams": 3, "diversity_penalty": 1.0})).to_string(),
+        "num_beam_groups: 2 does not divide num_beams (3)"
+    );
+    let groups = json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 0.5});
+    assert!(options(groups.clone()).resolve(&DECODER).is_ok());
+    assert_eq!((resolve(groups.clone()).num_beam_groups, resolve(groups).diversity_penalty), (2, 0.5));
     let tiny = ModelLimits { vocab_size: 2, ..DECODER };
     assert_eq!(
         options(json!({"num_beams": 2, "eos_token_id": [0, 1]})).resolve(&tiny).unwrap_err().option,
@@ -122,6 +185,7 @@ fn refuses_ids_outside_the_vocabulary() {
     for option in ["suppress_tokens", "begin_suppress_tokens"] {
         assert_eq!(refused(json!({option: [99, 100]})).option, option);
     }
+    assert_eq!(refused(json!({"sequence_bias": [[[1, 100], 1.0]]})).option, "sequence_bias");
     let error = refused(json!({"bad_words_ids": [[1, 2], [3, 100]]}));
     assert_eq!(error.to_string(), "bad_words_ids: token id 100 is outside the model's vocabulary of 100");
     assert!(options(json!({"pad_token_id": 100, "decoder_start_token_id": 100})).resolve(&DECODER).is_ok());
@@ -130,41 +194,25 @@ fn refuses_ids_outside_the_vocabulary() {
 #[test]
 fn refuses_unimplemented_options_only_where_they_act() {
     for (key, acting, neutral) in [
-        ("encoder_no_repeat_ngram_size", json!(3), json!(0)),
-        ("encoder_repetition_penalty", json!(1.2), json!(1.0)),
-        ("renormalize_logits", json!(true), json!(false)),
-        ("remove_invalid_values", json!(true), json!(false)),
-        ("exponential_decay_length_penalty", json!([5, 1.1]), json!(null)),
-        ("sequence_bias", json!([[[1], 2.0]]), json!([])),
-        ("num_beam_groups", json!(2), json!(1)),
-        ("penalty_alpha", json!(0.6), json!(0.0)),
+        ("constraints", json!(["x"]), json!([])),
+        ("dola_layers", json!("low"), json!([])),
+        ("force_words_ids", json!([[1]]), json!([])),
         ("guidance_scale", json!(1.5), json!(1)),
-        ("stop_strings", json!(["x"]), json!([])),
-        ("max_time", json!(1.0), json!(null)),
+        ("penalty_alpha", json!(0.6), json!(0.0)),
         ("token_healing", json!(true), json!(false)),
+        ("watermarking_config", json!({"bias": 2.0}), json!({})),
     ] {
         assert_eq!(refused(json!({key: acting})).option, key);
         assert!(options(json!({key: neutral})).resolve(&DECODER).is_ok(), "{key}");
-    }
-    for (key, acting, neutral) in [
-        ("typical_p", json!(0.9), json!(1.0)),
-        ("min_p", json!(0.1), json!(0.0)),
-        ("epsilon_cutoff", json!(0.1), json!(0.0)),
-        ("eta_cutoff", json!(0.1), json!(0.0)),
-        ("top_h", json!(0.4), json!(null)),
-    ] {
-        assert_eq!(refused(json!({key: acting, "do_sample": true})).option, key);
-        assert!(options(json!({key: acting})).resolve(&DECODER).is_ok(), "{key}");
-        assert!(options(json!({key: neutral, "do_sample": true})).resolve(&DECODER).is_ok(), "{key}");
     }
     assert!(options(json!({"penalty_alpha": 0.6, "num_beams": 2})).resolve(&DECODER).is_ok());
     assert!(options(json!({"penalty_alpha": 0.6, "top_k": 1})).resolve(&DECODER).is_ok());
     let error = refused(json!({"do_sample": true, "num_beams": 2}));
     assert_eq!(error.to_string(), "do_sample: true with 2 beams (beam sampling) is not supported yet");
-    let error = refused(json!({"renormalize_logits": true}));
+    let error = refused(json!({"penalty_alpha": 0.6}));
     assert_eq!(
         error.describe(|name| format!("--{}", name.replace('_', "-"))),
-        "--renormalize-logits: true is not supported yet"
+        "--penalty-alpha: 0.6 (contrastive search) is not supported yet"
     );
 }
 
@@ -176,6 +224,20 @@ fn warns_of_options_without_effect() {
     assert_eq!(names, ["temperature", "top_k", "top_p", "early_stopping", "length_penalty"]);
     assert_eq!(found[0].to_string(), "temperature: has no effect without do_sample");
     assert!(warned(json!({"temperature": 1, "top_k": 50, "early_stopping": false, "max_length": 9})).is_empty());
+
+    let warpers = json!({"min_p": 0.1, "top_h": 0.5, "typical_p": 0.9, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1});
+    assert_eq!(
+        warned(warpers).iter().map(Warning::option).collect::<Vec<_>>(),
+        ["min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"]
+    );
+    assert!(warned(json!({"typical_p": 1.0, "epsilon_cutoff": 0, "eta_cutoff": 0})).is_empty());
+    let outside = warned(json!({"epsilon_cutoff": 1.0, "eta_cutoff": -2, "do_sample": true}));
+    assert_eq!(outside, [Warning::Outside { option: "epsilon_cutoff" }, Warning::Outside { option: "eta_cutoff" }]);
+    assert_eq!(outside[0].to_string(), "epsilon_cutoff: has no effect, it is not between 0 and 1");
+    let groups = warned(json!({"diversity_penalty": 1.0, "num_beams": 4}));
+    assert_eq!(groups, [Warning::NeedsGroups { option: "diversity_penalty" }]);
+    let decay = warned(json!({"exponential_decay_length_penalty": [3, 1.5]}));
+    assert_eq!(decay, [Warning::NeedsEos { option: "exponential_decay_length_penalty" }]);
 
     let found =
         warned(json!({"max_length": 9, "max_new_tokens": 5, "min_new_tokens": 6, "min_length": 3, "eos_token_id": 1}));

@@ -43,7 +43,7 @@ fn searches_agree_with_hugging_face() {
 
         let prompt = ids(&case["prompt"]);
         let lengths = config.lengths(prompt.len()).unwrap();
-        let found = twin::generate(&config, lengths, &prompt, 0, &mut |rows| {
+        let found = twin::generate(&config, lengths, &prompt, &prompt, 0, &mut |rows| {
             rows.iter().map(|row| model.logits(row.tokens)).collect()
         })
         .unwrap();
@@ -61,24 +61,20 @@ fn searches_agree_with_hugging_face() {
     }
 }
 
-#[test]
-fn warpers_agree_with_hugging_face() {
-    let cases = read("../../tests/fixtures/warpers.json");
+/// What transformers' warpers leave of rows of logits; `keep` is min_tokens_to_keep.
+fn warpers_agree(file: &str, least: usize) {
+    let cases = read(file);
     let cases = cases["cases"].as_array().unwrap();
-    assert!(!cases.is_empty());
+    assert!(cases.len() >= least);
     for (number, case) in cases.iter().enumerate() {
-        let what = format!("case {number}: {} {} {}", case["temperature"], case["top_k"], case["top_p"]);
+        let mut options = GenerationOptions::from_json(case.as_object().unwrap()).unwrap();
+        options.do_sample = Some(true);
+        let what = format!("{file}, case {number}: {}", serde_json::to_string(&options).unwrap());
         let mut scores: Vec<f32> = numbers(&case["logits"]).iter().map(|&logit| logit as f32).collect();
-        let options = GenerationOptions {
-            do_sample: Some(true),
-            temperature: case["temperature"].as_f64(),
-            top_k: case["top_k"].as_u64().map(|k| k as usize),
-            top_p: case["top_p"].as_f64(),
-            ..Default::default()
-        };
         let limits = ModelLimits { vocab_size: scores.len(), max_position_embeddings: None, is_encoder_decoder: false };
         let (config, _) = options.resolve(&limits).unwrap();
-        twin::processors::warp(&config, &mut scores);
+        let keep = case["keep"].as_u64().unwrap_or(1) as usize;
+        twin::processors::warp(&config, keep, &mut scores);
 
         let kept: Vec<u32> = (0..scores.len() as u32).filter(|&id| scores[id as usize].is_finite()).collect();
         assert_eq!(kept, ids(&case["kept"]), "{what}");
@@ -87,4 +83,15 @@ fn warpers_agree_with_hugging_face() {
             assert_close(f64::from(scores[id as usize].exp()), expected, &what);
         }
     }
+}
+
+#[test]
+fn warpers_agree_with_hugging_face() {
+    warpers_agree("../../tests/fixtures/warpers.json", 40);
+}
+
+/// Made by `tools/make_option_fixtures.py`.
+#[test]
+fn further_warpers_agree_with_hugging_face() {
+    warpers_agree("../../tests/fixtures/option_warpers.json", 72);
 }

@@ -13,20 +13,32 @@ struct Settings {
     seed_high: u32,
     early_stopping: u32,     // 1: stop when all slots are done
     optimistic: u32,         // 1: compare running beams at their best possible length
+    source_penalty: f32,     // 1 / encoder_repetition_penalty; 1: off
+    source_ngram: u32,       // encoder_no_repeat_ngram_size; 0: off
+    remove_invalid: u32,     // 1: on
+    keep: u32,               // tokens that a warper leaves at least
+    min_p: f32,              // 0: off
+    typical_p: f32,          // 1: off
+    epsilon: f32,            // 0: off
+    eta: f32,                // 0: off
+    top_h: f32,              // 0: off
+    decay_start: u32,
     // Each list: first word in `words`, number of ids.
     eos: vec2<u32>,
     forced_eos: vec2<u32>,
     suppress: vec2<u32>,
     begin_suppress: vec2<u32>,
     bad_words: vec2<u32>,    // pairs (first word, number of ids)
+    biased: vec2<u32>,       // records of `add_biases`
+    decay: vec2<u32>,        // tokens beyond decay_start -> growth (f32); none: off
     divisors: u32,           // first word of the table length -> length ^ length_penalty (f32)
     sentences: u32,          // first word of the table of `Sentence`
     words: array<u32>,
 }
 
 const NONE: u32 = 0xffffffffu;
-// Below every finite logit; a maximum starts here, so that no difference is inf - inf.
-const LOWEST: f32 = -3.0e38;
+// The lowest finite number; a maximum starts here, so that no difference is inf - inf.
+const LOWEST: f32 = -3.40282347e38;
 
 // A float as an integer that orders like it: -0 and 0 have one key, NaN has the lowest.
 fn ordered_key(value: f32) -> u32 {

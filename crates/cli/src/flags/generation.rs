@@ -1,9 +1,10 @@
 //! Generation flags: Hugging Face's options in kebab case.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
-use elgen_search::{EarlyStopping, GenerationOptions, TokenIds};
+use elgen_search::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};
+use serde_json::Value;
 
 use super::values::{self, Words};
 
@@ -14,6 +15,14 @@ pub(crate) struct GenerationFlags {
     /// Hypotheses kept per input; more than 1 is beam search
     #[arg(long, visible_alias = "beam-size", alias = "beam", value_name = "N", allow_negative_numbers = true)]
     num_beams: Option<usize>,
+
+    /// Diverse beam search: groups of beams that are kept apart; must divide --num-beams
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    num_beam_groups: Option<usize>,
+
+    /// Diverse beam search: subtracted from a token for each earlier group that chose it in the same step
+    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    diversity_penalty: Option<f64>,
 
     /// Draw tokens at random instead of taking the best
     #[arg(long, visible_alias = "sample", value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -60,6 +69,26 @@ pub(crate) struct GenerationFlags {
     #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
     top_p: Option<f64>,
 
+    /// Sampling: draw from the tokens with at least P times the probability of the best
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    min_p: Option<f64>,
+
+    /// Sampling: draw from the tokens nearest to the expected surprise that together have probability P
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    typical_p: Option<f64>,
+
+    /// Sampling: draw from the tokens of at least probability P
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    epsilon_cutoff: Option<f64>,
+
+    /// Sampling: as --epsilon-cutoff, with a lower bar where the distribution is flat
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    eta_cutoff: Option<f64>,
+
+    /// Sampling: draw from the best tokens that together have the part P of the entropy of the first 100
+    #[arg(long, value_name = "P", value_parser = values::finite, allow_negative_numbers = true)]
+    top_h: Option<f64>,
+
     /// Sampling: seed of the random numbers; equal seeds give equal texts, however inputs are batched
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -68,9 +97,33 @@ pub(crate) struct GenerationFlags {
     #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
     repetition_penalty: Option<f64>,
 
+    /// Above 1, makes the source's tokens more likely
+    #[arg(long, value_name = "X", value_parser = values::finite, allow_negative_numbers = true)]
+    encoder_repetition_penalty: Option<f64>,
+
     /// No N-gram occurs twice; 0 is off
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     no_repeat_ngram_size: Option<usize>,
+
+    /// No N-gram of the source is generated; 0 is off
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    encoder_no_repeat_ngram_size: Option<usize>,
+
+    /// What is added to the score of a sequence's last token behind the others, in JSON: '[[[5],-2.5],[[6,8],1.0]]'
+    #[arg(long, value_name = "JSON", value_parser = values::sequence_bias)]
+    sequence_bias: Option<SequenceBias>,
+
+    /// Raises the score of the end by FACTOR with each token behind the first START new ones: 20,1.05
+    #[arg(long, value_name = "START,FACTOR", value_parser = values::exponential_decay)]
+    exponential_decay_length_penalty: Option<ExponentialDecay>,
+
+    /// Replace NaN by 0 and infinite scores by the largest finite ones
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    remove_invalid_values: Option<bool>,
+
+    /// Turn processed scores into log-probabilities again
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    renormalize_logits: Option<bool>,
 
     /// Words that are never generated, as JSON lists of token ids: '[[5],[6,8]]'
     #[arg(long, value_name = "JSON", value_parser = values::words)]
@@ -107,6 +160,23 @@ pub(crate) struct GenerationFlags {
     /// Token that the decoder of an encoder-decoder model starts with
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     decoder_start_token_id: Option<u32>,
+
+    /// End a sequence whose text holds STR; may be given several times
+    #[arg(long = "stop", alias = "stop-strings", value_name = "STR", allow_hyphen_values = true)]
+    stop_strings: Vec<String>,
+
+    /// Begin no further token after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = values::finite, allow_negative_numbers = true)]
+    max_time: Option<f64>,
+
+    /// Generation options from a JSON file such as generation_config.json; flags and --set win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) generation_config: Option<PathBuf>,
+
+    /// Any generation option by its Hugging Face name, its value as in JSON: num_beams=4; may be given several times, the
+    /// option's own flag wins
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::setting)]
+    pub(crate) set: Vec<(String, Value)>,
 }
 
 impl GenerationFlags {
@@ -119,6 +189,8 @@ impl GenerationFlags {
             min_length: self.min_length,
             min_new_tokens: self.min_new_tokens,
             num_beams: self.num_beams,
+            num_beam_groups: self.num_beam_groups,
+            diversity_penalty: self.diversity_penalty,
             do_sample: self.do_sample,
             num_return_sequences: self.num_return_sequences,
             early_stopping: self.early_stopping,
@@ -126,8 +198,19 @@ impl GenerationFlags {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            epsilon_cutoff: self.epsilon_cutoff,
+            eta_cutoff: self.eta_cutoff,
+            top_h: self.top_h,
             repetition_penalty: self.repetition_penalty,
+            encoder_repetition_penalty: self.encoder_repetition_penalty,
             no_repeat_ngram_size: self.no_repeat_ngram_size,
+            encoder_no_repeat_ngram_size: self.encoder_no_repeat_ngram_size,
+            sequence_bias: self.sequence_bias.clone(),
+            exponential_decay_length_penalty: self.exponential_decay_length_penalty,
+            remove_invalid_values: self.remove_invalid_values,
+            renormalize_logits: self.renormalize_logits,
             bad_words_ids: self.bad_words_ids.as_ref().map(|words| words.0.clone()),
             suppress_tokens: ids(&self.suppress_tokens),
             begin_suppress_tokens: ids(&self.begin_suppress_tokens),
@@ -137,6 +220,8 @@ impl GenerationFlags {
             pad_token_id: self.pad_token_id,
             bos_token_id: self.bos_token_id,
             decoder_start_token_id: self.decoder_start_token_id,
+            stop_strings: (!self.stop_strings.is_empty()).then(|| StopStrings(self.stop_strings.clone())),
+            max_time: self.max_time,
             seed: self.seed,
             unsupported: BTreeMap::new(),
         }
@@ -146,15 +231,18 @@ impl GenerationFlags {
 /// The names of the options that are set in `options`.
 pub(crate) fn set_names(options: &GenerationOptions) -> Vec<String> {
     match serde_json::to_value(options) {
-        Ok(serde_json::Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
+        Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
         _ => Vec::new(),
     }
 }
 
-/// A message about options with the names of the typed ones written as flags, and whether there was any.
+/// The options that the user set, each with how the user wrote it: `num_beams` as `--num-beams`.
+pub(crate) type Names = BTreeMap<String, String>;
+
+/// A message about options with the names of those that the user set written as the user did, and whether there was any.
 ///
-/// Names that nobody typed come from the checkpoint and stay as they stand in its files.
-pub(crate) fn name_flags(message: &str, typed: &[String]) -> (String, bool) {
+/// Names that the user did not write come from the checkpoint and stay as they stand in its files.
+pub(crate) fn name_flags(message: &str, typed: &Names) -> (String, bool) {
     let mut named = String::with_capacity(message.len() + 8);
     let mut any = false;
     let mut rest = message;
@@ -164,12 +252,9 @@ pub(crate) fn name_flags(message: &str, typed: &[String]) -> (String, bool) {
         rest = &rest[word..];
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end);
-        if typed.iter().any(|name| name == word) {
-            named.push_str(&flag(word));
-            any = true;
-        } else {
-            named.push_str(word);
-        }
+        let written = typed.get(word);
+        any |= written.is_some();
+        named.push_str(written.map_or(word, String::as_str));
         rest = behind;
     }
     (named, any)
@@ -177,5 +262,8 @@ pub(crate) fn name_flags(message: &str, typed: &[String]) -> (String, bool) {
 
 /// The flag of an option: `num_beams` is `--num-beams`.
 pub(crate) fn flag(option: &str) -> String {
-    format!("--{}", option.replace('_', "-"))
+    match option {
+        "stop_strings" => "--stop".to_owned(),
+        _ => format!("--{}", option.replace('_', "-")),
+    }
 }

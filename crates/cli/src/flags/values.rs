@@ -1,7 +1,8 @@
 //! Parsers of flag values. Each error says what was expected; clap adds the flag and the value.
 
 use elgen_engine::BatchSize;
-use elgen_search::{EarlyStopping, TokenIds};
+use elgen_search::{EarlyStopping, ExponentialDecay, SequenceBias, TokenIds};
+use serde_json::Value;
 
 use crate::input::value_message;
 
@@ -60,6 +61,29 @@ pub(super) fn words(text: &str) -> Result<Words, String> {
     serde_json::from_str(text)
         .map(Words)
         .map_err(|error| format!("{}; write lists of token ids as [[5],[6,8]]", value_message(&error)))
+}
+
+/// `[[[5],-2.5],[[6,8],1.0]]`, or a map `{"6,8": 1.0}`
+pub(super) fn sequence_bias(text: &str) -> Result<SequenceBias, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("{}; write ids and their bias as [[[5],-2.5],[[6,8],1.0]]", value_message(&error)))
+}
+
+/// `20,1.05`, with or without brackets.
+pub(super) fn exponential_decay(text: &str) -> Result<ExponentialDecay, String> {
+    let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
+    let (start, factor) = inner.split_once(',').unwrap_or((inner, ""));
+    match (start.trim().parse(), factor.trim().parse::<f64>()) {
+        (Ok(start), Ok(factor)) if factor.is_finite() => Ok(ExponentialDecay { start, factor }),
+        _ => Err("expected a number of tokens and a factor such as 20,1.05".to_owned()),
+    }
+}
+
+/// `num_beams=4`: the option's name, with underscores, and its value. What is no JSON is a text.
+pub(super) fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE such as num_beams=4")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((key.trim().replace('-', "_"), value))
 }
 
 const UNITS: &[(&str, u64)] = &[
@@ -127,6 +151,37 @@ mod tests {
             Err("invalid type: integer `5`, expected a sequence; write lists of token ids as [[5],[6,8]]".to_owned())
         );
         assert!(words("[[5],").is_err());
+    }
+
+    #[test]
+    fn biases() {
+        let pairs = |text| sequence_bias(text).map(|bias| bias.0);
+        assert_eq!(pairs("[[[5],-2.5],[[6,8],1]]"), Ok(vec![(vec![5], -2.5), (vec![6, 8], 1.0)]));
+        assert_eq!(pairs(r#"{"(6, 8)": 1.5, "5": 2}"#), Ok(vec![(vec![6, 8], 1.5), (vec![5], 2.0)]));
+        assert_eq!(pairs("[[[5],1.0],[[5],2.0]]"), Ok(vec![(vec![5], 2.0)]), "the last one counts");
+        for wrong in ["", "[5]", "[[5, 1.0]]", "[[[-5], 1.0]]", r#"{"five": 1}"#, r#"{"5": "x"}"#] {
+            assert!(sequence_bias(wrong).unwrap_err().contains("[[[5],-2.5],[[6,8],1.0]]"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn decays() {
+        let expected = Ok(ExponentialDecay { start: 20, factor: 1.05 });
+        assert_eq!(exponential_decay("20,1.05"), expected);
+        assert_eq!(exponential_decay("[20, 1.05]"), expected);
+        for wrong in ["", "20", "1.05,20,3", "-1,1.05", "20,inf", "x,1"] {
+            assert!(exponential_decay(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings() {
+        let set = |text| setting(text).map(|(key, value)| (key, value.to_string()));
+        assert_eq!(set("num_beams=4"), Ok(("num_beams".to_owned(), "4".to_owned())));
+        assert_eq!(set("early-stopping=never"), Ok(("early_stopping".to_owned(), "\"never\"".to_owned())));
+        assert_eq!(set("stop_strings=a=b"), Ok(("stop_strings".to_owned(), "\"a=b\"".to_owned())));
+        assert_eq!(set("eos_token_id=[2,7]"), Ok(("eos_token_id".to_owned(), "[2,7]".to_owned())));
+        assert!(setting("num_beams").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use elgen_search::GenerationConfig;
 use crate::{
     console::Console,
     error::{CliError, one_line},
-    flags::name_flags,
+    flags::{Names, name_flags},
     input::{Content, Record, RecordId, RecordReader},
     interrupt::Interrupt,
     output::{OrderedWriter, Outcome},
@@ -68,7 +68,7 @@ pub(super) struct Run {
     pub(super) output: PathBuf,
     pub(super) interrupt: Arc<Interrupt>,
     /// Names of the options that were typed.
-    pub(super) typed: Vec<String>,
+    pub(super) typed: Names,
     /// Records that failed, those of the interrupted run included.
     pub(super) failed: u64,
     pub(super) write_error: Option<io::Error>,

@@ -5,9 +5,9 @@
 //!
 //! | mode | kernels of one step |
 //! |---|---|
-//! | greedy | `process` (only if an option needs it), `select` |
-//! | sampling | `process` (likewise), `warp` (likewise), `select` |
-//! | beam | `process`, `candidates`, `beam_step`, `advance` |
+//! | greedy | `process`, `renormalize` (each only if an option needs it), `select` |
+//! | sampling | `process`, the warpers, `renormalize` (likewise), `select` |
+//! | beam | `process`, `renormalize` (likewise), `candidates`, `beam_step`, `advance` |
 //!
 //! A sentence that is done is never touched again, so steps may be recorded ahead of knowing which sentences are, and a
 //! result does not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, all
@@ -48,9 +48,11 @@ mod beam_step;
 mod candidates;
 mod error;
 mod process;
+mod renormalize;
 mod results;
 mod select;
 mod settings;
+mod sources;
 mod warp;
 
 use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError};
@@ -61,6 +63,7 @@ use crate::hypothesis::Hypothesis;
 use candidates::Parts;
 use results::{Slot, Trace};
 use settings::Settings;
+use sources::Sources;
 
 pub use error::SearchError;
 
@@ -104,7 +107,6 @@ struct Sentence {
     ordinal: u64,
     lengths: Lengths,
     prompt: Vec<u32>,
-    #[expect(dead_code, reason = "for hooks and encoder processors")]
     source: Vec<u32>,
 }
 
@@ -160,6 +162,7 @@ pub struct DeviceSearch {
     device: Device,
     config: GenerationConfig,
     settings: Settings,
+    sources: Sources,
     /// `[sentence]`: rows that still work (beam search: 0 or not); 0 is done.
     open: Buffer,
     /// `[new token][row of the batch]`: [`Trace`].
@@ -223,6 +226,7 @@ impl DeviceSearch {
             device: device.clone(),
             config: config.clone(),
             settings: Settings::new(device, config, max_sentences, max_new)?,
+            sources: Sources::default(),
             open: alloc("open sentences", max_sentences as u64 * 4)?,
             trace: alloc("search trace", trace_bytes(rows, max_new))?,
             beams,
@@ -241,7 +245,7 @@ impl DeviceSearch {
     }
 
     /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to
-    /// rounding.
+    /// rounding. Options that look at sources add 16 bytes for each sentence and up to 8 for each id of a batch's sources.
     pub fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
         let rows = max_sentences * config.rows_per_sentence();
         let mut results = trace_bytes(rows, max_new);
@@ -260,6 +264,9 @@ impl DeviceSearch {
     fn compile(&self) -> Result<()> {
         let (device, config) = (&self.device, &self.config);
         process::kernel(device, config)?;
+        if config.renormalize_logits {
+            renormalize::kernel(device)?;
+        }
         match &self.beams {
             Some(beams) => {
                 candidates::kernel(device, config)?;
@@ -267,9 +274,7 @@ impl DeviceSearch {
                 advance::kernel(device)?;
             }
             None => {
-                if warp::is_needed(config) {
-                    warp::kernel(device)?;
-                }
+                warp::compile(device, config)?;
                 select::kernel(device, config)?;
             }
         }
@@ -315,6 +320,7 @@ impl DeviceSearch {
             prompt: start.prompt.to_vec(),
             source: start.source.to_vec(),
         }));
+        self.sources.write(&self.device, &self.config, &self.starts)?;
         self.processes = process::is_needed(&self.config, &self.starts);
         self.steps = 0;
         if starts.is_empty() {
@@ -360,7 +366,11 @@ impl DeviceSearch {
         self.steps += 1;
         let config = &self.config;
         if self.processes {
-            process::process(rec, config, &self.settings, rows, &self.open, logits)?;
+            process::process(rec, config, &self.settings, &self.sources, rows, &self.open, logits)?;
+        }
+        warp::warp(rec, config, &self.settings, rows, &self.open, logits)?;
+        if config.renormalize_logits {
+            renormalize::renormalize(rec, rows, &self.open, logits)?;
         }
         if let Some(beams) = &self.beams {
             candidates::candidates(rec, config, beams, rows, &self.open, logits)?;
@@ -368,9 +378,6 @@ impl DeviceSearch {
             advance::advance(rec, beams, rows)?;
             rows.flip();
         } else {
-            if warp::is_needed(config) {
-                warp::warp(rec, &self.settings, rows, &self.open, logits)?;
-            }
             select::select(rec, self, rows, logits)?;
         }
         Ok(())

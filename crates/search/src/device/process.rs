@@ -6,8 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
 
 use super::settings::Settings;
+use super::sources::Sources;
 use super::{Result, Sentence};
-use crate::config::{GenerationConfig, Mode};
+use crate::config::GenerationConfig;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -22,7 +23,11 @@ pub(super) fn is_needed(config: &GenerationConfig, starts: &[Sentence]) -> bool 
     let has_minimum =
         |start: &Sentence| start.lengths.min_length > start.prompt.len() || start.lengths.min_new_tokens > 0;
     let forced = [&config.forced_eos_token_id, &config.suppress_tokens, &config.begin_suppress_tokens];
-    config.mode == Mode::Beam
+    config.num_beams > 1
+        || Sources::are_needed(config)
+        || !config.sequence_bias.is_empty()
+        || config.remove_invalid_values
+        || (config.exponential_decay_length_penalty.is_some() && !config.eos_token_id.is_empty())
         || config.repetition_penalty != 1.0
         || config.no_repeat_ngram_size > 0
         || config.forced_bos_token_id.is_some()
@@ -32,8 +37,10 @@ pub(super) fn is_needed(config: &GenerationConfig, starts: &[Sentence]) -> bool 
 }
 
 pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<Kernel>> {
-    let spec =
-        KernelSpec::new("process").subgroup(device).constant("LOG_SOFTMAX", u32::from(config.mode == Mode::Beam));
+    let spec = KernelSpec::new("process")
+        .subgroup(device)
+        .define_if(Sources::are_needed(config), "SOURCES")
+        .constant("LOG_SOFTMAX", u32::from(config.num_beams > 1));
     Ok(device.kernel(&spec)?)
 }
 
@@ -42,12 +49,14 @@ pub(super) fn process(
     rec: &mut Recorder,
     config: &GenerationConfig,
     settings: &Settings,
+    sources: &Sources,
     rows: &Rows,
     open: &Buffer,
     logits: &Tensor,
 ) -> Result<()> {
     let kernel = kernel(rec.device(), config)?;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), table: rows.max_length() as u32 };
-    let buffers = [&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, &logits.buffer];
+    let mut buffers = vec![&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, &logits.buffer];
+    buffers.extend(sources.buffer());
     Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
 }

@@ -32,11 +32,23 @@ struct Header {
     seed_high: u32,
     early_stopping: u32,
     optimistic: u32,
+    source_penalty: f32,
+    source_ngram: u32,
+    remove_invalid: u32,
+    keep: u32,
+    min_p: f32,
+    typical_p: f32,
+    epsilon: f32,
+    eta: f32,
+    top_h: f32,
+    decay_start: u32,
     eos: List,
     forced_eos: List,
     suppress: List,
     begin_suppress: List,
     bad_words: List,
+    biased: List,
+    decay: List,
     divisors: u32,
     sentences: u32,
 }
@@ -75,15 +87,10 @@ impl Settings {
     }
 
     pub(super) fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
-        let word_ids: usize = config.bad_words_ids.iter().map(|word| word.len() + 2).sum();
-        let lists =
-            [&config.eos_token_id, &config.forced_eos_token_id, &config.suppress_tokens, &config.begin_suppress_tokens];
-        let ids = lists.iter().map(|list| list.len()).sum::<usize>() + word_ids;
-        (size_of::<Header>() + (ids + max_new + 1) * 4 + max_sentences * size_of::<Sentence>()) as u64
+        (encode(config, max_new).len() * 4 + max_sentences * size_of::<Sentence>()) as u64
     }
 
     pub(super) fn write_sentences(&self, device: &Device, starts: &[Start]) -> Result<()> {
-        let cut = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let table: Vec<Sentence> = starts
             .iter()
             .map(|start| Sentence {
@@ -96,6 +103,29 @@ impl Settings {
             .collect();
         Ok(device.write(&self.buffer, self.sentences_at, bytemuck::cast_slice(&table))?)
     }
+}
+
+/// As a word; nothing that a device counts comes near the largest one.
+fn cut(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The records of `add_biases` in `process.wgsl`: for each biased id its sequences, those of one id first, as the twin sums
+/// them.
+fn biases(biases: &[(Vec<u32>, f32)], list: &mut impl FnMut(&[u32]) -> List) -> List {
+    let mut sorted: Vec<&(Vec<u32>, f32)> = biases.iter().filter(|(ids, _)| !ids.is_empty()).collect();
+    sorted.sort_by_key(|(ids, _)| (ids[ids.len() - 1], ids.len() > 1));
+    let mut groups = Vec::new();
+    for same in sorted.chunk_by(|a, b| a.0.last() == b.0.last()) {
+        let mut records = Vec::new();
+        for (ids, bias) in same {
+            let [first, before] = list(&ids[..ids.len() - 1]);
+            records.extend([first, before, bias.to_bits()]);
+        }
+        let id = same[0].0[same[0].0.len() - 1];
+        groups.extend([id, list(&records)[0], same.len() as u32]);
+    }
+    [list(&groups)[0], groups.len() as u32 / 3]
 }
 
 /// The header and the lists behind it; the table of sentences follows.
@@ -112,28 +142,47 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
     let begin_suppress = list(&config.begin_suppress_tokens);
     let places: Vec<List> = config.bad_words_ids.iter().map(|word| list(word)).collect();
     let bad_words = [list(places.as_flattened())[0], places.len() as u32];
+    let biased = biases(&config.sequence_bias, &mut list);
+    let decay = config.exponential_decay_length_penalty;
+    let growth: Vec<u32> = decay.map_or(Vec::new(), |decay| {
+        (0..=max_new.saturating_sub(decay.start)).map(|beyond| decay.growth(beyond).to_bits()).collect()
+    });
+    let growth = list(&growth);
     // The power in f64, rounded; the kernel then divides in f32 as the reference does.
     let divisors: Vec<u32> =
         (0..=max_new).map(|length| ((length as f64).powf(config.length_penalty) as f32).to_bits()).collect();
     let divisors = list(&divisors)[0];
+    let keep = config.min_tokens_to_keep();
     let header = Header {
         neg_inf: f32::NEG_INFINITY,
         masked: MASKED,
         repetition_penalty: config.repetition_penalty,
         temperature: config.temperature,
         top_p_limit: (1.0 - config.top_p) as f32,
-        top_k: u32::try_from(config.top_k).unwrap_or(u32::MAX),
-        ngram: u32::try_from(config.no_repeat_ngram_size).unwrap_or(u32::MAX),
+        top_k: if config.top_k > 0 { cut(config.top_k.max(keep)) } else { 0 },
+        ngram: cut(config.no_repeat_ngram_size),
         forced_bos: config.forced_bos_token_id.unwrap_or(NONE),
         seed_low: config.seed as u32,
         seed_high: (config.seed >> 32) as u32,
         early_stopping: u32::from(config.early_stopping == EarlyStopping::True),
         optimistic: u32::from(config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0),
+        source_penalty: (1.0 / config.encoder_repetition_penalty) as f32,
+        source_ngram: cut(config.encoder_no_repeat_ngram_size),
+        remove_invalid: u32::from(config.remove_invalid_values),
+        keep: cut(keep),
+        min_p: config.min_p as f32,
+        typical_p: config.typical_p as f32,
+        epsilon: config.epsilon_cutoff as f32,
+        eta: config.eta_cutoff as f32,
+        top_h: config.top_h.unwrap_or(0.0) as f32,
+        decay_start: decay.map_or(0, |decay| cut(decay.start)),
         eos,
         forced_eos,
         suppress,
         begin_suppress,
         bad_words,
+        biased,
+        decay: growth,
         divisors,
         sentences: words.len() as u32,
     };

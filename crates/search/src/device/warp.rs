@@ -1,35 +1,63 @@
-//! The warpers of sampling (`warp.wgsl`); twin: [`crate::twin::processors::warp`].
+//! The warpers of sampling (`warp.wgsl`, `top_h.wgsl`, `typical.wgsl`, `cutoff.wgsl`); twin:
+//! [`crate::twin::processors::warp`].
 
-use std::sync::Arc;
-
-use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Device, KernelSpec, Recorder, Rows, Tensor};
 
 use super::Result;
 use super::settings::Settings;
-use crate::config::{GenerationConfig, Mode};
+use crate::config::GenerationConfig;
 
+/// Parameters of the kernels of this module and of `renormalize`.
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    vocab: u32,
-    quads: u32,
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Params {
+    pub(super) vocab: u32,
+    pub(super) quads: u32,
 }
 
-/// Whether any option asks for it.
-pub(super) fn is_needed(config: &GenerationConfig) -> bool {
+/// The kernels that the options ask for, in the order in which they run.
+fn stages(device: &Device, config: &GenerationConfig) -> Vec<KernelSpec> {
+    if !config.do_sample {
+        return Vec::new();
+    }
+    let spec = |shader| KernelSpec::new(shader).subgroup(device);
+    let warp = |heat: bool, cut: bool| spec("warp").constant("HEAT", heat.into()).constant("CUT", cut.into());
+    let heat = config.temperature != 1.0;
     let top_k = config.top_k > 0 && config.top_k < config.vocab_size;
-    config.mode == Mode::Sample && (config.temperature != 1.0 || top_k || config.top_p < 1.0)
+    let cut = top_k || config.top_p < 1.0 || config.min_p > 0.0;
+    // top_h has its place between the temperature and the others.
+    let top_h = config.top_h.is_some();
+    let mut stages = Vec::new();
+    if top_h {
+        stages.extend(heat.then(|| warp(true, false)));
+        stages.push(spec("top_h"));
+    }
+    let heat = heat && !top_h;
+    stages.extend((heat || cut).then(|| warp(heat, cut)));
+    stages.extend((config.typical_p < 1.0).then(|| spec("typical")));
+    stages.extend((config.epsilon_cutoff > 0.0 || config.eta_cutoff > 0.0).then(|| spec("cutoff")));
+    stages
 }
 
-pub(super) fn kernel(device: &Device) -> Result<Arc<Kernel>> {
-    Ok(device.kernel(&KernelSpec::new("warp").subgroup(device))?)
+/// Compiles what the options ask for.
+pub(super) fn compile(device: &Device, config: &GenerationConfig) -> Result<()> {
+    stages(device, config).iter().try_for_each(|spec| device.kernel(spec).map(drop)).map_err(Into::into)
 }
 
 /// Warps `logits` `[active rows, V]` in place.
-pub(super) fn warp(rec: &mut Recorder, settings: &Settings, rows: &Rows, open: &Buffer, logits: &Tensor) -> Result<()> {
-    let kernel = kernel(rec.device())?;
+pub(super) fn warp(
+    rec: &mut Recorder,
+    config: &GenerationConfig,
+    settings: &Settings,
+    rows: &Rows,
+    open: &Buffer,
+    logits: &Tensor,
+) -> Result<()> {
     let params = Params { vocab: logits.cols as u32, quads: logits.quads() };
     let buffers = [&rows.active, &rows.state, &settings.buffer, open, &logits.buffer];
-    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+    for spec in stages(rec.device(), config) {
+        let kernel = rec.device().kernel(&spec)?;
+        rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?;
+    }
+    Ok(())
 }

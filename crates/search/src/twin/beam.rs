@@ -1,9 +1,10 @@
 //! Beam search (§6).
 
-use super::processors::{log_softmax, ordered_key, process};
+use super::processors::{log_softmax, ordered_key, process, renormalize};
 use super::{Row, Step, finish_reason, run_step};
 use crate::config::{GenerationConfig, Lengths};
 use crate::error::TwinError;
+use crate::hooks::SequenceView;
 use crate::hypothesis::Hypothesis;
 use crate::options::EarlyStopping;
 
@@ -36,16 +37,17 @@ struct Slot {
 pub(super) fn generate(
     config: &GenerationConfig,
     lengths: Lengths,
-    prompt: &[u32],
+    start: SequenceView<'_>,
     step: &mut Step<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
+    let prompt = start.token_ids;
     let first = Beam { tokens: prompt.to_vec(), token_logprobs: Vec::new(), score: 0.0 };
     // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
     let mut running = vec![Beam { score: MASKED, ..first.clone() }; config.num_beams];
     running[0].score = 0.0;
     let mut slots = vec![Slot { beam: first, score: MASKED, done: false }; config.num_beams];
     loop {
-        let candidates = candidates(config, lengths, prompt.len(), &running, step)?;
+        let candidates = candidates(config, lengths, start, &running, step)?;
         slots = best_slots(config, prompt.len(), slots, &candidates);
         let all_hit = candidates.iter().all(|candidate| candidate.hit);
         running = best_running(config.num_beams, candidates);
@@ -63,16 +65,17 @@ pub(super) fn generate(
 fn candidates(
     config: &GenerationConfig,
     lengths: Lengths,
-    prompt_len: usize,
+    start: SequenceView<'_>,
     running: &[Beam],
     step: &mut Step<'_>,
 ) -> Result<Vec<Candidate>, TwinError> {
     let rows: Vec<Row<'_>> = running.iter().map(|beam| Row { tokens: &beam.tokens }).collect();
     let mut logprobs = run_step(config, &rows, step)?;
     let mut scores = Vec::with_capacity(running.len() * config.vocab_size);
-    for (beam, row) in running.iter().zip(&mut logprobs) {
+    for (number, (beam, row)) in running.iter().zip(&mut logprobs).enumerate() {
         log_softmax(row);
-        process(config, lengths, &beam.tokens, prompt_len, row);
+        process(config, lengths, &SequenceView { row: number, token_ids: &beam.tokens, ..start }, row);
+        renormalize(config, row);
         scores.extend(row.iter().map(|logprob| logprob + beam.score));
     }
     let ranked = top(config.num_candidates(), &scores).into_iter().map(|index| {

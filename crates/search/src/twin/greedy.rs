@@ -3,15 +3,19 @@
 use super::{Row, Step, finish_reason, processors, run_step};
 use crate::config::{GenerationConfig, Lengths};
 use crate::error::TwinError;
+use crate::hooks::SequenceView;
 use crate::hypothesis::Hypothesis;
 
 pub(super) fn generate(
     config: &GenerationConfig,
     lengths: Lengths,
-    prompt: &[u32],
+    start: SequenceView<'_>,
     step: &mut Step<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
-    let found = extend(config, lengths, prompt, step, &mut |scores, _| processors::argmax(scores))?;
+    let found = extend(config, lengths, start, step, &mut |scores, _| {
+        processors::renormalize(config, scores);
+        processors::argmax(scores)
+    })?;
     Ok(vec![found])
 }
 
@@ -20,18 +24,18 @@ pub(super) fn generate(
 pub(super) fn extend(
     config: &GenerationConfig,
     lengths: Lengths,
-    prompt: &[u32],
+    start: SequenceView<'_>,
     step: &mut Step<'_>,
     choose: &mut dyn FnMut(&mut [f32], usize) -> usize,
 ) -> Result<Hypothesis, TwinError> {
-    let mut tokens = prompt.to_vec();
+    let mut tokens = start.token_ids.to_vec();
     let mut token_logprobs = Vec::new();
     let mut score = 0.0;
     loop {
         let logits = run_step(config, &[Row { tokens: &tokens }], step)?;
         for mut scores in logits {
-            processors::process(config, lengths, &tokens, prompt.len(), &mut scores);
-            let token = choose(&mut scores, tokens.len() - prompt.len());
+            processors::process(config, lengths, &SequenceView { token_ids: &tokens, ..start }, &mut scores);
+            let token = choose(&mut scores, tokens.len() - start.prompt_len);
             processors::log_softmax(&mut scores);
             score += scores[token];
             token_logprobs.push(scores[token]);
@@ -41,7 +45,7 @@ pub(super) fn extend(
             break;
         }
     }
-    let token_ids = tokens.split_off(prompt.len());
+    let token_ids = tokens.split_off(start.prompt_len);
     let finish_reason = finish_reason(config, &token_ids);
     Ok(Hypothesis { token_ids, token_logprobs, score, finish_reason })
 }

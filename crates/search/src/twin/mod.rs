@@ -15,12 +15,14 @@ pub mod random;
 mod sampling;
 mod toy;
 mod trace;
+mod warpers;
 
 pub use toy::ToyModel;
 pub use trace::{TraceEntry, backtrack};
 
 use crate::config::{GenerationConfig, Lengths, Mode};
 use crate::error::TwinError;
+use crate::hooks::SequenceView;
 use crate::hypothesis::{FinishReason, Hypothesis};
 
 /// A sequence whose next token is asked for.
@@ -35,9 +37,10 @@ pub type Step<'a> = dyn FnMut(&[Row<'_>]) -> Vec<Vec<f32>> + 'a;
 
 /// Generates the sequences of one sentence.
 ///
-/// `prompt` is the decoder's: the start token of an encoder-decoder, the text of a decoder-only model. `ordinal` is the
-/// sentence's number among all inputs of a run, which makes its random numbers its own whatever the batch. Returns
-/// `num_return_sequences` hypotheses, for beam search the best first.
+/// `prompt` is the decoder's: the start token of an encoder-decoder, the text of a decoder-only model. `source` is what
+/// processors of the source look at: an encoder's input, or the prompt once more. `ordinal` is the sentence's number
+/// among all inputs of a run, which makes its random numbers its own whatever the batch. Returns `num_return_sequences`
+/// hypotheses, for beam search the best first.
 ///
 /// # Errors
 /// The prompt is empty or fills `lengths`, or `step` gives rows or logits of the wrong number.
@@ -45,16 +48,18 @@ pub fn generate(
     config: &GenerationConfig,
     lengths: Lengths,
     prompt: &[u32],
+    source: &[u32],
     ordinal: u64,
     step: &mut Step<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
     if prompt.is_empty() || prompt.len() >= lengths.max_length {
         return Err(TwinError::Prompt { prompt_len: prompt.len(), max_length: lengths.max_length });
     }
+    let start = SequenceView { ordinal, row: 0, source, prompt_len: prompt.len(), token_ids: prompt };
     match config.mode {
-        Mode::Greedy => greedy::generate(config, lengths, prompt, step),
-        Mode::Sample => sampling::generate(config, lengths, prompt, ordinal, step),
-        Mode::Beam => beam::generate(config, lengths, prompt, step),
+        Mode::Greedy => greedy::generate(config, lengths, start, step),
+        Mode::Sample => sampling::generate(config, lengths, start, step),
+        Mode::Beam => beam::generate(config, lengths, start, step),
     }
 }
 

@@ -1,9 +1,14 @@
-//! Logits processors and warpers (§4), in the order in which they run.
+//! Logits processors (§4), in the order in which they run, and what they share with the [warpers](super::warpers).
 //!
 //! Greedy search and sampling apply them to the raw logits, beam search to the log-softmax of them; nothing is renormalised
-//! afterwards. Processors are allowed to leave a row of −inf (a token both forced and suppressed).
+//! afterwards unless `renormalize_logits` asks for it. Processors are allowed to leave a row of −inf (a token both forced
+//! and suppressed).
 
 use crate::config::{GenerationConfig, Lengths};
+use crate::hooks::SequenceView;
+use crate::options::ExponentialDecay;
+
+pub use super::warpers::*;
 
 /// Maps a float to an integer that orders like it, for comparisons, bisection and radix selection without floats.
 ///
@@ -45,18 +50,31 @@ pub fn log_softmax(scores: &mut [f32]) {
     }
 }
 
-fn max_of(scores: &[f32]) -> f32 {
+pub(super) fn max_of(scores: &[f32]) -> f32 {
     scores.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Applies rows 4 to 15 of §4 to the scores of the token that follows `tokens`, the first `prompt_len` of which are the
-/// prompt.
-pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prompt_len: usize, scores: &mut [f32]) {
+/// Applies rows 2 to 15 of §4 to the scores of the token that follows `sequence`.
+pub fn process(config: &GenerationConfig, lengths: Lengths, sequence: &SequenceView<'_>, scores: &mut [f32]) {
+    process_first(config, lengths, sequence, scores);
+    process_last(config, lengths, sequence, scores);
+}
+
+/// Rows 2 to 9: biases, penalties, bans and minimum lengths, all that comes before [`Constrain`](crate::hooks::Stage).
+pub fn process_first(config: &GenerationConfig, lengths: Lengths, sequence: &SequenceView<'_>, scores: &mut [f32]) {
+    let SequenceView { token_ids: tokens, source, prompt_len, .. } = *sequence;
+    bias_sequences(&config.sequence_bias, tokens, scores);
+    if config.encoder_repetition_penalty != 1.0 {
+        penalise_repetition((1.0 / config.encoder_repetition_penalty) as f32, source, scores);
+    }
     if config.repetition_penalty != 1.0 {
         penalise_repetition(config.repetition_penalty, tokens, scores);
     }
     if config.no_repeat_ngram_size > 0 {
         ban_repeated_ngrams(config.no_repeat_ngram_size, tokens, scores);
+    }
+    if config.encoder_no_repeat_ngram_size > 0 {
+        ban_ngrams_of(source, config.encoder_no_repeat_ngram_size, tokens, scores);
     }
     ban_words(&config.bad_words_ids, tokens, scores);
     if tokens.len() < lengths.min_length {
@@ -65,6 +83,11 @@ pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prom
     if tokens.len().saturating_sub(prompt_len) < lengths.min_new_tokens {
         suppress(&config.eos_token_id, scores);
     }
+}
+
+/// Rows 11 to 15: forcing, repair, decay and suppression.
+pub fn process_last(config: &GenerationConfig, lengths: Lengths, sequence: &SequenceView<'_>, scores: &mut [f32]) {
+    let SequenceView { token_ids: tokens, prompt_len, .. } = *sequence;
     if let Some(bos) = config.forced_bos_token_id
         && tokens.len() == 1
     {
@@ -72,6 +95,12 @@ pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prom
     }
     if !config.forced_eos_token_id.is_empty() && tokens.len() + 1 == lengths.max_length {
         force(&config.forced_eos_token_id, scores);
+    }
+    if config.remove_invalid_values {
+        remove_invalid(scores);
+    }
+    if let Some(decay) = config.exponential_decay_length_penalty {
+        grow_eos(decay, &config.eos_token_id, tokens.len() - prompt_len, scores);
     }
     suppress(&config.suppress_tokens, scores);
     // A forced BOS takes the first place behind a start token, so the text begins one later.
@@ -81,7 +110,28 @@ pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prom
     }
 }
 
-/// Row 4: each id of the sequence, once: a negative score is multiplied by the penalty, another divided by it.
+/// Row 2: adds to the last id of each sequence whose other ids end `tokens` its bias. Biases of one id are summed before
+/// they are added, those of sequences of one id first.
+pub fn bias_sequences(biases: &[(Vec<u32>, f32)], tokens: &[u32], scores: &mut [f32]) {
+    let mut sums: Vec<(u32, f32)> = Vec::new();
+    for alone in [true, false] {
+        for (ids, bias) in biases.iter().filter(|(ids, _)| (ids.len() == 1) == alone) {
+            let Some((last, _)) = ids.split_last().filter(|(_, before)| tokens.ends_with(before)) else { continue };
+            match sums.iter_mut().find(|(id, _)| id == last) {
+                Some((_, sum)) => *sum += bias,
+                None => sums.push((*last, *bias)),
+            }
+        }
+    }
+    for (id, sum) in sums {
+        if let Some(score) = scores.get_mut(id as usize) {
+            *score += sum;
+        }
+    }
+}
+
+/// Rows 3 and 4: each id of `tokens`, once: a negative score is multiplied by the penalty, another divided by it. Row 3
+/// has the source's ids and the inverse penalty.
 pub fn penalise_repetition(penalty: f32, tokens: &[u32], scores: &mut [f32]) {
     for (index, &token) in tokens.iter().enumerate() {
         if !tokens[..index].contains(&token)
@@ -100,6 +150,20 @@ pub fn ban_repeated_ngrams(size: usize, tokens: &[u32], scores: &mut [f32]) {
     }
     let prefix = &tokens[tokens.len() + 1 - size..];
     for ngram in tokens.windows(size) {
+        if &ngram[..size - 1] == prefix {
+            suppress(&ngram[size - 1..], scores);
+        }
+    }
+}
+
+/// Row 6: bans each id that follows an occurrence in `source` of the sequence's last `size − 1` ids. Size 1 bans every
+/// id of the source.
+pub fn ban_ngrams_of(source: &[u32], size: usize, tokens: &[u32], scores: &mut [f32]) {
+    if size == 0 || tokens.len() + 1 < size {
+        return;
+    }
+    let prefix = &tokens[tokens.len() + 1 - size..];
+    for ngram in source.windows(size) {
         if &ngram[..size - 1] == prefix {
             suppress(&ngram[size - 1..], scores);
         }
@@ -136,65 +200,29 @@ pub fn force(ids: &[u32], scores: &mut [f32]) {
     }
 }
 
-/// Applies rows 17 to 20 of §4, which only sampling uses: temperature, top-k, top-p, each on the result of the one before.
-pub fn warp(config: &GenerationConfig, scores: &mut [f32]) {
-    if config.temperature != 1.0 {
-        for score in scores.iter_mut() {
-            *score /= config.temperature;
-        }
-    }
-    if config.top_k > 0 {
-        let key = top_k_key(config.top_k, scores);
-        keep_from(key, scores);
-    }
-    if config.top_p < 1.0 {
-        let key = top_p_key(config.top_p, scores);
-        keep_from(key, scores);
-    }
-}
-
-/// The smallest [`ordered_key`] that top-k keeps: that of the `k`-th largest score, so scores that tie with it stay.
-#[must_use]
-pub fn top_k_key(k: usize, scores: &[f32]) -> u32 {
-    let mut keys: Vec<u32> = scores.iter().copied().map(ordered_key).collect();
-    if k == 0 || k >= keys.len() {
-        return 0;
-    }
-    let (_, &mut key, _) = keys.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
-    key
-}
-
-/// The smallest [`ordered_key`] that top-p keeps.
-///
-/// With `mass(key)` the probability of all scores whose key is at most `key`, it is the smallest key that occurs with
-/// `mass(key) > 1 − p`, and the largest one if there is none. So equal scores stay or go together (Hugging Face, sorting
-/// them in no defined order, may part them), and since `mass` grows with the key, bisection over keys finds the threshold
-/// without sorting. `1 − p` is rounded to f32, as are the masses; near a threshold the last bits of a sum decide, and a
-/// device that sums in another order may decide differently.
-#[must_use]
-pub fn top_p_key(p: f64, scores: &[f32]) -> u32 {
-    let max = max_of(scores);
-    let limit = (1.0 - p) as f32;
-    let mut weighted: Vec<(u32, f64)> =
-        scores.iter().map(|&score| (ordered_key(score), f64::from((score - max).exp()))).collect();
-    weighted.retain(|(_, weight)| !weight.is_nan());
-    weighted.sort_unstable_by_key(|&(key, _)| key);
-    let total: f64 = weighted.iter().map(|(_, weight)| weight).sum();
-    let mut below = 0.0;
-    for group in weighted.chunk_by(|a, b| a.0 == b.0) {
-        below += group.iter().map(|(_, weight)| weight).sum::<f64>();
-        if (below / total) as f32 > limit {
-            return group[0].0;
-        }
-    }
-    weighted.last().map_or(0, |&(key, _)| key)
-}
-
-/// Gives −inf to every score whose [`ordered_key`] is below `key`.
-pub fn keep_from(key: u32, scores: &mut [f32]) {
+/// Row 13: NaN becomes 0, an infinity the largest finite number of its sign.
+pub fn remove_invalid(scores: &mut [f32]) {
     for score in scores {
-        if ordered_key(*score) < key {
-            *score = f32::NEG_INFINITY;
+        *score = if score.is_nan() { 0.0 } else { score.clamp(f32::MIN, f32::MAX) };
+    }
+}
+
+/// Row 14: with more than `decay.start` new tokens the ids' scores grow by a part of their size. Infinities stay.
+pub fn grow_eos(decay: ExponentialDecay, ids: &[u32], new_tokens: usize, scores: &mut [f32]) {
+    if new_tokens <= decay.start {
+        return;
+    }
+    let growth = decay.growth(new_tokens - decay.start);
+    for &id in ids {
+        if let Some(score) = scores.get_mut(id as usize).filter(|score| score.is_finite()) {
+            *score += score.abs() * growth;
         }
+    }
+}
+
+/// Row 26, behind everything else: the log-softmax of what is left.
+pub fn renormalize(config: &GenerationConfig, scores: &mut [f32]) {
+    if config.renormalize_logits {
+        log_softmax(scores);
     }
 }

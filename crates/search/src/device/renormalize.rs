@@ -1,0 +1,20 @@
+//! Scores become log-probabilities again (`renormalize.wgsl`); twin: [`crate::twin::processors::renormalize`].
+
+use std::sync::Arc;
+
+use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+
+use super::Result;
+use super::warp::Params;
+
+pub(super) fn kernel(device: &Device) -> Result<Arc<Kernel>> {
+    Ok(device.kernel(&KernelSpec::new("renormalize").subgroup(device))?)
+}
+
+/// The log-softmax of each row of `scores` `[active rows, V]`, in place.
+pub(super) fn renormalize(rec: &mut Recorder, rows: &Rows, open: &Buffer, scores: &Tensor) -> Result<()> {
+    let kernel = kernel(rec.device())?;
+    let params = Params { vocab: scores.cols as u32, quads: scores.quads() };
+    let buffers = [&rows.active, &rows.state, open, &scores.buffer];
+    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+}
