@@ -35,6 +35,24 @@ pub enum Mode {
     Sample,
     /// Beam search.
     Beam,
+    /// Beam search whose candidates are drawn.
+    BeamSample,
+    /// Beam search in groups that avoid each other's tokens.
+    DiverseBeam,
+}
+
+impl Mode {
+    /// Whether tokens are drawn.
+    #[must_use]
+    pub fn samples(self) -> bool {
+        matches!(self, Self::Sample | Self::BeamSample)
+    }
+
+    /// Whether hypotheses compete.
+    #[must_use]
+    pub fn has_beams(self) -> bool {
+        matches!(self, Self::Beam | Self::BeamSample | Self::DiverseBeam)
+    }
 }
 
 /// An option that has no effect or not the effect that its value suggests. Hugging Face logs the same.
@@ -50,6 +68,11 @@ pub enum Warning {
     },
     /// A beam option with one beam.
     NeedsBeams {
+        /// The option.
+        option: &'static str,
+    },
+    /// An option of diverse beam search without several groups.
+    NeedsGroups {
         /// The option.
         option: &'static str,
     },
@@ -81,6 +104,7 @@ impl Warning {
         match self {
             Self::NeedsSampling { option }
             | Self::NeedsBeams { option }
+            | Self::NeedsGroups { option }
             | Self::NeedsEos { option }
             | Self::Overridden { option, .. }
             | Self::Unreachable { option, .. } => option,
@@ -93,6 +117,7 @@ impl Warning {
         match self {
             Self::NeedsSampling { .. } => format!("{name}: has no effect without {}", rename("do_sample")),
             Self::NeedsBeams { .. } => format!("{name}: has no effect with one beam ({} is 1)", rename("num_beams")),
+            Self::NeedsGroups { .. } => format!("{name}: has no effect without several {}", rename("num_beam_groups")),
             Self::NeedsEos { .. } => format!("{name}: has no effect, {} is not set", rename("eos_token_id")),
             Self::Overridden { by, .. } => format!("{name}: has no effect, {} is set too and wins", rename(by)),
             Self::Unreachable { limit, .. } => {
@@ -134,6 +159,10 @@ pub struct GenerationConfig {
     pub mode: Mode,
     /// Running beams; 1 outside beam search.
     pub num_beams: usize,
+    /// Groups of beams: more than 1 in diverse beam search only.
+    pub num_beam_groups: usize,
+    /// What a token that earlier groups chose costs the later ones; above 0 in diverse beam search only.
+    pub diversity_penalty: f64,
     /// Sequences returned per sentence.
     pub num_return_sequences: usize,
     /// When beam search stops.
@@ -186,13 +215,24 @@ impl GenerationConfig {
         self.num_beams * (1 + self.eos_token_id.len()).max(2)
     }
 
+    /// Tokens that every warper leaves (§4 `keep`): 1, or in beam sampling one more than there are EOS ids, so that a beam
+    /// can continue.
+    #[must_use]
+    pub fn min_tokens_to_keep(&self) -> usize {
+        match self.mode {
+            // Hugging Face takes 2 where it knows no EOS.
+            Mode::BeamSample => (1 + self.eos_token_id.len()).max(2),
+            _ => 1,
+        }
+    }
+
     /// Rows that a sentence occupies in a batch: its beams, or its samples.
     #[must_use]
     pub fn rows_per_sentence(&self) -> usize {
         match self.mode {
             Mode::Greedy => 1,
             Mode::Sample => self.num_return_sequences,
-            Mode::Beam => self.num_beams,
+            Mode::Beam | Mode::BeamSample | Mode::DiverseBeam => self.num_beams,
         }
     }
 
@@ -246,19 +286,19 @@ impl GenerationOptions {
         self.check_tokens(model)?;
 
         let num_return_sequences = self.num_return_sequences.unwrap_or(1);
+        let num_beam_groups = self.num_beam_groups.unwrap_or(1);
         let mode = match (num_beams, do_sample) {
             (1, false) => Mode::Greedy,
             (1, true) => Mode::Sample,
+            (_, false) if num_beam_groups > 1 => Mode::DiverseBeam,
             (_, false) => Mode::Beam,
-            (_, true) => {
-                let found = format!("true with {num_beams} beams (beam sampling)");
-                return Err(OptionError::new("do_sample", OptionProblem::Unsupported { found }));
-            }
+            (_, true) => Mode::BeamSample,
         };
+        self.check_groups(num_beams, num_beam_groups, do_sample)?;
         check_return_sequences(mode, num_return_sequences, num_beams)?;
 
         let eos_token_id = distinct(self.eos_token_id.as_ref());
-        let needed = if mode == Mode::Beam { (1 + eos_token_id.len()).max(2) } else { 1 };
+        let needed = if mode.has_beams() { (1 + eos_token_id.len()).max(2) } else { 1 };
         if model.vocab_size < needed {
             let problem = OptionProblem::VocabularyTooSmall { vocab_size: model.vocab_size, needed };
             return Err(OptionError::new("num_beams", problem));
@@ -269,6 +309,8 @@ impl GenerationOptions {
         let config = GenerationConfig {
             mode,
             num_beams,
+            num_beam_groups: if mode == Mode::DiverseBeam { num_beam_groups } else { 1 },
+            diversity_penalty: if mode == Mode::DiverseBeam { self.diversity_penalty.unwrap_or(0.0) } else { 0.0 },
             num_return_sequences,
             early_stopping: self.early_stopping.unwrap_or_default(),
             length_penalty: self.length_penalty.unwrap_or(1.0),
@@ -296,6 +338,27 @@ impl GenerationOptions {
         Ok((config, warnings))
     }
 
+    fn check_groups(&self, num_beams: usize, num_beam_groups: usize, do_sample: bool) -> Result<(), OptionError> {
+        if num_beam_groups <= 1 || num_beams == 1 {
+            return Ok(());
+        }
+        let needs = |option, found: String, needed| Err(OptionError::new(option, OptionProblem::Needs { found, needed }));
+        if do_sample {
+            return needs("num_beam_groups", num_beam_groups.to_string(), "do_sample to be false");
+        }
+        if !num_beams.is_multiple_of(num_beam_groups) {
+            return needs("num_beam_groups", num_beam_groups.to_string(), "a multiple of it as num_beams");
+        }
+        match self.diversity_penalty.unwrap_or(0.0) {
+            penalty if penalty > 0.0 && (penalty as f32).is_finite() => Ok(()),
+            penalty => Err(OptionError::out_of_range(
+                "diversity_penalty",
+                penalty,
+                "a number above 0 (with several num_beam_groups, which would be equal)",
+            )),
+        }
+    }
+
     fn length_limit(&self) -> LengthLimit {
         match (self.max_new_tokens, self.max_length) {
             (Some(new), _) => LengthLimit::New(new),
@@ -318,7 +381,12 @@ impl GenerationOptions {
     }
 
     fn check_ranges(&self, do_sample: bool, model: &ModelLimits) -> Result<(), OptionError> {
-        for (option, value) in [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)] {
+        let counts = [
+            ("num_beams", self.num_beams),
+            ("num_beam_groups", self.num_beam_groups),
+            ("num_return_sequences", self.num_return_sequences),
+        ];
+        for (option, value) in counts {
             if value == Some(0) {
                 return Err(OptionError::out_of_range(option, 0, "at least 1"));
             }
@@ -390,7 +458,7 @@ impl GenerationOptions {
 
     fn warnings(&self, mode: Mode, has_eos: bool) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        if mode != Mode::Sample {
+        if !mode.samples() {
             let set = [
                 ("temperature", self.temperature.is_some_and(|temperature| temperature != 1.0)),
                 ("top_k", self.top_k.is_some_and(|k| k != 50)),
@@ -398,12 +466,16 @@ impl GenerationOptions {
             ];
             warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsSampling { option }));
         }
-        if mode != Mode::Beam {
+        if !mode.has_beams() {
             let set = [
+                ("num_beam_groups", self.num_beam_groups.is_some_and(|groups| groups != 1)),
                 ("early_stopping", self.early_stopping.is_some_and(|stopping| stopping != EarlyStopping::False)),
                 ("length_penalty", self.length_penalty.is_some_and(|penalty| penalty != 1.0)),
             ];
             warnings.extend(set.iter().filter(|(_, set)| *set).map(|&(option, _)| Warning::NeedsBeams { option }));
+        }
+        if mode != Mode::DiverseBeam && self.diversity_penalty.is_some_and(|penalty| penalty != 0.0) {
+            warnings.push(Warning::NeedsGroups { option: "diversity_penalty" });
         }
         if !has_eos {
             let set = [("min_length", self.min_length), ("min_new_tokens", self.min_new_tokens)];
@@ -439,7 +511,7 @@ fn check_return_sequences(mode: Mode, returned: usize, num_beams: usize) -> Resu
             let needed = "do_sample or as many num_beams";
             Err(OptionError::new(option, OptionProblem::Needs { found: returned.to_string(), needed }))
         }
-        Mode::Beam if returned > num_beams => {
+        Mode::Beam | Mode::BeamSample | Mode::DiverseBeam if returned > num_beams => {
             let problem = OptionProblem::Exceeds { found: returned, other: "num_beams", limit: num_beams };
             Err(OptionError::new(option, problem))
         }

@@ -173,6 +173,10 @@ generation_options! {
     min_new_tokens: usize,
     /// Hypotheses kept per sentence; more than 1 means beam search (§6). Default 1.
     num_beams: usize,
+    /// Groups into which diverse beam search parts the beams (§9). Default 1, plain beam search.
+    num_beam_groups: usize,
+    /// Subtracted from a token's log-probability for each earlier group's beam that chose it in the same step (§9). Default 0.
+    diversity_penalty: f64,
     /// Draw each token from the model's distribution instead of taking the best (§5). Default false.
     do_sample: bool,
     /// Sequences returned per sentence. Default 1.

@@ -30,7 +30,6 @@ const TABLE: &[(&str, Acts)] = &[
     ("guidance_scale", |value, _| number(value) != Some(1.0)),
     ("max_time", |_, _| true),
     ("min_p", |value, at| at.do_sample && number(value) != Some(0.0)),
-    ("num_beam_groups", |value, _| number(value) != Some(1.0)),
     ("penalty_alpha", |value, at| {
         !at.do_sample && at.num_beams == 1 && at.top_k > 1 && number(value).is_none_or(|alpha| alpha > 0.0)
     }),

@@ -52,6 +52,12 @@ fn max_of(scores: &[f32]) -> f32 {
 /// Applies rows 4 to 15 of §4 to the scores of the token that follows `tokens`, the first `prompt_len` of which are the
 /// prompt.
 pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prompt_len: usize, scores: &mut [f32]) {
+    edit(config, lengths, tokens, prompt_len, scores);
+    force(config, lengths, tokens, prompt_len, scores);
+}
+
+/// The part of [`process`] before row 10, the place of users' constraints.
+pub fn edit(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prompt_len: usize, scores: &mut [f32]) {
     if config.repetition_penalty != 1.0 {
         penalise_repetition(config.repetition_penalty, tokens, scores);
     }
@@ -65,13 +71,17 @@ pub fn process(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prom
     if tokens.len().saturating_sub(prompt_len) < lengths.min_new_tokens {
         suppress(&config.eos_token_id, scores);
     }
+}
+
+/// The part of [`process`] behind row 10.
+pub fn force(config: &GenerationConfig, lengths: Lengths, tokens: &[u32], prompt_len: usize, scores: &mut [f32]) {
     if let Some(bos) = config.forced_bos_token_id
         && tokens.len() == 1
     {
-        force(&[bos], scores);
+        force_ids(&[bos], scores);
     }
     if !config.forced_eos_token_id.is_empty() && tokens.len() + 1 == lengths.max_length {
-        force(&config.forced_eos_token_id, scores);
+        force_ids(&config.forced_eos_token_id, scores);
     }
     suppress(&config.suppress_tokens, scores);
     // A forced BOS takes the first place behind a start token, so the text begins one later.
@@ -127,7 +137,7 @@ pub fn suppress(ids: &[u32], scores: &mut [f32]) {
 }
 
 /// Rows 11 and 12: the ids get 0, all others −inf.
-pub fn force(ids: &[u32], scores: &mut [f32]) {
+pub fn force_ids(ids: &[u32], scores: &mut [f32]) {
     scores.fill(f32::NEG_INFINITY);
     for &id in ids {
         if let Some(score) = scores.get_mut(id as usize) {
@@ -136,7 +146,8 @@ pub fn force(ids: &[u32], scores: &mut [f32]) {
     }
 }
 
-/// Applies rows 17 to 20 of §4, which only sampling uses: temperature, top-k, top-p, each on the result of the one before.
+/// Applies rows 17 to 20 of §4, which only sampling uses: temperature, top-k, top-p, each on the result of the one before
+/// and none leaving fewer than [`GenerationConfig::min_tokens_to_keep`] tokens.
 pub fn warp(config: &GenerationConfig, scores: &mut [f32]) {
     if config.temperature != 1.0 {
         for score in scores.iter_mut() {
@@ -144,11 +155,15 @@ pub fn warp(config: &GenerationConfig, scores: &mut [f32]) {
         }
     }
     if config.top_k > 0 {
-        let key = top_k_key(config.top_k, scores);
+        let key = top_k_key(config.top_k.max(config.min_tokens_to_keep()), scores);
         keep_from(key, scores);
     }
     if config.top_p < 1.0 {
-        let key = top_p_key(config.top_p, scores);
+        // The best score always stays.
+        let key = match config.min_tokens_to_keep() {
+            1 => top_p_key(config.top_p, scores),
+            keep => top_p_key(config.top_p, scores).min(top_k_key(keep, scores)),
+        };
         keep_from(key, scores);
     }
 }
