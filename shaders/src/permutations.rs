@@ -44,6 +44,8 @@ const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2",
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
 const STAGED_TILES: &[&[&str]] =
     &[&["STAGED", "TILE_M=1"], &["STAGED", "TILE_M=2"], &["STAGED", "TILE_M=4"], &["STAGED", "TILE_M=8"]];
+/// Beam search's candidates: the best, or drawn.
+const CHOICE: &[&[&str]] = &[&["SAMPLE"], &[]];
 const PACKING: &[&[&str]] = &[&["PACKED"], &[]];
 
 const FAMILIES: &[Family] = &[
@@ -57,8 +59,8 @@ const FAMILIES: &[Family] = &[
     Family { shader: "process", axes: &[PARAMS, REDUCTION] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
     Family { shader: "select", axes: &[PARAMS, REDUCTION] },
-    Family { shader: "candidates", axes: &[PARAMS, REDUCTION] },
-    Family { shader: "beam_step", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "candidates", axes: &[PARAMS, REDUCTION, CHOICE] },
+    Family { shader: "beam_step", axes: &[PARAMS, REDUCTION, CHOICE] },
     Family { shader: "advance", axes: &[PARAMS] },
 ];
 

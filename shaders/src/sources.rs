@@ -8,5 +8,4 @@ macro_rules! wgsl {
 pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "embed", "heads_expand", "layer_norm", "linear", "process", "select", "store", "warp"];
 
 /// Files that shaders include, by name.
-pub const INCLUDES: &[(&str, &str)] =
-    wgsl!["include/": "activate", "best", "params", "random", "reduce", "rows", "search", "sentences", "storage"];
+pub const INCLUDES: &[(&str, &str)] = wgsl!["include/": "activate", "best", "candidate", "params", "random", "reduce", "rows", "search", "sentences", "storage"];

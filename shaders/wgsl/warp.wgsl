@@ -49,6 +49,18 @@ fn weight_below(key: u32, peak: f32, at: Invocation) -> f32 {
     return reduce_sum(sum, at);
 }
 
+// The largest key that at least k scores reach: that of the k-th largest. A key that exactly k reach parts the scores as
+// well.
+fn kth_key(k: u32, at: Invocation) -> u32 {
+    var key = 0u;
+    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
+        let count = count_from(key | bit, at);
+        if (count >= f32(k)) { key |= bit; }
+        if (count == f32(k)) { break; }
+    }
+    return key;
+}
+
 fn keep_from(key: u32, tid: u32) {
     for (var q = tid; q < p.quads; q += WG) {
         let x = logits[base + q];
@@ -64,15 +76,7 @@ fn main(at: Invocation) {
         for (var q = at.tid; q < p.quads; q += WG) { logits[base + q] = logits[base + q] / settings.temperature; }
     }
     if (settings.top_k > 0u && settings.top_k < p.vocab) {
-        // The largest key that at least k scores reach: that of the k-th largest. A key that exactly k reach parts the
-        // scores as well.
-        var key = 0u;
-        for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-            let count = count_from(key | bit, at);
-            if (count >= f32(settings.top_k)) { key |= bit; }
-            if (count == f32(settings.top_k)) { break; }
-        }
-        keep_from(key, at.tid);
+        keep_from(kth_key(settings.top_k, at), at.tid);
     }
     if (settings.top_p_limit > 0.0) {
         var peak = LOWEST;
@@ -87,6 +91,8 @@ fn main(at: Invocation) {
         for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
             if (weight_below(key | bit, peak, at) <= limit) { key |= bit; }
         }
-        keep_from(min(key, ordered_key(peak)), at.tid);
+        var enough = ordered_key(peak);
+        if (settings.keep > 1u) { enough = kth_key(settings.keep, at); }
+        keep_from(min(key, enough), at.tid);
     }
 }

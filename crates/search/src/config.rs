@@ -342,7 +342,8 @@ impl GenerationOptions {
         if num_beam_groups <= 1 || num_beams == 1 {
             return Ok(());
         }
-        let needs = |option, found: String, needed| Err(OptionError::new(option, OptionProblem::Needs { found, needed }));
+        let needs =
+            |option, found: String, needed| Err(OptionError::new(option, OptionProblem::Needs { found, needed }));
         if do_sample {
             return needs("num_beam_groups", num_beam_groups.to_string(), "do_sample to be false");
         }

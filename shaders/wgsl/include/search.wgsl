@@ -13,6 +13,8 @@ struct Settings {
     seed_high: u32,
     early_stopping: u32,     // 1: stop when all slots are done
     optimistic: u32,         // 1: compare running beams at their best possible length
+    keep: u32,               // tokens that every warper leaves
+    noise: u32,              // first word of noise from outside, [active row][padded vocabulary]; NONE: off
     // Each list: first word in `words`, number of ids.
     eos: vec2<u32>,
     forced_eos: vec2<u32>,

@@ -7,7 +7,7 @@ use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
 
 use super::settings::Settings;
 use super::{Result, Sentence};
-use crate::config::{GenerationConfig, Mode};
+use crate::config::GenerationConfig;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -22,7 +22,7 @@ pub(super) fn is_needed(config: &GenerationConfig, starts: &[Sentence]) -> bool 
     let has_minimum =
         |start: &Sentence| start.lengths.min_length > start.prompt.len() || start.lengths.min_new_tokens > 0;
     let forced = [&config.forced_eos_token_id, &config.suppress_tokens, &config.begin_suppress_tokens];
-    config.mode == Mode::Beam
+    config.mode.has_beams()
         || config.repetition_penalty != 1.0
         || config.no_repeat_ngram_size > 0
         || config.forced_bos_token_id.is_some()
@@ -32,8 +32,7 @@ pub(super) fn is_needed(config: &GenerationConfig, starts: &[Sentence]) -> bool 
 }
 
 pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<Kernel>> {
-    let spec =
-        KernelSpec::new("process").subgroup(device).constant("LOG_SOFTMAX", u32::from(config.mode == Mode::Beam));
+    let spec = KernelSpec::new("process").subgroup(device).constant("LOG_SOFTMAX", u32::from(config.mode.has_beams()));
     Ok(device.kernel(&spec)?)
 }
 

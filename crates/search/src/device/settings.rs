@@ -1,7 +1,9 @@
 //! What stays constant over a search or a batch, in one small buffer (`include/search.wgsl`).
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, Device};
+use elgen_tensor::{Buffer, Class, Device, padded};
 
 use super::{Result, Sentence as Start};
 use crate::config::GenerationConfig;
@@ -32,6 +34,8 @@ struct Header {
     seed_high: u32,
     early_stopping: u32,
     optimistic: u32,
+    keep: u32,
+    noise: u32,
     eos: List,
     forced_eos: List,
     suppress: List,
@@ -57,6 +61,8 @@ pub(super) struct Settings {
     pub(super) buffer: Buffer,
     /// Bytes before the table of sentences.
     sentences_at: u64,
+    /// Bytes before the noise from outside, if there is room for it.
+    noise_at: Option<u64>,
 }
 
 impl Settings {
@@ -65,13 +71,32 @@ impl Settings {
         config: &GenerationConfig,
         max_sentences: usize,
         max_new: usize,
+        noise_rows: usize,
     ) -> Result<Self> {
-        let words = encode(config, max_new);
+        let mut words = encode(config, max_new);
         let sentences_at = words.len() as u64 * 4;
-        let buffer =
-            device.alloc("search settings", Class::Activations, Self::bytes(config, max_sentences, max_new))?;
+        let bytes = Self::bytes(config, max_sentences, max_new);
+        let noise_bytes = noise_rows as u64 * padded(config.vocab_size) as u64 * 4;
+        let buffer = device.alloc("search settings", Class::Activations, bytes + noise_bytes)?;
+        let noise_at = (noise_rows > 0).then_some(bytes);
+        if let Some(at) = noise_at {
+            words[offset_of!(Header, noise) / 4] = ((at - size_of::<Header>() as u64) / 4) as u32;
+        }
         device.write(&buffer, 0, bytemuck::cast_slice(&words))?;
-        Ok(Self { buffer, sentences_at })
+        Ok(Self { buffer, sentences_at, noise_at })
+    }
+
+    /// Whether it holds noise from outside.
+    pub(super) fn has_noise(&self) -> bool {
+        self.noise_at.is_some()
+    }
+
+    /// Uploads noise `[active row][padded vocabulary]`.
+    pub(super) fn write_noise(&self, device: &Device, noise: &[f32]) -> Result<()> {
+        match self.noise_at {
+            Some(at) => Ok(device.write(&self.buffer, at, bytemuck::cast_slice(noise))?),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
@@ -116,19 +141,22 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
     let divisors: Vec<u32> =
         (0..=max_new).map(|length| ((length as f64).powf(config.length_penalty) as f32).to_bits()).collect();
     let divisors = list(&divisors)[0];
+    let keep = config.min_tokens_to_keep();
     let header = Header {
         neg_inf: f32::NEG_INFINITY,
         masked: MASKED,
         repetition_penalty: config.repetition_penalty,
         temperature: config.temperature,
         top_p_limit: (1.0 - config.top_p) as f32,
-        top_k: u32::try_from(config.top_k).unwrap_or(u32::MAX),
+        top_k: if config.top_k == 0 { 0 } else { u32::try_from(config.top_k.max(keep)).unwrap_or(u32::MAX) },
         ngram: u32::try_from(config.no_repeat_ngram_size).unwrap_or(u32::MAX),
         forced_bos: config.forced_bos_token_id.unwrap_or(NONE),
         seed_low: config.seed as u32,
         seed_high: (config.seed >> 32) as u32,
         early_stopping: u32::from(config.early_stopping == EarlyStopping::True),
         optimistic: u32::from(config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0),
+        keep: keep as u32,
+        noise: NONE,
         eos,
         forced_eos,
         suppress,

@@ -7,7 +7,7 @@ use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
 
 use super::Result;
 use super::settings::Settings;
-use crate::config::{GenerationConfig, Mode};
+use crate::config::GenerationConfig;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -19,7 +19,7 @@ struct Params {
 /// Whether any option asks for it.
 pub(super) fn is_needed(config: &GenerationConfig) -> bool {
     let top_k = config.top_k > 0 && config.top_k < config.vocab_size;
-    config.mode == Mode::Sample && (config.temperature != 1.0 || top_k || config.top_p < 1.0)
+    config.mode.samples() && (config.temperature != 1.0 || top_k || config.top_p < 1.0)
 }
 
 pub(super) fn kernel(device: &Device) -> Result<Arc<Kernel>> {

@@ -222,12 +222,8 @@ impl Plain {
 
     fn step(&mut self, task: &Task<'_>, rank: &mut Rank<'_>) -> Result<bool, TwinError> {
         let config = task.config;
-        let ask = Ask {
-            running: &self.running,
-            beams: 0..config.num_beams,
-            count: config.num_candidates(),
-            chosen: &[],
-        };
+        let ask =
+            Ask { running: &self.running, beams: 0..config.num_beams, count: config.num_candidates(), chosen: &[] };
         let candidates: Vec<Continuation> = rank(&ask)?
             .into_iter()
             .map(|candidate| {
@@ -272,7 +268,12 @@ fn best_running(num_beams: usize, candidates: Vec<Continuation>) -> Vec<Beam> {
 ///
 /// Hugging Face masks all candidates of a sentence that has stopped, because it computes on until the whole batch has
 /// stopped. Here, as on the device, a sentence leaves when it stops (step 8).
-fn best_slots(config: &GenerationConfig, prompt_len: usize, slots: Vec<Slot>, candidates: &[Continuation]) -> Vec<Slot> {
+fn best_slots(
+    config: &GenerationConfig,
+    prompt_len: usize,
+    slots: Vec<Slot>,
+    candidates: &[Continuation],
+) -> Vec<Slot> {
     let mut merged = slots;
     for (rank, candidate) in candidates.iter().enumerate() {
         let done = candidate.end.is_some() && rank < config.num_beams;

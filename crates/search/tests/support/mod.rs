@@ -1,0 +1,418 @@
+//! What the tests of searches on a device share: random options, the toy model as a decode step that checks the row tables,
+//! and the comparison with the CPU twin.
+
+#![allow(dead_code, reason = "every test takes its part")]
+
+use std::collections::HashMap;
+
+use elgen_search::device::{DecodeStep, DeviceSearch, NewToken, SearchError, SentenceStart};
+use elgen_search::hooks::Hooks;
+use elgen_search::{
+    EarlyStopping, GenerationConfig, GenerationOptions, Hypothesis, Mode, ModelLimits, TwinError, twin,
+};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowState, Rows, Tensor, TensorError};
+
+/// Encoder input of all sentences.
+pub const SOURCE: &[u32] = &[3, 1, 4];
+
+/// A small generator for test cases.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    pub fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+        (0..count).map(|_| self.below(vocab) as u32).collect()
+    }
+}
+
+/// The toy model, with logits as they are, thinned out to a few finite ones, or rounded so that many are equal.
+#[derive(Clone, Copy)]
+pub struct Model {
+    pub toy: twin::ToyModel,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Plain,
+    Sparse,
+    Rounded,
+}
+
+impl Model {
+    pub fn logits(&self, tokens: &[u32]) -> Vec<f32> {
+        let mut logits = self.toy.logits(tokens);
+        for logit in &mut logits {
+            match self.kind {
+                Kind::Plain => {}
+                Kind::Sparse if *logit < 2.0 => *logit = f32::NEG_INFINITY,
+                Kind::Sparse => {}
+                Kind::Rounded => *logit = (*logit * 2.0).round() / 2.0,
+            }
+        }
+        logits
+    }
+}
+
+/// The toy model as a decode step. Its cache holds one token per slot and is written and read as a real one would be,
+/// so that a wrong slot table, or a slot that is written twice, shows.
+pub struct Toy {
+    model: Model,
+    device: Device,
+    cache: HashMap<u32, u32>,
+}
+
+impl DecodeStep for Toy {
+    type Error = TensorError;
+
+    fn vocab_size(&self) -> usize {
+        self.model.toy.vocab
+    }
+
+    fn step(&mut self, _: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<(), TensorError> {
+        let words = |buffer| {
+            Ok::<Vec<u32>, TensorError>(bytemuck::pod_collect_to_vec(&self.device.read(buffer, buffer.bytes())?))
+        };
+        let (tokens, slots) = (words(rows.tokens())?, words(rows.slots())?);
+        let states: Vec<RowState> = bytemuck::pod_collect_to_vec(&self.device.read(&rows.state, rows.state.bytes())?);
+        let table = rows.max_length();
+        for &row in rows.active_rows() {
+            let (state, base) = (states[row as usize], row as usize * table);
+            let fed = state.length as usize - 1;
+            if fed >= state.prompt_len as usize || state.owns_prompt == 1 {
+                assert_eq!(slots[base + fed], state.own_slot(fed as u32), "row {row}, position {fed}");
+                let before = self.cache.insert(slots[base + fed], tokens[base + fed]);
+                assert!(before.is_none_or(|token| token == tokens[base + fed]), "row {row} overwrites position {fed}");
+            }
+        }
+        let mut values = Vec::new();
+        for &row in rows.active_rows() {
+            let range = row as usize * table..row as usize * table + states[row as usize].length as usize;
+            let cached: Vec<u32> = slots[range.clone()].iter().map(|slot| self.cache[slot]).collect();
+            assert_eq!(cached, tokens[range], "row {row}");
+            values.extend(self.model.logits(&cached));
+        }
+        self.device.write_rows(logits, 0, &values)
+    }
+}
+
+/// Runs batches of one search.
+pub struct Runner {
+    device: Device,
+    config: GenerationConfig,
+    search: DeviceSearch,
+    rows: Rows,
+    logits: Tensor,
+    toy: Toy,
+    hooks: Hooks,
+    report_tokens: bool,
+    /// What all steps of the last batch reported and cost.
+    pub reported: Vec<NewToken>,
+    pub stats: RecordStats,
+    /// Rows that the steps of the last batch computed.
+    pub row_steps: usize,
+}
+
+impl Runner {
+    pub fn new(device: &Device, config: &GenerationConfig, model: Model, sentences: usize, max_length: usize) -> Self {
+        let capacity = sentences * config.rows_per_sentence();
+        let before = device.pool().current().total;
+        let search = DeviceSearch::new(device, config, sentences, max_length - 1).unwrap();
+        let (taken, planned) =
+            (device.pool().current().total - before, DeviceSearch::bytes(config, sentences, max_length - 1));
+        // The first upload of a device allocates its ring.
+        let ring = device.pool().current().of(Class::Staging);
+        assert!(taken >= planned && taken <= planned + 9 * 16 + ring, "{taken} bytes taken, {planned} planned");
+        Self {
+            device: device.clone(),
+            config: config.clone(),
+            search,
+            rows: Rows::new(device, capacity, max_length).unwrap(),
+            logits: device.tensor("logits", Class::Activations, capacity, model.toy.vocab, DType::F32).unwrap(),
+            toy: Toy { model, device: device.clone(), cache: HashMap::new() },
+            hooks: Hooks::default(),
+            report_tokens: false,
+            reported: Vec::new(),
+            stats: RecordStats::default(),
+            row_steps: 0,
+        }
+    }
+
+    /// Plugs in hooks for the batches to come.
+    pub fn plug(&mut self, hooks: Hooks, report_tokens: bool) {
+        self.search.set_hooks(hooks.clone()).unwrap();
+        self.search.report_tokens(report_tokens);
+        (self.hooks, self.report_tokens) = (hooks, report_tokens);
+    }
+
+    /// `keep` percent of the sentences that are done stay active for another step.
+    pub fn run(&mut self, prompts: &[(u64, Vec<u32>)], dice: &mut Dice, keep: usize) -> Vec<Vec<Hypothesis>> {
+        self.try_run(prompts, dice, keep).unwrap()
+    }
+
+    /// The same, for hooks that fail.
+    pub fn try_run(
+        &mut self,
+        prompts: &[(u64, Vec<u32>)],
+        dice: &mut Dice,
+        keep: usize,
+    ) -> Result<Vec<Vec<Hypothesis>>, SearchError> {
+        let whole_steps = self.config.mode == Mode::DiverseBeam || !self.hooks.is_empty() || self.report_tokens;
+        (self.reported, self.stats, self.row_steps) = (Vec::new(), RecordStats::default(), 0);
+        let width = self.config.rows_per_sentence();
+        let (mut states, mut ids, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slot = 0u32;
+        self.toy.cache.clear();
+        for (sentence, (ordinal, prompt)) in prompts.iter().enumerate() {
+            let lengths = self.config.lengths(prompt.len()).unwrap();
+            starts.push(SentenceStart { ordinal: *ordinal, lengths, prompt, source: SOURCE });
+            let prompt_len = prompt.len() as u32;
+            for beam in 0..width as u32 {
+                states.push(RowState {
+                    sentence: sentence as u32,
+                    beam,
+                    width: width as u32,
+                    length: prompt_len,
+                    prompt_len,
+                    prompt_base: slot,
+                    gen_base: slot + prompt_len + beam,
+                    owns_prompt: u32::from(beam == 0),
+                });
+                ids.push(&prompt[..]);
+            }
+            for (position, token) in prompt[..prompt.len() - 1].iter().enumerate() {
+                self.toy.cache.insert(slot + position as u32, *token);
+            }
+            slot += prompt_len + (width * (lengths.max_length - prompt.len())) as u32;
+        }
+        let slabs = vec![0; states.len()];
+        self.rows.begin(&self.device, &states, &ids, &slabs).unwrap();
+        self.search.begin(&starts).unwrap();
+        let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt.len()).max().unwrap();
+        let mut frozen = vec![false; starts.len()];
+        for step in 0.. {
+            assert!(step < longest + 1, "the search does not end");
+            let mut rec = self.device.recorder();
+            self.toy.step(&mut rec, &self.rows, &self.logits).unwrap();
+            self.row_steps += self.rows.count();
+            let done = if whole_steps {
+                let report = self.search.step(rec, &mut self.rows, &self.logits)?;
+                self.reported.extend(report.tokens);
+                self.stats += report.stats;
+                report.done
+            } else {
+                self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
+                let (done, stats) = self.search.submit(rec).unwrap();
+                self.stats += stats;
+                done
+            };
+            let bytes = self.device.read(&self.rows.state, self.rows.state.bytes()).unwrap();
+            let now: Vec<RowState> = bytemuck::pod_collect_to_vec(&bytes);
+            for (sentence, done) in done.iter().enumerate() {
+                for row in sentence * width..(sentence + 1) * width {
+                    assert!(
+                        !frozen[sentence] || now[row] == states[row],
+                        "row {row} changed after its sentence was done"
+                    );
+                    states[row] = now[row];
+                }
+                frozen[sentence] = *done;
+            }
+            if done.iter().all(|done| *done) {
+                break;
+            }
+            let stays: Vec<bool> = done.iter().map(|done| !done || dice.chance(keep)).collect();
+            let active = self.rows.active_rows().iter().copied().filter(|row| stays[*row as usize / width]).collect();
+            self.rows.set_active(&self.device, active, &slabs).unwrap();
+        }
+        self.search.finish()
+    }
+}
+
+pub fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, prompt: &[u32]) -> Vec<Hypothesis> {
+    by_twin_with(config, model, ordinal, prompt, &Hooks::default()).unwrap()
+}
+
+pub fn by_twin_with(
+    config: &GenerationConfig,
+    model: Model,
+    ordinal: u64,
+    prompt: &[u32],
+    hooks: &Hooks,
+) -> Result<Vec<Hypothesis>, TwinError> {
+    let lengths = config.lengths(prompt.len()).unwrap();
+    let mut step = |rows: &[twin::Row<'_>]| rows.iter().map(|row| model.logits(row.tokens)).collect();
+    twin::generate_with(config, lengths, twin::Input { ordinal, prompt, source: SOURCE }, hooks, &mut step)
+}
+
+pub fn close(a: f32, b: f32) -> bool {
+    a == b || (b.is_finite() && (a - b).abs() <= 1e-4 * b.abs().max(1.0))
+}
+
+pub fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.token_ids, expected.token_ids, "{what}\n found {found:?}\n expected {expected:?}");
+        assert_eq!(found.finish_reason, expected.finish_reason, "{what}");
+        assert!(close(found.score, expected.score), "{what}: score {} for {}", found.score, expected.score);
+        assert_eq!(found.token_logprobs.len(), expected.token_logprobs.len(), "{what}");
+        for (a, b) in found.token_logprobs.iter().zip(&expected.token_logprobs) {
+            assert!(close(*a, *b), "{what}: log-probability {a} for {b}");
+        }
+    }
+}
+
+/// Random options: of every processor, each in about a third of the cases.
+pub fn options(dice: &mut Dice, vocab: usize, num_beams: usize) -> GenerationOptions {
+    let some = |dice: &mut Dice| dice.chance(30);
+    let max_eos = (vocab - 2).min(3);
+    let mut options = GenerationOptions {
+        num_beams: Some(num_beams),
+        max_new_tokens: Some(1 + dice.below(14)),
+        ..GenerationOptions::default()
+    };
+    if dice.chance(85) {
+        let count = 1 + dice.below(max_eos);
+        options.eos_token_id = Some(dice.ids(count, vocab).into());
+    }
+    if num_beams > 1 {
+        options.num_return_sequences = Some(1 + dice.below(num_beams));
+        options.length_penalty = Some(dice.pick(&[1.0, 0.0, 2.0, -1.0, 0.6]));
+        options.early_stopping = Some(dice.pick(&[EarlyStopping::False, EarlyStopping::True, EarlyStopping::Never]));
+    }
+    if some(dice) {
+        options.repetition_penalty = Some(dice.pick(&[1.3, 0.8, 2.0]));
+    }
+    if some(dice) {
+        options.no_repeat_ngram_size = Some(1 + dice.below(3));
+    }
+    if some(dice) {
+        let mut words = Vec::new();
+        for _ in 0..1 + dice.below(5) {
+            let count = 1 + dice.below(3);
+            words.push(dice.ids(count, vocab));
+        }
+        options.bad_words_ids = Some(words);
+    }
+    match dice.below(4) {
+        0 => options.min_length = Some(dice.below(8)),
+        1 => options.min_new_tokens = Some(dice.below(6)),
+        _ => {}
+    }
+    if some(dice) {
+        options.forced_bos_token_id = Some(dice.below(vocab) as u32);
+    }
+    if some(dice) {
+        let count = 1 + dice.below(2);
+        options.forced_eos_token_id = Some(dice.ids(count, vocab).into());
+    }
+    if some(dice) {
+        let count = 1 + dice.below(3);
+        options.suppress_tokens = Some(dice.ids(count, vocab));
+    }
+    if some(dice) {
+        let count = 1 + dice.below(3);
+        options.begin_suppress_tokens = Some(dice.ids(count, vocab));
+    }
+    options
+}
+
+/// Changes random options and the size of the vocabulary.
+pub type Adjust<'a> = &'a dyn Fn(&mut Dice, &mut GenerationOptions, &mut usize);
+
+/// Runs `cases` random option sets, two batches of each.
+pub fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind) {
+    compare_with(device, seed, cases, adjust, kind, &|_, _| (Hooks::default(), false));
+}
+
+/// From the vocabulary: hooks, and whether tokens are reported.
+pub type Plug<'a> = &'a dyn Fn(&mut Dice, usize) -> (Hooks, bool);
+
+/// The same with hooks.
+pub fn compare_with(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind, plug: Plug<'_>) {
+    let mut dice = Dice(seed);
+    let mut ran = 0;
+    for case in 0..cases {
+        let mut vocab = dice.pick(&[5, 6, 7, 9, 16, 33, 50, 101, 257]);
+        let num_beams = 1 + dice.below(6);
+        let mut options = options(&mut dice, vocab, num_beams);
+        adjust(&mut dice, &mut options, &mut vocab);
+        let limits = ModelLimits { vocab_size: vocab, max_position_embeddings: None, is_encoder_decoder: false };
+        // Some sets contradict themselves: what is forced is suppressed, too.
+        let Ok((config, _)) = options.resolve(&limits) else { continue };
+        ran += 1;
+        let model = Model { toy: twin::ToyModel { vocab, seed: seed + case as u64 }, kind };
+        let sentences = 1 + dice.below(5);
+        let max_length = 6 + options.max_new_tokens.unwrap();
+        let mut runner = Runner::new(device, &config, model, sentences, max_length);
+        for batch in 0..2 {
+            let (hooks, report_tokens) = plug(&mut dice, vocab);
+            runner.plug(hooks.clone(), report_tokens);
+            let count = if batch == 0 { sentences } else { 1 + dice.below(sentences) };
+            let prompts: Vec<(u64, Vec<u32>)> = (0..count)
+                .map(|_| {
+                    let length = 1 + dice.below(6);
+                    (dice.below(1 << 20) as u64 | (dice.below(99) as u64) << 32, dice.ids(length, vocab))
+                })
+                .collect();
+            let keep = dice.pick(&[0, 50, 100]);
+            let found = runner.run(&prompts, &mut dice, keep);
+            assert_eq!(found.len(), prompts.len());
+            for (sentence, ((ordinal, prompt), found)) in prompts.iter().zip(&found).enumerate() {
+                let what = format!(
+                    "seed {seed} case {case} batch {batch} sentence {sentence} {prompt:?}: {options:?}, {vocab} ids"
+                );
+                assert_same(found, &by_twin_with(&config, model, *ordinal, prompt, &hooks).unwrap(), &what);
+                if report_tokens && !config.mode.has_beams() {
+                    assert_reported(&runner.reported, sentence, found, &what);
+                }
+            }
+        }
+    }
+    assert!(ran * 10 >= cases * 8, "only {ran} of {cases} sets ran");
+}
+
+/// Makes random options sample.
+pub fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
+    options.do_sample = Some(true);
+    options.num_beams = None;
+    options.early_stopping = None;
+    options.length_penalty = None;
+    options.num_return_sequences = Some(1 + dice.below(4));
+    options.temperature = Some(dice.pick(&[1.0, 0.5, 1.7]));
+    options.top_k = Some(dice.pick(&[0, 1, 3, 10, 50]));
+    options.top_p = Some(dice.pick(&[1.0, 0.9, 0.5, 0.1, 0.0]));
+    options.seed = Some(dice.below(usize::MAX) as u64 * 0x1_0000_0001);
+    if dice.chance(10) {
+        *vocab = dice.pick(&[1023, 2048, 3001]);
+    }
+}
+
+pub fn open(checked: bool, portable: bool) -> Device {
+    Device::open(&DeviceOptions { checked, portable, ..DeviceOptions::default() }).unwrap()
+}
+
+pub fn resolve(options: GenerationOptions, vocab_size: usize) -> GenerationConfig {
+    options.resolve(&ModelLimits { vocab_size, max_position_embeddings: None, is_encoder_decoder: false }).unwrap().0
+}
+
+/// The reports of all steps are the tokens of the sequences, in order.
+fn assert_reported(reported: &[NewToken], sentence: usize, found: &[Hypothesis], what: &str) {
+    for (row, found) in found.iter().enumerate() {
+        let own = reported.iter().filter(|new| (new.sentence, new.row) == (sentence, row));
+        let (tokens, logprobs): (Vec<u32>, Vec<f32>) = own.map(|new| (new.token, new.logprob)).unzip();
+        assert_eq!((&tokens, &logprobs), (&found.token_ids, &found.token_logprobs), "{what}: reports of row {row}");
+    }
+}
