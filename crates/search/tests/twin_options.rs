@@ -25,7 +25,8 @@ fn warned(json: Value) -> Vec<Warning> {
 #[test]
 fn reads_every_option_and_writes_it_back() {
     let json = json!({
-        "max_length": 20, "max_new_tokens": 10, "min_length": 1, "min_new_tokens": 2, "num_beams": 4, "do_sample": false,
+        "max_length": 20, "max_new_tokens": 10, "min_length": 1, "min_new_tokens": 2, "num_beams": 4, "num_beam_groups": 2,
+        "diversity_penalty": 0.5, "do_sample": false,
         "num_return_sequences": 2, "early_stopping": "never", "length_penalty": 2.0, "temperature": 0.5, "top_k": 5,
         "top_p": 0.5, "repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "bad_words_ids": [[1], [2, 3]],
         "suppress_tokens": [4], "begin_suppress_tokens": [5], "forced_bos_token_id": 6, "forced_eos_token_id": [7],
@@ -136,7 +137,6 @@ fn refuses_unimplemented_options_only_where_they_act() {
         ("remove_invalid_values", json!(true), json!(false)),
         ("exponential_decay_length_penalty", json!([5, 1.1]), json!(null)),
         ("sequence_bias", json!([[[1], 2.0]]), json!([])),
-        ("num_beam_groups", json!(2), json!(1)),
         ("penalty_alpha", json!(0.6), json!(0.0)),
         ("guidance_scale", json!(1.5), json!(1)),
         ("stop_strings", json!(["x"]), json!([])),

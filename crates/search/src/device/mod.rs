@@ -366,8 +366,10 @@ impl DeviceSearch {
         self.settings.write_sentences(&self.device, &self.starts)?;
         self.device.write(&self.open, 0, bytemuck::cast_slice(&vec![width as u32; starts.len()]))?;
         if let Some(beams) = &self.beams {
-            // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
-            let first = |beam: usize| if beam == 0 { 0.0 } else { settings::MASKED };
+            // Copies of the prompt would yield the same candidates, so only the first of each group may compete in the first
+            // step.
+            let group = width / self.config.num_beam_groups;
+            let first = |beam: usize| if beam.is_multiple_of(group) { 0.0 } else { settings::MASKED };
             let running: Vec<Running> = (0..starts.len() * width)
                 .map(|row| Running { score: first(row % width), token: 0, parent: (row % width) as u32, grows: 0 })
                 .collect();

@@ -13,46 +13,46 @@ use elgen_search::{
 use elgen_tensor::{Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowState, Rows, Tensor, TensorError};
 
 /// Encoder input of all sentences.
-pub const SOURCE: &[u32] = &[3, 1, 4];
+pub(crate) const SOURCE: &[u32] = &[3, 1, 4];
 
 /// A small generator for test cases.
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % n
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    pub fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+    pub(crate) fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
         (0..count).map(|_| self.below(vocab) as u32).collect()
     }
 }
 
 /// The toy model, with logits as they are, thinned out to a few finite ones, or rounded so that many are equal.
 #[derive(Clone, Copy)]
-pub struct Model {
-    pub toy: twin::ToyModel,
-    pub kind: Kind,
+pub(crate) struct Model {
+    pub(crate) toy: twin::ToyModel,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Plain,
     Sparse,
     Rounded,
 }
 
 impl Model {
-    pub fn logits(&self, tokens: &[u32]) -> Vec<f32> {
+    pub(crate) fn logits(&self, tokens: &[u32]) -> Vec<f32> {
         let mut logits = self.toy.logits(tokens);
         for logit in &mut logits {
             match self.kind {
@@ -68,7 +68,7 @@ impl Model {
 
 /// The toy model as a decode step. Its cache holds one token per slot and is written and read as a real one would be,
 /// so that a wrong slot table, or a slot that is written twice, shows.
-pub struct Toy {
+pub(crate) struct Toy {
     model: Model,
     device: Device,
     cache: HashMap<u32, u32>,
@@ -109,7 +109,7 @@ impl DecodeStep for Toy {
 }
 
 /// Runs batches of one search.
-pub struct Runner {
+pub(crate) struct Runner {
     device: Device,
     config: GenerationConfig,
     search: DeviceSearch,
@@ -119,14 +119,20 @@ pub struct Runner {
     hooks: Hooks,
     report_tokens: bool,
     /// What all steps of the last batch reported and cost.
-    pub reported: Vec<NewToken>,
-    pub stats: RecordStats,
+    pub(crate) reported: Vec<NewToken>,
+    pub(crate) stats: RecordStats,
     /// Rows that the steps of the last batch computed.
-    pub row_steps: usize,
+    pub(crate) row_steps: usize,
 }
 
 impl Runner {
-    pub fn new(device: &Device, config: &GenerationConfig, model: Model, sentences: usize, max_length: usize) -> Self {
+    pub(crate) fn new(
+        device: &Device,
+        config: &GenerationConfig,
+        model: Model,
+        sentences: usize,
+        max_length: usize,
+    ) -> Self {
         let capacity = sentences * config.rows_per_sentence();
         let before = device.pool().current().total;
         let search = DeviceSearch::new(device, config, sentences, max_length - 1).unwrap();
@@ -151,19 +157,19 @@ impl Runner {
     }
 
     /// Plugs in hooks for the batches to come.
-    pub fn plug(&mut self, hooks: Hooks, report_tokens: bool) {
+    pub(crate) fn plug(&mut self, hooks: Hooks, report_tokens: bool) {
         self.search.set_hooks(hooks.clone()).unwrap();
         self.search.report_tokens(report_tokens);
         (self.hooks, self.report_tokens) = (hooks, report_tokens);
     }
 
     /// `keep` percent of the sentences that are done stay active for another step.
-    pub fn run(&mut self, prompts: &[(u64, Vec<u32>)], dice: &mut Dice, keep: usize) -> Vec<Vec<Hypothesis>> {
+    pub(crate) fn run(&mut self, prompts: &[(u64, Vec<u32>)], dice: &mut Dice, keep: usize) -> Vec<Vec<Hypothesis>> {
         self.try_run(prompts, dice, keep).unwrap()
     }
 
     /// The same, for hooks that fail.
-    pub fn try_run(
+    pub(crate) fn try_run(
         &mut self,
         prompts: &[(u64, Vec<u32>)],
         dice: &mut Dice,
@@ -241,11 +247,11 @@ impl Runner {
     }
 }
 
-pub fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, prompt: &[u32]) -> Vec<Hypothesis> {
+pub(crate) fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, prompt: &[u32]) -> Vec<Hypothesis> {
     by_twin_with(config, model, ordinal, prompt, &Hooks::default()).unwrap()
 }
 
-pub fn by_twin_with(
+pub(crate) fn by_twin_with(
     config: &GenerationConfig,
     model: Model,
     ordinal: u64,
@@ -257,11 +263,11 @@ pub fn by_twin_with(
     twin::generate_with(config, lengths, twin::Input { ordinal, prompt, source: SOURCE }, hooks, &mut step)
 }
 
-pub fn close(a: f32, b: f32) -> bool {
+pub(crate) fn close(a: f32, b: f32) -> bool {
     a == b || (b.is_finite() && (a - b).abs() <= 1e-4 * b.abs().max(1.0))
 }
 
-pub fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
+pub(crate) fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found.token_ids, expected.token_ids, "{what}\n found {found:?}\n expected {expected:?}");
@@ -275,7 +281,7 @@ pub fn assert_same(found: &[Hypothesis], expected: &[Hypothesis], what: &str) {
 }
 
 /// Random options: of every processor, each in about a third of the cases.
-pub fn options(dice: &mut Dice, vocab: usize, num_beams: usize) -> GenerationOptions {
+pub(crate) fn options(dice: &mut Dice, vocab: usize, num_beams: usize) -> GenerationOptions {
     let some = |dice: &mut Dice| dice.chance(30);
     let max_eos = (vocab - 2).min(3);
     let mut options = GenerationOptions {
@@ -330,18 +336,18 @@ pub fn options(dice: &mut Dice, vocab: usize, num_beams: usize) -> GenerationOpt
 }
 
 /// Changes random options and the size of the vocabulary.
-pub type Adjust<'a> = &'a dyn Fn(&mut Dice, &mut GenerationOptions, &mut usize);
+pub(crate) type Adjust<'a> = &'a dyn Fn(&mut Dice, &mut GenerationOptions, &mut usize);
 
 /// Runs `cases` random option sets, two batches of each.
-pub fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind) {
+pub(crate) fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind) {
     compare_with(device, seed, cases, adjust, kind, &|_, _| (Hooks::default(), false));
 }
 
 /// From the vocabulary: hooks, and whether tokens are reported.
-pub type Plug<'a> = &'a dyn Fn(&mut Dice, usize) -> (Hooks, bool);
+pub(crate) type Plug<'a> = &'a dyn Fn(&mut Dice, usize) -> (Hooks, bool);
 
 /// The same with hooks.
-pub fn compare_with(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind, plug: Plug<'_>) {
+pub(crate) fn compare_with(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind, plug: Plug<'_>) {
     let mut dice = Dice(seed);
     let mut ran = 0;
     for case in 0..cases {
@@ -385,7 +391,7 @@ pub fn compare_with(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>
 }
 
 /// Makes random options sample.
-pub fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
+pub(crate) fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
     options.do_sample = Some(true);
     options.num_beams = None;
     options.early_stopping = None;
@@ -400,11 +406,11 @@ pub fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut us
     }
 }
 
-pub fn open(checked: bool, portable: bool) -> Device {
+pub(crate) fn open(checked: bool, portable: bool) -> Device {
     Device::open(&DeviceOptions { checked, portable, ..DeviceOptions::default() }).unwrap()
 }
 
-pub fn resolve(options: GenerationOptions, vocab_size: usize) -> GenerationConfig {
+pub(crate) fn resolve(options: GenerationOptions, vocab_size: usize) -> GenerationConfig {
     options.resolve(&ModelLimits { vocab_size, max_position_embeddings: None, is_encoder_decoder: false }).unwrap().0
 }
 
