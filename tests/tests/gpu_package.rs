@@ -4,8 +4,14 @@ mod attention_blocks;
 mod caches;
 mod demo_bart;
 mod demo_gpt2;
+#[path = "../../crates/search/tests/device_beam_sample.rs"]
+mod device_beam_sample;
+#[path = "../../crates/search/tests/device_hooks.rs"]
+mod device_hooks;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
 mod device_vs_twin;
+#[path = "../../crates/search/tests/diverse.rs"]
+mod diverse;
 mod kernel_attend;
 mod kernel_embed;
 mod kernel_layer_norm;
@@ -14,5 +20,6 @@ mod kernel_store;
 mod memory;
 mod parity_fixtures;
 mod parity_real_bart;
+mod parity_search;
 mod parity_states;
 mod pool_reuse;
