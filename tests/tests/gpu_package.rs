@@ -1,5 +1,7 @@
 //! Every test that needs a device in one executable, for `scripts/gpu-package`: one copy of the engine instead of a dozen.
 
+#![allow(clippy::duplicate_mod, reason = "each suite of the search brings the support module that it also has alone")]
+
 mod attention_blocks;
 mod caches;
 mod demo_bart;
