@@ -248,13 +248,9 @@ fn stop_strings_and_time_end_sequences() {
 }
 
 #[test]
-fn stop_strings_that_cannot_work_are_refused() {
-    let mut session = story().session();
+fn stop_strings_need_a_tokenizer() {
     let stop_at = |text: &str| GenerationOptions { stop_strings: Some(vec![text.to_owned()].into()), ..asked(1, 4) };
     let run = RunOptions::default();
-    let config = session.model().config(&stop_at("\u{1f9ff}\u{e000}")).unwrap();
-    let result = session.generate(&requests(&Story::prompts()[..1]), &config, &run, &mut Heard::default());
-    assert!(matches!(result, Err(EngineError::StopString { .. })), "{result:?}");
     let ids_only = elgen_tests::repo_root().join("tests/fixtures/gpt2-base-like");
     let mut session = Session::load(&ids_only, &session_options(AttentionChoice::Mha, 4)).unwrap();
     let config = session.model().config(&stop_at("x")).unwrap();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use common::{demo, finish, generate, quick, stories};
+use serde_json::Value;
 
 #[test]
 fn streamed_texts_are_the_texts() {
@@ -23,6 +24,29 @@ fn streamed_texts_are_the_texts() {
     let plain = finish(generate(&stories()).args(flags).args(texts)).expect(0);
     let streamed = finish(generate(&stories()).args(flags).args(texts).args(["--stream", "--output=-"])).expect(0);
     assert_eq!(streamed.stdout, plain.stdout);
+}
+
+#[test]
+fn streamed_json_lines_are_tokens_and_then_the_record() {
+    let flags = ["--quiet", "--num-beams=1", "--max-new-tokens=6", "--format=jsonl", "--token-logprobs"];
+    let mut command = generate(&demo());
+    let finished = finish(command.args(flags).args(["--stream", "I was born.", "No."])).expect(0);
+    let lines: Vec<Value> = finished.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut tokens: Vec<(Value, Value)> = Vec::new();
+    let mut records = 0;
+    for line in &lines {
+        assert_eq!(line["id"], records, "{line}");
+        let Some(sequence) = line.get("sequences").map(|sequences| &sequences[0]) else {
+            assert!(line["text"].is_string());
+            tokens.push((line["token_id"].clone(), line["logprob"].clone()));
+            continue;
+        };
+        let (ids, logprobs): (Vec<_>, Vec<_>) = tokens.drain(..).unzip();
+        assert!(!ids.is_empty());
+        assert_eq!((&sequence["token_ids"], &sequence["token_logprobs"]), (&ids.into(), &logprobs.into()));
+        records += 1;
+    }
+    assert_eq!(records, 2);
 }
 
 #[test]

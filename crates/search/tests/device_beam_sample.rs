@@ -4,7 +4,7 @@ use elgen_search::{EarlyStopping, GenerationOptions, Mode, twin};
 
 #[path = "support/mod.rs"]
 mod support;
-use support::{Dice, Kind, Model, Runner, assert_same, by_twin, compare, open, resolve};
+use support::*;
 
 /// Makes random options draw their beams.
 fn beam_sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
@@ -20,6 +20,12 @@ fn beam_sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut u
     options.seed = Some(dice.below(usize::MAX) as u64 * 0x1_0000_0001);
     if dice.chance(10) {
         *vocab = dice.pick(&[1023, 2048, 3001]);
+    }
+    if dice.chance(40) {
+        further_processors(dice, options, vocab);
+    }
+    if dice.chance(40) {
+        warpers(dice, options);
     }
 }
 

@@ -8,9 +8,7 @@ use elgen_search::{FinishReason, GenerationOptions, twin};
 
 #[path = "support/mod.rs"]
 mod support;
-use support::{
-    Dice, Kind, Model, Runner, assert_same, by_twin, by_twin_with, compare_with, open, resolve, sampling, source_of,
-};
+use support::*;
 
 /// Ends a sequence behind an id of a class that depends on the sentence and the row.
 #[derive(Debug)]
@@ -91,6 +89,9 @@ fn noise(dice: &mut Dice, vocab: usize) -> (Hooks, bool) {
 /// Random options of any mode.
 fn any_mode(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
     let num_beams = options.num_beams.unwrap_or(1);
+    if dice.chance(40) {
+        further_processors(dice, options, vocab);
+    }
     match dice.below(4) {
         0 => sampling(dice, options, vocab),
         1 if num_beams > 1 => options.do_sample = Some(true),
@@ -107,6 +108,9 @@ fn drawn(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
         sampling(dice, options, vocab);
     } else {
         options.do_sample = Some(true);
+    }
+    if dice.chance(30) {
+        warpers(dice, options);
     }
 }
 
@@ -127,7 +131,7 @@ fn noise_from_outside() {
 
 #[test]
 fn reports_alone() {
-    let report: support::Plug<'_> = &|_, _| (Hooks::default(), true);
+    let report: Plug<'_> = &|_, _| (Hooks::default(), true);
     compare_with(&open(false, true), 40, 20, &any_mode, Kind::Plain, report);
 }
 

@@ -2,72 +2,29 @@
 
 mod support;
 
-use elgen_search::{ExponentialDecay, GenerationConfig, GenerationOptions, SequenceBias, twin};
+use elgen_search::{ExponentialDecay, GenerationConfig, GenerationOptions, twin};
 use elgen_tensor::Device;
 use support::*;
 
-/// Adds random options of the processors that [`options`] does not know.
-fn processors(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
-    let some = |dice: &mut Dice| dice.chance(40);
-    if some(dice) {
-        let mut biases = Vec::new();
-        for _ in 0..1 + dice.below(6) {
-            let count = 1 + dice.below(3);
-            biases.push((dice.ids(count, *vocab), dice.pick(&[-3.5, -1.0, 0.75, 2.0, 4.25])));
-        }
-        // Two sequences with one last id, whose biases add up.
-        let last = biases[0].0[biases[0].0.len() - 1];
-        biases.push((vec![last], 0.5));
-        biases.push((vec![dice.below(*vocab) as u32, last], -0.375));
-        options.sequence_bias = Some(SequenceBias(biases));
-    }
-    if some(dice) {
-        options.encoder_repetition_penalty = Some(dice.pick(&[1.3, 0.7, 2.0]));
-    }
-    if some(dice) {
-        options.encoder_no_repeat_ngram_size = Some(1 + dice.below(4));
-    }
-    if some(dice) {
-        let (start, factor) = (dice.below(6), dice.pick(&[1.1, 1.7, 0.6]));
-        options.exponential_decay_length_penalty = Some(ExponentialDecay { start, factor });
-    }
-    options.remove_invalid_values = some(dice).then_some(true);
-    options.renormalize_logits = some(dice).then_some(true);
-}
-
 #[test]
 fn greedy_and_beam_search_on_a_checked_device() {
-    compare(&open(true, false), 20_000, 40, &processors, Kind::Plain);
+    compare(&open(true, false), 20_000, 40, &further_processors, Kind::Plain);
 }
 
 #[test]
 fn greedy_and_beam_search_on_a_portable_device() {
-    compare(&open(true, true), 21_000, 25, &processors, Kind::Plain);
+    compare(&open(true, true), 21_000, 25, &further_processors, Kind::Plain);
 }
 
 #[test]
 fn few_finite_logits() {
-    compare(&open(false, false), 22_000, 25, &processors, Kind::Sparse);
-}
-
-/// Random options of the warpers.
-fn warpers(dice: &mut Dice, options: &mut GenerationOptions) {
-    let some = |dice: &mut Dice| dice.chance(40);
-    options.do_sample = Some(true);
-    options.temperature = Some(dice.pick(&[1.0, 0.6, 1.8]));
-    options.top_h = some(dice).then(|| dice.pick(&[0.2, 0.5, 0.9, 1.0]));
-    options.top_k = Some(dice.pick(&[0, 0, 2, 7, 40]));
-    options.top_p = some(dice).then(|| dice.pick(&[0.95, 0.7, 0.2]));
-    options.min_p = some(dice).then(|| dice.pick(&[0.0, 0.02, 0.2, 0.7, 1.0]));
-    options.typical_p = some(dice).then(|| dice.pick(&[0.9, 0.5, 0.15]));
-    options.epsilon_cutoff = some(dice).then(|| dice.pick(&[0.001, 0.03, 0.4]));
-    options.eta_cutoff = some(dice).then(|| dice.pick(&[0.002, 0.07, 0.5]));
+    compare(&open(false, false), 22_000, 25, &further_processors, Kind::Sparse);
 }
 
 #[test]
 fn sampling_draws_the_tokens_of_the_twin() {
     let sampling = |dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize| {
-        processors(dice, options, vocab);
+        further_processors(dice, options, vocab);
         warpers(dice, options);
         options.num_beams = None;
         options.early_stopping = None;
@@ -139,7 +96,7 @@ fn processors_edit_the_scores_of_the_twin() {
         for case in 0..60 {
             let mut vocab = dice.pick(&[5, 9, 40, 700]);
             let mut options = options(&mut dice, vocab, 1);
-            processors(&mut dice, &mut options, &mut vocab);
+            further_processors(&mut dice, &mut options, &mut vocab);
             options.max_new_tokens = Some(1);
             if dice.chance(70) {
                 options.forced_eos_token_id = None;

@@ -4,7 +4,7 @@ use elgen_search::{EarlyStopping, FinishReason, GenerationOptions, Mode, OptionP
 
 #[path = "support/mod.rs"]
 mod support;
-use support::{Dice, Kind, Model, by_twin, compare, open, resolve};
+use support::*;
 
 /// Parts the beams of random options into groups.
 fn groups(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
@@ -17,6 +17,9 @@ fn groups(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
     options.length_penalty = Some(dice.pick(&[1.0, 0.0, 2.0, -1.0]));
     if dice.chance(10) {
         *vocab = dice.pick(&[2047, 2048, 3001]);
+    }
+    if dice.chance(40) {
+        further_processors(dice, options, vocab);
     }
 }
 
@@ -74,8 +77,9 @@ fn one_group_is_plain_beam_search() {
 fn what_hugging_face_refuses() {
     let limits = elgen_search::ModelLimits { vocab_size: 60, max_position_embeddings: None, is_encoder_decoder: false };
     let refused = |options: GenerationOptions| options.resolve(&limits).unwrap_err();
-    assert!(matches!(refused(asked(5, 2, 1.0)).problem, OptionProblem::Needs { .. }));
-    assert!(matches!(refused(asked(4, 3, 1.0)).problem, OptionProblem::Needs { .. }));
+    assert!(matches!(refused(asked(5, 2, 1.0)).problem, OptionProblem::NotDivisible { .. }));
+    assert!(matches!(refused(asked(4, 3, 1.0)).problem, OptionProblem::NotDivisible { .. }));
+    assert!(matches!(refused(asked(2, 4, 1.0)).problem, OptionProblem::Exceeds { .. }));
     assert_eq!(refused(asked(4, 2, 0.0)).option, "diversity_penalty");
     assert_eq!(refused(asked(4, 2, -1.0)).option, "diversity_penalty");
     assert_eq!(refused(GenerationOptions { do_sample: Some(true), ..asked(4, 2, 1.0) }).option, "num_beam_groups");

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use elgen_search::device::{DecodeStep, DeviceSearch, NewToken, SearchError, SentenceStart};
 use elgen_search::hooks::{Hooks, SequenceView};
 use elgen_search::{
-    EarlyStopping, GenerationConfig, GenerationOptions, Hypothesis, Mode, ModelLimits, TwinError, twin,
+    EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Hypothesis, Mode, ModelLimits, SequenceBias,
+    TwinError, twin,
 };
 use elgen_tensor::{Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowState, Rows, Tensor, TensorError};
 
@@ -413,6 +414,49 @@ pub(crate) fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: 
     if dice.chance(10) {
         *vocab = dice.pick(&[1023, 2048, 3001]);
     }
+}
+
+/// Adds random options of the processors that few checkpoints use.
+pub(crate) fn further_processors(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
+    let some = |dice: &mut Dice| dice.chance(40);
+    if some(dice) {
+        let mut biases = Vec::new();
+        for _ in 0..1 + dice.below(6) {
+            let count = 1 + dice.below(3);
+            biases.push((dice.ids(count, *vocab), dice.pick(&[-3.5, -1.0, 0.75, 2.0, 4.25])));
+        }
+        // Two sequences with one last id, whose biases add up.
+        let last = biases[0].0[biases[0].0.len() - 1];
+        biases.push((vec![last], 0.5));
+        biases.push((vec![dice.below(*vocab) as u32, last], -0.375));
+        options.sequence_bias = Some(SequenceBias(biases));
+    }
+    if some(dice) {
+        options.encoder_repetition_penalty = Some(dice.pick(&[1.3, 0.7, 2.0]));
+    }
+    if some(dice) {
+        options.encoder_no_repeat_ngram_size = Some(1 + dice.below(4));
+    }
+    if some(dice) {
+        let (start, factor) = (dice.below(6), dice.pick(&[1.1, 1.7, 0.6]));
+        options.exponential_decay_length_penalty = Some(ExponentialDecay { start, factor });
+    }
+    options.remove_invalid_values = some(dice).then_some(true);
+    options.renormalize_logits = some(dice).then_some(true);
+}
+
+/// Random options of the warpers.
+pub(crate) fn warpers(dice: &mut Dice, options: &mut GenerationOptions) {
+    let some = |dice: &mut Dice| dice.chance(40);
+    options.do_sample = Some(true);
+    options.temperature = Some(dice.pick(&[1.0, 0.6, 1.8]));
+    options.top_h = some(dice).then(|| dice.pick(&[0.2, 0.5, 0.9, 1.0]));
+    options.top_k = Some(dice.pick(&[0, 0, 2, 7, 40]));
+    options.top_p = some(dice).then(|| dice.pick(&[0.95, 0.7, 0.2]));
+    options.min_p = some(dice).then(|| dice.pick(&[0.0, 0.02, 0.2, 0.7, 1.0]));
+    options.typical_p = some(dice).then(|| dice.pick(&[0.9, 0.5, 0.15]));
+    options.epsilon_cutoff = some(dice).then(|| dice.pick(&[0.001, 0.03, 0.4]));
+    options.eta_cutoff = some(dice).then(|| dice.pick(&[0.002, 0.07, 0.5]));
 }
 
 pub(crate) fn open(checked: bool, portable: bool) -> Device {
