@@ -52,6 +52,8 @@ const NORM: &[&[&str]] = &[&["RMS"], &[]];
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
 const STAGED_TILES: &[&[&str]] =
     &[&["STAGED", "TILE_M=1"], &["STAGED", "TILE_M=2"], &["STAGED", "TILE_M=4"], &["STAGED", "TILE_M=8"]];
+/// Beam search's candidates: the best, or drawn.
+const CHOICE: &[&[&str]] = &[&["SAMPLE"], &[]];
 const PACKING: &[&[&str]] = &[&["PACKED"], &[]];
 
 const FAMILIES: &[Family] = &[
@@ -70,8 +72,8 @@ const FAMILIES: &[Family] = &[
     Family { shader: "cutoff", axes: &[PARAMS, REDUCTION] },
     Family { shader: "renormalize", axes: &[PARAMS, REDUCTION] },
     Family { shader: "select", axes: &[PARAMS, REDUCTION] },
-    Family { shader: "candidates", axes: &[PARAMS, REDUCTION] },
-    Family { shader: "beam_step", axes: &[PARAMS, REDUCTION] },
+    Family { shader: "candidates", axes: &[PARAMS, REDUCTION, CHOICE] },
+    Family { shader: "beam_step", axes: &[PARAMS, REDUCTION, CHOICE] },
     Family { shader: "advance", axes: &[PARAMS] },
 ];
 

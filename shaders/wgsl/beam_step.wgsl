@@ -1,13 +1,14 @@
 // Beam search, second stage, one workgroup per active sentence: merges the lists of `candidates` into the K best of all
 // its beams (the lower beam, then the lower token on ties), continues the best that did not end, takes those that ended
 // among the first BEAMS into the finished slots, and decides whether the sentence goes on. Steps 2 to 8 of Hugging
-// Face's beam search; a sentence that is done is not touched again.
+// Face's beam search; a sentence that is done is not touched again. With SAMPLE, candidates rank in the order of their
+// draws.
 #include rows
 #include search
 struct Params { vocab: u32, parts: u32, part_tokens: u32, trace_rows: u32 }
 #include params
 struct Hypothesis { score: f32, token: u32, parent: u32, grows: u32 }
-struct Candidate { token: u32, logprob: f32 }
+#include candidate
 struct Trace { token: u32, parent: u32, logprob: f32 }
 struct Slot { score: f32, step: u32, parent: u32, token: u32, logprob: f32, done: u32 }
 @group(0) @binding(0) var<storage, read> active_rows: array<u32>;
@@ -47,7 +48,12 @@ fn best_head(tid: u32, base: u32) -> vec2<u32> {
             let entry = lists[(base + list) * K + head[list]];
             if (entry.token != NONE) {
                 let beam = list / p.parts;
-                let other = vec2<u32>(ordered_key(entry.logprob + beam_score[beam]), beam * p.vocab + entry.token);
+#ifdef SAMPLE
+                let key = entry.key;
+#else
+                let key = ordered_key(entry.logprob + beam_score[beam]);
+#endif
+                let other = vec2<u32>(key, beam * p.vocab + entry.token);
                 if (beats(other, best)) {
                     best = other;
                     mine_logprob = entry.logprob;

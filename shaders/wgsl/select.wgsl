@@ -1,6 +1,6 @@
 // Greedy search and sampling: chooses each active row's token, appends it in place (no row takes another's prefix) and
 // notes it in the trace. With SAMPLE, the largest score - ln(e) with exponential noise e from a counter-based
-// generator; the log-probability is that of the noiseless score. One workgroup per row.
+// generator or from outside; the log-probability is that of the noiseless score. One workgroup per row.
 #include rows
 #include search
 struct Params { vocab: u32, quads: u32, table: u32, trace_rows: u32 }
@@ -50,9 +50,7 @@ fn main(at: Invocation) {
         var key = x;
         // Where nothing is above -inf, noise would change nothing.
         if (SAMPLE && top > LOWEST) {
-            let words = random_words(q, step, limits.ordinal_low, (row.beam << 16u) | (limits.ordinal_high & 0xffffu));
-            let e = vec4<f32>(exponential(words.x), exponential(words.y), exponential(words.z), exponential(words.w));
-            key -= log(e);
+            key -= log(noise(q, step, at.wg.x, row.beam, limits));
         }
         for (var c = 0u; c < 4u; c++) {
             let other = vec2<u32>(ordered_key(key[c]), 4u * q + c);

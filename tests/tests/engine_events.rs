@@ -1,7 +1,5 @@
 //! What a run tells while it goes on: tokens, notices, cancellation; and what ends a sequence early.
 
-use std::time::Duration;
-
 use elgen_engine::{
     AttentionChoice, BatchSize, CancelToken, EngineError, Events, FinishReason, Generation, Model, Notice, Request,
     RunOptions, Session, SessionOptions, StreamedToken,
@@ -216,9 +214,13 @@ fn stop_strings_and_time_end_sequences() {
     for num_beams in [1, 3] {
         let config = model.config(&asked(num_beams, 30)).unwrap();
         let plain = generate(&mut model.session(), &prompts, &config);
-        let run = RunOptions { stop_strings: vec![" a".into(), ".".into()], ..RunOptions::default() };
+        let stop = GenerationOptions {
+            stop_strings: Some(vec![" a".to_owned(), ".".to_owned()].into()),
+            ..asked(num_beams, 30)
+        };
         let mut heard = Heard::default();
-        model.session().generate(&prompts, &config, &run, &mut heard).unwrap();
+        let run = RunOptions::default();
+        model.session().generate(&prompts, &model.config(&stop).unwrap(), &run, &mut heard).unwrap();
         let got = heard.generations();
         let mut stopped = 0;
         for (n, (g, p)) in got.iter().zip(&plain).enumerate() {
@@ -235,9 +237,9 @@ fn stop_strings_and_time_end_sequences() {
         }
         assert!(stopped >= 2, "{num_beams} beams: {stopped} of 4 stopped");
 
-        let run = RunOptions { max_time: Some(Duration::ZERO), ..RunOptions::default() };
+        let no_time = GenerationOptions { max_time: Some(0.0), ..asked(num_beams, 30) };
         let mut heard = Heard::default();
-        model.session().generate(&prompts, &config, &run, &mut heard).unwrap();
+        model.session().generate(&prompts, &model.config(&no_time).unwrap(), &run, &mut heard).unwrap();
         for generation in heard.generations() {
             assert_eq!(generation.sequences[0].token_ids.len(), 1, "{num_beams} beams");
             assert_eq!(generation.sequences[0].finish_reason, FinishReason::Stop);
@@ -248,14 +250,14 @@ fn stop_strings_and_time_end_sequences() {
 #[test]
 fn stop_strings_that_cannot_work_are_refused() {
     let mut session = story().session();
-    let config = session.model().config(&asked(1, 4)).unwrap();
-    let run = RunOptions { stop_strings: vec!["\u{1f9ff}\u{e000}".into()], ..RunOptions::default() };
+    let stop_at = |text: &str| GenerationOptions { stop_strings: Some(vec![text.to_owned()].into()), ..asked(1, 4) };
+    let run = RunOptions::default();
+    let config = session.model().config(&stop_at("\u{1f9ff}\u{e000}")).unwrap();
     let result = session.generate(&requests(&Story::prompts()[..1]), &config, &run, &mut Heard::default());
     assert!(matches!(result, Err(EngineError::StopString { .. })), "{result:?}");
     let ids_only = elgen_tests::repo_root().join("tests/fixtures/gpt2-base-like");
     let mut session = Session::load(&ids_only, &session_options(AttentionChoice::Mha, 4)).unwrap();
-    let config = session.model().config(&asked(1, 4)).unwrap();
-    let run = RunOptions { stop_strings: vec!["x".into()], ..RunOptions::default() };
+    let config = session.model().config(&stop_at("x")).unwrap();
     let result = session.generate(&[Request::new(0, vec![5])], &config, &run, &mut Heard::default());
     assert!(matches!(result, Err(EngineError::NoTokenizer)), "{result:?}");
     assert_eq!(session.device().pool().current().of(Class::Cache), 0);

@@ -1,14 +1,22 @@
 //! Every test that needs a device in one executable, for `scripts/gpu-package`: one copy of the engine instead of a dozen.
 
+#![allow(clippy::duplicate_mod, reason = "each suite of the search brings the support module that it also has alone")]
+
 mod attention_bias;
 mod attention_blocks;
 mod caches;
 mod demo_bart;
 mod demo_gpt2;
+#[path = "../../crates/search/tests/device_beam_sample.rs"]
+mod device_beam_sample;
+#[path = "../../crates/search/tests/device_hooks.rs"]
+mod device_hooks;
 #[path = "../../crates/search/tests/device_processors.rs"]
 mod device_processors;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
 mod device_vs_twin;
+#[path = "../../crates/search/tests/diverse.rs"]
+mod diverse;
 mod engine_events;
 mod engine_examples;
 mod engine_references;
@@ -22,5 +30,6 @@ mod kernel_token_logprobs;
 mod memory;
 mod parity_fixtures;
 mod parity_real_bart;
+mod parity_search;
 mod parity_states;
 mod pool_reuse;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use elgen_models::{Runner, Tokenizer};
-use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, Mode, ModelLimits};
+use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
 use elgen_tensor::Device;
 
 use crate::batch::{BatchState, Control};
@@ -182,12 +182,12 @@ impl Session {
 
     /// The caller's hooks and those of the engine's own options.
     fn hooks(&self, config: &GenerationConfig, run: &RunOptions) -> Result<Hooks, EngineError> {
-        if run.stream && config.mode == Mode::Beam {
+        if run.stream && config.mode.has_beams() {
             return Err(EngineError::StreamsOneBeam { num_beams: config.num_beams });
         }
         let mut hooks = run.hooks.clone();
-        if !run.stop_strings.is_empty() {
-            let criterion = StopStrings::new(&run.stop_strings, self.model.token_bytes()?)?;
+        if !config.stop_strings.is_empty() {
+            let criterion = StopStrings::new(&config.stop_strings, self.model.token_bytes()?)?;
             hooks.stop_criteria.push(Arc::new(criterion));
         }
         Ok(hooks)
@@ -263,8 +263,8 @@ impl Session {
             }
         };
         let mut hooks = hooks.clone();
-        if let Some(limit) = run.max_time {
-            hooks.stop_criteria.push(Arc::new(MaxTime::starting_now(limit)));
+        if let Some(seconds) = config.max_time {
+            hooks.stop_criteria.push(Arc::new(MaxTime::starting_now(seconds)));
         }
         let mut streams = Streams::new(batch, self.tokenizer.as_ref().or(self.model.tokenizer()), config);
         let mut on_step = |tokens: &[_], done: &[bool]| streams.step(tokens, done, streamed, events);

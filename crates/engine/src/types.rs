@@ -1,7 +1,5 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
-use std::time::Duration;
-
 use elgen_search::Hooks;
 use serde::Serialize;
 
@@ -179,10 +177,6 @@ pub struct RunOptions {
     pub max_source_length: Option<usize>,
     /// Tell each token as it comes ([`crate::Events::token`]); refused with more than one beam.
     pub stream: bool,
-    /// A sequence ends when its text contains one of these, ending inside the last token. The text is not cut.
-    pub stop_strings: Vec<String>,
-    /// Sequences end after this time, counted from the start of their batch and checked after each step.
-    pub max_time: Option<Duration>,
     /// The caller's own logits processors, stop criteria and noise.
     pub hooks: Hooks,
     /// Stops the run after the current step, from another thread or from an event.

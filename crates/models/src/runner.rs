@@ -136,7 +136,7 @@ impl Runner {
         }
     }
 
-    /// Shrinks the batch to these sentences (indices of [`Runner::begin`]).
+    /// Shrinks the batch to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
     ///
     /// # Errors
     /// The device failed.
@@ -146,8 +146,13 @@ impl Runner {
         sentences: impl Iterator<Item = usize>,
         width: usize,
     ) -> Result<(), ModelError> {
-        let active = sentences.flat_map(|s| (s * width) as u32..((s + 1) * width) as u32).collect();
-        Ok(rows.set_active(&self.device, active, &self.slabs)?)
+        let mut kept = vec![false; self.placements.len()];
+        for sentence in sentences {
+            if let Some(kept) = kept.get_mut(sentence) {
+                *kept = true;
+            }
+        }
+        Ok(rows.retain(&self.device, |row| kept.get(row as usize / width.max(1)).is_some_and(|kept| *kept))?)
     }
 
     fn admit(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {

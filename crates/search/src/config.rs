@@ -39,6 +39,24 @@ pub enum Mode {
     Sample,
     /// Beam search.
     Beam,
+    /// Beam search whose candidates are drawn.
+    BeamSample,
+    /// Beam search in groups that avoid each other's tokens.
+    DiverseBeam,
+}
+
+impl Mode {
+    /// Whether tokens are drawn.
+    #[must_use]
+    pub fn samples(self) -> bool {
+        matches!(self, Self::Sample | Self::BeamSample)
+    }
+
+    /// Whether hypotheses compete.
+    #[must_use]
+    pub fn has_beams(self) -> bool {
+        matches!(self, Self::Beam | Self::BeamSample | Self::DiverseBeam)
+    }
 }
 
 /// An option that has no effect or not the effect that its value suggests. Hugging Face logs the same.
@@ -250,7 +268,7 @@ impl GenerationConfig {
         match self.mode {
             Mode::Greedy => 1,
             Mode::Sample => self.num_return_sequences,
-            Mode::Beam => self.num_beams,
+            Mode::Beam | Mode::BeamSample | Mode::DiverseBeam => self.num_beams,
         }
     }
 
@@ -309,19 +327,18 @@ impl GenerationOptions {
         self.check_tokens(model)?;
 
         let num_return_sequences = self.num_return_sequences.unwrap_or(1);
+        let num_beam_groups = self.num_beam_groups.unwrap_or(1);
         let mode = match (num_beams, do_sample) {
             (1, false) => Mode::Greedy,
             (1, true) => Mode::Sample,
+            (_, false) if num_beam_groups > 1 => Mode::DiverseBeam,
             (_, false) => Mode::Beam,
-            (_, true) => {
-                let found = format!("true with {num_beams} beams (beam sampling)");
-                return Err(OptionError::new("do_sample", OptionProblem::Unsupported { found }));
-            }
+            (_, true) => Mode::BeamSample,
         };
         check_return_sequences(mode, num_return_sequences, num_beams)?;
 
         let eos_token_id = distinct(self.eos_token_id.as_ref());
-        let needed = if mode == Mode::Beam { (1 + eos_token_id.len()).max(2) } else { 1 };
+        let needed = if mode.has_beams() { (1 + eos_token_id.len()).max(2) } else { 1 };
         if model.vocab_size < needed {
             let problem = OptionProblem::VocabularyTooSmall { vocab_size: model.vocab_size, needed };
             return Err(OptionError::new("num_beams", problem));
@@ -333,7 +350,7 @@ impl GenerationOptions {
             mode,
             num_beams,
             do_sample,
-            num_beam_groups: self.num_beam_groups.unwrap_or(1),
+            num_beam_groups,
             diversity_penalty: self.diversity_penalty.unwrap_or(0.0),
             num_return_sequences,
             early_stopping: self.early_stopping.unwrap_or_default(),

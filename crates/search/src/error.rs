@@ -191,6 +191,9 @@ pub enum TwinError {
         /// The longest sequence, prompt included.
         max_length: usize,
     },
+    /// A user's hook failed.
+    #[error(transparent)]
+    Hook(#[from] crate::hooks::HookError),
     /// A trace that points outside itself.
     #[error(
         "the search trace has no entry for step {step}, row {row} ({entries} entries of {rows_per_step} rows a step)"

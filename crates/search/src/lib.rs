@@ -15,7 +15,7 @@
 //! let (config, warnings) = asked.or(checkpoint).resolve(&limits)?;
 //! assert!(warnings.is_empty());
 //! let prompt = [2];
-//! let found = twin::generate(&config, config.lengths(prompt.len())?, &prompt, &[5, 6, 3], 0, &mut |rows| {
+//! let found = twin::generate(&config, config.lengths(prompt.len())?, &prompt, 0, &mut |rows| {
 //!     rows.iter().map(|row| model.logits(row.tokens)).collect()
 //! })?;
 //! assert!(found[0].token_ids.len() <= 10);

@@ -1,11 +1,12 @@
 //! The search on the device against its CPU twin: whole batches on the toy model, with the row tables checked at every
 //! step.
 
-mod support;
-
 use elgen_search::device::{DeviceSearch, SearchError, SentenceStart};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits, twin};
 use elgen_tensor::{Class, DType, RowState, Rows};
+
+#[path = "support/mod.rs"]
+mod support;
 use support::*;
 
 #[test]
@@ -45,22 +46,6 @@ fn few_finite_logits() {
 #[test]
 fn equal_logits() {
     compare(&open(true, false), 5000, 40, &|_, _, _| {}, Kind::Rounded);
-}
-
-/// Makes random options sample.
-fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
-    options.do_sample = Some(true);
-    options.num_beams = None;
-    options.early_stopping = None;
-    options.length_penalty = None;
-    options.num_return_sequences = Some(1 + dice.below(4));
-    options.temperature = Some(dice.pick(&[1.0, 0.5, 1.7]));
-    options.top_k = Some(dice.pick(&[0, 1, 3, 10, 50]));
-    options.top_p = Some(dice.pick(&[1.0, 0.9, 0.5, 0.1, 0.0]));
-    options.seed = Some(dice.below(usize::MAX) as u64 * 0x1_0000_0001);
-    if dice.chance(10) {
-        *vocab = dice.pick(&[1023, 2048, 3001]);
-    }
 }
 
 #[test]

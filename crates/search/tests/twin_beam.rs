@@ -17,7 +17,7 @@ fn config(json: Value) -> GenerationConfig {
 fn counted(json: Value, prompt: &[u32], model: impl Fn(&[u32]) -> [f32; 4]) -> (usize, Vec<Hypothesis>) {
     let config = config(json);
     let mut steps = 0;
-    let found = twin::generate(&config, config.lengths(prompt.len()).unwrap(), prompt, prompt, 0, &mut |rows| {
+    let found = twin::generate(&config, config.lengths(prompt.len()).unwrap(), prompt, 0, &mut |rows| {
         steps += 1;
         rows.iter().map(|row| model(&row.tokens[prompt.len()..]).map(f32::ln).to_vec()).collect()
     });
@@ -223,12 +223,12 @@ fn processors_see_log_probabilities_and_masks_are_not_renormalised() {
 fn a_model_that_breaks_the_contract_is_an_error() {
     let config = config(json!({"num_beams": 2, "max_length": 5}));
     let lengths = config.lengths(1).unwrap();
-    let rows = twin::generate(&config, lengths, &[3], &[3], 0, &mut |_| vec![vec![0.0; 4]]);
+    let rows = twin::generate(&config, lengths, &[3], 0, &mut |_| vec![vec![0.0; 4]]);
     assert_eq!(rows, Err(TwinError::StepRows { expected: 2, found: 1 }));
-    let vocabulary = twin::generate(&config, lengths, &[3], &[3], 0, &mut |_| vec![vec![0.0; 4], vec![0.0; 5]]);
+    let vocabulary = twin::generate(&config, lengths, &[3], 0, &mut |_| vec![vec![0.0; 4], vec![0.0; 5]]);
     assert_eq!(vocabulary, Err(TwinError::StepVocabulary { expected: 4, found: 5 }));
     for prompt in [&[][..], &[3; 5]] {
-        let error = twin::generate(&config, lengths, prompt, prompt, 0, &mut |rows| vec![vec![0.0; 4]; rows.len()]);
+        let error = twin::generate(&config, lengths, prompt, 0, &mut |rows| vec![vec![0.0; 4]; rows.len()]);
         assert_eq!(error, Err(TwinError::Prompt { prompt_len: prompt.len(), max_length: 5 }));
     }
 }

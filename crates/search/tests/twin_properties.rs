@@ -14,7 +14,7 @@ fn resolve(options: &GenerationOptions, vocab_size: usize) -> GenerationConfig {
 fn generate(options: &GenerationOptions, model: ToyModel, prompt: &[u32], ordinal: u64) -> Vec<Hypothesis> {
     let config = resolve(options, model.vocab);
     let mut step = |rows: &[Row<'_>]| rows.iter().map(|row| model.logits(row.tokens)).collect();
-    twin::generate(&config, config.lengths(prompt.len()).unwrap(), prompt, prompt, ordinal, &mut step).unwrap()
+    twin::generate(&config, config.lengths(prompt.len()).unwrap(), prompt, ordinal, &mut step).unwrap()
 }
 
 fn models() -> impl Strategy<Value = ToyModel> {
@@ -139,7 +139,7 @@ proptest! {
         let run = |options: GenerationOptions| {
             let config = resolve(&options.or(base.clone()), model.vocab);
             let mut step = sharp;
-            twin::generate(&config, config.lengths(1).unwrap(), &[0], &[0], 1, &mut step).unwrap()[0].token_ids.clone()
+            twin::generate(&config, config.lengths(1).unwrap(), &[0], 1, &mut step).unwrap()[0].token_ids.clone()
         };
         let greedy = run(GenerationOptions::default());
         prop_assert_eq!(&run(GenerationOptions { num_beams: Some(beams), ..Default::default() }), &greedy);

@@ -43,7 +43,7 @@ fn searches_agree_with_hugging_face() {
 
         let prompt = ids(&case["prompt"]);
         let lengths = config.lengths(prompt.len()).unwrap();
-        let found = twin::generate(&config, lengths, &prompt, &prompt, 0, &mut |rows| {
+        let found = twin::generate(&config, lengths, &prompt, 0, &mut |rows| {
             rows.iter().map(|row| model.logits(row.tokens)).collect()
         })
         .unwrap();

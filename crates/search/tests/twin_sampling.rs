@@ -15,7 +15,7 @@ fn config(json: Value) -> GenerationConfig {
 fn generate(json: Value, ordinal: u64) -> Vec<Hypothesis> {
     let config = config(json);
     let lengths = config.lengths(1).unwrap();
-    twin::generate(&config, lengths, &[1], &[1], ordinal, &mut |rows| {
+    twin::generate(&config, lengths, &[1], ordinal, &mut |rows| {
         rows.iter().map(|row| MODEL.logits(row.tokens)).collect()
     })
     .unwrap()

@@ -165,6 +165,22 @@ impl Rows {
         Ok(())
     }
 
+    /// Drops active rows.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn retain(&mut self, device: &Device, keep: impl Fn(u32) -> bool) -> Result<()> {
+        let mut slabs = Vec::new();
+        for segment in &self.segments {
+            for row in &self.active_rows[segment.first as usize..(segment.first + segment.count) as usize] {
+                slabs.resize(slabs.len().max(*row as usize + 1), 0);
+                slabs[*row as usize] = segment.slab;
+            }
+        }
+        let rows: Vec<u32> = self.active_rows.iter().copied().filter(|row| keep(*row)).collect();
+        if rows.len() == self.active_rows.len() { Ok(()) } else { self.set_active(device, rows, &slabs) }
+    }
+
     /// Active physical rows, as the device sees them.
     pub fn active_rows(&self) -> &[u32] {
         &self.active_rows

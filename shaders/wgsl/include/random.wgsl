@@ -1,4 +1,4 @@
-// Philox4x32-10 and exponential noise, the same bits as crates/search/src/twin/random.rs; needs `settings: Settings`.
+// Philox4x32-10 and exponential noise, the same bits as crates/search/src/twin/random.rs; needs `sentences` and `p.quads`.
 
 // High and low half of a * b, from four 16-bit products.
 fn mul_wide(a: u32, b: u32) -> vec2<u32> {
@@ -45,4 +45,16 @@ fn exponential(word: u32) -> f32 {
     sum = sum * s + 1.0 / 3.0;
     sum = sum * s + 1.0;
     return 2.0 * t * sum;
+}
+
+// The noise of token ids 4 * quad .. 4 * quad + 3 for new token number `step` of active row `i`, which is beam or sample
+// `beam` of its sentence.
+fn noise(quad: u32, step: u32, i: u32, beam: u32, limits: Sentence) -> vec4<f32> {
+    if (settings.noise != NONE) {
+        let at = settings.noise + (i * p.quads + quad) * 4u;
+        let words = vec4<u32>(settings.words[at], settings.words[at + 1u], settings.words[at + 2u], settings.words[at + 3u]);
+        return bitcast<vec4<f32>>(words);
+    }
+    let words = random_words(quad, step, limits.ordinal_low, (beam << 16u) | (limits.ordinal_high & 0xffffu));
+    return vec4<f32>(exponential(words.x), exponential(words.y), exponential(words.z), exponential(words.w));
 }

@@ -33,6 +33,7 @@ struct Settings {
     decay: vec2<u32>,        // tokens beyond decay_start -> growth (f32); none: off
     divisors: u32,           // first word of the table length -> length ^ length_penalty (f32)
     sentences: u32,          // first word of the table of `Sentence`
+    noise: u32,              // first word of noise from outside, [active row][padded vocabulary]; NONE: off
     words: array<u32>,
 }
 

@@ -203,7 +203,7 @@ pub(super) fn check_return_sequences(mode: Mode, returned: usize, num_beams: usi
             let needed = "do_sample or as many num_beams";
             Err(OptionError::new(option, OptionProblem::Needs { found: returned.to_string(), needed }))
         }
-        Mode::Beam if returned > num_beams => {
+        Mode::Beam | Mode::BeamSample | Mode::DiverseBeam if returned > num_beams => {
             let problem = OptionProblem::Exceeds { found: returned, other: "num_beams", limit: num_beams };
             Err(OptionError::new(option, problem))
         }

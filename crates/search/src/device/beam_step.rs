@@ -24,6 +24,7 @@ pub(super) fn kernel(device: &Device, config: &GenerationConfig, parts: Parts) -
     let threads = (beams + candidates).next_power_of_two().clamp(64, MAX_POOL as u32);
     let spec = KernelSpec::new("beam_step")
         .subgroup(device)
+        .define_if(config.mode.samples(), "SAMPLE")
         .constant("WG", threads)
         .constant("BEAMS", beams)
         .constant("K", candidates)

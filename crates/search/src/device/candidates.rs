@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, padded};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, padded};
 
-use super::{BeamState, Result};
+use super::{BeamState, DeviceSearch, Result};
 use crate::config::GenerationConfig;
 
 #[repr(C)]
@@ -41,22 +41,45 @@ impl Parts {
 }
 
 pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<Kernel>> {
-    let spec = KernelSpec::new("candidates").subgroup(device).constant("K", config.num_candidates() as u32);
+    let spec = KernelSpec::new("candidates")
+        .subgroup(device)
+        .define_if(config.mode.samples(), "SAMPLE")
+        .constant("K", list_length(config) as u32);
     Ok(device.kernel(&spec)?)
+}
+
+/// Tokens of a list. A group of diverse beams also needs as many more as there can be tokens that earlier groups chose and
+/// that a penalty moves back.
+pub(super) fn list_length(config: &GenerationConfig) -> usize {
+    let group = config.num_beams / config.num_beam_groups;
+    config.num_candidates() / config.num_beam_groups + config.num_beams - group
+}
+
+/// Words of an entry: token, log-probability, and when sampling the key that they are ordered by.
+pub(super) fn entry_words(config: &GenerationConfig) -> usize {
+    if config.mode.samples() { 3 } else { 2 }
+}
+
+/// Bytes of all lists of this many rows.
+pub(super) fn list_bytes(rows: usize, config: &GenerationConfig) -> u64 {
+    let words = list_length(config) * entry_words(config);
+    rows as u64 * u64::from(Parts::of(config.vocab_size).count) * words as u64 * 4
 }
 
 /// Writes `lists` `[active row][part][K]` from the log-probabilities `logits` `[active rows, V]`.
 pub(super) fn candidates(
     rec: &mut Recorder,
-    config: &GenerationConfig,
+    search: &DeviceSearch,
     beams: &BeamState,
     rows: &Rows,
-    open: &Buffer,
     logits: &Tensor,
 ) -> Result<()> {
-    let kernel = kernel(rec.device(), config)?;
+    let kernel = kernel(rec.device(), &search.config)?;
     let Parts { count, quads } = beams.parts;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), parts: count, part_quads: quads };
-    let buffers = [&rows.active, &rows.state, open, &beams.running, &logits.buffer, &beams.lists];
+    let mut buffers = vec![&rows.active, &rows.state, &search.open, &beams.running, &logits.buffer, &beams.lists];
+    if search.config.mode.samples() {
+        buffers.push(&search.settings.buffer);
+    }
     Ok(rec.dispatch(&kernel, &buffers, &params, [count, rows.count() as u32, 1])?)
 }

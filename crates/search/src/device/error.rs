@@ -3,6 +3,7 @@
 use elgen_tensor::TensorError;
 
 use crate::error::TwinError;
+use crate::hooks::HookError;
 
 /// A failure of the search on the device.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -13,7 +14,10 @@ pub enum SearchError {
     Tensor(#[from] TensorError),
     /// The trace that the device wrote leads nowhere.
     #[error(transparent)]
-    Trace(#[from] TwinError),
+    Trace(TwinError),
+    /// A user's hook failed.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// More beams and candidates than a workgroup has invocations.
     #[error("beam search: {beams} beams and {candidates} candidates are more than {limit} together; use fewer beams")]
     TooManyBeams {
@@ -40,4 +44,13 @@ pub enum SearchError {
         /// What does not fit.
         message: String,
     },
+}
+
+impl From<TwinError> for SearchError {
+    fn from(error: TwinError) -> Self {
+        match error {
+            TwinError::Hook(error) => Self::Hook(error),
+            other => Self::Trace(other),
+        }
+    }
 }

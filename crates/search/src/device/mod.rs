@@ -8,10 +8,21 @@
 //! | greedy | `process`, `renormalize` (each only if an option needs it), `select` |
 //! | sampling | `process`, the warpers, `renormalize` (likewise), `select` |
 //! | beam | `process`, `renormalize` (likewise), `candidates`, `beam_step`, `advance` |
+//! | beam sampling | `process`, the warpers, `renormalize` (likewise), `candidates`, `beam_step`, `advance` |
+//! | diverse beam | `process`, `candidates`; the host takes the step; `advance` |
+//!
+//! What the host plugs in (see [`crate::hooks`]) makes it read more:
+//!
+//! | plugged in | greedy, sampling | beams |
+//! |---|---|---|
+//! | token reports, stop criteria | the step's tokens instead of the open sentences | lists of candidates; the host takes the step |
+//! | logits processors | also the logits, which go back processed | logits; the host takes the step |
+//! | noise | nothing; noise goes to the device | the same |
 //!
 //! A sentence that is done is never touched again, so steps may be recorded ahead of knowing which sentences are, and a
-//! result does not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, all
-//! rows of a sentence or none, in order.
+//! result does not depend on the rest of the batch. The kernels work on the rows that [`Rows`] lists as active, in order,
+//! with beams all rows of a sentence or none. Where the host sees the tokens of greedy search and sampling, a row that has
+//! ended leaves the active rows at once.
 //!
 //! ```no_run
 //! use elgen_search::device::{DecodeStep, DeviceSearch, SearchError, SentenceStart};
@@ -31,12 +42,17 @@
 //! {
 //!     let mut search = DeviceSearch::new(device, config, starts.len(), 64)?;
 //!     let logits = device.tensor("logits", Class::Activations, rows.count(), model.vocab_size(), DType::F32)?;
+//!     // Without beams, every token can be had as it comes.
+//!     search.report_tokens(!config.mode.has_beams());
 //!     search.begin(starts)?;
 //!     loop {
 //!         let mut rec = device.recorder();
 //!         model.step(&mut rec, rows, &logits)?;
-//!         search.record_step(&mut rec, rows, &logits)?;
-//!         if search.submit(rec)?.0.iter().all(|done| *done) {
+//!         let report = search.step(rec, rows, &logits)?;
+//!         for new in &report.tokens {
+//!             println!("sentence {}, sample {}: {} ({})", new.sentence, new.row, new.token, new.logprob);
+//!         }
+//!         if report.done.iter().all(|done| *done) {
 //!             return Ok(search.finish()?);
 //!         }
 //!     }
@@ -47,6 +63,8 @@ mod advance;
 mod beam_step;
 mod candidates;
 mod error;
+mod host;
+mod host_rows;
 mod process;
 mod renormalize;
 mod results;
@@ -55,12 +73,15 @@ mod settings;
 mod sources;
 mod warp;
 
-use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError};
+use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError, padded};
 
 use crate::config::{GenerationConfig, Lengths, Mode};
 use crate::hooks::Hooks;
 use crate::hypothesis::Hypothesis;
-use candidates::Parts;
+use crate::twin::task::Task;
+use candidates::{Parts, list_bytes};
+use host::HostBeams;
+use host_rows::HostRows;
 use results::{Slot, Trace};
 use settings::Settings;
 use sources::Sources;
@@ -151,10 +172,20 @@ struct BeamState {
     parts: Parts,
     /// `[row]`: [`Running`].
     running: Buffer,
-    /// `[active row][part][candidate]`: token, log-probability.
+    /// `[active row][part][candidate]`: token, log-probability, and when sampling the drawn key.
     lists: Buffer,
     /// `[sentence][beam]`: [`Slot`].
     finished: Buffer,
+}
+
+/// Who takes a batch's steps.
+#[derive(Default)]
+enum Host {
+    /// The device alone.
+    #[default]
+    Idle,
+    Beams(HostBeams),
+    Rows(HostRows),
 }
 
 /// The state of a search over batches of up to a fixed number of sentences. All buffers are allocated once.
@@ -173,6 +204,7 @@ pub struct DeviceSearch {
     max_sentences: usize,
     max_new: usize,
     starts: Vec<Sentence>,
+    host: Host,
     hooks: Hooks,
     report_tokens: bool,
     /// Whether this batch needs `process`.
@@ -199,9 +231,10 @@ impl DeviceSearch {
         let (width, candidates) = (config.rows_per_sentence(), config.num_candidates());
         let rows = max_sentences * width;
         let alloc = |what: &str, bytes: u64| device.alloc(what, Class::Activations, bytes);
-        let mut result_bytes = trace_bytes(rows, max_new);
-        let beams = if config.mode == Mode::Beam {
-            if width + candidates > MAX_POOL {
+        let (trace_bytes, slot_bytes) = kept_bytes(config, rows, max_new);
+        let mut result_bytes = trace_bytes;
+        let beams = if config.mode.has_beams() {
+            if config.mode != Mode::DiverseBeam && width + candidates > MAX_POOL {
                 return Err(SearchError::TooManyBeams { beams: width, candidates, limit: MAX_POOL });
             }
             if width.saturating_mul(config.vocab_size) < candidates {
@@ -212,12 +245,12 @@ impl DeviceSearch {
                 });
             }
             let parts = Parts::of(config.vocab_size);
-            result_bytes = result_bytes.max(slot_bytes(rows));
+            result_bytes = result_bytes.max(slot_bytes);
             Some(BeamState {
                 parts,
                 running: alloc("running beams", running_bytes(rows))?,
                 lists: alloc("search candidates", list_bytes(rows, config))?,
-                finished: alloc("finished beams", slot_bytes(rows))?,
+                finished: alloc("finished beams", slot_bytes)?,
             })
         } else {
             None
@@ -225,16 +258,21 @@ impl DeviceSearch {
         let search = Self {
             device: device.clone(),
             config: config.clone(),
-            settings: Settings::new(device, config, max_sentences, max_new)?,
+            settings: Settings::new(device, config, max_sentences, max_new, 0)?,
             sources: Sources::default(),
             open: alloc("open sentences", max_sentences as u64 * 4)?,
-            trace: alloc("search trace", trace_bytes(rows, max_new))?,
+            trace: alloc("search trace", trace_bytes)?,
             beams,
             open_readback: device.readback("open sentences", max_sentences as u64 * 4)?,
             result_readback: device.readback("search results", result_bytes)?,
             max_sentences,
             max_new,
             starts: Vec::new(),
+            host: if config.mode == Mode::DiverseBeam {
+                Host::Beams(HostBeams::new(device, config, rows, needs_logits(config))?)
+            } else {
+                Host::Idle
+            },
             hooks: Hooks::default(),
             report_tokens: false,
             processes: false,
@@ -246,18 +284,22 @@ impl DeviceSearch {
 
     /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to
     /// rounding. Options that look at sources add 16 bytes for each sentence and up to 8 for each id of a batch's sources.
+    /// Hooks take more where a batch begins with them.
     pub fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
         let rows = max_sentences * config.rows_per_sentence();
-        let mut results = trace_bytes(rows, max_new);
+        let (trace_bytes, slot_bytes) = kept_bytes(config, rows, max_new);
         let mut beams = 0;
-        if config.mode == Mode::Beam {
-            results = results.max(slot_bytes(rows));
-            beams = running_bytes(rows) + list_bytes(rows, config) + slot_bytes(rows);
+        if config.mode.has_beams() {
+            beams = running_bytes(rows) + list_bytes(rows, config) + slot_bytes;
+        }
+        if config.mode == Mode::DiverseBeam {
+            let by_logits = needs_logits(config);
+            beams += if by_logits { host::logits_bytes(config, rows) } else { list_bytes(rows, config) };
         }
         Settings::bytes(config, max_sentences, max_new)
             + max_sentences as u64 * 8
-            + trace_bytes(rows, max_new)
-            + results
+            + trace_bytes
+            + trace_bytes.max(slot_bytes)
             + beams
     }
 
@@ -270,15 +312,16 @@ impl DeviceSearch {
         match &self.beams {
             Some(beams) => {
                 candidates::kernel(device, config)?;
-                beam_step::kernel(device, config, beams.parts)?;
+                if config.mode != Mode::DiverseBeam {
+                    beam_step::kernel(device, config, beams.parts)?;
+                }
                 advance::kernel(device)?;
             }
             None => {
-                warp::compile(device, config)?;
                 select::kernel(device, config)?;
             }
         }
-        Ok(())
+        warp::compile(device, config)
     }
 
     /// Rows of each sentence, its beams or samples.
@@ -323,6 +366,7 @@ impl DeviceSearch {
         self.sources.write(&self.device, &self.config, &self.starts)?;
         self.processes = process::is_needed(&self.config, &self.starts);
         self.steps = 0;
+        self.prepare_host()?;
         if starts.is_empty() {
             return Ok(());
         }
@@ -330,15 +374,71 @@ impl DeviceSearch {
         self.settings.write_sentences(&self.device, &self.starts)?;
         self.device.write(&self.open, 0, bytemuck::cast_slice(&vec![width as u32; starts.len()]))?;
         if let Some(beams) = &self.beams {
-            // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
-            let first = |beam: usize| if beam == 0 { 0.0 } else { settings::MASKED };
+            // Copies of the prompt would yield the same candidates, so only the first of each group may compete in the first
+            // step.
+            let group = width / self.config.num_beam_groups;
+            let first = |beam: usize| if beam.is_multiple_of(group) { 0.0 } else { settings::MASKED };
             let running: Vec<Running> = (0..starts.len() * width)
                 .map(|row| Running { score: first(row % width), token: 0, parent: (row % width) as u32, grows: 0 })
                 .collect();
             self.device.write(&beams.running, 0, bytemuck::cast_slice(&running))?;
-            self.device.write(&beams.finished, 0, bytemuck::cast_slice(&vec![Slot::EMPTY; starts.len() * width]))?;
+            if self.config.mode != Mode::DiverseBeam {
+                self.device.write(
+                    &beams.finished,
+                    0,
+                    bytemuck::cast_slice(&vec![Slot::EMPTY; starts.len() * width]),
+                )?;
+            }
         }
         Ok(())
+    }
+
+    /// Sees to what the hooks and reports of the coming batch need.
+    fn prepare_host(&mut self) -> Result<()> {
+        let (device, config, width) = (&self.device, &self.config, self.config.rows_per_sentence());
+        let rows = self.max_sentences * width;
+        let (processes, stops) = (!self.hooks.processors.is_empty(), !self.hooks.stop_criteria.is_empty());
+        let by_logits = processes || needs_logits(config);
+        let old = std::mem::take(&mut self.host);
+        self.host = if config.mode.has_beams() {
+            match old {
+                _ if config.mode != Mode::DiverseBeam && !processes && !stops => Host::Idle,
+                Host::Beams(host) if host.is_by_logits() == by_logits => Host::Beams(host),
+                _ => Host::Beams(HostBeams::new(device, config, rows, by_logits)?),
+            }
+        } else {
+            match old {
+                _ if !self.report_tokens && !processes && !stops => Host::Idle,
+                Host::Rows(host) if host.reads_logits() == processes => Host::Rows(host),
+                _ => Host::Rows(HostRows::new(device, config, rows, processes)?),
+            }
+        };
+        match &mut self.host {
+            Host::Idle => {}
+            Host::Beams(host) => host.begin(config, &self.starts),
+            Host::Rows(host) => host.begin(&self.starts, width),
+        }
+        // Where the host draws, it needs no noise on the device.
+        let drawn_here = matches!(&self.host, Host::Beams(host) if host.is_by_logits());
+        let has_noise = self.hooks.noise.is_some() && config.mode.samples() && !drawn_here;
+        if has_noise != self.settings.has_noise() {
+            let noise_rows = if has_noise { rows } else { 0 };
+            self.settings = Settings::new(device, config, self.max_sentences, self.max_new, noise_rows)?;
+        }
+        Ok(())
+    }
+
+    /// A sentence of the batch as the host's code takes it.
+    fn task(&self, sentence: usize) -> Task<'_> {
+        let start = &self.starts[sentence];
+        Task {
+            config: &self.config,
+            lengths: start.lengths,
+            ordinal: start.ordinal,
+            source: &start.source,
+            prompt_len: start.prompt.len(),
+            hooks: &self.hooks,
+        }
     }
 
     /// Records what follows a decode step: `logits` `[active rows or more, V]` f32 are turned into scores in place,
@@ -346,8 +446,18 @@ impl DeviceSearch {
     /// are.
     ///
     /// # Errors
-    /// Logits, tables or active rows that do not fit the search.
+    /// Logits, tables or active rows that do not fit the search; or the host takes part in this batch's steps, which needs
+    /// [`DeviceSearch::step`].
     pub fn record_step(&mut self, rec: &mut Recorder, rows: &mut Rows, logits: &Tensor) -> Result<()> {
+        if !matches!(self.host, Host::Idle) || self.settings.has_noise() {
+            let message = "diverse beams, hooks and reports need whole steps".to_owned();
+            return Err(SearchError::Batch { message });
+        }
+        self.check_step(rows, logits)?;
+        self.record_checked(rec, rows, logits)
+    }
+
+    fn check_step(&self, rows: &Rows, logits: &Tensor) -> Result<()> {
         let (width, count) = (self.width(), rows.count());
         let longest = self.starts.iter().map(|start| start.lengths.max_length).max().unwrap_or(0);
         let batch = self.batch_rows();
@@ -355,25 +465,27 @@ impl DeviceSearch {
             Some(format!("logits {} for {count} rows and {} ids", logits.describe(), self.config.vocab_size))
         } else if rows.max_length() < longest {
             Some(format!("tables of {} ids for sequences of {longest}", rows.max_length()))
-        } else if !complete(rows.active_rows(), width, batch) {
+        } else if self.config.mode.has_beams() && !complete(rows.active_rows(), width, batch) {
             Some(format!("{count} active rows that are not whole sentences of {width} rows in a batch of {batch}"))
+        } else if rows.active_rows().iter().any(|row| *row as usize >= batch) || !rows.active_rows().is_sorted() {
+            Some(format!("{count} active rows that are not in order or not in a batch of {batch}"))
         } else {
             None
         };
-        if let Some(message) = problem {
-            return Err(SearchError::Batch { message });
+        match problem {
+            Some(message) => Err(SearchError::Batch { message }),
+            None => Ok(()),
         }
+    }
+
+    fn record_checked(&mut self, rec: &mut Recorder, rows: &mut Rows, logits: &Tensor) -> Result<()> {
         self.steps += 1;
-        let config = &self.config;
         if self.processes {
-            process::process(rec, config, &self.settings, &self.sources, rows, &self.open, logits)?;
+            self.process(rec, rows, logits)?;
         }
-        warp::warp(rec, config, &self.settings, rows, &self.open, logits)?;
-        if config.renormalize_logits {
-            renormalize::renormalize(rec, rows, &self.open, logits)?;
-        }
+        self.warp(rec, rows, logits)?;
         if let Some(beams) = &self.beams {
-            candidates::candidates(rec, config, beams, rows, &self.open, logits)?;
+            candidates::candidates(rec, self, beams, rows, logits)?;
             beam_step::beam_step(rec, self, beams, rows)?;
             advance::advance(rec, beams, rows)?;
             rows.flip();
@@ -383,28 +495,73 @@ impl DeviceSearch {
         Ok(())
     }
 
-    /// Plugs in hooks for the batches that begin from now on.
-    ///
-    /// # Errors
-    /// Hooks that this mode cannot have.
-    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<()> {
-        self.hooks = hooks;
+    /// Rows 2 to 15 of §4.
+    fn process(&self, rec: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<()> {
+        process::process(rec, &self.config, &self.settings, &self.sources, rows, &self.open, logits)
+    }
+
+    /// Rows 17 to 26 of §4, as far as options ask for them.
+    fn warp(&self, rec: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<()> {
+        warp::warp(rec, &self.config, &self.settings, rows, &self.open, logits)?;
+        if self.config.renormalize_logits {
+            renormalize::renormalize(rec, rows, &self.open, logits)?;
+        }
         Ok(())
     }
 
-    /// Whether [`DeviceSearch::step`] reports the tokens that it appends (greedy search and sampling).
+    /// Plugs in hooks for the batches that begin from now on; what they need is allocated there. Ends a batch that runs.
+    ///
+    /// # Errors
+    /// None yet: every mode can have every hook. Noise without sampling has no effect.
+    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<()> {
+        self.hooks = hooks;
+        self.starts.clear();
+        Ok(())
+    }
+
+    /// Whether [`DeviceSearch::step`] reports the tokens that it appends (greedy search and sampling), in the batches that
+    /// begin from now on.
     pub fn report_tokens(&mut self, report: bool) {
         self.report_tokens = report;
     }
 
-    /// Takes a recording that ends in a model's decode step, adds what follows, submits it and waits.
+    /// Takes a recording that ends in a model's decode step, adds what follows, submits it and waits. `logits` are turned
+    /// into scores in place, every active row takes its next token, and `rows` stands for the next step. With stop criteria
+    /// or reports, rows without beams that have ended are active no more.
     ///
     /// # Errors
-    /// As [`DeviceSearch::record_step`] and [`DeviceSearch::submit`].
+    /// Logits, tables or active rows that do not fit the search; the device failed; a hook failed.
     pub fn step(&mut self, mut rec: Recorder, rows: &mut Rows, logits: &Tensor) -> Result<StepReport> {
-        self.record_step(&mut rec, rows, logits)?;
-        let (done, stats) = self.submit(rec)?;
-        Ok(StepReport { done, tokens: Vec::new(), stats })
+        self.check_step(rows, logits)?;
+        if self.settings.has_noise() {
+            self.write_noise(rows)?;
+        }
+        // Taken out while it works on the rest.
+        let mut host = std::mem::take(&mut self.host);
+        let report = match (&mut host, &self.beams) {
+            (Host::Beams(beams), Some(state)) => self.step_beams(beams, state, rec, rows, logits),
+            (Host::Rows(sequences), _) => self.step_rows(sequences, rec, rows, logits),
+            _ => self.record_checked(&mut rec, rows, logits).and_then(|()| {
+                let (done, stats) = self.submit(rec)?;
+                Ok(StepReport { done, tokens: Vec::new(), stats })
+            }),
+        };
+        if !matches!(host, Host::Idle) {
+            self.steps += 1;
+        }
+        self.host = host;
+        report
+    }
+
+    /// Uploads the noise of the coming step, one padded row of the vocabulary for each active row.
+    fn write_noise(&self, rows: &Rows) -> Result<()> {
+        let (vocab, ld, width) = (self.config.vocab_size, padded(self.config.vocab_size), self.width());
+        let mut noise = vec![1.0; rows.count() * ld];
+        for (row, out) in rows.active_rows().iter().zip(noise.chunks_mut(ld)) {
+            let row = *row as usize;
+            self.task(row / width).noise(row % width, self.steps, &mut out[..vocab]);
+        }
+        self.settings.write_noise(&self.device, &noise)
     }
 
     /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host
@@ -424,6 +581,11 @@ impl DeviceSearch {
     /// # Errors
     /// The device failed, or its trace is broken.
     pub fn finish(&self) -> Result<Vec<Vec<Hypothesis>>> {
+        match &self.host {
+            Host::Idle => {}
+            Host::Beams(host) => return Ok(host.finish(&self.config, &self.starts)),
+            Host::Rows(host) => return Ok(host.finish(&self.starts, self.width())),
+        }
         let rows = self.batch_rows();
         let steps = self.steps.min(self.max_new);
         if rows == 0 || steps == 0 {
@@ -456,8 +618,24 @@ fn running_bytes(rows: usize) -> u64 {
     rows as u64 * size_of::<Running>() as u64
 }
 
-fn list_bytes(rows: usize, config: &GenerationConfig) -> u64 {
-    rows as u64 * u64::from(Parts::of(config.vocab_size).count) * config.num_candidates() as u64 * 8
+/// Bytes of the trace and of the finished slots, which diverse beams have on the host.
+fn kept_bytes(config: &GenerationConfig, rows: usize, max_new: usize) -> (u64, u64) {
+    match config.mode {
+        Mode::DiverseBeam => (0, 0),
+        Mode::Beam | Mode::BeamSample => (trace_bytes(rows, max_new), slot_bytes(rows)),
+        Mode::Greedy | Mode::Sample => (trace_bytes(rows, max_new), 0),
+    }
+}
+
+/// Whether the host must see whole rows of logits: what diverse beams subtract comes before the processors, and the effect of
+/// these on it cannot be told from a list of candidates.
+fn needs_logits(config: &GenerationConfig) -> bool {
+    config.mode == Mode::DiverseBeam
+        && (config.encoder_repetition_penalty != 1.0
+            || config.exponential_decay_length_penalty.is_some()
+            || config.remove_invalid_values
+            || config.renormalize_logits
+            || !config.sequence_bias.is_empty())
 }
 
 /// Whether the rows are whole sentences of `width` rows in order, all within the batch.

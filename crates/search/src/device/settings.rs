@@ -1,7 +1,9 @@
 //! What stays constant over a search or a batch, in one small buffer (`include/search.wgsl`).
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, Device};
+use elgen_tensor::{Buffer, Class, Device, padded};
 
 use super::{Result, Sentence as Start};
 use crate::config::GenerationConfig;
@@ -51,6 +53,7 @@ struct Header {
     decay: List,
     divisors: u32,
     sentences: u32,
+    noise: u32,
 }
 
 /// Mirrors `Sentence` in `include/sentences.wgsl`.
@@ -69,6 +72,8 @@ pub(super) struct Settings {
     pub(super) buffer: Buffer,
     /// Bytes before the table of sentences.
     sentences_at: u64,
+    /// Bytes before the noise from outside, if there is room for it.
+    noise_at: Option<u64>,
 }
 
 impl Settings {
@@ -77,13 +82,32 @@ impl Settings {
         config: &GenerationConfig,
         max_sentences: usize,
         max_new: usize,
+        noise_rows: usize,
     ) -> Result<Self> {
-        let words = encode(config, max_new);
+        let mut words = encode(config, max_new);
         let sentences_at = words.len() as u64 * 4;
-        let buffer =
-            device.alloc("search settings", Class::Activations, Self::bytes(config, max_sentences, max_new))?;
+        let bytes = Self::bytes(config, max_sentences, max_new);
+        let noise_bytes = noise_rows as u64 * padded(config.vocab_size) as u64 * 4;
+        let buffer = device.alloc("search settings", Class::Activations, bytes + noise_bytes)?;
+        let noise_at = (noise_rows > 0).then_some(bytes);
+        if let Some(at) = noise_at {
+            words[offset_of!(Header, noise) / 4] = ((at - size_of::<Header>() as u64) / 4) as u32;
+        }
         device.write(&buffer, 0, bytemuck::cast_slice(&words))?;
-        Ok(Self { buffer, sentences_at })
+        Ok(Self { buffer, sentences_at, noise_at })
+    }
+
+    /// Whether it holds noise from outside.
+    pub(super) fn has_noise(&self) -> bool {
+        self.noise_at.is_some()
+    }
+
+    /// Uploads noise `[active row][padded vocabulary]`.
+    pub(super) fn write_noise(&self, device: &Device, noise: &[f32]) -> Result<()> {
+        match self.noise_at {
+            Some(at) => Ok(device.write(&self.buffer, at, bytemuck::cast_slice(noise))?),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
@@ -185,6 +209,7 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
         decay: growth,
         divisors,
         sentences: words.len() as u32,
+        noise: NONE,
     };
     let mut all = bytemuck::cast_slice(&[header]).to_vec();
     all.append(&mut words);

@@ -1,29 +1,199 @@
-//! Beam search (§6).
+//! Beam search and beam sampling (§6), and what diverse beam search shares with them: a sentence's state, and the ranking
+//! of continuations from logits.
 
-use super::processors::{log_softmax, ordered_key, process, renormalize};
-use super::{Row, Step, finish_reason, run_step};
-use crate::config::{GenerationConfig, Lengths};
+use std::ops::Range;
+
+use super::groups::Groups;
+use super::processors::{log_softmax, ordered_key};
+use super::task::Task;
+use super::{Row, Step, run_step};
+use crate::config::{GenerationConfig, Lengths, Mode};
 use crate::error::TwinError;
-use crate::hooks::SequenceView;
-use crate::hypothesis::Hypothesis;
+use crate::hypothesis::{FinishReason, Hypothesis};
 use crate::options::EarlyStopping;
 
 /// Added to a score in f32 to take it out of a competition (§10). Floats are 64 apart there, so the score itself vanishes.
-const MASKED: f32 = -1.0e9;
+pub(crate) const MASKED: f32 = -1.0e9;
 
+/// A running hypothesis.
 #[derive(Clone)]
-struct Beam {
+pub(crate) struct Beam {
     /// Prompt included.
-    tokens: Vec<u32>,
-    token_logprobs: Vec<f32>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) token_logprobs: Vec<f32>,
     /// Sum of the log-probabilities.
-    score: f32,
+    pub(crate) score: f32,
+    /// Which beam of the step before it continues.
+    pub(crate) parent: usize,
+    /// Whether the last step appended a token.
+    pub(crate) grew: bool,
 }
 
-struct Candidate {
+/// A continuation of a running beam.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) beam: usize,
+    pub(crate) token: u32,
+    pub(crate) logprob: f32,
+    /// With the beam's score.
+    pub(crate) score: f32,
+}
+
+impl Beam {
+    pub(super) fn continued(beams: &[Self], candidate: Candidate) -> Self {
+        let mut beam = beams[candidate.beam].clone();
+        beam.tokens.push(candidate.token);
+        beam.token_logprobs.push(candidate.logprob);
+        Self { score: candidate.score, parent: candidate.beam, grew: true, ..beam }
+    }
+
+    /// The beams of the first step: copies of the prompt would yield the same candidates, so only every `stride`-th may
+    /// compete.
+    pub(super) fn first(prompt: &[u32], count: usize, stride: usize) -> Vec<Self> {
+        (0..count)
+            .map(|parent| Self {
+                tokens: prompt.to_vec(),
+                token_logprobs: Vec::new(),
+                score: if parent % stride == 0 { 0.0 } else { MASKED },
+                parent,
+                grew: false,
+            })
+            .collect()
+    }
+}
+
+/// What a beam step wants to know: the best `count` continuations of some running beams, in the order of their rank.
+pub(crate) struct Ask<'a> {
+    pub(crate) running: &'a [Beam],
+    pub(crate) beams: Range<usize>,
+    pub(crate) count: usize,
+    /// Tokens that earlier groups of the sentence chose in this step.
+    pub(crate) chosen: &'a [u32],
+}
+
+/// Answers an [`Ask`]: from logits ([`rank_logits`]), or from what a device has found.
+pub(crate) type Rank<'a> = dyn FnMut(&Ask<'_>) -> Result<Vec<Candidate>, TwinError> + 'a;
+
+/// The search of one sentence between two steps of the model.
+pub(crate) enum Search {
+    Plain(Plain),
+    Groups(Groups),
+}
+
+impl Search {
+    pub(crate) fn new(config: &GenerationConfig, prompt: &[u32]) -> Self {
+        match config.mode {
+            Mode::DiverseBeam => Self::Groups(Groups::new(config, prompt)),
+            _ => Self::Plain(Plain::new(config, prompt)),
+        }
+    }
+
+    /// The running beams, one per row of the sentence.
+    pub(crate) fn running(&self) -> &[Beam] {
+        match self {
+            Self::Plain(search) => &search.running,
+            Self::Groups(search) => &search.running,
+        }
+    }
+
+    /// Takes the sentence one token further; true once it is done.
+    pub(crate) fn step(&mut self, task: &Task<'_>, rank: &mut Rank<'_>) -> Result<bool, TwinError> {
+        match self {
+            Self::Plain(search) => search.step(task, rank),
+            Self::Groups(search) => search.step(task, rank),
+        }
+    }
+
+    /// The best `num_return_sequences` hypotheses; before the sentence is done, those that there are so far.
+    pub(crate) fn finish(&self, config: &GenerationConfig, prompt_len: usize) -> Vec<Hypothesis> {
+        match self {
+            Self::Plain(search) => search.finish(config, prompt_len),
+            Self::Groups(search) => search.finish(config, prompt_len),
+        }
+    }
+}
+
+pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> Result<Vec<Hypothesis>, TwinError> {
+    let mut search = Search::new(task.config, prompt);
+    loop {
+        let rows: Vec<Row<'_>> = search.running().iter().map(|beam| Row { tokens: &beam.tokens }).collect();
+        let logits = run_step(task.config, &rows, step)?;
+        let rows: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
+        if search.step(task, &mut |ask| rank_logits(task, &rows, ask))? {
+            return Ok(search.finish(task.config, prompt.len()));
+        }
+    }
+}
+
+/// Steps 1 and 2: the best continuations by log-probability and score, or the first ones drawn. `rows`: the logits of all
+/// beams of the sentence, which are not longer than the vocabulary.
+///
+/// Drawing K times without replacement from `softmax(scores)` is taking the K largest `score − ln(e)` with an independent
+/// exponential `e` each, in order. Hugging Face fails if fewer than K scores have a probability above 0; here the others
+/// follow.
+pub(crate) fn rank_logits(task: &Task<'_>, rows: &[&[f32]], ask: &Ask<'_>) -> Result<Vec<Candidate>, TwinError> {
+    let config = task.config;
+    let (beams, vocab) = (&ask.running[ask.beams.clone()], config.vocab_size);
+    let mut logprobs = rows[ask.beams.clone()].concat();
+    for row in logprobs.chunks_mut(vocab) {
+        log_softmax(row);
+        for (token, amount) in hamming(config.diversity_penalty, ask.chosen) {
+            if let Some(score) = row.get_mut(token as usize) {
+                *score -= amount;
+            }
+        }
+    }
+    let sequences: Vec<&[u32]> = beams.iter().map(|beam| beam.tokens.as_slice()).collect();
+    task.process(ask.beams.start, &sequences, &mut logprobs)?;
+    logprobs.chunks_mut(vocab).for_each(|row| task.warp(row));
+    let score = |index: usize| logprobs[index] + beams[index / vocab].score;
+    let mut keys: Vec<f32> = (0..logprobs.len()).map(score).collect();
+    if config.mode.samples() {
+        let mut noise = vec![0.0; vocab];
+        for (b, (beam, row)) in beams.iter().zip(keys.chunks_mut(vocab)).enumerate() {
+            task.noise(ask.beams.start + b, beam.tokens.len() - task.prompt_len, &mut noise);
+            row.iter_mut().zip(&noise).for_each(|(key, e)| *key -= e.ln());
+        }
+    }
+    let ranked = top(ask.count, &keys).into_iter().map(|index| Candidate {
+        beam: ask.beams.start + index / vocab,
+        token: (index % vocab) as u32,
+        logprob: logprobs[index],
+        score: score(index),
+    });
+    Ok(ranked.collect())
+}
+
+/// Hamming diversity (§9): each distinct token of `chosen` with what it costs, in f32 like the reference.
+pub(crate) fn hamming(penalty: f64, chosen: &[u32]) -> Vec<(u32, f32)> {
+    let mut counted: Vec<(u32, f32)> = Vec::new();
+    for token in chosen {
+        match counted.iter_mut().find(|(seen, _)| seen == token) {
+            Some((_, count)) => *count += 1.0,
+            None => counted.push((*token, 1.0)),
+        }
+    }
+    counted.iter_mut().for_each(|(_, count)| *count *= penalty as f32);
+    counted
+}
+
+/// The indices of the `count` largest scores, best first, the lower index first on ties.
+pub(crate) fn top(count: usize, scores: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let rank = |&index: &usize| (std::cmp::Reverse(ordered_key(scores[index])), index);
+    if count < order.len() {
+        order.select_nth_unstable_by_key(count, rank);
+        order.truncate(count);
+    }
+    order.sort_unstable_by_key(rank);
+    order
+}
+
+/// A candidate of [`Plain`].
+struct Continuation {
     beam: Beam,
-    /// It ended, by EOS or by length.
-    hit: bool,
+    /// Why it ended, if it did.
+    end: Option<FinishReason>,
 }
 
 #[derive(Clone)]
@@ -31,71 +201,60 @@ struct Slot {
     beam: Beam,
     /// The score with the length penalty.
     score: f32,
+    end: Option<FinishReason>,
     done: bool,
 }
 
-pub(super) fn generate(
-    config: &GenerationConfig,
-    lengths: Lengths,
-    start: SequenceView<'_>,
-    step: &mut Step<'_>,
-) -> Result<Vec<Hypothesis>, TwinError> {
-    let prompt = start.token_ids;
-    let first = Beam { tokens: prompt.to_vec(), token_logprobs: Vec::new(), score: 0.0 };
-    // Copies of the prompt would yield the same candidates, so only the first may compete in the first step.
-    let mut running = vec![Beam { score: MASKED, ..first.clone() }; config.num_beams];
-    running[0].score = 0.0;
-    let mut slots = vec![Slot { beam: first, score: MASKED, done: false }; config.num_beams];
-    loop {
-        let candidates = candidates(config, lengths, start, &running, step)?;
-        slots = best_slots(config, prompt.len(), slots, &candidates);
-        let all_hit = candidates.iter().all(|candidate| candidate.hit);
-        running = best_running(config.num_beams, candidates);
-
-        let full = config.early_stopping == EarlyStopping::True && slots.iter().all(|slot| slot.done);
-        if all_hit || full || !can_improve(config, lengths, prompt.len(), &running[0], &slots) {
-            break;
-        }
-    }
-    slots.truncate(config.num_return_sequences);
-    Ok(slots.into_iter().map(|slot| hypothesis(config, prompt.len(), slot)).collect())
+/// Hugging Face's beam search since 4.50.
+pub(crate) struct Plain {
+    running: Vec<Beam>,
+    slots: Vec<Slot>,
 }
 
-/// Steps 1 to 3: the K best continuations of all beams, best first.
-fn candidates(
-    config: &GenerationConfig,
-    lengths: Lengths,
-    start: SequenceView<'_>,
-    running: &[Beam],
-    step: &mut Step<'_>,
-) -> Result<Vec<Candidate>, TwinError> {
-    let rows: Vec<Row<'_>> = running.iter().map(|beam| Row { tokens: &beam.tokens }).collect();
-    let mut logprobs = run_step(config, &rows, step)?;
-    let mut scores = Vec::with_capacity(running.len() * config.vocab_size);
-    for (number, (beam, row)) in running.iter().zip(&mut logprobs).enumerate() {
-        log_softmax(row);
-        process(config, lengths, &SequenceView { row: number, token_ids: &beam.tokens, ..start }, row);
-        renormalize(config, row);
-        scores.extend(row.iter().map(|logprob| logprob + beam.score));
+impl Plain {
+    fn new(config: &GenerationConfig, prompt: &[u32]) -> Self {
+        let running = Beam::first(prompt, config.num_beams, config.num_beams);
+        let slots = running.iter().map(|beam| Slot { beam: beam.clone(), score: MASKED, end: None, done: false });
+        Self { slots: slots.collect(), running }
     }
-    let ranked = top(config.num_candidates(), &scores).into_iter().map(|index| {
-        let (parent, token) = (index / config.vocab_size, index % config.vocab_size);
-        let mut beam = running[parent].clone();
-        beam.score = scores[index];
-        beam.tokens.push(token as u32);
-        beam.token_logprobs.push(logprobs[parent][token]);
-        let hit = config.is_eos(token as u32) || beam.tokens.len() >= lengths.max_length;
-        Candidate { beam, hit }
-    });
-    Ok(ranked.collect())
+
+    fn step(&mut self, task: &Task<'_>, rank: &mut Rank<'_>) -> Result<bool, TwinError> {
+        let config = task.config;
+        let ask =
+            Ask { running: &self.running, beams: 0..config.num_beams, count: config.num_candidates(), chosen: &[] };
+        let candidates: Vec<Continuation> = rank(&ask)?
+            .into_iter()
+            .map(|candidate| {
+                let beam = Beam::continued(&self.running, candidate);
+                Continuation { end: task.end(candidate.beam, &beam.tokens), beam }
+            })
+            .collect();
+        self.slots = best_slots(config, task.prompt_len, std::mem::take(&mut self.slots), &candidates);
+        let all_hit = candidates.iter().all(|candidate| candidate.end.is_some());
+        self.running = best_running(config.num_beams, candidates);
+
+        let full = config.early_stopping == EarlyStopping::True && self.slots.iter().all(|slot| slot.done);
+        Ok(all_hit || full || !can_improve(config, task.lengths, task.prompt_len, &self.running[0], &self.slots))
+    }
+
+    fn finish(&self, config: &GenerationConfig, prompt_len: usize) -> Vec<Hypothesis> {
+        let best = self.slots.iter().take(config.num_return_sequences);
+        best.map(|slot| Hypothesis {
+            token_ids: slot.beam.tokens[prompt_len..].to_vec(),
+            token_logprobs: slot.beam.token_logprobs.clone(),
+            score: slot.score,
+            finish_reason: slot.end.unwrap_or(FinishReason::Length),
+        })
+        .collect()
+    }
 }
 
 /// Step 4: the best candidates that did not end. If there are too few, ended ones fill the places with masked scores.
-fn best_running(num_beams: usize, candidates: Vec<Candidate>) -> Vec<Beam> {
+fn best_running(num_beams: usize, candidates: Vec<Continuation>) -> Vec<Beam> {
     let continued: Vec<Beam> = candidates
         .into_iter()
         .map(|candidate| {
-            let mask = if candidate.hit { MASKED } else { 0.0 };
+            let mask = if candidate.end.is_some() { MASKED } else { 0.0 };
             Beam { score: candidate.beam.score + mask, ..candidate.beam }
         })
         .collect();
@@ -107,14 +266,19 @@ fn best_running(num_beams: usize, candidates: Vec<Candidate>) -> Vec<Beam> {
 ///
 /// Hugging Face masks all candidates of a sentence that has stopped, because it computes on until the whole batch has
 /// stopped. Here, as on the device, a sentence leaves when it stops (step 8).
-fn best_slots(config: &GenerationConfig, prompt_len: usize, slots: Vec<Slot>, candidates: &[Candidate]) -> Vec<Slot> {
+fn best_slots(
+    config: &GenerationConfig,
+    prompt_len: usize,
+    slots: Vec<Slot>,
+    candidates: &[Continuation],
+) -> Vec<Slot> {
     let mut merged = slots;
     for (rank, candidate) in candidates.iter().enumerate() {
-        let done = candidate.hit && rank < config.num_beams;
+        let done = candidate.end.is_some() && rank < config.num_beams;
         let new_tokens = candidate.beam.tokens.len() - prompt_len;
         let mask = if done { 0.0 } else { MASKED };
         let score = penalised(candidate.beam.score, new_tokens, config.length_penalty) + mask;
-        merged.push(Slot { beam: candidate.beam.clone(), score, done });
+        merged.push(Slot { beam: candidate.beam.clone(), score, end: candidate.end, done });
     }
     let scores: Vec<f32> = merged.iter().map(|slot| slot.score).collect();
     top(config.num_beams, &scores).into_iter().map(|index| merged[index].clone()).collect()
@@ -135,19 +299,4 @@ fn can_improve(config: &GenerationConfig, lengths: Lengths, prompt_len: usize, b
 /// `score / length ^ length_penalty`: the power in f64, rounded, then one division in f32 (§10).
 fn penalised(score: f32, length: usize, length_penalty: f64) -> f32 {
     score / (length as f64).powf(length_penalty) as f32
-}
-
-/// The indices of the `count` largest scores, best first, the lower index first on ties.
-fn top(count: usize, scores: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(ordered_key(scores[index])));
-    order.truncate(count);
-    order
-}
-
-fn hypothesis(config: &GenerationConfig, prompt_len: usize, slot: Slot) -> Hypothesis {
-    let mut tokens = slot.beam.tokens;
-    let token_ids = tokens.split_off(prompt_len);
-    let finish_reason = finish_reason(config, &token_ids);
-    Hypothesis { token_ids, token_logprobs: slot.beam.token_logprobs, score: slot.score, finish_reason }
 }

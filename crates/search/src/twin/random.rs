@@ -10,16 +10,16 @@
 //! | counter 0 | `q = id / 4` |
 //! | counter 1 | the number of the new token, from 0 |
 //! | counter 2 | low half of the input's ordinal |
-//! | counter 3 | `sequence << 16`, plus bits 32 to 47 of the ordinal |
+//! | counter 3 | `sequence << 16` (in beam sampling the beam's number), plus bits 32 to 47 of the ordinal |
 
-/// Whose random numbers: one returned sequence of one input.
+/// Whose random numbers: one returned sequence, or one beam, of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// The run's seed.
     pub seed: u64,
     /// The input's number among all of the run, below 2^48.
     pub ordinal: u64,
-    /// The returned sequence's number in its sentence, below 2^16.
+    /// The returned sequence's or beam's number in its sentence, below 2^16.
     pub sequence: u32,
 }
 
@@ -81,11 +81,23 @@ fn unit(word: u32) -> f32 {
 /// which is the largest `p / e`. Ties go to the lower id.
 #[must_use]
 pub fn draw(scores: &[f32], stream: Stream, step: u32) -> usize {
-    let mut noisy = scores.to_vec();
-    for (quad, four) in noisy.chunks_mut(4).enumerate() {
-        for (score, word) in four.iter_mut().zip(words(stream, step, quad as u32)) {
-            *score -= exponential(word).ln();
+    let mut noise = vec![0.0; scores.len()];
+    fill(stream, step, &mut noise);
+    choose(scores, &noise)
+}
+
+/// Fills `noise` with the exponential numbers of all token ids.
+pub fn fill(stream: Stream, step: u32, noise: &mut [f32]) {
+    for (quad, four) in noise.chunks_mut(4).enumerate() {
+        for (e, word) in four.iter_mut().zip(words(stream, step, quad as u32)) {
+            *e = exponential(word);
         }
     }
+}
+
+/// The token id with the largest `score − ln(e)`.
+#[must_use]
+pub fn choose(scores: &[f32], noise: &[f32]) -> usize {
+    let noisy: Vec<f32> = scores.iter().zip(noise).map(|(score, e)| score - e.ln()).collect();
     super::processors::argmax(&noisy)
 }

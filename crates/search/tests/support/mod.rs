@@ -1,13 +1,16 @@
-//! What the tests of the device's search share: a toy model as a decode step, batches of it, random options.
+//! What the tests of searches on a device share: random options, the toy model as a decode step that checks the row tables,
+//! and the comparison with the CPU twin.
 
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, reason = "every test takes its part")]
 
 use std::collections::HashMap;
 
-use elgen_search::device::{DecodeStep, DeviceSearch, SentenceStart};
-use elgen_search::hooks::SequenceView;
-use elgen_search::{EarlyStopping, GenerationConfig, GenerationOptions, Hypothesis, ModelLimits, twin};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, RowState, Rows, Tensor, TensorError};
+use elgen_search::device::{DecodeStep, DeviceSearch, NewToken, SearchError, SentenceStart};
+use elgen_search::hooks::{Hooks, SequenceView};
+use elgen_search::{
+    EarlyStopping, GenerationConfig, GenerationOptions, Hypothesis, Mode, ModelLimits, TwinError, twin,
+};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowState, Rows, Tensor, TensorError};
 
 /// A small generator for test cases.
 pub(crate) struct Dice(pub(crate) u64);
@@ -110,6 +113,13 @@ pub(crate) struct Runner {
     rows: Rows,
     logits: Tensor,
     toy: Toy,
+    hooks: Hooks,
+    report_tokens: bool,
+    /// What all steps of the last batch reported and cost.
+    pub(crate) reported: Vec<NewToken>,
+    pub(crate) stats: RecordStats,
+    /// Rows that the steps of the last batch computed.
+    pub(crate) row_steps: usize,
 }
 
 impl Runner {
@@ -135,11 +145,35 @@ impl Runner {
             rows: Rows::new(device, capacity, max_length).unwrap(),
             logits: device.tensor("logits", Class::Activations, capacity, model.toy.vocab, DType::F32).unwrap(),
             toy: Toy { model, device: device.clone(), cache: HashMap::new() },
+            hooks: Hooks::default(),
+            report_tokens: false,
+            reported: Vec::new(),
+            stats: RecordStats::default(),
+            row_steps: 0,
         }
+    }
+
+    /// Plugs in hooks for the batches to come.
+    pub(crate) fn plug(&mut self, hooks: Hooks, report_tokens: bool) {
+        self.search.set_hooks(hooks.clone()).unwrap();
+        self.search.report_tokens(report_tokens);
+        (self.hooks, self.report_tokens) = (hooks, report_tokens);
     }
 
     /// `keep` percent of the sentences that are done stay active for another step.
     pub(crate) fn run(&mut self, prompts: &[(u64, Vec<u32>)], dice: &mut Dice, keep: usize) -> Vec<Vec<Hypothesis>> {
+        self.try_run(prompts, dice, keep).unwrap()
+    }
+
+    /// The same, for hooks that fail.
+    pub(crate) fn try_run(
+        &mut self,
+        prompts: &[(u64, Vec<u32>)],
+        dice: &mut Dice,
+        keep: usize,
+    ) -> Result<Vec<Vec<Hypothesis>>, SearchError> {
+        let whole_steps = self.config.mode == Mode::DiverseBeam || !self.hooks.is_empty() || self.report_tokens;
+        (self.reported, self.stats, self.row_steps) = (Vec::new(), RecordStats::default(), 0);
         let width = self.config.rows_per_sentence();
         let (mut states, mut ids, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         let sources: Vec<Vec<u32>> = prompts.iter().map(|(_, prompt)| source_of(prompt)).collect();
@@ -176,8 +210,18 @@ impl Runner {
             assert!(step < longest + 1, "the search does not end");
             let mut rec = self.device.recorder();
             self.toy.step(&mut rec, &self.rows, &self.logits).unwrap();
-            self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
-            let done = self.search.submit(rec).unwrap().0;
+            self.row_steps += self.rows.count();
+            let done = if whole_steps {
+                let report = self.search.step(rec, &mut self.rows, &self.logits)?;
+                self.reported.extend(report.tokens);
+                self.stats += report.stats;
+                report.done
+            } else {
+                self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
+                let (done, stats) = self.search.submit(rec).unwrap();
+                self.stats += stats;
+                done
+            };
             let bytes = self.device.read(&self.rows.state, self.rows.state.bytes()).unwrap();
             let now: Vec<RowState> = bytemuck::pod_collect_to_vec(&bytes);
             for (sentence, done) in done.iter().enumerate() {
@@ -197,7 +241,7 @@ impl Runner {
             let active = self.rows.active_rows().iter().copied().filter(|row| stays[*row as usize / width]).collect();
             self.rows.set_active(&self.device, active, &slabs).unwrap();
         }
-        self.search.finish().unwrap()
+        self.search.finish()
     }
 }
 
@@ -212,9 +256,20 @@ pub(crate) fn view<'a>(prompt: &'a [u32], source: &'a [u32]) -> SequenceView<'a>
 }
 
 pub(crate) fn by_twin(config: &GenerationConfig, model: Model, ordinal: u64, prompt: &[u32]) -> Vec<Hypothesis> {
+    by_twin_with(config, model, ordinal, prompt, &Hooks::default()).unwrap()
+}
+
+pub(crate) fn by_twin_with(
+    config: &GenerationConfig,
+    model: Model,
+    ordinal: u64,
+    prompt: &[u32],
+    hooks: &Hooks,
+) -> Result<Vec<Hypothesis>, TwinError> {
     let lengths = config.lengths(prompt.len()).unwrap();
     let mut step = |rows: &[twin::Row<'_>]| rows.iter().map(|row| model.logits(row.tokens)).collect();
-    twin::generate(config, lengths, prompt, &source_of(prompt), ordinal, &mut step).unwrap()
+    let source = source_of(prompt);
+    twin::generate_with(config, lengths, twin::Input { ordinal, prompt, source: &source }, hooks, &mut step)
 }
 
 pub(crate) fn close(a: f32, b: f32) -> bool {
@@ -294,6 +349,14 @@ pub(crate) type Adjust<'a> = &'a dyn Fn(&mut Dice, &mut GenerationOptions, &mut 
 
 /// Runs `cases` random option sets, two batches of each.
 pub(crate) fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind) {
+    compare_with(device, seed, cases, adjust, kind, &|_, _| (Hooks::default(), false));
+}
+
+/// From the vocabulary: hooks, and whether tokens are reported.
+pub(crate) type Plug<'a> = &'a dyn Fn(&mut Dice, usize) -> (Hooks, bool);
+
+/// The same with hooks.
+pub(crate) fn compare_with(device: &Device, seed: u64, cases: usize, adjust: Adjust<'_>, kind: Kind, plug: Plug<'_>) {
     let mut dice = Dice(seed);
     let mut ran = 0;
     for case in 0..cases {
@@ -310,6 +373,8 @@ pub(crate) fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'
         let max_length = 6 + options.max_new_tokens.unwrap();
         let mut runner = Runner::new(device, &config, model, sentences, max_length);
         for batch in 0..2 {
+            let (hooks, report_tokens) = plug(&mut dice, vocab);
+            runner.plug(hooks.clone(), report_tokens);
             let count = if batch == 0 { sentences } else { 1 + dice.below(sentences) };
             let prompts: Vec<(u64, Vec<u32>)> = (0..count)
                 .map(|_| {
@@ -324,11 +389,30 @@ pub(crate) fn compare(device: &Device, seed: u64, cases: usize, adjust: Adjust<'
                 let what = format!(
                     "seed {seed} case {case} batch {batch} sentence {sentence} {prompt:?}: {options:?}, {vocab} ids"
                 );
-                assert_same(found, &by_twin(&config, model, *ordinal, prompt), &what);
+                assert_same(found, &by_twin_with(&config, model, *ordinal, prompt, &hooks).unwrap(), &what);
+                if report_tokens && !config.mode.has_beams() {
+                    assert_reported(&runner.reported, sentence, found, &what);
+                }
             }
         }
     }
     assert!(ran * 10 >= cases * 8, "only {ran} of {cases} sets ran");
+}
+
+/// Makes random options sample.
+pub(crate) fn sampling(dice: &mut Dice, options: &mut GenerationOptions, vocab: &mut usize) {
+    options.do_sample = Some(true);
+    options.num_beams = None;
+    options.early_stopping = None;
+    options.length_penalty = None;
+    options.num_return_sequences = Some(1 + dice.below(4));
+    options.temperature = Some(dice.pick(&[1.0, 0.5, 1.7]));
+    options.top_k = Some(dice.pick(&[0, 1, 3, 10, 50]));
+    options.top_p = Some(dice.pick(&[1.0, 0.9, 0.5, 0.1, 0.0]));
+    options.seed = Some(dice.below(usize::MAX) as u64 * 0x1_0000_0001);
+    if dice.chance(10) {
+        *vocab = dice.pick(&[1023, 2048, 3001]);
+    }
 }
 
 pub(crate) fn open(checked: bool, portable: bool) -> Device {
@@ -387,4 +471,13 @@ pub(crate) fn one_step_from(
 
 pub(crate) fn resolve(options: GenerationOptions, vocab_size: usize) -> GenerationConfig {
     options.resolve(&ModelLimits { vocab_size, max_position_embeddings: None, is_encoder_decoder: false }).unwrap().0
+}
+
+/// The reports of all steps are the tokens of the sequences, in order.
+fn assert_reported(reported: &[NewToken], sentence: usize, found: &[Hypothesis], what: &str) {
+    for (row, found) in found.iter().enumerate() {
+        let own = reported.iter().filter(|new| (new.sentence, new.row) == (sentence, row));
+        let (tokens, logprobs): (Vec<u32>, Vec<f32>) = own.map(|new| (new.token, new.logprob)).unzip();
+        assert_eq!((&tokens, &logprobs), (&found.token_ids, &found.token_logprobs), "{what}: reports of row {row}");
+    }
 }

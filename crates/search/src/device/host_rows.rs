@@ -1,0 +1,125 @@
+//! Greedy search and sampling under the eyes of the host: it runs users' processors, applies stop criteria and reports the
+//! tokens of each step. What a step appended comes with the read that tells which sentences are open.
+
+use elgen_tensor::{Buffer, Class, Device, Readback, RecordStats, Recorder, Rows, Tensor};
+
+use super::host::logits_bytes;
+use super::results::Trace;
+use super::{DeviceSearch, NewToken, Result, Sentence, StepReport, select, trace_bytes};
+use crate::config::GenerationConfig;
+use crate::hypothesis::{FinishReason, Hypothesis};
+
+/// One row: a sample of a sentence, or its greedy text.
+struct Sequence {
+    /// Prompt included.
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    end: Option<FinishReason>,
+}
+
+/// The sequences of a batch, and what a step is read with.
+pub(super) struct HostRows {
+    sequences: Vec<Sequence>,
+    /// `[row of the batch]`: [`Trace`] of the step.
+    step: Buffer,
+    step_readback: Readback,
+    /// Logits for users' processors.
+    logits: Option<Readback>,
+}
+
+impl HostRows {
+    pub(super) fn new(device: &Device, config: &GenerationConfig, max_rows: usize, logits: bool) -> Result<Self> {
+        let bytes = logits_bytes(config, max_rows);
+        Ok(Self {
+            sequences: Vec::new(),
+            step: device.alloc("new tokens", Class::Activations, trace_bytes(max_rows, 1))?,
+            step_readback: device.readback("new tokens", trace_bytes(max_rows, 1))?,
+            logits: if logits { Some(device.readback("logits", bytes)?) } else { None },
+        })
+    }
+
+    /// Whether it reads logits.
+    pub(super) fn reads_logits(&self) -> bool {
+        self.logits.is_some()
+    }
+
+    pub(super) fn begin(&mut self, starts: &[Sentence], width: usize) {
+        let rows = starts.iter().flat_map(|start| std::iter::repeat_n(&start.prompt, width));
+        let start = |prompt: &Vec<u32>| Sequence { tokens: prompt.clone(), logprobs: Vec::new(), end: None };
+        self.sequences = rows.map(start).collect();
+    }
+
+    pub(super) fn finish(&self, starts: &[Sentence], width: usize) -> Vec<Vec<Hypothesis>> {
+        let sentences = self.sequences.chunks(width).zip(starts);
+        sentences
+            .map(|(rows, start)| {
+                let hypothesis = |row: &Sequence| Hypothesis {
+                    token_ids: row.tokens[start.prompt.len()..].to_vec(),
+                    token_logprobs: row.logprobs.clone(),
+                    score: row.logprobs.iter().sum(),
+                    finish_reason: row.end.unwrap_or(FinishReason::Length),
+                };
+                rows.iter().map(hypothesis).collect()
+            })
+            .collect()
+    }
+}
+
+impl DeviceSearch {
+    /// [`DeviceSearch::step`] with sequences on the host.
+    pub(super) fn step_rows(
+        &self,
+        host: &mut HostRows,
+        mut rec: Recorder,
+        rows: &mut Rows,
+        logits: &Tensor,
+    ) -> Result<StepReport> {
+        let mut stats = RecordStats::default();
+        if let Some(readback) = &host.logits {
+            let (bytes, read) =
+                rec.submit_and_read(readback, &logits.buffer, logits_bytes(&self.config, rows.count()))?;
+            stats += read;
+            let mut scores: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            for (row, scores) in rows.active_rows().iter().zip(scores.chunks_mut(logits.ld())) {
+                let sequence = &host.sequences[*row as usize];
+                if sequence.end.is_none() {
+                    let task = self.task(*row as usize / self.width());
+                    let scores = &mut scores[..self.config.vocab_size];
+                    task.process(*row as usize % self.width(), &[&sequence.tokens], scores)?;
+                }
+            }
+            self.device.write(&logits.buffer, 0, bytemuck::cast_slice(&scores))?;
+            rec = self.device.recorder();
+        } else if self.processes {
+            self.process(&mut rec, rows, logits)?;
+        }
+        self.warp(&mut rec, rows, logits)?;
+        select::select(&mut rec, self, rows, logits)?;
+        let all = self.batch_rows();
+        rec.copy(&self.trace, trace_bytes(all, self.steps), &host.step, 0, trace_bytes(all, 1))?;
+        let (bytes, read) = rec.submit_and_read(&host.step_readback, &host.step, trace_bytes(all, 1))?;
+        stats += read;
+        let entries: Vec<Trace> = bytemuck::pod_collect_to_vec(&bytes);
+        let mut report = StepReport { stats, ..StepReport::default() };
+        for row in rows.active_rows().iter().map(|row| *row as usize) {
+            let sequence = &mut host.sequences[row];
+            if sequence.end.is_some() {
+                continue;
+            }
+            let (sentence, sample, entry) = (row / self.width(), row % self.width(), entries[row]);
+            sequence.tokens.push(entry.token);
+            sequence.logprobs.push(entry.logprob);
+            sequence.end = self.task(sentence).end(sample, &sequence.tokens);
+            if self.report_tokens {
+                report.tokens.push(NewToken { sentence, row: sample, token: entry.token, logprob: entry.logprob });
+            }
+        }
+        report.done =
+            host.sequences.chunks(self.width()).map(|rows| rows.iter().all(|row| row.end.is_some())).collect();
+        // What ended is not computed on; the last rows of a batch stay, for a batch has at least one.
+        if !report.done.iter().all(|done| *done) {
+            rows.retain(&self.device, |row| host.sequences[row as usize].end.is_none())?;
+        }
+        Ok(report)
+    }
+}
