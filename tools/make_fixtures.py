@@ -232,7 +232,6 @@ MODELS = {
     "bart-base-like": BART | dict(d=32, eh=2, dh=2, el=2, dl=2, ef=48, df=64, start_is_eos=True,
                                   gen=dict(num_beams=4, forced_bos_token_id=0, forced_eos="eos", no_repeat_ngram_size=3, early_stopping=True, max_length=20)),
     # encoder heads of 32, decoder heads of 16, three layers against one, relu, scaled embeddings
-    "bart-enc3-dec1": BART | dict(d=64, eh=2, dh=4, el=3, dl=1, ef=40, df=56, act="relu", scale=True, emb=0.2, std=0.2, V=80, gen=dict(forced_eos="eos")),
     # one head of 64 on both sides
     "bart-one-head": BART | dict(d=64, eh=1, dh=1, el=1, dl=1, ef=64, df=48, std=0.2, bias=True, gen=dict(length_penalty=2.0, min_length=5, max_length=18, num_beams=3)),
     # heads of 12 and 18, one layer against three, own head matrix

@@ -108,22 +108,22 @@ fn all(family: &str, file: &str, attention: AttentionChoice, least: usize) {
 
 #[test]
 fn bart_mha() {
-    all("bart-", PLAIN, AttentionChoice::Mha, 1400);
+    all("bart-", PLAIN, AttentionChoice::Mha, 1300);
 }
 
 #[test]
 fn bart_mha_replicated() {
-    all("bart-", PLAIN, AttentionChoice::MhaReplicated, 1400);
+    all("bart-", PLAIN, AttentionChoice::MhaReplicated, 1300);
 }
 
 #[test]
 fn bart_mha_nocache() {
-    all("bart-", PLAIN, AttentionChoice::MhaNocache, 1400);
+    all("bart-", PLAIN, AttentionChoice::MhaNocache, 1300);
 }
 
 #[test]
 fn bart_el() {
-    all("bart-", PLAIN, AttentionChoice::El, 1400);
+    all("bart-", PLAIN, AttentionChoice::El, 1300);
 }
 
 #[test]

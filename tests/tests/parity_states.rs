@@ -156,12 +156,12 @@ fn check(family: &str, kind: Kind, least: usize) {
 
 #[test]
 fn bart_states_mha() {
-    check("bart-", Kind::Mha, 9);
+    check("bart-", Kind::Mha, 8);
 }
 
 #[test]
 fn bart_states_el() {
-    check("bart-", Kind::El, 9);
+    check("bart-", Kind::El, 8);
 }
 
 #[test]
