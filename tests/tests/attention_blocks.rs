@@ -56,7 +56,7 @@ fn assert_within(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
     }
 }
 
-/// el-attention.md 2: f32 outputs differ by 1e-5 of their magnitude at most.
+/// docs/el-attention.md §2: f32 outputs differ by 1e-5 of their magnitude at most.
 const F32: f64 = 1e-5;
 
 /// A norm divides by a row's deviation and may widen an error by the residual that it adds up with.
@@ -577,7 +577,7 @@ fn rms_error(got: &[f32], want: &[f64]) -> f64 {
     (error / want.iter().map(|b| square(*b)).sum::<f64>()).sqrt()
 }
 
-/// el-attention.md 2, the table: context errors of f16 weights and caches with f32 sums, against f64 on the same rounded inputs. Hidden states may have outlier
+/// docs/el-attention.md §2, the table: context errors of f16 weights and caches with f32 sums, against f64 on the same rounded inputs. Hidden states may have outlier
 /// channels, whose contribution must cancel behind W_v.
 #[test]
 fn a_half_precision_cache_costs_el_less_than_mha() {

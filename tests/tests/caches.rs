@@ -23,7 +23,7 @@ fn layout(kind: Kind, encoder: bool, layers: usize, dtype: DType) -> CacheLayout
     CacheLayout { layers, self_shape: SHAPE, self_kind: kind, cross: encoder.then_some((SHAPE, kind)), dtype }
 }
 
-/// Bytes of one sentence as el-attention.md 1.5 counts them, from L, m, D, E and s alone. Prompt rows of a decoder are shared by its beams where the cross cache
+/// Bytes of one sentence as docs/el-attention.md §1.5 counts them, from L, m, D, E and s alone. Prompt rows of a decoder are shared by its beams where the cross cache
 /// is; the last generated token is never cached. mha-nocache keeps one encoder output in f32.
 fn formula(kind: Kind, encoder: bool, layers: usize, dtype: DType, shape: Shape, need: &Need) -> CacheBytes {
     let (l, m, d, e, s) = (layers, need.width, shape.d_model, shape.num_heads * shape.head_dim, dtype.bytes() as usize);

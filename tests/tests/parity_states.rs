@@ -46,7 +46,7 @@ impl Seen {
     }
 }
 
-/// Asserts DESIGN 5.1's tolerance: `|a - b| <= 1e-4 * max(rms(b), |b|)`.
+/// Asserts the tolerance of tensors (docs/testing.md): `|a - b| <= 1e-4 * max(rms(b), |b|)`.
 fn assert_close(at: &str, got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len(), "{at}: number of values");
     let rms = (expected.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / expected.len() as f64).sqrt();

@@ -69,7 +69,7 @@ pub struct Attend<'a> {
     pub count: u32,
 }
 
-/// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T + bias[h]) V_h` over the row's keys (el-attention.md 1.2 and 1.3).
+/// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T + bias[h]) V_h` over the row's keys (docs/el-attention.md §1.2 and 1.3).
 ///
 /// # Errors
 /// Shapes that do not fit, or heads wider than workgroup memory.

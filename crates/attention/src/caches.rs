@@ -55,12 +55,12 @@ impl CacheLayout {
         }
     }
 
-    /// Bytes of one self slot over all layers (el-attention.md 1.5: `2 L E s` or `L D s`).
+    /// Bytes of one self slot over all layers (docs/el-attention.md §1.5: `2 L E s` or `L D s`).
     pub fn self_slot_bytes(&self) -> u64 {
         self.layers as u64 * self.self_width() as u64 * self.dtype.bytes()
     }
 
-    /// Bytes of one cross slot over all layers (el-attention.md 1.5: `2 L E s` or `D s`).
+    /// Bytes of one cross slot over all layers (docs/el-attention.md §1.5: `2 L E s` or `D s`).
     pub fn cross_slot_bytes(&self) -> u64 {
         self.cross_buffers() as u64 * self.cross_width() as u64 * self.cross_dtype().bytes()
     }

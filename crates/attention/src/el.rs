@@ -1,6 +1,6 @@
 //! EL-attention (Yan et al., ICML 2021): hidden states are cached instead of keys and values.
 //!
-//! Per head, with X the hidden states that keys and values are projected from (el-attention.md 1.3):
+//! Per head, with X the hidden states that keys and values are projected from (docs/el-attention.md §1.3):
 //! ```text
 //! q' = (y W_q + b_q) W_k^T        [d_model]      c = softmax(scale * q' X^T) X        o = c W_v + b_v
 //! ```
@@ -110,7 +110,7 @@ impl SelfAttention for ElSelf {
     }
 
     /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
-    /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (el-attention.md 1.8).
+    /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (docs/el-attention.md §1.8).
     fn prefill(
         &self,
         rec: &mut Recorder,

@@ -12,7 +12,7 @@
 //! let layout = |kind| CacheLayout { layers: 12, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F16 };
 //! let need = Need { prompt_len: 1, max_new: 140, width: 4, source_len: 1024 };
 //! let cross = |kind| layout(kind).slots(&need).1 * layout(kind).cross_slot_bytes();
-//! // BART-large, 1024 source tokens, 4 beams, f16 (el-attention.md 1.5): 192, 48 and 2 MiB.
+//! // BART-large, 1024 source tokens, 4 beams, f16 (docs/el-attention.md §1.5): 192, 48 and 2 MiB.
 //! assert_eq!([Kind::MhaReplicated, Kind::Mha, Kind::El].map(cross), [192 << 20, 48 << 20, 2 << 20]);
 //! ```
 

@@ -32,7 +32,7 @@ impl Prepared {
         self.source_ids().len()
     }
 
-    /// The ids that processors of the source look at: for a decoder-only model the prompt (generation.md 4).
+    /// The ids that processors of the source look at: for a decoder-only model the prompt (docs/generation.md §4).
     pub(crate) fn source_ids(&self) -> &[u32] {
         if self.source.is_empty() { &self.prompt } else { &self.source }
     }
@@ -51,7 +51,7 @@ pub(crate) fn prepare(
     let prefix = request.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| encode(prefix, tokenizer, Side::Prefix))?;
     let encoder_decoder = model.family().is_encoder_decoder();
     if ids.is_empty() && !encoder_decoder {
-        // generate() without input begins with BOS (generation.md 3).
+        // generate() without input begins with BOS (docs/generation.md §3).
         ids.extend(config.bos_token_id);
     }
     if ids.is_empty() {
@@ -115,7 +115,7 @@ pub(crate) fn encode(input: &Input, tokenizer: Option<&Tokenizer>, side: Side) -
     })
 }
 
-/// The start token and `ids`; it is not doubled where they begin with it (generation.md 3).
+/// The start token and `ids`; it is not doubled where they begin with it (docs/generation.md §3).
 pub(crate) fn with_start(start: u32, mut ids: Vec<u32>) -> Vec<u32> {
     if ids.first() != Some(&start) {
         ids.insert(0, start);

@@ -1,4 +1,4 @@
-//! Ending a sequence where its text contains a given string (`StopStringCriteria`, generation semantics §7).
+//! Ending a sequence where its text contains a given string (`StopStringCriteria`, docs/generation.md §7).
 
 use std::fmt;
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub struct SequenceView<'a> {
     pub token_ids: &'a [u32],
 }
 
-/// Where a [`LogitsProcessor`] runs among the built-in ones (generation semantics §4).
+/// Where a [`LogitsProcessor`] runs among the built-in ones (docs/generation.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
     /// In the place of `prefix_allowed_tokens_fn` (row 10): behind bans and minimum lengths, before forcing.

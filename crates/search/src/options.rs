@@ -13,7 +13,7 @@ pub(crate) mod unsupported;
 
 pub use sequences::{ExponentialDecay, SequenceBias, StopStrings};
 
-/// When beam search stops (Hugging Face `early_stopping`, generation semantics §6).
+/// When beam search stops (Hugging Face `early_stopping`, docs/generation.md §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum EarlyStopping {

@@ -1,4 +1,4 @@
-//! The rules of beam search that are easy to get wrong (generation semantics §6), each on a model made for it.
+//! The rules of beam search that are easy to get wrong (docs/generation.md §6), each on a model made for it.
 
 use elgen_search::twin::{self, TraceEntry, backtrack};
 use elgen_search::{FinishReason, GenerationConfig, GenerationOptions, Hypothesis, ModelLimits, TwinError};

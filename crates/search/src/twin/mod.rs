@@ -1,8 +1,8 @@
 //! The definition of search, written to be read: on the CPU, one sentence at a time, full sequences instead of caches.
 //!
 //! What a batch on a device returns for a sentence is what [`generate`] returns for it. Section numbers are those of
-//! the generation semantics of Hugging Face `generate()` 5.23, and of 4.55 for diverse beam search. Three rules hold
-//! everywhere:
+//! docs/generation.md: the semantics of Hugging Face `generate()` 5.23, and of 4.55 for diverse beam search. Three rules
+//! hold everywhere:
 //!
 //! * **Arithmetic is f32** (§10), sums over a vocabulary excepted: those are accumulated in f64 and rounded, which is what
 //!   any order of f32 summation approximates. A device may differ from them in the last bits.
