@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times Hugging Face transformers on PyTorch: generate() on the demo translator's test sentences. A peer figure for `elgen bench`.
+"""Times Hugging Face transformers on PyTorch: generate() on the demo translator's test sentences. A peer figure for a benchmark command.
 
     pip install torch transformers tokenizers safetensors sacrebleu
     python time_pytorch.py demo/bart-eng-fra --batch 50 --batch 64 --threads 2 > pytorch.json

@@ -44,7 +44,7 @@ input's file and line.
 
 JSONL output: one object per input, in input order:
   {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
-   \"score\": -0.53, \"finish_reason\": \"eos|length\"}], \"prompt_tokens\": n}
+   \"score\": -0.53, \"finish_reason\": \"eos|length|stop\"}], \"prompt_tokens\": n}
   (with --token-logprobs, \"token_logprobs\": […] behind \"finish_reason\")
   or, for a failed record, {\"id\": …, \"error\": \"…\"}
 Without an id in the input, id is the record's number, the first being 0.

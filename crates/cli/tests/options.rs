@@ -145,3 +145,29 @@ fn idle_options_of_the_user_are_told() {
         ]
     );
 }
+
+/// mBART begins with the target language, mBART-50 is forced to; a flag still wins.
+#[test]
+fn languages_decide_how_a_text_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "sentencepiece.bpe.model";
+    fs::copy(fixture("tokenizers/fairseq").join(name), dir.path().join(name)).unwrap();
+    let config = json!({"model_type": "mbart", "vocab_size": 2000, "d_model": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2});
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let rows = |class: &str, flags: &[&str]| -> Vec<Value> {
+        fs::write(dir.path().join("tokenizer_config.json"), json!({"tokenizer_class": class}).to_string()).unwrap();
+        let languages = ["--print-config", "--format", "jsonl", "--src-lang", "en_XX", "--tgt-lang", "ro_RO"];
+        let finished = finish(generate(dir.path()).args(languages).args(flags)).expect(0);
+        finished.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    // The ids that transformers' tokenizers give ro_RO with this vocabulary.
+    let romanian = (json!(1220), "--tgt-lang".to_owned());
+    assert_eq!(row(&rows("MBartTokenizer", &[]), "decoder_start_token_id"), romanian);
+    let fifty = rows("MBart50Tokenizer", &["--decoder-start-token-id=2"]);
+    assert_eq!(row(&fifty, "forced_bos_token_id"), romanian);
+    let typed = rows("MBartTokenizer", &["--decoder-start-token-id=7"]);
+    assert_eq!(row(&typed, "decoder_start_token_id"), (json!(7), "flag".to_owned()));
+
+    finish(generate(dir.path()).args(["--src-lang", "xx", "text"]))
+        .expect_error(2, &["--src-lang xx", "not a language of the tokenizer", "ar_AR"]);
+}
