@@ -19,7 +19,7 @@ const MARIAN_VOCAB: &str =
     r#"{"</s>":0,"<unk>":1,"\u2581":2,"e":3,"s":4,"\u2581The":5,">>fra<<":6,"<0x0A>":7,"<pad>":8}"#;
 
 /// Those of every tokenizer class, for a directory that has no settings.
-static SETTINGS: LazyLock<Vec<(&str, Settings)>> = LazyLock::new(|| {
+static SETTINGS: LazyLock<Vec<(&'static str, Settings)>> = LazyLock::new(|| {
     let load = |model_type| accepted(Settings::load("no/such/directory".as_ref(), model_type));
     MODEL_TYPES.into_iter().filter_map(|model_type| Some((model_type, load(model_type)?))).collect()
 });
@@ -95,13 +95,26 @@ pub fn generation_config(bytes: &[u8]) -> bool {
 
 /// `tokenizer.json`.
 pub fn tokenizer_json(bytes: &[u8]) -> bool {
-    let Some(text) = text(bytes) else { return false };
-    use_tokenizers(|_, settings| Some(Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings)))
+    !classes_of_tokenizer_json(bytes).is_empty()
 }
 
 /// `vocab.json` and `merges.txt`, with a zero byte between them.
 pub fn bpe_files(bytes: &[u8]) -> bool {
-    let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return false };
+    !classes_of_bpe_files(bytes).is_empty()
+}
+
+/// A SentencePiece model: `spiece.model`, `sentencepiece.bpe.model`, or both sides of a Marian model.
+pub fn sentencepiece(bytes: &[u8]) -> bool {
+    !classes_of_sentencepiece(bytes).is_empty()
+}
+
+fn classes_of_tokenizer_json(bytes: &[u8]) -> Vec<&'static str> {
+    let Some(text) = text(bytes) else { return Vec::new() };
+    use_tokenizers(|_, settings| Some(Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings)))
+}
+
+fn classes_of_bpe_files(bytes: &[u8]) -> Vec<&'static str> {
+    let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return Vec::new() };
     use_tokenizers(|model_type, settings| {
         matches!(model_type, "" | "gpt2" | "bart").then(|| {
             Tokenizer::from_bpe_texts(("vocab.json".as_ref(), vocab), ("merges.txt".as_ref(), merges), settings)
@@ -109,8 +122,7 @@ pub fn bpe_files(bytes: &[u8]) -> bool {
     })
 }
 
-/// A SentencePiece model: `spiece.model`, `sentencepiece.bpe.model`, or both sides of a Marian model.
-pub fn sentencepiece(bytes: &[u8]) -> bool {
+fn classes_of_sentencepiece(bytes: &[u8]) -> Vec<&'static str> {
     use_tokenizers(|model_type, settings| match model_type {
         "t5" | "pegasus" | "mbart" | "mbart50" => Some(Tokenizer::from_spm(bytes, "spiece.model".into(), settings)),
         "marian" => Some(Tokenizer::from_marian(bytes, MARIAN_VOCAB, "dir".as_ref(), settings)),
@@ -118,16 +130,16 @@ pub fn sentencepiece(bytes: &[u8]) -> bool {
     })
 }
 
-/// Loads by the settings of each class, where `load` has something for it, and uses what was accepted.
-fn use_tokenizers(load: impl Fn(&str, &Settings) -> Option<Result<Tokenizer, ModelError>>) -> bool {
-    let mut any = false;
+/// Loads by the settings of each class, where `load` has something for it, and uses what was accepted. Gives the `model_type` of those classes.
+fn use_tokenizers(load: impl Fn(&str, &Settings) -> Option<Result<Tokenizer, ModelError>>) -> Vec<&'static str> {
+    let mut found = Vec::new();
     for (model_type, settings) in &*SETTINGS {
         if let Some(mut tokenizer) = load(model_type, settings).and_then(accepted) {
             use_tokenizer(&mut tokenizer);
-            any = true;
+            found.push(*model_type);
         }
     }
-    any
+    found
 }
 
 fn use_tokenizer(tokenizer: &mut Tokenizer) {
@@ -146,4 +158,26 @@ fn use_tokenizer(tokenizer: &mut Tokenizer) {
     }
     let _ = accepted(tokenizer.encode("The  eggs"));
     let _ = accepted(tokenizer.encode_labels(">>fra<< The eggs"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The classes that accept a seed of the fuzz target `name`.
+    fn seen(name: &str, classes: fn(&[u8]) -> Vec<&'static str>) -> BTreeSet<&'static str> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
+        let files = std::fs::read_dir(dir).expect("the seeds lie there");
+        files.flat_map(|file| classes(&std::fs::read(file.expect("it lists").path()).expect("it reads"))).collect()
+    }
+
+    #[test]
+    fn seeds_reach_every_tokenizer_class() {
+        assert_eq!(seen("tokenizer_json", classes_of_tokenizer_json), MODEL_TYPES.into());
+        assert_eq!(seen("bpe_files", classes_of_bpe_files), ["", "gpt2", "bart"].into());
+        let unigram = ["t5", "pegasus", "mbart", "mbart50", "marian"];
+        assert_eq!(seen("sentencepiece", classes_of_sentencepiece), unigram.into());
+    }
 }
