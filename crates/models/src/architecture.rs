@@ -10,9 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
-use crate::seq2seq::Seq2Seq;
-use crate::t5::T5;
-use crate::{gpt2, opt};
+use crate::{gpt2, opt, seq2seq, t5};
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
 /// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing.
@@ -143,9 +141,9 @@ pub fn load(
         return Err(ModelError::KindNeedsEncoder { family: family.model_type(), kind: kinds.self_ });
     }
     Ok(match config {
-        ModelConfig::T5(config) => Box::new(T5::load(device, config, checkpoint, kinds, dtype)?),
+        ModelConfig::T5(config) => Box::new(t5::load(device, config, checkpoint, kinds, dtype)?),
         ModelConfig::Gpt2(config) => Box::new(gpt2::load(device, config, checkpoint, kinds, dtype)?),
         ModelConfig::Opt(config) => Box::new(opt::load(device, config, checkpoint, kinds, dtype)?),
-        ModelConfig::Seq2Seq(config) => Box::new(Seq2Seq::load(device, config, checkpoint, kinds, dtype)?),
+        ModelConfig::Seq2Seq(config) => Box::new(seq2seq::load(device, config, checkpoint, kinds, dtype)?),
     })
 }

@@ -2,18 +2,27 @@
 //!
 //! Each function does with `bytes` what loading does with a file, uses the result, and says whether it was accepted.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use crate::{
     checkpoint::{header, parse_index},
-    config::{ModelConfig, ModelFamily, json},
+    config::{ModelConfig, json},
     error::ModelError,
     generation_defaults::GenerationDefaults,
-    tokenizer::{Settings, Tokenizer},
+    tokenizer::{MODEL_TYPES, Settings, Tokenizer},
 };
 
 /// A text for every tokenizer that was accepted.
 const SAMPLE: &str = " The h\u{e9}ron's 3 eggs\n\u{4eca}\u{5929} \u{1f600} <s>";
+/// The ids that a Marian model's pieces have here.
+const MARIAN_VOCAB: &str =
+    r#"{"</s>":0,"<unk>":1,"\u2581":2,"e":3,"s":4,"\u2581The":5,">>fra<<":6,"<0x0A>":7,"<pad>":8}"#;
+
+/// Those of every tokenizer class, for a directory that has no settings.
+static SETTINGS: LazyLock<Vec<(&'static str, Settings)>> = LazyLock::new(|| {
+    let load = |model_type| accepted(Settings::load("no/such/directory".as_ref(), model_type));
+    MODEL_TYPES.into_iter().filter_map(|model_type| Some((model_type, load(model_type)?))).collect()
+});
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
@@ -86,31 +95,89 @@ pub fn generation_config(bytes: &[u8]) -> bool {
 
 /// `tokenizer.json`.
 pub fn tokenizer_json(bytes: &[u8]) -> bool {
-    let Some(text) = text(bytes) else { return false };
-    use_tokenizer(|settings| Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings))
+    !classes_of_tokenizer_json(bytes).is_empty()
 }
 
 /// `vocab.json` and `merges.txt`, with a zero byte between them.
 pub fn bpe_files(bytes: &[u8]) -> bool {
-    let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return false };
-    use_tokenizer(|settings| {
-        Tokenizer::from_bpe_texts(("vocab.json".as_ref(), vocab), ("merges.txt".as_ref(), merges), settings)
+    !classes_of_bpe_files(bytes).is_empty()
+}
+
+/// A SentencePiece model: `spiece.model`, `sentencepiece.bpe.model`, or both sides of a Marian model.
+pub fn sentencepiece(bytes: &[u8]) -> bool {
+    !classes_of_sentencepiece(bytes).is_empty()
+}
+
+fn classes_of_tokenizer_json(bytes: &[u8]) -> Vec<&'static str> {
+    let Some(text) = text(bytes) else { return Vec::new() };
+    use_tokenizers(|_, settings| Some(Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings)))
+}
+
+fn classes_of_bpe_files(bytes: &[u8]) -> Vec<&'static str> {
+    let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return Vec::new() };
+    use_tokenizers(|model_type, settings| {
+        matches!(model_type, "" | "gpt2" | "bart").then(|| {
+            Tokenizer::from_bpe_texts(("vocab.json".as_ref(), vocab), ("merges.txt".as_ref(), merges), settings)
+        })
     })
 }
 
-fn use_tokenizer(load: impl Fn(&Settings) -> Result<Tokenizer, ModelError>) -> bool {
-    let mut any = false;
-    for family in ModelFamily::ALL {
-        // A directory that does not exist has no settings.
-        let Some(settings) = accepted(Settings::load("no/such/directory".as_ref(), family.model_type())) else {
-            continue;
-        };
-        let Some(tokenizer) = accepted(load(&settings)) else { continue };
-        any = true;
-        if let Some(ids) = accepted(tokenizer.encode(SAMPLE)) {
-            let _ = accepted(tokenizer.decode(&ids, true));
+fn classes_of_sentencepiece(bytes: &[u8]) -> Vec<&'static str> {
+    use_tokenizers(|model_type, settings| match model_type {
+        "t5" | "pegasus" | "mbart" | "mbart50" => Some(Tokenizer::from_spm(bytes, "spiece.model".into(), settings)),
+        "marian" => Some(Tokenizer::from_marian(bytes, MARIAN_VOCAB, "dir".as_ref(), settings)),
+        _ => None,
+    })
+}
+
+/// Loads by the settings of each class, where `load` has something for it, and uses what was accepted. Gives the `model_type` of those classes.
+fn use_tokenizers(load: impl Fn(&str, &Settings) -> Option<Result<Tokenizer, ModelError>>) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    for (model_type, settings) in &*SETTINGS {
+        if let Some(mut tokenizer) = load(model_type, settings).and_then(accepted) {
+            use_tokenizer(&mut tokenizer);
+            found.push(*model_type);
         }
-        let _ = accepted(tokenizer.decode(&[0, 1, 2, u32::MAX], false));
     }
-    any
+    found
+}
+
+fn use_tokenizer(tokenizer: &mut Tokenizer) {
+    if let Some(ids) = accepted(tokenizer.encode(SAMPLE)) {
+        let _ = accepted(tokenizer.decode(&ids, true));
+        let mut stream = tokenizer.stream(false);
+        for id in ids {
+            let _ = accepted(stream.push(id));
+        }
+        let _ = accepted(stream.flush());
+    }
+    let _ = accepted(tokenizer.decode(&[0, 1, 2, u32::MAX], false));
+    for (source, target) in [("de_DE", "fr_XX"), ("eng", "fra")] {
+        let _ = accepted(tokenizer.set_languages(Some(source), None));
+        let _ = accepted(tokenizer.set_languages(None, Some(target)));
+    }
+    let _ = accepted(tokenizer.encode("The  eggs"));
+    let _ = accepted(tokenizer.encode_labels(">>fra<< The eggs"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The classes that accept a seed of the fuzz target `name`.
+    fn seen(name: &str, classes: fn(&[u8]) -> Vec<&'static str>) -> BTreeSet<&'static str> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
+        let files = std::fs::read_dir(dir).expect("the seeds lie there");
+        files.flat_map(|file| classes(&std::fs::read(file.expect("it lists").path()).expect("it reads"))).collect()
+    }
+
+    #[test]
+    fn seeds_reach_every_tokenizer_class() {
+        assert_eq!(seen("tokenizer_json", classes_of_tokenizer_json), MODEL_TYPES.into());
+        assert_eq!(seen("bpe_files", classes_of_bpe_files), ["", "gpt2", "bart"].into());
+        let unigram = ["t5", "pegasus", "mbart", "mbart50", "marian"];
+        assert_eq!(seen("sentencepiece", classes_of_sentencepiece), unigram.into());
+    }
 }

@@ -17,6 +17,7 @@ mod architecture;
 pub mod checkpoint;
 pub mod config;
 mod decoder_only;
+mod encoder_decoder;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -25,6 +25,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use crate::config::{CONFIG_FILE, ModelFamily, json};
 use crate::error::ModelError;
 use class::Class;
+pub(crate) use class::MODEL_TYPES;
 pub use languages::{LanguageRole, LanguageTokens};
 use marian::Marian;
 use pieces::ByteTokens;
@@ -105,10 +106,7 @@ impl Tokenizer {
             if !json::is_file(&file)? {
                 return Ok(None);
             }
-            let mut inner = unigram::from_spm(&file, &settings)?;
-            let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
-            set_class_template(&mut inner, &settings).map_err(unusable)?;
-            return Ok(Some(Self::finish(Core::Pipeline(Box::new(inner)), file, &settings)));
+            return Self::from_spm(&spm_file::read(&file)?, file, &settings).map(Some);
         }
         match (there(VOCAB_FILE)?, there(MERGES_FILE)?) {
             (false, false) => Ok(None),
@@ -128,6 +126,7 @@ impl Tokenizer {
     /// From `text`, the content of `file`.
     pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
         let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
+        charsmap::check_maps(text).map_err(unusable)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
         // Callers decide about lengths; a length in the file would cut or pad silently.
         inner.with_padding(None);
@@ -149,6 +148,21 @@ impl Tokenizer {
                 .map_err(unusable)?;
         }
         Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings))
+    }
+
+    /// From `bytes`, the content of the SentencePiece model `file`, by the rules of a Unigram class.
+    pub(crate) fn from_spm(bytes: &[u8], file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
+        let mut inner = unigram::from_spm(bytes, &file, settings)?;
+        set_class_template(&mut inner, settings)
+            .map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
+        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings))
+    }
+
+    /// Marian's, from the content of a SentencePiece model, used for both sides, and of `vocab.json`.
+    pub(crate) fn from_marian(model: &[u8], vocab: &str, dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
+        let files = marian::Files { source: model, target: model, vocab, target_vocab: None };
+        let core = Core::Marian(Box::new(Marian::from_files(&files, dir, settings)?));
+        Ok(Self::finish(core, dir.join(VOCAB_FILE), settings))
     }
 
     /// From `vocab.json` and `merges.txt`, each with its content.

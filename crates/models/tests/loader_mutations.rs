@@ -15,4 +15,5 @@ fn mutations_do_no_harm() {
     fuzz("generation_config", fuzzing::generation_config);
     fuzz("tokenizer_json", fuzzing::tokenizer_json);
     fuzz("bpe_files", fuzzing::bpe_files);
+    fuzz("sentencepiece", fuzzing::sentencepiece);
 }

@@ -157,7 +157,31 @@ fn damaged_sentencepiece_models_are_errors_and_no_panics() {
     assert_names(&error(bpe, "marian").unwrap_err(), &["source.spm", "type BPE", "unigram"]);
     // pieces { piece: "a" } trainer_spec { } normalizer_spec { precompiled_charsmap: "\xff\xff\xff\x7f" }
     let charsmap = b"\x0a\x03\x0a\x01a\x12\x00\x1a\x06\x12\x04\xff\xff\xff\x7f";
-    assert_names(&error(charsmap, "marian").unwrap_err(), &["source.spm", "character map is cut off"]);
+    for (model_type, name) in [("marian", "source.spm"), ("t5", "spiece.model"), ("pegasus", "spiece.model")] {
+        assert_names(&error(charsmap, model_type).unwrap_err(), &[name, "character map is cut off"]);
+    }
+}
+
+#[test]
+fn damaged_character_maps_in_tokenizer_json_are_found_before_anything_is_allocated() {
+    let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0]]});
+    let dir = tempfile::tempdir().unwrap();
+    // A trie of 4 GiB, half of a length, no base64, and a trie of three bytes.
+    for (map, reason) in [
+        ("/////w==", "character map is cut off"),
+        ("AAA=", "character map is cut off"),
+        ("?", "not base64"),
+        ("AwAAAAAAAA==", "4-byte units"),
+    ] {
+        let step = json!({"type": "Precompiled", "precompiled_charsmap": map});
+        let steps = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, step.clone()]});
+        for normalizer in [step, steps] {
+            let text = json!({"version": "1.0", "normalizer": normalizer, "model": unigram}).to_string();
+            write(dir.path(), "tokenizer.json", text);
+            let message = Tokenizer::load_for(dir.path(), "t5").unwrap_err().to_string();
+            assert_names(&message, &["tokenizer.json", reason]);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,13 @@
 //! The `tokenizers` crate applies such a map grapheme by grapheme, SentencePiece takes the longest match at every place. They
 //! differ on a letter with two combining marks, of which only the first has a composed form.
 
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
 /// Matches looked at in one place, as many as SentencePiece looks at.
 const MAX_MATCHES: usize = 32;
 
@@ -57,6 +64,50 @@ impl Charsmap {
         let end = replacement.find('\0').unwrap_or(replacement.len());
         // A match may not end inside a character; a well-formed map has none that does.
         text.is_char_boundary(length).then_some((length, &replacement[..end]))
+    }
+}
+
+/// Checks the character maps in the normaliser of the tokenizer.json `text`. The `tokenizers` crate allocates whatever length such a
+/// map claims, up to 8 GiB for one of a few bytes.
+pub(super) fn check_maps(text: &str) -> Result<(), String> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Normalizers).map_err(|error| error.to_string())
+}
+
+/// Passes over everything in a tokenizer.json but its normaliser.
+struct Normalizers;
+
+impl<'de> Visitor<'de> for Normalizers {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "normalizer" {
+                check_maps_in(&map.next_value()?).map_err(A::Error::custom)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_maps_in(normalizer: &Value) -> Result<(), String> {
+    match normalizer {
+        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| match value {
+            Value::String(map) if key == "precompiled_charsmap" => {
+                let bytes =
+                    STANDARD.decode(map).map_err(|error| format!("its character map is not base64: {error}"))?;
+                Charsmap::parse(&bytes).map(|_| ())
+            }
+            value => check_maps_in(value),
+        }),
+        Value::Array(steps) => steps.iter().try_for_each(check_maps_in),
+        _ => Ok(()),
     }
 }
 

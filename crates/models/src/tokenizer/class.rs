@@ -23,6 +23,9 @@ pub(super) enum Class {
     Marian,
 }
 
+/// A `model_type` for each class, the empty one for [`Class::Generic`].
+pub(crate) const MODEL_TYPES: [&str; 8] = ["", "gpt2", "bart", "t5", "pegasus", "mbart", "mbart50", "marian"];
+
 impl Class {
     /// The class of a tokenizer_config.json that names `declared`, or of models of this `model_type` where it names none.
     pub(super) fn resolve(declared: Option<&str>, model_type: &str) -> Self {
@@ -106,5 +109,26 @@ impl Class {
     /// Whether a mask token that is given as a plain string takes the spaces before it.
     pub(super) fn strips_before_mask(self) -> bool {
         matches!(self, Self::MBart | Self::MBart50)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, MODEL_TYPES};
+
+    #[test]
+    fn every_class_has_a_model_type() {
+        let place = |class: Class| match class {
+            Class::Generic => 0,
+            Class::Gpt2 => 1,
+            Class::Roberta => 2,
+            Class::T5 => 3,
+            Class::Pegasus => 4,
+            Class::MBart => 5,
+            Class::MBart50 => 6,
+            Class::Marian => 7,
+        };
+        let places = MODEL_TYPES.map(|model_type| place(Class::of_model_type(model_type)));
+        assert_eq!(places, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

@@ -12,7 +12,7 @@ use super::bpe_files::parse_vocab;
 use super::languages::{LanguageRole, unknown};
 use super::sentencepiece::{SPACE, SentencePiece};
 use super::settings::Settings;
-use super::spm_file::SpmFile;
+use super::spm_file::{self, SpmFile};
 use crate::config::json;
 use crate::error::ModelError;
 
@@ -22,6 +22,14 @@ pub(super) const SOURCE_FILE: &str = "source.spm";
 pub(super) const TARGET_FILE: &str = "target.spm";
 /// Ids of the target side where the sides have vocabularies of their own.
 const TARGET_VOCAB_FILE: &str = "target_vocab.json";
+
+/// What the files of a Marian tokenizer hold.
+pub(super) struct Files<'a> {
+    pub(super) source: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) vocab: &'a str,
+    pub(super) target_vocab: Option<&'a str>,
+}
 
 /// A Marian tokenizer.
 #[derive(Debug, Clone)]
@@ -58,16 +66,29 @@ impl Marian {
             let hint = format!(" (a Marian tokenizer needs {}; there is {})", wanted.join(", "), there.join(", "));
             return Err(ModelError::MissingFile { dir: dir.into(), wanted: (*missing).into(), hint });
         }
-        let pieces = |name: &str| {
-            let file = dir.join(name);
-            SentencePiece::new(SpmFile::read(&file)?).map_err(|reason| ModelError::TokenizerFile { file, reason })
+        let text = |name: &str| json::read_text(&dir.join(name));
+        let target_vocab = target_vocab.map(text).transpose()?;
+        let files = Files {
+            source: &spm_file::read(&dir.join(SOURCE_FILE))?,
+            target: &spm_file::read(&dir.join(TARGET_FILE))?,
+            vocab: &text(VOCAB_FILE)?,
+            target_vocab: target_vocab.as_deref(),
         };
-        let vocab = |name: &str| {
+        Self::from_files(&files, dir, settings)
+    }
+
+    /// From the files of the directory `dir`, each with its content.
+    pub(super) fn from_files(files: &Files<'_>, dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
+        let pieces = |bytes: &[u8], name: &str| {
             let file = dir.join(name);
-            Ok::<_, ModelError>(parse_vocab(&file, &json::read_text(&file)?)?.into_iter().collect())
+            SentencePiece::new(SpmFile::from_bytes(bytes, &file)?)
+                .map_err(|reason| ModelError::TokenizerFile { file, reason })
         };
-        let ids: HashMap<String, u32> = vocab(VOCAB_FILE)?;
-        let target_ids: Option<HashMap<String, u32>> = target_vocab.map(vocab).transpose()?;
+        let vocab =
+            |text: &str, name: &str| Ok::<_, ModelError>(parse_vocab(&dir.join(name), text)?.into_iter().collect());
+        let ids: HashMap<String, u32> = vocab(files.vocab, VOCAB_FILE)?;
+        let target_ids: Option<HashMap<String, u32>> =
+            files.target_vocab.map(|text| vocab(text, TARGET_VOCAB_FILE)).transpose()?;
         let unusable = |reason: String| ModelError::TokenizerFile { file: dir.join(VOCAB_FILE), reason };
         let token = |role: &str| settings.role(role).unwrap_or_default().to_owned();
         let unknown = token("unk_token");
@@ -95,8 +116,8 @@ impl Marian {
         added.sort_by_key(|(token, _)| std::cmp::Reverse(token.content.len()));
         let language = |key: &str| settings.text(key).map(str::to_owned);
         Ok(Self {
-            source: pieces(SOURCE_FILE)?,
-            target: pieces(TARGET_FILE)?,
+            source: pieces(files.source, SOURCE_FILE)?,
+            target: pieces(files.target, TARGET_FILE)?,
             separate: settings.separate_vocabs,
             ids,
             target_ids,

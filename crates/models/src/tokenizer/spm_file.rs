@@ -92,20 +92,24 @@ pub(super) struct SpmFile {
     pub(super) escape_whitespaces: bool,
 }
 
+/// The bytes of `file`, if it is small enough for a SentencePiece model.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, ModelError> {
+    let unreadable = |source| ModelError::Io { file: file.into(), source };
+    let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
+    if bytes > MAX_BYTES {
+        let reason = format!("{bytes} bytes are too many for a SentencePiece model");
+        return Err(unreadable(std::io::Error::other(reason)));
+    }
+    std::fs::read(file).map_err(unreadable)
+}
+
 impl SpmFile {
-    /// Reads `file`; anything but a usable unigram model is an error that says what is wrong.
-    pub(super) fn read(file: &Path) -> Result<Self, ModelError> {
-        let unreadable = |source| ModelError::Io { file: file.into(), source };
-        let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
-        if bytes > MAX_BYTES {
-            let reason = format!("{bytes} bytes are too many for a SentencePiece model");
-            return Err(unreadable(std::io::Error::other(reason)));
-        }
-        let bytes = std::fs::read(file).map_err(unreadable)?;
-        if json::is_lfs_pointer(&bytes) {
+    /// From `bytes`, the content of `file`; anything but a usable unigram model is an error that says what is wrong.
+    pub(super) fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self, ModelError> {
+        if json::is_lfs_pointer(bytes) {
             return Err(ModelError::LfsPointer { file: file.into() });
         }
-        Self::parse(&bytes).map_err(|reason| ModelError::TokenizerFile { file: file.into(), reason })
+        Self::parse(bytes).map_err(|reason| ModelError::TokenizerFile { file: file.into(), reason })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

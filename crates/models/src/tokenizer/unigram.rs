@@ -13,6 +13,7 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, normalizers, pre_tokenizers};
 
+use super::charsmap::Charsmap;
 use super::class::Class;
 use super::guarded;
 use super::languages::codes_of;
@@ -23,18 +24,21 @@ use crate::error::ModelError;
 /// A vocabulary by id, with log probabilities.
 type Pieces = Vec<(String, f64)>;
 
-/// The tokenizer of the SentencePiece model `file`.
-pub(super) fn from_spm(file: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer, ModelError> {
-    let model = SpmFile::read(file)?;
+/// The tokenizer of the SentencePiece model in `bytes`, the content of `file`.
+pub(super) fn from_spm(bytes: &[u8], file: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer, ModelError> {
+    let model = SpmFile::from_bytes(bytes, file)?;
     let unusable = |reason| ModelError::TokenizerFile { file: file.into(), reason };
     let pieces = model.pieces.iter().map(|(piece, score, _)| (piece.clone(), f64::from(*score)));
     let vocabulary = arrange(pieces.collect(), settings);
     let charsmap = match model.charsmap.as_slice() {
         [] => None,
-        bytes => Some(
-            guarded(|| Ok(Precompiled::from(bytes)?))
-                .map_err(|reason| unusable(format!("damaged SentencePiece model: its character map: {reason}")))?,
-        ),
+        bytes => {
+            let damaged = |reason| unusable(format!("damaged SentencePiece model: {reason}"));
+            // The crate allocates whatever length the map claims.
+            Charsmap::parse(bytes).map_err(damaged)?;
+            let map = guarded(|| Ok(Precompiled::from(bytes)?));
+            Some(map.map_err(|reason| damaged(format!("its character map: {reason}")))?)
+        }
     };
     let unigram = build(vocabulary, settings).map_err(unusable)?;
     let mut inner = tokenizers::Tokenizer::new(unigram);

@@ -1,4 +1,4 @@
-//! Logits processors (§4), in the order in which they run, and what they share with the [warpers](super::warpers).
+//! Logits processors (§4), in the order in which they run, and what they share with the warpers.
 //!
 //! Greedy search and sampling apply them to the raw logits, beam search to the log-softmax of them; nothing is renormalised
 //! afterwards unless `renormalize_logits` asks for it. Processors are allowed to leave a row of −inf (a token both forced
