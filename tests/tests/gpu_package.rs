@@ -12,6 +12,7 @@ mod device_vs_twin;
 mod engine_events;
 mod engine_examples;
 mod engine_references;
+mod engine_score;
 mod engine_threads;
 mod kernel_attend;
 mod kernel_embed;
