@@ -298,7 +298,11 @@ fn read_line(reader: &mut dyn BufRead, mut line: Vec<u8>) -> io::Result<Option<L
 }
 
 fn parse_text(text: &str) -> Content {
-    if text.is_empty() { Content::Empty } else { Content::Run { input: Input::Text(text.to_owned()), prefix: None, target: None } }
+    if text.is_empty() {
+        Content::Empty
+    } else {
+        Content::Run { input: Input::Text(text.to_owned()), prefix: None, target: None }
+    }
 }
 
 #[derive(Deserialize)]
