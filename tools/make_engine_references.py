@@ -23,9 +23,13 @@ torch.set_num_threads(1); torch.set_grad_enabled(False); warnings.simplefilter("
 transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
 VERSIONS = {"torch": torch.__version__, "transformers": transformers.__version__}
 MODELS = {"bart-base-like": AutoModelForSeq2SeqLM, "bart-enc1-dec3-untied": AutoModelForSeq2SeqLM, "gpt2-base-like": AutoModelForCausalLM}
+# One target each: families whose prefill and head are their own.
+SCORED = {"t5-base-like": AutoModelForSeq2SeqLM, "t5-gated-untied": AutoModelForSeq2SeqLM, "t5-head12-bf16-sharded": AutoModelForSeq2SeqLM,
+          "marian-shared": AutoModelForSeq2SeqLM, "marian-separate": AutoModelForSeq2SeqLM, "mbart-50": AutoModelForSeq2SeqLM,
+          "pegasus-tables": AutoModelForSeq2SeqLM, "opt-prenorm": AutoModelForCausalLM, "opt-postnorm-projected": AutoModelForCausalLM}
 
 
-def load(folder, name, dtype): return MODELS[name].from_pretrained(folder / name, dtype=dtype, attn_implementation="eager").eval()
+def load(folder, name, dtype): return (MODELS | SCORED)[name].from_pretrained(folder / name, dtype=dtype, attn_implementation="eager").eval()
 def rounded(x): return float(f"{x:.7g}")
 
 
@@ -76,21 +80,32 @@ def prefixes(folder, rng):
     return {"versions": VERSIONS, "cases": cases}
 
 
+def scored(model, name, source, target):
+    """Log-probabilities of the target's ids behind the source."""
+    if model.config.is_encoder_decoder:
+        start = model.generation_config.decoder_start_token_id
+        logits = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[start] + target[:-1]])).logits[0]
+    else:
+        logits = model(input_ids=torch.tensor([source + target[:-1]])).logits[0, len(source) - 1:]
+    logprobs = logits.log_softmax(-1)
+    return {"model": name, "source": source, "target": target, "top_ids": logprobs.argmax(-1).tolist(),
+            "token_logprobs": [rounded(logprobs[t, y].item()) for t, y in enumerate(target)],
+            "last_row": [rounded(x) for x in logprobs[-1].tolist()] if len(target) == 2 else None}
+
+
 def scores(folder, rng):
     cases = []
     for name in MODELS:
         model = load(folder, name, torch.float64)
         for source in json.loads((folder / name / "reference.json").read_text())["inputs"]:
             target = [rng.randrange(3, model.config.vocab_size) for _ in range(rng.choice([1, 2, 7, 19]))]
-            if model.config.is_encoder_decoder:
-                start = model.generation_config.decoder_start_token_id
-                logits = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[start] + target[:-1]])).logits[0]
-            else:
-                logits = model(input_ids=torch.tensor([source + target[:-1]])).logits[0, len(source) - 1:]
-            logprobs = logits.log_softmax(-1)
-            cases.append({"model": name, "source": source, "target": target, "top_ids": logprobs.argmax(-1).tolist(),
-                          "token_logprobs": [rounded(logprobs[t, y].item()) for t, y in enumerate(target)],
-                          "last_row": [rounded(x) for x in logprobs[-1].tolist()] if len(target) == 2 else None})
+            cases.append(scored(model, name, source, target))
+    own = random.Random(21)
+    for name in SCORED:
+        model = load(folder, name, torch.float64)
+        size = getattr(model.config, "decoder_vocab_size", None) or model.config.vocab_size
+        inputs = json.loads((folder / name / "reference.json").read_text())["inputs"]
+        cases.append(scored(model, name, max(inputs[:6], key=len), [own.randrange(3, size) for _ in range(11)]))
     print(len(cases), "scored targets")
     return {"versions": VERSIONS, "cases": cases}
 

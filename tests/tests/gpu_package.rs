@@ -20,6 +20,7 @@ mod diverse;
 mod engine_events;
 mod engine_examples;
 mod engine_references;
+mod engine_score;
 mod engine_threads;
 mod kernel_attend;
 mod kernel_embed;

@@ -13,7 +13,8 @@ use crate::{
     resume::Journal,
 };
 
-const STANDARD: &str = "-";
+/// The name that means stdin or stdout.
+pub(crate) const STANDARD: &str = "-";
 
 /// The reader of the input that was named, and its file if it is one.
 pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Option<PathBuf>), CliError> {
@@ -65,17 +66,21 @@ pub(crate) fn check_targets(arguments: &GenerateArgs, input: Option<&Path>) -> R
             }
         }
     }
-    for (place, (flag, path)) in named.iter().enumerate() {
+    check_named(&named[..1], &named[1..])
+}
+
+/// Refuses a file to be written that is also named for something else, or that cannot be written. Both lists hold flags with
+/// their files.
+pub(crate) fn check_named(read: &[(&str, Option<&Path>)], written: &[(&str, Option<&Path>)]) -> Result<(), CliError> {
+    for (place, (flag, path)) in written.iter().enumerate() {
         let Some(path) = path else { continue };
-        for (other_flag, other) in &named[..place] {
+        for (other_flag, other) in read.iter().chain(&written[..place]) {
             if other.is_some_and(|other| same_file(path, other)) {
                 let path = path.display();
                 return Err(CliError::Usage(format!("{flag} {path}: the same file as {other_flag}")));
             }
         }
-        if place > 0 {
-            check_writable(path)?;
-        }
+        check_writable(path)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod eval;
 mod generation;
 mod hub;
 mod language;
+mod score;
 mod tokenize;
 mod values;
 
@@ -19,6 +20,7 @@ pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;
 pub(crate) use language::LanguageFlags;
+pub(crate) use score::{ScoreArgs, WholeFlags};
 pub(crate) use tokenize::TokenizeArgs;
 
 const EXIT_CODES: &str = "\
@@ -90,6 +92,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text from texts or token ids
     Generate(Box<GenerateArgs>),
+    /// Log-probabilities and perplexity of given texts
+    Score(Box<ScoreArgs>),
     /// Score texts against references: BLEU, chrF, ROUGE
     Eval(EvalArgs),
     /// List the adapters that models can run on

@@ -78,6 +78,8 @@ pub(crate) enum Content {
         input: Input,
         /// The record's own prefix.
         prefix: Option<Input>,
+        /// What is scored behind it, in a record to be scored.
+        target: Option<Input>,
     },
     /// An empty text line: its output is empty, and no model runs.
     Empty,
@@ -94,6 +96,8 @@ pub(crate) struct RecordReader {
     name: String,
     is_stdin: bool,
     format: RecordFormat,
+    /// Records are to be scored.
+    scored: bool,
     records: u64,
     lines: u64,
     bytes: Vec<u8>,
@@ -127,7 +131,22 @@ impl RecordReader {
     }
 
     fn new(source: Source, name: String, format: RecordFormat) -> RecordReader {
-        RecordReader { source, name, is_stdin: false, format, records: 0, lines: 0, bytes: Vec::new(), ended: false }
+        RecordReader {
+            source,
+            name,
+            is_stdin: false,
+            format,
+            scored: false,
+            records: 0,
+            lines: 0,
+            bytes: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Reads `target` and `target_ids` too, beside which a JSONL record needs no source.
+    pub(crate) fn scored(self) -> RecordReader {
+        RecordReader { scored: true, ..self }
     }
 
     /// How a line is named in messages: `file:line`.
@@ -208,7 +227,7 @@ impl RecordReader {
                         self.bytes = line.into_bytes();
                         continue;
                     }
-                    Ok(text) => parse_json(text),
+                    Ok(text) => parse_json(text, self.scored),
                 },
             };
             let index = self.records;
@@ -279,7 +298,11 @@ fn read_line(reader: &mut dyn BufRead, mut line: Vec<u8>) -> io::Result<Option<L
 }
 
 fn parse_text(text: &str) -> Content {
-    if text.is_empty() { Content::Empty } else { Content::Run { input: Input::Text(text.to_owned()), prefix: None } }
+    if text.is_empty() {
+        Content::Empty
+    } else {
+        Content::Run { input: Input::Text(text.to_owned()), prefix: None, target: None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -292,9 +315,13 @@ struct Object<'a> {
     input_ids: Option<&'a RawValue>,
     #[serde(borrow)]
     prefix: Option<&'a RawValue>,
+    #[serde(borrow)]
+    target: Option<&'a RawValue>,
+    #[serde(borrow)]
+    target_ids: Option<&'a RawValue>,
 }
 
-fn parse_json(line: &str) -> (Option<Box<RawValue>>, Result<Content, String>) {
+fn parse_json(line: &str, scored: bool) -> (Option<Box<RawValue>>, Result<Content, String>) {
     // Deserialising a struct would also take an array of its fields.
     if !line.trim_ascii_start().starts_with('{') {
         let what = serde_json::from_str::<IgnoredAny>(line)
@@ -303,18 +330,20 @@ fn parse_json(line: &str) -> (Option<Box<RawValue>>, Result<Content, String>) {
     }
     match serde_json::from_str::<Object<'_>>(line) {
         Err(error) => (None, Err(format!("invalid JSON: {}", json_message(&error)))),
-        Ok(object) => (object.id.map(ToOwned::to_owned), object_content(&object)),
+        Ok(object) => (object.id.map(ToOwned::to_owned), object_content(&object, scored)),
     }
 }
 
-fn object_content(object: &Object<'_>) -> Result<Content, String> {
-    let input = match (object.text, object.input_ids) {
-        (Some(_), Some(_)) => return Err("give either `text` or `input_ids`, not both".to_owned()),
+fn object_content(object: &Object<'_>, scored: bool) -> Result<Content, String> {
+    let input = text_or_ids(("text", object.text), ("input_ids", object.input_ids))?;
+    let target = match scored {
+        true => text_or_ids(("target", object.target), ("target_ids", object.target_ids))?,
+        false => None,
+    };
+    let input = match (input, &target) {
+        (Some(input), _) => input,
+        (None, Some(_)) => Input::Ids(Vec::new()),
         (None, None) => return Err("neither `text` nor `input_ids`".to_owned()),
-        (Some(text), None) => serde_json::from_str(text.get())
-            .map(Input::Text)
-            .map_err(|error| format!("`text`: {}", value_message(&error)))?,
-        (None, Some(ids)) => parse_ids("input_ids", ids)?,
     };
     let prefix = object.prefix.map(|prefix| match prefix.get().trim_ascii_start().starts_with('[') {
         true => parse_ids("prefix", prefix),
@@ -322,7 +351,22 @@ fn object_content(object: &Object<'_>) -> Result<Content, String> {
             .map(Input::Text)
             .map_err(|error| format!("`prefix`: {}", value_message(&error))),
     });
-    Ok(Content::Run { input, prefix: prefix.transpose()? })
+    Ok(Content::Run { input, prefix: prefix.transpose()?, target })
+}
+
+/// The value of one of two fields.
+fn text_or_ids(
+    (text_name, text): (&str, Option<&RawValue>),
+    (ids_name, ids): (&str, Option<&RawValue>),
+) -> Result<Option<Input>, String> {
+    match (text, ids) {
+        (Some(_), Some(_)) => Err(format!("give either `{text_name}` or `{ids_name}`, not both")),
+        (None, None) => Ok(None),
+        (Some(text), None) => serde_json::from_str(text.get())
+            .map(|text| Some(Input::Text(text)))
+            .map_err(|error| format!("`{text_name}`: {}", value_message(&error))),
+        (None, Some(ids)) => parse_ids(ids_name, ids).map(Some),
+    }
 }
 
 fn parse_ids(name: &str, ids: &RawValue) -> Result<Input, String> {

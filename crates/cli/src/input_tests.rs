@@ -24,8 +24,8 @@ fn show_input(input: &Input) -> String {
 
 fn show(record: &Record) -> String {
     let content = match &record.content {
-        Ok(Content::Run { input, prefix: None }) => show_input(input),
-        Ok(Content::Run { input, prefix: Some(prefix) }) => format!("{} {}", show_input(prefix), show_input(input)),
+        Ok(Content::Run { input, prefix: None, .. }) => show_input(input),
+        Ok(Content::Run { input, prefix: Some(prefix), .. }) => format!("{} {}", show_input(prefix), show_input(input)),
         Ok(Content::Empty) => "empty".to_owned(),
         Err(message) => format!("error {message}"),
     };

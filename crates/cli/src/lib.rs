@@ -32,6 +32,7 @@ mod progress;
 mod report;
 mod resume;
 mod run;
+mod score;
 mod spool;
 mod stream;
 mod survey;
@@ -59,6 +60,7 @@ where
     };
     let result = match cli.command {
         Command::Generate(arguments) => run::generate(*arguments),
+        Command::Score(arguments) => score::score(*arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),

@@ -195,7 +195,7 @@ fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) 
 }
 
 /// A model that cannot have the attention kind that was typed is no failure of the model.
-fn load_error(error: EngineError) -> CliError {
+pub(crate) fn load_error(error: EngineError) -> CliError {
     match error {
         EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
         other => other.into(),

@@ -118,7 +118,7 @@ fn text_line(lines: &mut Vec<u8>, arguments: &TokenizeArgs, result: Option<Token
 }
 
 /// A token without the characters that separate tokens.
-fn escaped_token(token: &str) -> String {
+pub(crate) fn escaped_token(token: &str) -> String {
     let mut out = String::with_capacity(token.len());
     for c in token.chars() {
         if c.is_whitespace() || c.is_control() || c == '\\' {

@@ -58,6 +58,9 @@ pub enum EngineError {
     /// Nothing to score.
     #[error("the target has no tokens")]
     EmptyTarget,
+    /// A text without a target was given to an encoder-decoder model.
+    #[error("the target is missing; only decoder-only models score a text alone")]
+    NoTarget,
     /// The decoder's sequence has more ids than the model has positions.
     #[error("prompt and target have {tokens} tokens, the model has positions for {limit}")]
     TargetTooLong {

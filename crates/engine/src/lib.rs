@@ -54,7 +54,10 @@ pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use model::{Model, ModelDescription, describe};
-pub use score::{ScoreRequest, SeeRow, TargetScore};
+pub use score::{
+    CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
+    ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,
+};
 pub use session::Session;
 pub use stop_strings::{StopStrings, TokenBytes};
 pub use types::*;

@@ -7,10 +7,19 @@ use elgen_search::GenerationConfig;
 use elgen_tensor::ops::{TokenScore, token_logprobs};
 use elgen_tensor::{Class, Device, RecordStats, Recorder};
 
+mod corpus;
+mod divergence;
+mod run_file;
+mod windows;
+
 use crate::error::EngineError;
 use crate::prepare::{Side, encode, truncate, with_start};
 use crate::session::Session;
 use crate::types::{BatchSize, Input, RunOptions};
+pub use corpus::{CorpusScore, CorpusSummary};
+pub use divergence::{Divergence, RunComparison, kl_divergence};
+pub use run_file::{RunFileError, RunHeader, RunReader, RunWriter, SavedRecord};
+pub use windows::{TextWindows, WholeText};
 
 /// Bytes of logits that are held at once.
 const LOGITS_BUDGET: u64 = 32 << 20;
@@ -25,8 +34,23 @@ pub struct ScoreRequest {
     pub target: Input,
 }
 
-/// How likely a model holds a target.
+/// Something to score.
 #[derive(Clone, Debug, PartialEq)]
+pub enum ScoreInput {
+    /// A target behind a source.
+    Target(ScoreRequest),
+    /// A whole text, by a decoder-only model.
+    Whole(Input, WholeText),
+}
+
+impl From<ScoreRequest> for ScoreInput {
+    fn from(request: ScoreRequest) -> Self {
+        Self::Target(request)
+    }
+}
+
+/// How likely a model holds a target.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TargetScore {
     /// The target's ids.
     pub token_ids: Vec<u32>,
@@ -37,38 +61,75 @@ pub struct TargetScore {
     /// The natural logs of their probabilities.
     pub top_logprobs: Vec<f32>,
     /// Ids of the encoder input or the prompt.
-    pub prompt_tokens: usize,
+    pub prompt_ids: Vec<u32>,
 }
 
 impl TargetScore {
+    /// Room for the scores of all parts.
+    fn of(parts: &[Target]) -> Self {
+        let token_ids: Vec<u32> = parts.iter().flat_map(Target::ids).copied().collect();
+        let count = token_ids.len();
+        Self {
+            token_ids,
+            token_logprobs: vec![0.0; count],
+            top_ids: vec![0; count],
+            top_logprobs: vec![0.0; count],
+            prompt_ids: parts.first().map_or_else(Vec::new, |part| part.prompt().to_vec()),
+        }
+    }
+
+    /// Takes the scores of a part that begins at `place`.
+    fn fill(&mut self, place: usize, scores: &[TokenScore]) {
+        for (at, score) in (place..).zip(scores) {
+            self.token_logprobs[at] = score.logprob;
+            self.top_ids[at] = score.top_id;
+            self.top_logprobs[at] = score.top_logprob;
+        }
+    }
+
     /// Log-probability of the whole target.
     pub fn sum(&self) -> f64 {
         self.token_logprobs.iter().map(|x| f64::from(*x)).sum()
     }
 
+    /// Mean log-probability of a token; 0 without tokens.
+    pub fn mean(&self) -> f64 {
+        self.sum() / self.token_logprobs.len().max(1) as f64
+    }
+
     /// `exp(-mean)` of the log-probabilities.
     pub fn perplexity(&self) -> f64 {
-        (-self.sum() / self.token_logprobs.len().max(1) as f64).exp()
+        (-self.mean()).exp()
     }
 }
 
 /// Sees one whole row of log-probabilities: (request, place in the target, `[vocab_size]` natural logs).
 pub type SeeRow<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
 
-/// A request that can be scored.
+/// A target, or the part of one that a window holds.
 struct Target {
     request: usize,
+    /// Where it begins in the request's target.
+    place: usize,
     source: Vec<u32>,
     /// Decoder prompt and target.
     sequence: Vec<u32>,
     /// Where the target begins.
     from: usize,
-    prompt_tokens: usize,
 }
 
 impl Target {
     fn sentence(&self) -> Sentence<'_> {
         Sentence { source: &self.source, prompt: &self.sequence, max_new: 0 }
+    }
+
+    fn ids(&self) -> &[u32] {
+        &self.sequence[self.from..]
+    }
+
+    /// What the caller gave before it: the encoder input, or the decoder prompt of a decoder-only model.
+    fn prompt(&self) -> &[u32] {
+        if self.source.is_empty() { &self.sequence[..self.from] } else { &self.source }
     }
 }
 
@@ -86,18 +147,34 @@ impl Session {
         requests: &[ScoreRequest],
         config: &GenerationConfig,
         run: &RunOptions,
+        rows: Option<SeeRow<'_>>,
+    ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
+        let inputs: Vec<ScoreInput> = requests.iter().cloned().map(ScoreInput::from).collect();
+        self.score_inputs(&inputs, config, run, rows)
+    }
+
+    /// [`Session::score`] of targets and whole texts. The windows of a text are scored apart and give one result.
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    pub fn score_inputs(
+        &mut self,
+        inputs: &[ScoreInput],
+        config: &GenerationConfig,
+        run: &RunOptions,
         mut rows: Option<SeeRow<'_>>,
     ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
-        let mut results: Vec<Option<Result<TargetScore, EngineError>>> = Vec::new();
-        results.resize_with(requests.len(), || None);
+        let mut results: Vec<Result<TargetScore, EngineError>> = Vec::with_capacity(inputs.len());
         let mut ready = Vec::new();
-        for (index, request) in requests.iter().enumerate() {
-            match self.target(index, request, config, run) {
-                Ok(target) => ready.push(target),
-                Err(error) => results[index] = Some(Err(error)),
-            }
+        for (index, input) in inputs.iter().enumerate() {
+            results.push(self.targets(index, input, config, run).map(|parts| {
+                let score = TargetScore::of(&parts);
+                self.context.totals.prompt_tokens += score.prompt_ids.len() as u64;
+                ready.extend(parts);
+                score
+            }));
         }
-        ready.sort_by_key(|t| (std::cmp::Reverse(t.source.len() + t.sequence.len()), t.request));
+        ready.sort_by_key(|t| (std::cmp::Reverse(t.source.len() + t.sequence.len()), t.request, t.place));
         let device = self.model().device().clone();
         let mut capacity = match self.model().batch_size() {
             BatchSize::Sentences(n) => n.max(1),
@@ -113,22 +190,56 @@ impl Session {
             match score_batch(&device, &mut self.context.runner, batch, &mut rows) {
                 Ok(scores) => {
                     for (target, scores) in batch.iter().zip(scores) {
-                        results[target.request] = Some(Ok(target_score(target, &scores)));
+                        if let Ok(score) = &mut results[target.request] {
+                            score.fill(target.place, &scores);
+                        }
                     }
                     at += batch.len();
                 }
                 Err(error) if error.is_out_of_memory() && batch.len() > 1 => capacity = batch.len().div_ceil(2),
                 Err(error) if error.is_out_of_memory() => {
-                    results[batch[0].request] = Some(Err(error));
+                    results[batch[0].request] = Err(error);
                     at += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.context.totals.inputs += requests.len() as u64;
-        self.context.totals.prompt_tokens += ready.iter().map(|t| t.prompt_tokens as u64).sum::<u64>();
+        self.context.totals.inputs += inputs.len() as u64;
         self.context.totals.batch.encode_seconds += started.elapsed().as_secs_f64();
-        Ok(results.into_iter().map(|result| result.unwrap_or(Err(EngineError::EmptyTarget))).collect())
+        Ok(results)
+    }
+
+    /// What has to run for an input.
+    fn targets(
+        &self,
+        request: usize,
+        input: &ScoreInput,
+        config: &GenerationConfig,
+        run: &RunOptions,
+    ) -> Result<Vec<Target>, EngineError> {
+        let (text, how) = match input {
+            ScoreInput::Target(asked) => return Ok(vec![self.target(request, asked, config, run)?]),
+            ScoreInput::Whole(text, how) => (text, how),
+        };
+        let model = self.model().model_config();
+        if model.family().is_encoder_decoder() {
+            return Err(EngineError::NoTarget);
+        }
+        let ids = how.with_start(encode(text, self.tokenizer(), Side::Source)?, config.bos_token_id);
+        let windows = how.windows(ids.len(), model.max_positions());
+        if windows.is_empty() {
+            return Err(EngineError::EmptyTarget);
+        }
+        let mut parts = Vec::with_capacity(windows.len());
+        let mut place = 0;
+        for window in windows {
+            let source = Input::Ids(ids[window.begin..window.from].to_vec());
+            let target = Input::Ids(ids[window.from..window.end].to_vec());
+            let part = self.target(request, &ScoreRequest { source, target }, config, run)?;
+            place += window.end - window.from;
+            parts.push(Target { place: place - part.ids().len(), ..part });
+        }
+        Ok(parts)
     }
 
     fn target(
@@ -165,7 +276,6 @@ impl Session {
                 return Err(EngineError::InputTooLong { tokens: source.len(), limit: positions });
             }
         }
-        let prompt_tokens = source.len();
         let (source, prompt) = match (encoder_decoder, config.decoder_start_token_id) {
             (true, Some(start)) => (source, with_start(start, Vec::new())),
             _ => (Vec::new(), source),
@@ -176,23 +286,13 @@ impl Session {
         if sequence.len() - 1 > positions {
             return Err(EngineError::TargetTooLong { tokens: sequence.len(), limit: positions.saturating_add(1) });
         }
-        Ok(Target { request, source, sequence, from, prompt_tokens })
+        Ok(Target { request, place: 0, source, sequence, from })
     }
 }
 
 /// Targets together where the batch size is `auto`: the packed rows run in micro-batches of a bounded size anyway, so a larger
 /// batch only takes more cache.
 const AUTO_TARGETS: usize = 64;
-
-fn target_score(target: &Target, scores: &[TokenScore]) -> TargetScore {
-    TargetScore {
-        token_ids: target.sequence[target.from..].to_vec(),
-        token_logprobs: scores.iter().map(|s| s.logprob).collect(),
-        top_ids: scores.iter().map(|s| s.top_id).collect(),
-        top_logprobs: scores.iter().map(|s| s.top_logprob).collect(),
-        prompt_tokens: target.prompt_tokens,
-    }
-}
 
 /// Scores of each target's tokens.
 fn score_batch(
@@ -222,7 +322,8 @@ fn score_batch(
         if let Some(see) = see {
             let all = device.read_tensor(logits.logits)?;
             for ((s, position), row) in logits.rows.iter().zip(all.chunks(logits.logits.cols.max(1))) {
-                see(batch[*s].request, position + 1 - batch[*s].from, &log_softmax(row));
+                let target = &batch[*s];
+                see(target.request, target.place + position + 1 - target.from, &log_softmax(row));
             }
         }
         Ok(stats)

@@ -47,6 +47,14 @@ pub struct Tokenizer {
     file: PathBuf,
     clean_up_spaces: bool,
     byte_tokens: ByteTokens,
+    label_ends: Option<LabelEnds>,
+}
+
+/// The special tokens around a text in the target language, where they are not those of the source language.
+#[derive(Debug, Clone)]
+struct LabelEnds {
+    before: Vec<u32>,
+    after: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -184,7 +192,7 @@ impl Tokenizer {
             Core::Marian(_) => ByteTokens::None,
         };
         let class = if settings.generic { Class::Generic } else { settings.class };
-        Self { core, class, file, clean_up_spaces, byte_tokens }
+        Self { core, class, file, clean_up_spaces, byte_tokens, label_ends: None }
     }
 
     /// The token ids of `text`, special tokens of the family's template included. Never cut.
@@ -206,11 +214,15 @@ impl Tokenizer {
         }
     }
 
-    /// The token ids of `text` as a decoder learned to write it, special tokens included: the labels of training.
+    /// The token ids of `text` as a decoder learned to write it, special tokens included: the labels of training. They are in
+    /// the target language that was set; in none, they get the special tokens of a source.
     pub fn encode_labels(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        match &self.core {
-            Core::Pipeline(_) => self.encode_with(text, true),
-            Core::Marian(marian) => Ok(marian.encode_labels(text)),
+        match (&self.core, &self.label_ends) {
+            (Core::Pipeline(_), None) => self.encode_with(text, true),
+            (Core::Pipeline(_), Some(LabelEnds { before, after })) => {
+                Ok([before.as_slice(), &self.encode_with(text, false)?, after].concat())
+            }
+            (Core::Marian(marian), _) => Ok(marian.encode_labels(text)),
         }
     }
 
@@ -264,6 +276,12 @@ impl Tokenizer {
         if let Some(source) = source {
             set_language_template(inner, class, source)
                 .map_err(|reason| ModelError::TokenizerFile { file: self.file.clone(), reason })?;
+        }
+        if let (Some(target), Some(end)) = (target, inner.token_to_id("</s>")) {
+            self.label_ends = Some(match class {
+                Class::MBart50 => LabelEnds { before: vec![target], after: vec![end] },
+                _ => LabelEnds { before: Vec::new(), after: vec![end, target] },
+            });
         }
         Ok(match class {
             Class::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },

@@ -161,7 +161,7 @@ impl Run {
         for Record { index, line, id, content } in records {
             let origin = Origin { index, line, id };
             match content {
-                Ok(Content::Run { input, prefix }) => {
+                Ok(Content::Run { input, prefix, .. }) => {
                     let prefix = prefix.or_else(|| self.prefix.clone().map(Input::Text));
                     requests.push(Request { ordinal: index, input, prefix });
                     origins.push(origin);

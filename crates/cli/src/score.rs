@@ -1,0 +1,267 @@
+//! `elgen score`: log-probabilities of given texts, and how far runs are from each other.
+
+use std::{fs::File, io, path::Path, time::Instant};
+
+use elgen_engine::{
+    CorpusScore, Divergence, EngineError, Metrics, RunComparison, RunHeader, RunOptions, RunReader, RunWriter, Session,
+    TextWindows, WholeText, describe,
+};
+use elgen_models::Tokenizer;
+use elgen_search::{GenerationOptions, ModelLimits};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    console::Console,
+    error::CliError,
+    files::{self, STANDARD},
+    flags::{ScoreArgs, WholeFlags},
+    input::RecordFormat,
+    interrupt::Interrupt,
+    model::resolve_model,
+    progress::Progress,
+    report,
+    resume::Setup,
+    run::load_error,
+    survey::hex,
+};
+
+mod lines;
+mod pairs;
+mod run;
+mod summary;
+
+use lines::Layout;
+use pairs::Pairs;
+use run::{End, Rows, Run, failed};
+
+/// Runs `elgen score`; returns the exit code.
+pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
+    let quiet = arguments.report.quiet;
+    let mut console = Console::new(quiet);
+    check_files(&arguments)?;
+    let pairs = Pairs::open(&arguments)?;
+    arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    let interrupt = Interrupt::install();
+    let limits = describe(&arguments.model)?.limits;
+    let whole = check_family(&arguments, &pairs, &limits, &console)?;
+    let (tokenizer, asked) = set_languages(&arguments)?;
+
+    let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
+    if let Some(tokenizer) = tokenizer {
+        session.set_tokenizer(tokenizer);
+    }
+    if !session.has_tokenizer() && pairs.is_text() {
+        let model = arguments.model.display();
+        let wanted = "give token ids: --input-format jsonl with `input_ids`";
+        return Err(CliError::Usage(format!("{model} has no tokenizer; {wanted}")));
+    }
+    let config = session.model().config(&asked)?;
+    let metrics = session.metrics();
+    if metrics.software_adapter && !arguments.engine.names_device() {
+        console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
+    }
+    let (rows, labels) = open_run(&arguments, limits.vocab_size, &metrics)?;
+    let output = arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
+    let sink: Box<dyn io::Write> = match output {
+        None => Box::new(io::stdout()),
+        Some(path) => match File::create(path) {
+            Ok(file) => Box::new(file),
+            Err(source) => return Err(CliError::File { action: "write", path: path.to_owned(), source }),
+        },
+    };
+    if pairs.waits_for_terminal() {
+        console.note("reading texts from the terminal; Ctrl-D ends them");
+    }
+    if console.shows_progress(arguments.report.progress, output.is_none()) {
+        console.start_progress(Progress::new(Instant::now(), 0, None));
+    }
+    let mut run = Run {
+        console,
+        pairs,
+        whole,
+        sink,
+        output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
+        layout: layout(&arguments, output),
+        rows,
+        interrupt,
+        corpus: CorpusScore::default(),
+        failed: 0,
+    };
+    let options = RunOptions {
+        truncate: arguments.files.truncate,
+        max_source_length: arguments.files.max_source_length,
+        cancel: run.interrupt.cancel_token(),
+        ..RunOptions::default()
+    };
+    let end = run.all(&mut session, &config, &options, arguments.engine.first_window());
+    run.console.end_progress();
+    let end = end?;
+    if end == End::Interrupted {
+        run.console.line("interrupted");
+        if let Some(path) = &arguments.runs.save_run {
+            run.console.note(&format!("{} is incomplete and cannot be compared with", path.display()));
+        }
+        return Ok(1);
+    }
+    report(&arguments, run, &session.metrics(), &labels)
+}
+
+/// Ends the saved run or the comparison, and tells what came of all records.
+fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> Result<u8, CliError> {
+    let Run { console, rows, corpus, failed: failures, .. } = run;
+    let divergence: Option<Divergence> = match rows {
+        Rows::None => None,
+        Rows::Save(run) => run.finish().map(|()| None).map_err(failed)?,
+        Rows::Compare(comparison) => Some(comparison.finish().map_err(failed)?),
+    };
+    if arguments.report.stats {
+        console.line(report::table(metrics, failures).trim_end());
+    }
+    console.note(&summary::corpus(&corpus.summary(), failures));
+    if let Some(found) = &divergence {
+        console.note(&summary::comparison(found, labels));
+    }
+    if let Some(path) = &arguments.report.stats_json {
+        summary::write(path, metrics, failures, corpus.summary(), divergence.as_ref())?;
+    }
+    Ok(u8::from(failures > 0))
+}
+
+fn layout(arguments: &ScoreArgs, output: Option<&Path>) -> Layout {
+    let by_name = || output.map_or(RecordFormat::Text, RecordFormat::of_path);
+    Layout {
+        format: arguments.files.format.unwrap_or_else(by_name),
+        token_scores: arguments.files.token_scores,
+        top_ids: arguments.files.top_ids,
+    }
+}
+
+/// Refuses files that would overwrite each other, and files that cannot be written.
+fn check_files(arguments: &ScoreArgs) -> Result<(), CliError> {
+    let (files, runs) = (&arguments.files, &arguments.runs);
+    for (flag, path) in [("--save-run", &runs.save_run), ("--stats-json", &arguments.report.stats_json)] {
+        if path.as_deref().is_some_and(|path| path.as_os_str() == STANDARD) {
+            return Err(CliError::Usage(format!("{flag} -: give a file; stdout is for results")));
+        }
+    }
+    fn file(path: &Option<std::path::PathBuf>) -> Option<&Path> {
+        path.as_deref().filter(|path| path.as_os_str() != STANDARD)
+    }
+    files::check_named(
+        &[
+            ("--input", file(&files.input)),
+            ("--targets", file(&files.targets)),
+            ("--compare-run", file(&runs.compare_run)),
+        ],
+        &[
+            ("--output", file(&files.output)),
+            ("--save-run", file(&runs.save_run)),
+            ("--stats-json", file(&arguments.report.stats_json)),
+        ],
+    )
+}
+
+/// Refuses what does not go with the kind of model, and gives how a decoder-only model scores whole texts.
+fn check_family(
+    arguments: &ScoreArgs,
+    pairs: &Pairs,
+    limits: &ModelLimits,
+    console: &Console,
+) -> Result<Option<WholeText>, CliError> {
+    let WholeFlags { no_bos, whole_file, max_length, stride } = arguments.whole;
+    let refuse = |message: String| Err(CliError::Usage(message));
+    if limits.is_encoder_decoder {
+        let named = [
+            ("--no-bos", no_bos),
+            ("--whole-file", whole_file),
+            ("--max-length", max_length.is_some()),
+            ("--stride", stride.is_some()),
+        ];
+        if let Some((flag, _)) = named.into_iter().find(|(_, given)| *given) {
+            return refuse(format!("{flag}: is for decoder-only models; {} has an encoder", arguments.model.display()));
+        }
+        if pairs.is_text() && !matches!(pairs, Pairs::Two { .. }) {
+            let wanted = "give --targets FILE, or JSONL records with a `target`";
+            return refuse(format!("{} scores targets of sources: {wanted}", arguments.model.display()));
+        }
+        return Ok(None);
+    }
+    for (flag, given) in
+        [("--max-source-length", arguments.files.max_source_length.is_some()), ("--truncate", arguments.files.truncate)]
+    {
+        if given {
+            console.warning(&format!("{flag}: has no effect with a decoder-only model"));
+        }
+    }
+    let positions = limits.max_position_embeddings.unwrap_or(usize::MAX);
+    let length = max_length.unwrap_or(positions);
+    if length > positions {
+        return refuse(format!("--max-length {length}: the model has positions for {positions}"));
+    }
+    if length < 2 {
+        return refuse(format!("--max-length {length}: a window needs two tokens to score one"));
+    }
+    if let Some(stride) = stride.filter(|stride| *stride > length) {
+        return refuse(format!("--stride {stride}: is more than a window, which holds {length} tokens"));
+    }
+    let windowed = whole_file || max_length.is_some() || stride.is_some();
+    let windows = windowed.then_some(TextWindows { max_length, stride });
+    Ok(Some(WholeText { first_given: no_bos, windows }))
+}
+
+/// The tokenizer set to the languages that were typed, if any, and what they ask of the decoder's start.
+fn set_languages(arguments: &ScoreArgs) -> Result<(Option<Tokenizer>, GenerationOptions), CliError> {
+    if !arguments.languages.any() {
+        return Ok((None, GenerationOptions::default()));
+    }
+    let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
+    let tokens = arguments.languages.apply(&mut tokenizer)?;
+    let decoder_start_token_id = tokens.decoder_start_token_id;
+    Ok((Some(tokenizer), GenerationOptions { decoder_start_token_id, ..GenerationOptions::default() }))
+}
+
+/// What becomes of the rows, and how the saved run ran.
+fn open_run(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Result<(Rows, String), CliError> {
+    let runs = &arguments.runs;
+    if runs.save_run.is_none() && runs.compare_run.is_none() {
+        return Ok((Rows::None, String::new()));
+    }
+    let model = model_digest(&arguments.model)?;
+    if let Some(path) = &runs.save_run {
+        let (_, dtype) = arguments.engine.kind_and_dtype();
+        let labels = [
+            ("attention", metrics.attention.self_.clone()),
+            ("device", metrics.device.clone()),
+            ("driver", metrics.driver.clone()),
+            ("dtype", dtype),
+            ("elgen", env!("CARGO_PKG_VERSION").to_owned()),
+            ("model", arguments.model.display().to_string()),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
+        let run = RunWriter::create(path, &RunHeader { vocab_size, model, labels }).map_err(failed)?;
+        return Ok((Rows::Save(run), String::new()));
+    }
+    let path = runs.compare_run.as_deref().unwrap_or(Path::new(STANDARD));
+    let reader = RunReader::open(path).map_err(failed)?;
+    let header = reader.header();
+    let label = |name: &str| header.labels.get(name).map_or("?", String::as_str);
+    if header.vocab_size != vocab_size {
+        let there = format!("its vocabulary has {} ids, this model's {vocab_size}", header.vocab_size);
+        return Err(failed(reader.other_run(there)));
+    }
+    if header.model != model && !runs.other_model {
+        let there = format!("the model was {}, with other files (--other-model compares anyway)", label("model"));
+        return Err(failed(reader.other_run(there)));
+    }
+    let labels = format!("{} ({}, {})", path.display(), label("attention"), label("dtype"));
+    Ok((Rows::Compare(Box::new(RunComparison::new(reader))), labels))
+}
+
+/// What tells one checkpoint from another: its files.
+fn model_digest(model: &Path) -> Result<String, CliError> {
+    let mut setup = Setup::default();
+    let fail = |source| CliError::File { action: "read", path: model.to_owned(), source };
+    setup.set_model(model).map_err(fail)?;
+    let json = serde_json::to_vec(&setup).map_err(|error| CliError::Failed(error.to_string()))?;
+    Ok(hex(&Sha256::digest(json)))
+}
