@@ -58,7 +58,6 @@ fn el_attention_changes_nothing_and_f16_little() {
         assert_eq!((same.max_kl, same.max_logprob_difference, same.top1_agreement), (0.0, 0.0, 1.0), "{model}");
         assert_eq!((same.left_out, same.this.records, same.this.tokens), (1, 4, 25));
         let el = compare(model, AttentionChoice::El, DtypeChoice::F32, &path);
-        // Found: at most 1e-10.
         assert!(el.max_kl < 1e-6 && el.top1_agreement == 1.0, "{model}: {el:?}");
         assert!(el.max_logprob_difference < 1e-4, "{model}: {el:?}");
         for attention in [AttentionChoice::Mha, AttentionChoice::El] {

@@ -44,6 +44,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let interrupt = Interrupt::install();
     let limits = describe(&arguments.model)?.limits;
     let whole = check_family(&arguments, &pairs, &limits, &console)?;
+    let comparison = open_comparison(&arguments, limits.vocab_size)?;
     let (tokenizer, asked) = set_languages(&arguments)?;
 
     let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
@@ -60,7 +61,11 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     if metrics.software_adapter && !arguments.engine.names_device() {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
-    let (rows, labels) = open_run(&arguments, limits.vocab_size, &metrics)?;
+    let (rows, labels) = match (comparison, open_save(&arguments, limits.vocab_size, &metrics)?) {
+        (Some((comparison, labels)), _) => (Rows::Compare(Box::new(comparison)), labels),
+        (None, Some(run)) => (Rows::Save(run), String::new()),
+        (None, None) => (Rows::None, String::new()),
+    };
     let output = arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
     let sink: Box<dyn io::Write> = match output {
         None => Box::new(io::stdout()),
@@ -220,28 +225,9 @@ fn set_languages(arguments: &ScoreArgs) -> Result<(Option<Tokenizer>, Generation
     Ok((Some(tokenizer), GenerationOptions { decoder_start_token_id, ..GenerationOptions::default() }))
 }
 
-/// What becomes of the rows, and how the saved run ran.
-fn open_run(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Result<(Rows, String), CliError> {
-    let runs = &arguments.runs;
-    if runs.save_run.is_none() && runs.compare_run.is_none() {
-        return Ok((Rows::None, String::new()));
-    }
-    let model = model_digest(&arguments.model)?;
-    if let Some(path) = &runs.save_run {
-        let (_, dtype) = arguments.engine.kind_and_dtype();
-        let labels = [
-            ("attention", metrics.attention.self_.clone()),
-            ("device", metrics.device.clone()),
-            ("driver", metrics.driver.clone()),
-            ("dtype", dtype),
-            ("elgen", env!("CARGO_PKG_VERSION").to_owned()),
-            ("model", arguments.model.display().to_string()),
-        ];
-        let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
-        let run = RunWriter::create(path, &RunHeader { vocab_size, model, labels }).map_err(failed)?;
-        return Ok((Rows::Save(run), String::new()));
-    }
-    let path = runs.compare_run.as_deref().unwrap_or(Path::new(STANDARD));
+/// The run that was saved, and how it ran. Opened before the weights are loaded: it may be one of something else.
+fn open_comparison(arguments: &ScoreArgs, vocab_size: usize) -> Result<Option<(RunComparison, String)>, CliError> {
+    let Some(path) = &arguments.runs.compare_run else { return Ok(None) };
     let reader = RunReader::open(path).map_err(failed)?;
     let header = reader.header();
     let label = |name: &str| header.labels.get(name).map_or("?", String::as_str);
@@ -249,12 +235,29 @@ fn open_run(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Resu
         let there = format!("its vocabulary has {} ids, this model's {vocab_size}", header.vocab_size);
         return Err(failed(reader.other_run(there)));
     }
-    if header.model != model && !runs.other_model {
+    if !arguments.runs.other_model && header.model != model_digest(&arguments.model)? {
         let there = format!("the model was {}, with other files (--other-model compares anyway)", label("model"));
         return Err(failed(reader.other_run(there)));
     }
     let labels = format!("{} ({}, {})", path.display(), label("attention"), label("dtype"));
-    Ok((Rows::Compare(Box::new(RunComparison::new(reader))), labels))
+    Ok(Some((RunComparison::new(reader), labels)))
+}
+
+/// The file of a run to be saved.
+fn open_save(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Result<Option<RunWriter>, CliError> {
+    let Some(path) = &arguments.runs.save_run else { return Ok(None) };
+    let (_, dtype) = arguments.engine.kind_and_dtype();
+    let labels = [
+        ("attention", metrics.attention.self_.clone()),
+        ("device", metrics.device.clone()),
+        ("driver", metrics.driver.clone()),
+        ("dtype", dtype),
+        ("elgen", env!("CARGO_PKG_VERSION").to_owned()),
+        ("model", arguments.model.display().to_string()),
+    ];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
+    let header = RunHeader { vocab_size, model: model_digest(&arguments.model)?, labels };
+    RunWriter::create(path, &header).map(Some).map_err(failed)
 }
 
 /// What tells one checkpoint from another: its files.

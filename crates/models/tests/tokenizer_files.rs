@@ -30,6 +30,10 @@ fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     tokenizer.encode(text).unwrap().into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect()
 }
 
+fn labels(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+    tokenizer.encode_labels(text).unwrap().into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect()
+}
+
 #[test]
 fn mbart_puts_the_source_behind_the_text_and_starts_with_the_target() {
     let mut tokenizer = mbart(json!({}));
@@ -39,6 +43,7 @@ fn mbart_puts_the_source_behind_the_text_and_starts_with_the_target() {
     let target = tokenizer.token_to_id("ro_RO");
     assert!(target.is_some());
     assert_eq!(found, LanguageTokens { decoder_start_token_id: target, forced_bos_token_id: None });
+    assert_eq!(labels(&tokenizer, "a"), ["▁a", "</s>", "ro_RO"]);
     assert_eq!(tokenizer.set_languages(None, None).unwrap(), LanguageTokens::default());
     assert_eq!(tokens(&tokenizer, "a"), ["▁a", "</s>", "de_DE"]);
 }
@@ -50,6 +55,7 @@ fn mbart50_puts_the_source_before_the_text_and_forces_the_target() {
     assert_eq!(tokens(&tokenizer, "a"), ["sl_SI", "▁a", "</s>"]);
     let target = tokenizer.token_to_id("fr_XX");
     assert_eq!(found, LanguageTokens { decoder_start_token_id: None, forced_bos_token_id: target });
+    assert_eq!(labels(&tokenizer, "a"), ["fr_XX", "▁a", "</s>"]);
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub(super) fn corpus(score: &CorpusSummary, failed: u64) -> String {
 
 fn perplexity(score: &CorpusSummary) -> String {
     match score.perplexity_standard_error {
-        Some(error) => format!("PPL = {:.6} +/- {error:.6}", score.perplexity),
-        None => format!("PPL = {:.6}", score.perplexity),
+        Some(error) => format!("PPL = {:.5} +/- {error:.5}", score.perplexity),
+        None => format!("PPL = {:.5}", score.perplexity),
     }
 }
 
@@ -85,10 +85,10 @@ mod tests {
             perplexity: 2.5,
             perplexity_standard_error: Some(0.25),
         };
-        let line = "2 records, 3 tokens: mean log-probability -1.000000, PPL = 2.500000 +/- 0.250000";
+        let line = "2 records, 3 tokens: mean log-probability -1.000000, PPL = 2.50000 +/- 0.25000";
         assert_eq!(corpus(&score, 0), line);
         score.perplexity_standard_error = None;
         assert!(corpus(&score, 4).starts_with("2 records (4 failed), 3 tokens: "));
-        assert!(corpus(&score, 0).ends_with("PPL = 2.500000"));
+        assert!(corpus(&score, 0).ends_with("PPL = 2.50000"));
     }
 }

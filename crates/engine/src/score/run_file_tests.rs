@@ -156,11 +156,14 @@ fn a_comparison_by_hand() {
     assert!(close(found.this.sum_logprob, (0.5f64 * 0.25 * 0.25).ln()));
 }
 
+/// Changes the records of a run.
+type Edit<'a> = &'a dyn Fn(&mut Vec<(String, Option<TargetScore>)>);
+
 #[test]
 fn a_run_of_something_else_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = saved(&dir);
-    let told = |edit: &dyn Fn(&mut Vec<(String, Option<TargetScore>)>)| compared(&path, edit).unwrap_err().to_string();
+    let told = |edit: Edit<'_>| compared(&path, edit).unwrap_err().to_string();
     assert!(told(&|r| r[2].0 = "2".to_owned()).ends_with("record 2 has the id \"x\" there, 2 here"));
     assert!(told(&|r| r[0].1 = Some(score(&[7], &[0, 2]))).contains("the target of record 0 (id 0) has other tokens"));
     assert!(told(&|r| r[0].1 = Some(score(&[6], &[0, 1]))).contains("the source of record 0 (id 0) has other tokens"));
