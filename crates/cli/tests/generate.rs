@@ -288,7 +288,7 @@ fn help_and_version() {
         "Score: with beams",
         "sequences_scores",
         "Exit codes:",
-        "\"finish_reason\": \"eos|length\"",
+        "\"finish_reason\": \"eos|length|stop\"",
         "--num-beams <N>",
         "--early-stopping <true|false|never>",
         "--do-sample[=<true|false>]",
