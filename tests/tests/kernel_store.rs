@@ -8,6 +8,9 @@ use proptest::prelude::*;
 
 const WIDTH: u32 = 2;
 
+/// Ids behind a prompt at most, each with a slot of its own for every beam.
+const NEW: u32 = 9;
+
 /// Sentences of two beams, each still in its prompt or some steps behind it.
 fn states(lengths: &[(u32, u32)]) -> Vec<RowState> {
     let mut base = 0;
@@ -25,7 +28,7 @@ fn states(lengths: &[(u32, u32)]) -> Vec<RowState> {
                 owns_prompt: u32::from(beam == 0),
             });
         }
-        base += prompt_len + WIDTH * 8;
+        base += prompt_len + WIDTH * NEW;
     }
     all
 }
@@ -35,7 +38,7 @@ proptest! {
 
     #[test]
     fn store_matches_its_twin(
-        lengths in prop::collection::vec((1..=5u32, 0..=9u32), 1..=6),
+        lengths in prop::collection::vec((1..=5u32, 0..=NEW), 1..=6),
         quads in 1..=3usize, first_quad in 0..=2usize, half in any::<bool>(), packed in any::<bool>(), seed in any::<u64>(),
     ) {
         let dtype = if half { DType::F16 } else { DType::F32 };
@@ -43,7 +46,7 @@ proptest! {
         // The middle of the rows is one segment; the others lie in other slabs.
         let first = states.len() / 4;
         let count = (states.len() - first).div_ceil(2);
-        let slots = 6 * (5 + 16);
+        let slots = 6 * (5 + (WIDTH * NEW) as usize);
         let cols = 4 * (first_quad + quads) + 3;
         let width = 4 * quads;
         let x = values(seed, states.len() * cols);
