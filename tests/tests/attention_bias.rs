@@ -5,7 +5,7 @@ use elgen_attention::{
     Shape, Step, Workspace, cross_attention, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
-use elgen_tensor::{DType, Device, Rows, Segment};
+use elgen_tensor::{DType, Device, Grouping, Rows};
 use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values};
 use elgen_tests::twin;
@@ -61,8 +61,9 @@ fn spec<'a>(what: &'a str, bias: &'a Bias) -> BlockSpec<'a> {
 
 /// Packed rows: the first `lengths` positions of each sentence.
 fn pack(device: &Device, lengths: &[usize], causal: bool, slots: Vec<Vec<u32>>) -> Packed {
-    let (mut ranges, mut first) = (Vec::new(), 0);
-    for count in lengths.iter().map(|n| *n as u32) {
+    let (mut ranges, mut first, mut grouping) = (Vec::new(), 0, Grouping::default());
+    for (sentence, count) in (0..).zip(lengths.iter().map(|n| *n as u32)) {
+        grouping.push(0, sentence, count);
         ranges.extend((0..count).flat_map(|p| [first, if causal { p + 1 } else { count }]));
         first += count;
     }
@@ -70,7 +71,8 @@ fn pack(device: &Device, lengths: &[usize], causal: bool, slots: Vec<Vec<u32>>) 
         tokens: first as usize,
         index: upload_u32(device, &(0..first).collect::<Vec<_>>()),
         ranges: upload_u32(device, &ranges),
-        segments: vec![Segment { slab: 0, first: 0, count: first }],
+        groups: upload_u32(device, grouping.groups.as_flattened()),
+        segments: grouping.segments,
         slots: slots.iter().map(|list| upload_u32(device, list)).collect(),
         cross_ranges: None,
     }

@@ -5,7 +5,7 @@ use elgen_attention::{
     Packed, Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Segment, Tensor};
+use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Grouping, RowState, Rows, Tensor};
 use elgen_tests::blocks::{Matrix, Weights};
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
@@ -129,23 +129,21 @@ fn pack(
     copies: usize,
     slot: impl Fn(&Placement, u32, u32) -> u32,
 ) -> Packed {
-    let (mut ranges, mut slots, mut segments) = (Vec::new(), vec![Vec::new(); copies], Vec::<Segment>::new());
-    for (placement, length) in placements.iter().zip(lengths) {
+    let (mut ranges, mut slots, mut grouping) = (Vec::new(), vec![Vec::new(); copies], Grouping::default());
+    for (sentence, (placement, length)) in (0..).zip(placements.iter().zip(lengths)) {
         let (first, count) = (ranges.len() as u32, *length as u32);
         ranges.extend((0..count).map(|p| [first, if causal { p + 1 } else { count }]));
         for (copy, list) in (0..).zip(&mut slots) {
             list.extend((0..count).map(|p| slot(placement, copy, p)));
         }
-        match segments.last_mut() {
-            Some(last) if last.slab == placement.slab => last.count += count,
-            _ => segments.push(Segment { slab: placement.slab, first, count }),
-        }
+        grouping.push(placement.slab, sentence, count);
     }
     Packed {
         tokens: ranges.len(),
         index: upload_u32(device, &(0..ranges.len() as u32).collect::<Vec<_>>()),
         ranges: words(device, &ranges),
-        segments,
+        groups: words(device, &grouping.groups),
+        segments: grouping.segments,
         slots: slots.iter().map(|s| upload_u32(device, s)).collect(),
         cross_ranges: None,
     }
@@ -453,8 +451,13 @@ impl CrossBlock {
         let mut rows = Rows::new(device, slabs.len(), 4).unwrap();
         rows.set_active(device, active, &slabs).unwrap();
         let x = upload(device, rows.count(), self.weights.shape.d_model, queries);
-        let queries =
-            CrossQueries { index: &rows.active, ranges: &ranges, segments: rows.segments(), count: rows.count() };
+        let queries = CrossQueries {
+            index: &rows.active,
+            ranges: &ranges,
+            groups: &rows.groups,
+            segments: rows.segments(),
+            count: rows.count(),
+        };
         let mut rec = device.recorder();
         self.block.attend(&mut rec, &x, epilogue, queries, &self.caches, &self.work).unwrap();
         rec.submit().unwrap();

@@ -72,7 +72,7 @@ proptest! {
             if packed {
                 store_packed(&mut rec, &listed, first, count, &x, 4 * first_quad, &slab).unwrap();
             } else {
-                let segment = Segment { slab: 0, first: first as u32, count: count as u32 };
+                let segment = Segment { first: first as u32, count: count as u32, ..rows.segments()[0] };
                 store(&mut rec, &rows, segment, &x, 4 * first_quad, &slab).unwrap();
             }
             rec.submit().unwrap();

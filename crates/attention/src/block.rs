@@ -86,6 +86,8 @@ pub struct Packed {
     pub ranges: Buffer,
     /// Runs of token rows whose sentences lie in one slab.
     pub segments: Vec<Segment>,
+    /// (first token row, count) of each sentence's rows, as the segments count them.
+    pub groups: Buffer,
     /// Where token rows are stored: per copy, a slot for each row.
     pub slots: Vec<Buffer>,
     /// Per token row: (first, count) of its sentence's cross slots (beam 0's copy); for prompts of encoder-decoder models.
@@ -256,6 +258,8 @@ pub struct CrossQueries<'a> {
     pub index: &'a Buffer,
     /// (first, count) of the cross slots by row number.
     pub ranges: &'a Buffer,
+    /// (first query row, count) of the rows of one sentence, which all have one range.
+    pub groups: &'a Buffer,
     /// Query rows by slab.
     pub segments: &'a [Segment],
     /// Number of query rows.

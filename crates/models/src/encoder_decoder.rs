@@ -180,7 +180,8 @@ impl Architecture for EncoderDecoder {
         let embeddings = stream.embeddings(side.embedding_norm.as_ref());
         embed_packed(rec, ids, n, &side.embedding, side.embedding_scale, side.places()?, embeddings)?;
         let ranges = batch.cross_ranges.as_ref().unwrap_or(&batch.ranges);
-        let queries = CrossQueries { index: &batch.index, ranges, segments: &batch.segments, count: n };
+        let queries =
+            CrossQueries { index: &batch.index, ranges, groups: &batch.groups, segments: &batch.segments, count: n };
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
             block.prefill(rec, x, epilogue, batch, caches, &space.attention)
         };
@@ -201,7 +202,13 @@ impl Architecture for EncoderDecoder {
         let embeddings = stream.embeddings(side.embedding_norm.as_ref());
         embed_step(rec, rows, &side.embedding, side.embedding_scale, side.places()?, embeddings)?;
         let ranges = step.cross_ranges.unwrap_or(&rows.active);
-        let queries = CrossQueries { index: &rows.active, ranges, segments: rows.segments(), count: rows.count() };
+        let queries = CrossQueries {
+            index: &rows.active,
+            ranges,
+            groups: &rows.groups,
+            segments: rows.segments(),
+            count: rows.count(),
+        };
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
             block.step(rec, x, epilogue, step, caches, &space.attention)
         };

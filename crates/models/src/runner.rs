@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use elgen_attention::{CacheBytes, CacheLayout, Caches, Extras, Kind, Need, Packed, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{Buffer, Class, Device, RecordStats, Recorder, Rows, Segment, Tensor};
+use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tensor};
 
 use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
@@ -36,6 +36,7 @@ struct PrefillSpace {
     ids: Buffer,
     index: Buffer,
     ranges: Buffer,
+    groups: Buffer,
     cross_ranges: Buffer,
     slots: Vec<Buffer>,
 }
@@ -291,7 +292,7 @@ impl Runner {
         let mut ranges: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
         let mut cross: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
         let mut slots: Vec<Vec<u32>> = vec![Vec::with_capacity(chunk.tokens); to.slots.len()];
-        let mut segments: Vec<Segment> = Vec::new();
+        let mut grouping = Grouping::default();
         let mut copies = 0;
         for s in chunk.sentences.clone() {
             let (placement, sentence) = (&self.placements[s], &sentences[s]);
@@ -315,14 +316,11 @@ impl Runner {
                     });
                 }
             }
-            match segments.last_mut() {
-                Some(last) if last.slab == placement.slab => last.count += count,
-                _ if count == 0 => {}
-                _ => segments.push(Segment { slab: placement.slab, first, count }),
-            }
+            grouping.push(placement.slab, s as u32, count);
         }
         self.device.write(&to.ids, 0, bytemuck::cast_slice(&ids))?;
         self.device.write(&to.ranges, 0, bytemuck::cast_slice(&ranges))?;
+        self.device.write(&to.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
         let mut used = Vec::with_capacity(copies);
         for (buffer, list) in to.slots.iter().zip(&slots).take(copies) {
             self.device.write(buffer, 0, bytemuck::cast_slice(list))?;
@@ -336,7 +334,8 @@ impl Runner {
             tokens: ids.len(),
             index: to.index.clone(),
             ranges: to.ranges.clone(),
-            segments,
+            segments: grouping.segments,
+            groups: to.groups.clone(),
             slots: used,
             cross_ranges: (has_encoder && !encoder).then(|| to.cross_ranges.clone()),
         })
@@ -401,6 +400,7 @@ fn prepare_packed(
         ids: words("packed ids", 8)?,
         index,
         ranges: words("packed ranges", 8)?,
+        groups: words("packed row groups", 8)?,
         cross_ranges: words("packed cross ranges", 8)?,
         slots: (0..copies).map(|_| words("packed slots", 4)).collect::<Result<_, _>>()?,
     });

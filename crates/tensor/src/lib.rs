@@ -27,6 +27,6 @@ pub use kernel::{Kernel, KernelSpec};
 pub use memory::MemoryInfo;
 pub use pool::{Class, Pool, Usage};
 pub use recorder::{RecordStats, Recorder};
-pub use rows::{RowState, Rows, Segment};
+pub use rows::{Grouping, RowState, Rows, Segment};
 pub use tensor::{Buffer, DType, Tensor, padded};
 pub use transfer::Readback;

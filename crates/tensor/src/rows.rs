@@ -52,6 +52,52 @@ pub struct Segment {
     pub first: u32,
     /// Number of rows.
     pub count: u32,
+    /// First entry in the list of row groups.
+    pub first_group: u32,
+    /// Number of row groups.
+    pub groups: u32,
+    /// Rows of the largest of them.
+    pub widest_group: u32,
+}
+
+/// Query rows in the order of a dispatch, cut into segments (one slab) and, within them, into groups: neighbouring rows of one sentence,
+/// which can read its keys together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grouping {
+    /// (first query row, number of rows) of each group.
+    pub groups: Vec<[u32; 2]>,
+    /// The groups of one slab that follow each other.
+    pub segments: Vec<Segment>,
+    sentence: Option<u32>,
+}
+
+impl Grouping {
+    /// Appends `count` rows of a sentence that lies in `slab`; none is a no-op.
+    pub fn push(&mut self, slab: usize, sentence: u32, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let first = self.segments.last().map_or(0, |s| s.first + s.count);
+        let first_group = self.groups.len() as u32;
+        let (segment, continues) = match self.segments.last_mut() {
+            Some(last) if last.slab == slab => (last, self.sentence == Some(sentence)),
+            _ => {
+                self.segments.push(Segment { slab, first, count: 0, first_group, groups: 0, widest_group: 0 });
+                let Some(new) = self.segments.last_mut() else { return };
+                (new, false)
+            }
+        };
+        segment.count += count;
+        match self.groups.last_mut() {
+            Some(group) if continues => group[1] += count,
+            _ => {
+                self.groups.push([first, count]);
+                segment.groups += 1;
+            }
+        }
+        segment.widest_group = segment.widest_group.max(self.groups.last().map_or(0, |group| group[1]));
+        self.sentence = Some(sentence);
+    }
 }
 
 /// The device tables of up to `capacity` physical rows with up to `max_length` ids each.
@@ -61,11 +107,15 @@ pub struct Rows {
     pub state: Buffer,
     /// `active[i]`: physical rows that still work.
     pub active: Buffer,
+    /// `groups[g]`: (first index into `active`, number of rows) of the rows of one sentence.
+    pub groups: Buffer,
     tokens: [Buffer; 2],
     slots: [Buffer; 2],
     capacity: usize,
     max_length: usize,
     parity: usize,
+    /// Sentence of each physical row.
+    sentences: Vec<u32>,
     active_rows: Vec<u32>,
     segments: Vec<Segment>,
 }
@@ -80,11 +130,13 @@ impl Rows {
         Ok(Self {
             state: device.alloc("row states", Class::Cache, capacity as u64 * size_of::<RowState>() as u64)?,
             active: device.alloc("active rows", Class::Cache, capacity as u64 * 4)?,
+            groups: device.alloc("row groups", Class::Cache, capacity as u64 * 8)?,
             tokens: [table("token table")?, table("token table")?],
             slots: [table("slot table")?, table("slot table")?],
             capacity,
             max_length,
             parity: 0,
+            sentences: Vec::new(),
             active_rows: Vec::new(),
             segments: Vec::new(),
         })
@@ -92,7 +144,7 @@ impl Rows {
 
     /// Bytes of the tables for these sizes.
     pub fn bytes(capacity: usize, max_length: usize) -> u64 {
-        capacity as u64 * (max_length as u64 * 16 + size_of::<RowState>() as u64 + 4)
+        capacity as u64 * (max_length as u64 * 16 + size_of::<RowState>() as u64 + 12)
     }
 
     /// Physical rows that fit.
@@ -139,6 +191,7 @@ impl Rows {
             }
         }
         self.parity = 0;
+        self.sentences = states.iter().map(|state| state.sentence).collect();
         device.write(&self.state, 0, bytemuck::cast_slice(states))?;
         device.write(&self.tokens[0], 0, bytemuck::cast_slice(&tokens))?;
         device.write(&self.slots[0], 0, bytemuck::cast_slice(&slots))?;
@@ -150,17 +203,17 @@ impl Rows {
     /// # Errors
     /// The device failed.
     pub fn set_active(&mut self, device: &Device, rows: Vec<u32>, slabs: &[usize]) -> Result<()> {
-        self.segments.clear();
-        for (i, row) in rows.iter().enumerate() {
-            let slab = slabs[*row as usize];
-            match self.segments.last_mut() {
-                Some(s) if s.slab == slab => s.count += 1,
-                _ => self.segments.push(Segment { slab, first: i as u32, count: 1 }),
-            }
+        let mut grouping = Grouping::default();
+        for row in &rows {
+            // Rows that no batch began belong to no sentence: each stands alone.
+            let sentence = self.sentences.get(*row as usize).copied().unwrap_or(*row);
+            grouping.push(slabs[*row as usize], sentence, 1);
         }
         if !rows.is_empty() {
             device.write(&self.active, 0, bytemuck::cast_slice(&rows))?;
+            device.write(&self.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
         }
+        self.segments = grouping.segments;
         self.active_rows = rows;
         Ok(())
     }
@@ -214,5 +267,28 @@ impl Rows {
     /// Swaps the double buffers after `advance` was recorded.
     pub fn flip(&mut self) {
         self.parity = 1 - self.parity;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_sentence_are_a_group_and_never_cross_a_slab() {
+        let mut grouping = Grouping::default();
+        for (slab, sentence, count) in [(0, 0, 1), (0, 0, 2), (0, 1, 4), (0, 2, 0), (2, 1, 1), (2, 3, 1)] {
+            grouping.push(slab, sentence, count);
+        }
+        assert_eq!(grouping.groups, [[0, 3], [3, 4], [7, 1], [8, 1]]);
+        let segment = |slab, first, count, first_group, groups, widest_group| Segment {
+            slab,
+            first,
+            count,
+            first_group,
+            groups,
+            widest_group,
+        };
+        assert_eq!(grouping.segments, [segment(0, 0, 7, 0, 2, 4), segment(2, 7, 2, 2, 2, 1)]);
     }
 }

@@ -25,8 +25,8 @@ impl Runner {
     pub fn packed_bytes(&self, sources: usize, prompts: usize, longest: (usize, usize)) -> u64 {
         let layout = self.caches.layout();
         let part = |shape: StackShape, extras: Extras, tokens: usize, longest: usize| {
-            // 28 bytes: id and position, number, two ranges and a slot.
-            let row = Space::bytes_per_row(shape, extras) + 28;
+            // 36 bytes: id and position, number, two ranges, a group and a slot.
+            let row = Space::bytes_per_row(shape, extras) + 36;
             (tokens as u64 * row).min(self.prefill_budget.max(longest as u64 * row))
         };
         let encoder = self.model.encoder_shape().map_or(0, |shape| part(shape, Extras::default(), sources, longest.0));
