@@ -1,9 +1,11 @@
-//! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`]), the demo models as test data ([`demo`]),
-//! recorded searches ([`recorded`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
+//! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`], [`block_runs`]), the demo models as test data ([`demo`]),
+//! models with any kinds of attention ([`kinds`]), recorded searches ([`recorded`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
 
+pub mod block_runs;
 pub mod blocks;
 pub mod demo;
 pub mod harness;
+pub mod kinds;
 pub mod recorded;
 pub mod rescore;
 pub mod twin;

@@ -56,7 +56,7 @@ fn wide(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
 }
 
 fn spec<'a>(what: &'a str, bias: &'a Bias) -> BlockSpec<'a> {
-    BlockSpec { what, layer: 1, shape: SHAPE, dtype: DType::F32, bias: Some(&bias.device) }
+    BlockSpec { what, layer: 1, shape: SHAPE, dtype: DType::F32, bias: Some(&bias.device), masks_whole_rows: false }
 }
 
 /// Packed rows: the first `lengths` positions of each sentence.

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicate_mod, reason = "each suite of the search brings the support module that it also has alone")]
 
 mod attention_bias;
+mod attention_biases;
 mod attention_blocks;
 mod caches;
 mod demo_bart;
@@ -17,6 +18,7 @@ mod device_processors;
 mod device_vs_twin;
 #[path = "../../crates/search/tests/diverse.rs"]
 mod diverse;
+mod el_equals_mha;
 mod engine_events;
 mod engine_examples;
 mod engine_references;
@@ -28,6 +30,7 @@ mod kernel_layer_norm;
 mod kernel_linear;
 mod kernel_store;
 mod kernel_token_logprobs;
+mod kernel_value_bias;
 mod memory;
 mod parity_fixtures;
 mod parity_real_bart;

@@ -23,6 +23,9 @@ pub struct BlockSpec<'a> {
     pub dtype: DType,
     /// Added to the scores of self-attention; cross-attention takes none.
     pub bias: Option<&'a PositionBias>,
+    /// True if a query row may have no key at all: its context is zero, so b_v stays with the values, before W_o. False where every
+    /// row has a key, and with it probabilities that sum to one: b_v is then folded into b_o (docs/el-attention.md §1.3).
+    pub masks_whole_rows: bool,
 }
 
 impl BlockSpec<'_> {

@@ -4,10 +4,10 @@
 //! ```text
 //! q' = (y W_q + b_q) W_k^T        [d_model]      c = softmax(scale * q' X^T) X        o = c W_v + b_v
 //! ```
-//! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is added to each
-//! head's output, where the probabilities sum to one. q' and c stay in f32.
+//! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is part of b_o where
+//! every row has a key, else it is added to the outputs of the rows that have one. q' and c stay in f32.
 
-use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
+use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store, value_bias};
 use elgen_tensor::{Device, Recorder, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
@@ -18,7 +18,7 @@ use crate::block::{
 use crate::caches::Caches;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
-use crate::weights::{AttentionWeights, Projection, output_projection, stack_heads};
+use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
 
 /// The projections of an EL block.
 #[derive(Debug)]
@@ -35,14 +35,14 @@ struct Projections {
 impl Projections {
     fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
-        let unbiased_k = Projection { weight: w.k.weight, bias: None };
+        let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.self_bias()?,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
-            k: stack_heads(device, &format!("{what} k"), shape, dtype, &[unbiased_k])?,
+            k: stack_heads(device, &format!("{what} k"), shape, dtype, &[w.k])?,
             v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
         })
     }
 
@@ -70,8 +70,8 @@ impl Projections {
         })
     }
 
-    /// Contexts back to head width, then the shared end of every block.
-    fn contract(&self, rec: &mut Recorder, epilogue: &Epilogue<'_>, rows: usize, work: &Workspace) -> Result<()> {
+    /// Contexts back to head width.
+    fn contract(&self, rec: &mut Recorder, rows: usize, work: &Workspace) -> Result<()> {
         let [_, contexts] = work.el()?;
         heads_contract(
             rec,
@@ -82,7 +82,6 @@ impl Projections {
             &work.context,
             rows,
         )?;
-        epilogue.apply(rec, &work.context, &self.output, rows)?;
         Ok(())
     }
 }
@@ -158,7 +157,9 @@ impl SelfAttention for ElSelf {
             store(rec, rows, *segment, input, 0, slab)?;
             attend(rec, Keys::Slots(rows), self.projections.product(slab, segment.first, segment.count, work)?)?;
         }
-        self.projections.contract(rec, epilogue, rows.count(), work)
+        self.projections.contract(rec, rows.count(), work)?;
+        epilogue.apply(rec, &work.context, &self.projections.output, rows.count())?;
+        Ok(())
     }
 }
 
@@ -166,6 +167,8 @@ impl SelfAttention for ElSelf {
 #[derive(Debug)]
 pub struct ElCross {
     projections: Projections,
+    /// b_v where a query row may have no key: only the others get it.
+    masked_v: Option<Tensor>,
 }
 
 impl ElCross {
@@ -175,7 +178,9 @@ impl ElCross {
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         spec.check_cross()?;
-        Ok(Self { projections: Projections::new(device, spec, w)? })
+        let mut projections = Projections::new(device, spec, w)?;
+        let masked_v = if spec.masks_whole_rows { projections.v.bias.take() } else { None };
+        Ok(Self { projections, masked_v })
     }
 }
 
@@ -204,6 +209,11 @@ impl CrossAttention for ElCross {
             let product = self.projections.product(x, segment.first, segment.count, work)?;
             attend(rec, Keys::Ranges { index: queries.index, ranges: queries.ranges }, product)?;
         }
-        self.projections.contract(rec, epilogue, queries.count, work)
+        self.projections.contract(rec, queries.count, work)?;
+        if let Some(bias) = &self.masked_v {
+            value_bias(rec, queries.index, queries.ranges, bias, &work.context, queries.count)?;
+        }
+        epilogue.apply(rec, &work.context, &self.projections.output, queries.count)?;
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::block::{
 use crate::caches::Caches;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
-use crate::weights::{AttentionWeights, output_projection, stack_heads};
+use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
 
 /// Packed rows attend to each other, each to its range: encoder self-attention, and the prompt of a decoder.
 /// `keys` are f32 rows `[tokens, 3 * inner]` as the fused projection leaves them in `work.wide`.
@@ -54,11 +54,12 @@ impl EncoderAttention {
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
+        let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.self_bias()?,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
         })
     }
 
@@ -99,13 +100,14 @@ impl MhaSelf {
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, layer, shape, dtype, .. } = *spec;
+        let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.self_bias()?,
             layer,
             kind,
             qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
         })
     }
 }
@@ -182,13 +184,14 @@ impl MhaCross {
     pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         spec.check_cross()?;
         let BlockSpec { what, layer, shape, dtype, .. } = *spec;
+        let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             layer,
             kind,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
             kv: stack_heads(device, &format!("{what} kv"), shape, dtype, &[w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o)?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
         })
     }
 

@@ -1,8 +1,9 @@
 //! Reading projection weights into the head layout of docs/architecture.md: every head starts at a whole quad.
 
 use elgen_tensor::ops::Linear;
-use elgen_tensor::{DType, Device};
+use elgen_tensor::{Class, DType, Device};
 
+use crate::block::BlockSpec;
 use crate::error::{AttentionError, Result};
 use crate::kind::Shape;
 
@@ -17,6 +18,12 @@ pub trait MatrixSource {
     /// # Errors
     /// Whatever the source meets; it is passed through.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Whether [`MatrixSource::read`] gives what the device will hold. A source that does not, because its values are made on the
+    /// device, cannot take part in sums on the host: biases are then left where they are.
+    fn on_host(&self) -> bool {
+        true
+    }
 }
 
 /// One projection: a weight `[out, in]` and its bias.
@@ -39,6 +46,64 @@ pub struct AttentionWeights<'a> {
     pub v: Projection<'a>,
     /// `[d_model, num_heads * head_dim]`
     pub o: Projection<'a>,
+}
+
+/// A block's weights with the biases that its core applies, and b_v where the output projection takes it over.
+#[derive(Clone, Copy)]
+pub(crate) struct Placed<'a> {
+    /// The weights; `k` has no bias.
+    pub(crate) weights: AttentionWeights<'a>,
+    /// b_v, for [`output_projection`] to fold; `weights.v` has none then.
+    pub(crate) folded: Option<&'a [f32]>,
+}
+
+impl<'a> Placed<'a> {
+    /// Decides where the biases of keys and values go (docs/el-attention.md §1.3), the same for every kind.
+    ///
+    /// b_k adds one number, `q . b_k`, to all scores of a row and head. The softmax of every block here runs over keys alone and its
+    /// scores never leave it, so b_k has no effect and is dropped. A sink, a soft cap or returned scores would need it.
+    ///
+    /// # Errors
+    /// A bias of a wrong length, used or not.
+    pub(crate) fn new(spec: &BlockSpec<'_>, mut weights: AttentionWeights<'a>) -> Result<Self> {
+        let inner = spec.shape.num_heads * spec.shape.head_dim;
+        let lengths = [("q", inner), ("k", inner), ("v", inner), ("out", spec.shape.d_model)];
+        for ((part, length), projection) in lengths.iter().zip([weights.q, weights.k, weights.v, weights.o]) {
+            if let Some(bias) = projection.bias
+                && bias.len() != *length
+            {
+                let what = spec.what;
+                return Err(AttentionError::Shape(format!(
+                    "{what} {part} bias has {} values, expected {length}",
+                    bias.len()
+                )));
+            }
+        }
+        weights.k.bias = None;
+        let folds = !spec.masks_whole_rows && weights.o.weight.on_host();
+        let folded = if folds { weights.v.bias.take() } else { None };
+        Ok(Self { weights, folded })
+    }
+}
+
+/// `b_o + W_o b_v`, row by row as W_o is read: in f64, from values that no storage has rounded yet.
+struct Folding<'a> {
+    b_v: &'a [f32],
+    b_o: Vec<f32>,
+}
+
+impl<'a> Folding<'a> {
+    fn new(b_v: &'a [f32], b_o: Option<&[f32]>, d_model: usize) -> Self {
+        Self { b_v, b_o: b_o.map_or_else(|| vec![0.0; d_model], <[f32]>::to_vec) }
+    }
+
+    /// Takes whole rows of W_o from `first` on.
+    fn see(&mut self, first: usize, rows: &[f32]) {
+        for (b_o, row) in self.b_o[first..].iter_mut().zip(rows.chunks_exact(self.b_v.len().max(1))) {
+            let product: f64 = row.iter().zip(self.b_v).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum();
+            *b_o = (f64::from(*b_o) + product) as f32;
+        }
+    }
 }
 
 /// Values read at a time: bounds host memory while loading.
@@ -64,13 +129,6 @@ pub(crate) fn stack_heads(
     for (p, part) in parts.iter().enumerate() {
         check(what, part.weight, heads * dim, cols)?;
         let Some(values) = part.bias else { continue };
-        if values.len() != heads * dim {
-            return Err(AttentionError::Shape(format!(
-                "{what} bias has {} values, expected {}",
-                values.len(),
-                heads * dim
-            )));
-        }
         for h in 0..heads {
             let at = p * shape.inner() + h * width;
             bias[at..at + dim].copy_from_slice(&values[h * dim..(h + 1) * dim]);
@@ -81,7 +139,7 @@ pub(crate) fn stack_heads(
     for (p, part) in parts.iter().enumerate() {
         let base = p * shape.inner();
         if dim == width {
-            copy_rows(device, &linear, part.weight, base)?;
+            copy_rows(device, &linear, part.weight, base, None)?;
             continue;
         }
         // Pad rows stay the zeros that the matrix was allocated with.
@@ -94,8 +152,14 @@ pub(crate) fn stack_heads(
     Ok(linear)
 }
 
-/// Copies all rows of a source into a matrix from row `base` on, a window at a time.
-fn copy_rows(device: &Device, linear: &Linear, source: &dyn MatrixSource, base: usize) -> Result<()> {
+/// Copies all rows of a source into a matrix from row `base` on, a window at a time, and shows them to `folding`.
+fn copy_rows(
+    device: &Device,
+    linear: &Linear,
+    source: &dyn MatrixSource,
+    base: usize,
+    mut folding: Option<&mut Folding<'_>>,
+) -> Result<()> {
     let (rows, cols) = (source.rows(), source.cols());
     let step = (WINDOW / cols.max(1)).clamp(1, rows.max(1));
     let mut values = vec![0.0; step * cols];
@@ -103,6 +167,9 @@ fn copy_rows(device: &Device, linear: &Linear, source: &dyn MatrixSource, base: 
         let n = step.min(rows - first);
         source.read(first, &mut values[..n * cols]).map_err(AttentionError::Weights)?;
         linear.write_rows(device, base + first, &values[..n * cols])?;
+        if let Some(folding) = &mut folding {
+            folding.see(first, &values[..n * cols]);
+        }
     }
     Ok(())
 }
@@ -119,32 +186,73 @@ pub fn load_linear(
     bias: Option<&[f32]>,
 ) -> Result<Linear> {
     let linear = Linear::new(device, what, weight.rows(), weight.cols(), dtype, bias)?;
-    copy_rows(device, &linear, weight, 0)?;
+    copy_rows(device, &linear, weight, 0, None)?;
     Ok(linear)
 }
 
-/// The output projection `[d_model, num_heads * head_dim]`, its columns spread to padded heads.
+/// The output projection `[d_model, num_heads * head_dim]`, its columns spread to padded heads. `folded` (b_v, `[num_heads * head_dim]`) becomes part of
+/// its bias.
 pub(crate) fn output_projection(
     device: &Device,
     what: &str,
     shape: Shape,
     dtype: DType,
     o: Projection<'_>,
+    folded: Option<&[f32]>,
 ) -> Result<Linear> {
     let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
     check(what, o.weight, shape.d_model, heads * dim)?;
+    let mut folding = folded.map(|b_v| Folding::new(b_v, o.bias, shape.d_model));
+    let own = if folding.is_some() { None } else { o.bias };
+    let mut linear = Linear::new(device, what, shape.d_model, shape.inner(), dtype, own)?;
     if dim == width {
-        return load_linear(device, what, dtype, o.weight, o.bias);
+        copy_rows(device, &linear, o.weight, 0, folding.as_mut())?;
+    } else {
+        spread_columns(device, &linear, shape, o.weight, folding.as_mut())?;
     }
-    let linear = Linear::new(device, what, shape.d_model, shape.inner(), dtype, o.bias)?;
+    if let Some(Folding { b_o, .. }) = folding {
+        linear.bias = Some(device.tensor_from(what, Class::Weights, 1, shape.d_model, DType::F32, &b_o)?);
+    }
+    Ok(linear)
+}
+
+/// Copies W_o, each head's columns to where the padded head begins, and shows the rows to `folding`.
+fn spread_columns(
+    device: &Device,
+    linear: &Linear,
+    shape: Shape,
+    source: &dyn MatrixSource,
+    mut folding: Option<&mut Folding<'_>>,
+) -> Result<()> {
+    let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
     let mut narrow = vec![0.0; heads * dim];
     let mut wide = vec![0.0; shape.inner()];
     for row in 0..shape.d_model {
-        o.weight.read(row, &mut narrow).map_err(AttentionError::Weights)?;
+        source.read(row, &mut narrow).map_err(AttentionError::Weights)?;
         for h in 0..heads {
             wide[h * width..h * width + dim].copy_from_slice(&narrow[h * dim..(h + 1) * dim]);
         }
         linear.write_rows(device, row, &wide)?;
+        if let Some(folding) = &mut folding {
+            folding.see(row, &narrow);
+        }
     }
-    Ok(linear)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_biases_are_folded_in_f64() {
+        let mut folding = Folding::new(&[1.0, 2.0], Some(&[10.0, 20.0, 30.0]), 3);
+        folding.see(0, &[1.0, 0.5]);
+        folding.see(1, &[0.0, -1.0, 4.0, 0.25]);
+        assert_eq!(folding.b_o, [12.0, 18.0, 34.5]);
+        // In f32, 1e8 would swallow the ones.
+        let mut folding = Folding::new(&[1.0; 4], None, 1);
+        folding.see(0, &[1e8, 1.0, 1.0, -1e8]);
+        assert_eq!(folding.b_o, [2.0]);
+    }
 }

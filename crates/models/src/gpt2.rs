@@ -45,7 +45,14 @@ fn attention(
         v: Projection { weight: &v, bias: bias(2) },
         o: Projection { weight: &o, bias: Some(&out_bias) },
     };
-    let spec = BlockSpec { what: &name, layer: l, shape: shape(config, l), dtype: loader.dtype, bias: None };
+    let spec = BlockSpec {
+        what: &name,
+        layer: l,
+        shape: shape(config, l),
+        dtype: loader.dtype,
+        bias: None,
+        masks_whole_rows: false,
+    };
     Ok(self_attention(loader.device, kinds.self_, &spec, weights)?)
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn load(
             let own = format!("{name}.self_attn");
             Ok(Layer {
                 attention: loader.attention(&own, d, config.enable_bias, |w| {
-                    let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: None };
+                    let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
                     self_attention(device, kinds.self_, &spec, w)
                 })?,
                 ffn: FeedForward {

@@ -109,7 +109,14 @@ pub(crate) fn load(
             let at = format!("{name}.self_attn");
             Ok(EncoderLayer {
                 attention: loader.attention(&at, d, true, |w| {
-                    let spec = BlockSpec { what: &at, layer: l, shape: encoder_shape, dtype, bias: None };
+                    let spec = BlockSpec {
+                        what: &at,
+                        layer: l,
+                        shape: encoder_shape,
+                        dtype,
+                        bias: None,
+                        masks_whole_rows: false,
+                    };
                     EncoderAttention::new(device, &spec, w)
                 })?,
                 ffn: ffn(&name, &config.encoder)?,
@@ -122,11 +129,25 @@ pub(crate) fn load(
             let (own, cross) = (format!("{name}.self_attn"), format!("{name}.encoder_attn"));
             Ok(DecoderLayer {
                 attention: loader.attention(&own, d, true, |w| {
-                    let spec = BlockSpec { what: &own, layer: l, shape: decoder_shape, dtype, bias: None };
+                    let spec = BlockSpec {
+                        what: &own,
+                        layer: l,
+                        shape: decoder_shape,
+                        dtype,
+                        bias: None,
+                        masks_whole_rows: false,
+                    };
                     self_attention(device, kinds.self_, &spec, w)
                 })?,
                 cross: loader.attention(&cross, d, true, |w| {
-                    let spec = BlockSpec { what: &cross, layer: l, shape: decoder_shape, dtype, bias: None };
+                    let spec = BlockSpec {
+                        what: &cross,
+                        layer: l,
+                        shape: decoder_shape,
+                        dtype,
+                        bias: None,
+                        masks_whole_rows: false,
+                    };
                     cross_attention(device, kinds.cross, &spec, w)
                 })?,
                 ffn: ffn(&name, &config.decoder)?,

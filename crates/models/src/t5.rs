@@ -132,7 +132,8 @@ pub(crate) fn load(
         .map(|l| {
             let name = format!("encoder.block.{l}.layer");
             let own = format!("{name}.0.SelfAttention");
-            let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&encoder_bias) };
+            let spec =
+                BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&encoder_bias), masks_whole_rows: false };
             Ok(EncoderLayer {
                 attention: blocks.attention(&own, |w| EncoderAttention::new(device, &spec, w))?,
                 ffn: blocks.ffn(&format!("{name}.1"))?,
@@ -143,7 +144,8 @@ pub(crate) fn load(
         .map(|l| {
             let name = format!("decoder.block.{l}.layer");
             let (own, cross) = (format!("{name}.0.SelfAttention"), format!("{name}.1.EncDecAttention"));
-            let own_spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&decoder_bias) };
+            let own_spec =
+                BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&decoder_bias), masks_whole_rows: false };
             let cross_spec = BlockSpec { what: &cross, bias: None, ..own_spec };
             Ok(DecoderLayer {
                 attention: blocks.attention(&own, |w| self_attention(device, kinds.self_, &own_spec, w))?,

@@ -7,6 +7,7 @@ mod layer_norm;
 mod linear;
 mod store;
 mod token_logprobs;
+mod value_bias;
 
 pub use attend::{attend, attend_biased, distance_bias};
 pub use embed::embed;
@@ -15,3 +16,4 @@ pub use layer_norm::{layer_norm, rms_norm};
 pub use linear::{activate, erf, linear, linear_gated};
 pub use store::store;
 pub use token_logprobs::token_logprobs;
+pub use value_bias::value_bias;

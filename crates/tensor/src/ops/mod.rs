@@ -10,6 +10,7 @@ mod layer_norm;
 mod linear;
 mod store;
 mod token_logprobs;
+mod value_bias;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
 pub use heads_expand::heads_expand;
@@ -19,6 +20,7 @@ pub use linear::{
 };
 pub use store::{store, store_packed};
 pub use token_logprobs::{TokenScore, token_logprobs};
+pub use value_bias::value_bias;
 
 use crate::error::{Result, TensorError};
 use crate::tensor::{DType, Tensor};

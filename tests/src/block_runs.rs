@@ -1,0 +1,163 @@
+//! One decode step of one attention block whose caches hold given hidden states.
+
+use elgen_attention::{
+    AttentionWeights, BlockSpec, CacheLayout, Caches, CrossQueries, Epilogue, Extras, Kind, Need, Packed, Placement,
+    Step, Workspace, cross_attention, memorize, self_attention,
+};
+use elgen_tensor::{Buffer, DType, Device, Grouping, Rows};
+
+use crate::harness::{poisoned, read_rows, upload, upload_u32};
+
+/// Caches with room for sentences of these needs.
+fn admit(device: &Device, layout: CacheLayout, needs: &[Need]) -> (Caches, Vec<Placement>) {
+    let mut caches = Caches::new(device, layout);
+    caches.prepare(needs).unwrap();
+    let placements = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
+    (caches, placements)
+}
+
+/// The tables of `beams` rows of each sentence, all standing at the end of their prompts.
+fn rows(device: &Device, placements: &[Placement], beams: usize) -> Rows {
+    let of = |(s, p): (u32, &Placement)| -> Vec<_> { (0..beams as u32).map(|b| p.row(s, b)).collect() };
+    let states: Vec<_> = (0..).zip(placements).flat_map(of).collect();
+    let prompts: Vec<Vec<u32>> = states.iter().map(|s| vec![0; s.prompt_len as usize]).collect();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(1);
+    let slabs: Vec<usize> = placements.iter().flat_map(|p| vec![p.slab; beams]).collect();
+    let mut rows = Rows::new(device, states.len(), longest + 1).unwrap();
+    rows.begin(device, &states, &prompts, &slabs).unwrap();
+    rows
+}
+
+fn pairs(device: &Device, pairs: &[[u32; 2]]) -> Buffer {
+    upload_u32(device, pairs.as_flattened())
+}
+
+/// Packed rows of sentences of these lengths; `slot(placement, copy, position)` says where a row is stored.
+fn pack(
+    device: &Device,
+    placements: &[Placement],
+    lengths: &[usize],
+    causal: bool,
+    copies: usize,
+    slot: impl Fn(&Placement, u32, u32) -> u32,
+) -> Packed {
+    let (mut ranges, mut slots, mut grouping) = (Vec::new(), vec![Vec::new(); copies], Grouping::default());
+    for (sentence, (placement, length)) in (0..).zip(placements.iter().zip(lengths)) {
+        let (first, count) = (ranges.len() as u32, *length as u32);
+        ranges.extend((0..count).map(|p| [first, if causal { p + 1 } else { count }]));
+        for (copy, list) in (0..).zip(&mut slots) {
+            list.extend((0..count).map(|p| slot(placement, copy, p)));
+        }
+        grouping.push(placement.slab, sentence, count);
+    }
+    Packed {
+        tokens: ranges.len(),
+        index: upload_u32(device, &(0..ranges.len() as u32).collect::<Vec<_>>()),
+        ranges: pairs(device, &ranges),
+        groups: pairs(device, &grouping.groups),
+        segments: grouping.segments,
+        slots: slots.iter().map(|s| upload_u32(device, s)).collect(),
+        cross_ranges: None,
+    }
+}
+
+/// Cross-attention of `queries` `[sentences * beams, d_model]` over each sentence's `memory` `[_, d_model]`, which may be empty: the block's outputs,
+/// nothing added.
+///
+/// # Panics
+/// The block or the device failed.
+pub fn cross_step(
+    device: &Device,
+    kind: Kind,
+    spec: &BlockSpec<'_>,
+    weights: AttentionWeights<'_>,
+    memory: &[Vec<f32>],
+    beams: usize,
+    queries: &[f32],
+) -> Vec<f32> {
+    let (shape, d) = (spec.shape, spec.shape.d_model);
+    let block = cross_attention(device, kind, spec, weights).unwrap();
+    let layout = CacheLayout {
+        layers: spec.layer + 1,
+        self_shape: shape,
+        self_kind: kind,
+        cross: Some((shape, kind)),
+        dtype: spec.dtype,
+    };
+    let lengths: Vec<usize> = memory.iter().map(|m| m.len() / d).collect();
+    let needs: Vec<Need> =
+        lengths.iter().map(|n| Need { prompt_len: 1, max_new: 1, width: beams, source_len: *n }).collect();
+    let (caches, placements) = admit(device, layout, &needs);
+    let copies = placements[0].copies().1;
+    let batch = pack(device, &placements, &lengths, false, copies, |p, copy, at| p.cross_range(copy)[0] + at);
+    let memory_slots =
+        if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
+    let extras = Extras { el: kind == Kind::El, memory_slots, ..Extras::default() };
+    let rows = rows(device, &placements, beams);
+    let work = Workspace::new(device, shape, batch.tokens.max(rows.count()), extras).unwrap();
+    let x = upload(device, batch.tokens, d, &memory.concat());
+    let mut rec = device.recorder();
+    memorize(&mut rec, &x, &batch, &caches).unwrap();
+    block.memorize(&mut rec, &x, &batch, &caches, &work).unwrap();
+    rec.submit().unwrap();
+
+    let ranges: Vec<[u32; 2]> = placements.iter().flat_map(|p| (0..beams as u32).map(|b| p.cross_range(b))).collect();
+    let ranges = pairs(device, &ranges);
+    let queries = upload(device, rows.count(), d, queries);
+    let out = poisoned(device, rows.count(), d, DType::F32);
+    let of = CrossQueries {
+        index: &rows.active,
+        ranges: &ranges,
+        groups: &rows.groups,
+        segments: rows.segments(),
+        count: rows.count(),
+    };
+    let mut rec = device.recorder();
+    let epilogue = Epilogue { residual: None, out: &out, norm: None };
+    block.attend(&mut rec, &queries, &epilogue, of, &caches, &work).unwrap();
+    rec.submit().unwrap();
+    read_rows(device, &out, rows.count(), "cross-attention")
+}
+
+/// Self-attention of the last position of each sentence's `hidden` `[_, d_model]` over all of them; those before are a prompt that was prefilled. The
+/// block's outputs, nothing added.
+///
+/// # Panics
+/// The block or the device failed, or a sentence has fewer than two positions.
+pub fn self_step(
+    device: &Device,
+    kind: Kind,
+    spec: &BlockSpec<'_>,
+    weights: AttentionWeights<'_>,
+    hidden: &[Vec<f32>],
+) -> Vec<f32> {
+    let (shape, d) = (spec.shape, spec.shape.d_model);
+    let block = self_attention(device, kind, spec, weights).unwrap();
+    let layout =
+        CacheLayout { layers: spec.layer + 1, self_shape: shape, self_kind: kind, cross: None, dtype: spec.dtype };
+    let lengths: Vec<usize> = hidden.iter().map(|x| x.len() / d - 1).collect();
+    let needs: Vec<Need> =
+        lengths.iter().map(|n| Need { prompt_len: n + 1, max_new: 1, width: 1, source_len: 0 }).collect();
+    let (caches, placements) = admit(device, layout, &needs);
+    let batch = pack(device, &placements, &lengths, true, 1, |p, copy, at| p.row(0, copy).own_slot(at));
+    let extras = Extras { el: kind == Kind::El, el_prefill: kind == Kind::El, ..Extras::default() };
+    let work = Workspace::new(device, shape, batch.tokens, extras).unwrap();
+    let (prompts, last): (Vec<&[f32]>, Vec<&[f32]>) = hidden.iter().map(|x| x.split_at(x.len() - d)).unzip();
+    let ignored = poisoned(device, batch.tokens, d, DType::F32);
+    let x = upload(device, batch.tokens, d, &prompts.concat());
+    let mut rec = device.recorder();
+    let epilogue = Epilogue { residual: None, out: &ignored, norm: None };
+    block.prefill(&mut rec, &x, &epilogue, &batch, &caches, &work).unwrap();
+    rec.submit().unwrap();
+
+    let rows = rows(device, &placements, 1);
+    let x = upload(device, rows.count(), d, &last.concat());
+    let out = poisoned(device, rows.count(), d, DType::F32);
+    let mut rec = device.recorder();
+    let epilogue = Epilogue { residual: None, out: &out, norm: None };
+    let step = Step { rows: &rows, cross_ranges: None };
+    block.step(&mut rec, &x, &epilogue, step, &caches, &work).unwrap();
+    rec.submit().unwrap();
+    read_rows(device, &out, rows.count(), "self-attention")
+}
