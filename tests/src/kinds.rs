@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elgen_models::{
-    Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Sentence, load,
+    Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Probe, Runner, Sentence, Tokenizer,
+    load,
 };
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, ModelLimits};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows};
+use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows};
 
 use crate::repo_root;
 
@@ -73,6 +74,14 @@ impl Files {
         Self { config, checkpoint: Checkpoint::open(dir).expect("checkpoint"), defaults }
     }
 
+    /// The model's tokenizer.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn tokenizer(&self, dir: &Path) -> Tokenizer {
+        Tokenizer::load(dir, self.config.family()).expect("tokenizer files").expect("a tokenizer")
+    }
+
     /// Loads the weights.
     ///
     /// # Panics
@@ -98,6 +107,56 @@ impl Loaded {
     /// Vocabulary, positions, and whether there is an encoder.
     pub fn limits(&self) -> &ModelLimits {
         &self.limits
+    }
+
+    /// Feeds each sentence its `targets` one by one behind its prompt, all sentences as one batch: decode steps, as a search takes them. For each sentence
+    /// the logits of every target token.
+    ///
+    /// # Panics
+    /// The device failed, or a sentence has no target.
+    pub fn forced_logits(&mut self, starts: &[Start], targets: &[Vec<u32>]) -> Vec<Vec<Vec<f32>>> {
+        let device = self.device.clone();
+        let sentences: Vec<Sentence<'_>> = starts
+            .iter()
+            .zip(targets)
+            .map(|(s, target)| Sentence { source: &s.source, prompt: &s.prompt, max_new: target.len() })
+            .collect();
+        let longest = sentences.iter().map(|s| s.prompt.len() + s.max_new).max().expect("a sentence");
+        let (count, vocab_size) = (starts.len(), self.limits.vocab_size);
+        let mut rows = Rows::new(&device, count, longest).expect("rows");
+        let logits = device.tensor("logits", Class::Activations, count, vocab_size, DType::F32).expect("logits");
+        self.runner.begin(&mut rows, &sentences, 1).expect("admission");
+        let read = |buffer: &Buffer, bytes: usize| device.read(buffer, bytes as u64).expect("a table");
+        let mut states: Vec<RowState> = bytemuck::pod_collect_to_vec(&read(&rows.state, count * size_of::<RowState>()));
+        let mut tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read(rows.tokens(), count * longest * 4));
+        let mut slots: Vec<u32> = bytemuck::pod_collect_to_vec(&read(rows.slots(), count * longest * 4));
+        let mut seen = vec![Vec::new(); count];
+        for place in 0.. {
+            let open = |s: &usize| place < targets[*s].len();
+            self.runner.keep(&mut rows, (0..count).filter(open), 1).expect("fewer rows");
+            let mut rec = device.recorder();
+            self.runner.step_with_probe(&mut rec, &rows, &logits, Probe::none()).expect("a step");
+            rec.submit().expect("submission");
+            let got = device.read_tensor(&logits).expect("logits");
+            for (row, logits) in rows.active_rows().iter().zip(got.chunks(vocab_size)) {
+                let row = *row as usize;
+                seen[row].push(logits.to_vec());
+                let state = &mut states[row];
+                let at = state.length as usize;
+                tokens[row * longest + at] = targets[row][place];
+                slots[row * longest + at] = state.own_slot(at as u32);
+                state.length += 1;
+            }
+            if !(0..count).any(|s| place + 1 < targets[s].len()) {
+                break;
+            }
+            let write = |buffer: &Buffer, bytes: &[u8]| device.write(buffer, 0, bytes).expect("a table");
+            write(&rows.state, bytemuck::cast_slice(&states));
+            write(rows.tokens(), bytemuck::cast_slice(&tokens));
+            write(rows.slots(), bytemuck::cast_slice(&slots));
+        }
+        self.runner.end();
+        seen
     }
 
     /// Searches all sentences as one batch; the best hypothesis of each comes first.
@@ -133,7 +192,7 @@ impl Loaded {
         let mut done = vec![false; starts.len()];
         for _ in 0..most {
             let mut rec = device.recorder();
-            self.runner.step_with_probe(&mut rec, &rows, &logits, elgen_models::Probe::none()).expect("a step");
+            self.runner.step_with_probe(&mut rec, &rows, &logits, Probe::none()).expect("a step");
             let now_done = search.step(rec, &mut rows, &logits).expect("a step").done;
             if now_done.iter().all(|d| *d) {
                 break;

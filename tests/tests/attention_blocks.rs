@@ -1,4 +1,4 @@
-//! Whole attention blocks against plain attention in f64, and what a half-precision cache costs.
+//! Whole attention blocks against plain attention in f64.
 
 use elgen_attention::{
     BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind, Need,
@@ -6,7 +6,7 @@ use elgen_attention::{
 };
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Grouping, RowState, Rows, Tensor};
-use elgen_tests::blocks::{Matrix, Weights};
+use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
 };
@@ -565,64 +565,6 @@ fn encoder_attention_sees_its_own_sentence_only() {
             at += n;
         }
         outputs.check(device, batch.tokens, &want, &norm, &variant.name);
-    }
-}
-
-/// About normally distributed values, exact in f16.
-fn gaussian(seed: u64, n: usize) -> Vec<f32> {
-    let twelve = values(seed, 12 * n);
-    twelve.chunks(12).map(|v| half::f16::from_f32(v.iter().sum::<f32>() / 2.0).to_f32()).collect()
-}
-
-fn rms_error(got: &[f32], want: &[f64]) -> f64 {
-    let square = |x: f64| x * x;
-    let error: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - b)).sum();
-    (error / want.iter().map(|b| square(*b)).sum::<f64>()).sqrt()
-}
-
-/// docs/el-attention.md §2, the table: context errors of f16 weights and caches with f32 sums, against f64 on the same rounded inputs. Hidden states may have outlier
-/// channels, whose contribution must cancel behind W_v.
-#[test]
-fn a_half_precision_cache_costs_el_less_than_mha() {
-    let shape = shape(256, 4, 64);
-    let (d, s) = (shape.d_model, 300);
-    let device = &devices()[2].device;
-    println!("context rms error, D 256, 4 heads, S 300, f16 weights and caches: X, MHA, EL");
-    // (name, offset, the table's MHA error with f16 K and V, its EL error with f32 q' and c).
-    for (name, offset, mha_spec, el_spec) in [
-        ("Gaussian", 0.0, 1.1e-4, 5.4e-5),
-        ("4 channels offset 60", 60.0, 4.7e-5, 7.6e-6),
-        ("4 channels offset 300", 300.0, 3.8e-5, 1.7e-6),
-    ] {
-        let [mha, el] = [Kind::Mha, Kind::El].map(|kind| {
-            let mut memory = gaussian(1, s * d);
-            memory
-                .iter_mut()
-                .enumerate()
-                .filter(|(i, _)| (i % d) % 64 == 17)
-                .for_each(|(_, x)| *x = half::f16::from_f32(*x + offset).to_f32());
-            let weight = |seed: u64| Matrix {
-                cols: d,
-                values: gaussian(seed, d * d).into_iter().map(|x| x / (d as f32).sqrt()).collect(),
-            };
-            let mut identity = vec![0.0; d * d];
-            identity.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
-            let matrices = [weight(2), weight(3), weight(4), Matrix { cols: d, values: identity }];
-            let weights = Weights { shape, matrices, biases: [None, None, None, None] };
-            let block = CrossBlock::new(device, kind, shape, DType::F16, weights, vec![memory]);
-            let queries = gaussian(5, BEAMS * d);
-            let out = poisoned(device, BEAMS, d, DType::F32);
-            block.run(device, vec![0, 1, 2], &queries, &Epilogue { residual: None, out: &out, norm: None });
-            let got = read_rows(device, &out, BEAMS, name);
-            rms_error(&got, &block.reference(&[0, 1, 2], &queries, DType::F16))
-        });
-        println!("{name}: {mha:.2e} {el:.2e} (specification: {mha_spec:.1e} {el_spec:.1e})");
-        assert!(el <= 2.0 * el_spec, "{name}: EL {el:e}");
-        assert!(el <= 1.5 * mha + 1e-7, "{name}: EL {el:e}, MHA {mha:e}");
-        assert!(
-            (mha_spec / 5.0..5e-4).contains(&mha),
-            "{name}: an f16 cache rounds, and not more than that: MHA {mha:e}"
-        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::duplicate_mod, reason = "each suite of the search brings the support module that it also has alone")]
 
+mod accuracy_el;
 mod attention_bias;
 mod attention_biases;
 mod attention_blocks;
@@ -31,6 +32,7 @@ mod kernel_linear;
 mod kernel_store;
 mod kernel_token_logprobs;
 mod kernel_value_bias;
+mod kl_kinds;
 mod memory;
 mod parity_fixtures;
 mod parity_real_bart;
