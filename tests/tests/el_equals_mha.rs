@@ -53,8 +53,15 @@ fn differences(got: &[Vec<Hypothesis>], want: &[Vec<Hypothesis>], at: &str, wron
     compared
 }
 
-/// All models of a family; at least `least` of them.
-fn check(family: &str, least: usize) {
+const fn kinds(self_: Kind, cross: Kind) -> Kinds {
+    Kinds { self_, cross }
+}
+
+/// EL everywhere and, for encoder-decoders, in one place.
+const EL: [Kinds; 3] = [kinds(Kind::El, Kind::El), kinds(Kind::El, Kind::Mha), kinds(Kind::Mha, Kind::El)];
+
+/// All models of a family, at least `least` of them, with these kinds against MHA.
+fn check(family: &str, least: usize, mixes: &[Kinds]) {
     let device = device();
     let dirs = fixtures(family);
     assert!(dirs.len() >= least, "{} models of {family}", dirs.len());
@@ -64,14 +71,10 @@ fn check(family: &str, least: usize) {
         let text = std::fs::read_to_string(dir.join("reference.json")).expect("reference.json");
         let inputs = serde_json::from_str::<Reference>(&text).expect("a valid reference").inputs;
         let files = Files::open(&dir);
-        let kinds = |self_, cross| Kinds { self_, cross };
         let mut mha = files.load(&device, Kinds::both(Kind::Mha), DType::F32);
-        let mut others = vec![Kinds::both(Kind::El)];
-        if mha.limits().is_encoder_decoder {
-            others.extend([kinds(Kind::El, Kind::Mha), kinds(Kind::Mha, Kind::El)]);
-        }
+        let mixes = mixes.iter().filter(|kinds| kinds.self_ == kinds.cross || mha.limits().is_encoder_decoder);
         let mut models: Vec<(Kinds, Loaded)> =
-            others.into_iter().map(|kinds| (kinds, files.load(&device, kinds, DType::F32))).collect();
+            mixes.map(|kinds| (*kinds, files.load(&device, *kinds, DType::F32))).collect();
         for num_beams in 1..=6 {
             let asked = GenerationOptions {
                 num_beams: Some(num_beams),
@@ -102,35 +105,46 @@ fn check(family: &str, least: usize) {
 
 #[test]
 fn bart() {
-    check("bart-", 8);
+    check("bart-", 8, &EL);
 }
 
 #[test]
 fn gpt2() {
-    check("gpt2-", 6);
+    check("gpt2-", 6, &EL);
 }
 
 #[test]
 fn t5() {
-    check("t5-", 5);
+    check("t5-", 5, &EL);
 }
 
 #[test]
 fn marian() {
-    check("marian-", 3);
+    check("marian-", 3, &EL);
 }
 
 #[test]
 fn mbart() {
-    check("mbart-", 2);
+    check("mbart-", 2, &EL);
 }
 
 #[test]
 fn pegasus() {
-    check("pegasus-", 2);
+    check("pegasus-", 2, &EL);
 }
 
 #[test]
 fn opt() {
-    check("opt-", 3);
+    check("opt-", 3, &EL);
+}
+
+#[test]
+fn el_beside_the_baselines() {
+    let mixes = [
+        kinds(Kind::El, Kind::MhaReplicated),
+        kinds(Kind::MhaReplicated, Kind::El),
+        kinds(Kind::El, Kind::MhaNocache),
+        kinds(Kind::MhaNocache, Kind::El),
+    ];
+    check("bart-base-like", 1, &mixes);
 }
