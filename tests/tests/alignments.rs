@@ -1,11 +1,16 @@
 //! Alignments of returned hypotheses against the cross-attention weights that Hugging Face transformers recorded while it generated
 //! (tools/make_alignment_fixtures.py): every attention kind, greedy search and beams, with and without a prefix.
 
+use std::sync::Arc;
+
+use elgen_attention::Kind;
 use elgen_engine::{
     AttentionChoice, DtypeChoice, EngineError, Generation, Request, RunOptions, Sequence, Session, SessionOptions,
     on_done,
 };
+use elgen_models::{Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
 use elgen_search::{GenerationConfig, GenerationOptions};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows};
 use elgen_tests::repo_root;
 use serde::Deserialize;
 
@@ -197,4 +202,82 @@ fn without_being_asked_for_there_is_none() {
     let mut events = on_done(|_, result: Result<Generation, EngineError>| found = result.unwrap().sequences);
     session.generate(&[Request::new(0, vec![5, 6, 1])], &config, &RunOptions::default(), &mut events).unwrap();
     assert!(!found.is_empty() && found.iter().all(|s| s.alignment.is_none()));
+}
+
+/// A Marian model, sentences with prompts of their own, and continuations of them in any order and number.
+struct ByHand {
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+}
+
+const SOURCES: [&[u32]; 4] = [&[9, 4, 30, 7, 22, 5], &[8], &[40, 41, 12], &[3, 3, 9, 27, 50, 6, 61, 11, 35]];
+const PROMPTS: [&[u32]; 4] = [&[62], &[62, 20], &[62], &[62, 14, 9, 4]];
+const CONTINUATIONS: [(usize, &[u32]); 6] =
+    [(3, &[4, 5, 6]), (0, &[20]), (0, &[7, 7, 7, 8, 9, 10, 11]), (1, &[1, 2]), (2, &[]), (3, &[50, 51, 52, 53, 54])];
+
+fn continuations() -> Vec<Continuation<'static>> {
+    let of = |(sentence, token_ids)| Continuation { sentence, prompt: PROMPTS[sentence], token_ids };
+    CONTINUATIONS.into_iter().map(of).collect()
+}
+
+impl ByHand {
+    fn new() -> Self {
+        let dir = repo_root().join("tests/fixtures/marian-separate");
+        Self { config: ModelConfig::load(&dir).unwrap(), checkpoint: Checkpoint::open(&dir).unwrap() }
+    }
+
+    /// The sentences, admitted with two beams each.
+    fn begin(&self, device: &Device, kind: Kind, budget: u64) -> Runner {
+        let model = load(device, &self.config, &self.checkpoint, Kinds::both(kind), DType::F32).unwrap();
+        let mut runner = Runner::new(device, Arc::from(model), budget);
+        let sentence = |s: usize| Sentence { source: SOURCES[s], prompt: PROMPTS[s], max_new: 9 };
+        let mut rows = Rows::new(device, 8, 16).unwrap();
+        runner.begin(&mut rows, &[0, 1, 2, 3].map(sentence), 2).unwrap();
+        runner
+    }
+}
+
+fn device(binding_limit: Option<u64>, memory_limit: Option<u64>) -> Device {
+    let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
+    let options = DeviceOptions { selector, checked: true, binding_limit, memory_limit, ..DeviceOptions::default() };
+    Device::open(&options).unwrap()
+}
+
+#[test]
+fn a_budget_changes_nothing() {
+    // Several slabs too.
+    let (by_hand, device, wanted) = (ByHand::new(), device(Some(48 << 10), None), continuations());
+    for kind in Kind::ALL {
+        let found = [DEFAULT_PREFILL_BUDGET, 1].map(|budget| {
+            let mut runner = by_hand.begin(&device, kind, budget);
+            let all = runner.align(&wanted, 1).unwrap();
+            for (c, alignment) in wanted.iter().zip(&all) {
+                assert_eq!(alignment.len(), c.token_ids.len(), "{kind}");
+                assert!(alignment.iter().all(|row| row.len() == SOURCES[c.sentence].len()), "{kind}");
+            }
+            // Taken again, they are the same: nothing that the batch has cached was touched.
+            assert_eq!(runner.align(&wanted[2..3], 1).unwrap()[0], all[2], "{kind}");
+            let error = runner.align(&[Continuation { sentence: 4, ..wanted[0] }], 1).unwrap_err();
+            assert!(error.to_string().contains("sentence 4 of 4"), "{kind}: {error}");
+            assert!(runner.align(&wanted, 2).unwrap_err().to_string().contains("no layer 2"), "{kind}");
+            all
+        });
+        assert_eq!(found[0], found[1], "{kind}: to the last bit");
+    }
+}
+
+/// What a long search has found is not lost because little memory is left.
+#[test]
+fn little_free_memory_makes_smaller_stretches() {
+    const LEFT: u64 = 400 << 10;
+    let (by_hand, device, wanted) = (ByHand::new(), device(None, Some(24 << 20)), continuations().repeat(30));
+    let mut runner = by_hand.begin(&device, Kind::El, DEFAULT_PREFILL_BUDGET);
+    let pool = device.pool();
+    let fed: usize = wanted.iter().map(|c| c.prompt.len() + c.token_ids.len() - 1).sum();
+    assert!(runner.align_bytes(fed, 9, 9) > 2 * LEFT, "{} bytes would do", runner.align_bytes(fed, 9, 9));
+    let few = runner.align(&wanted[..6], 0).unwrap();
+    let filler = pool.limit() - pool.current().total - LEFT;
+    let _filler = device.alloc("filler", Class::Activations, filler).unwrap();
+    let all = runner.align(&wanted, 0).unwrap();
+    assert!(all.chunks(6).all(|part| part == few), "the same continuations again");
 }

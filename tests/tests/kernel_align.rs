@@ -171,8 +171,8 @@ impl Case {
         if self.log_sum_exp {
             let wanted: Vec<f64> = log_sum_exp.iter().map(|x| x.max(f64::from(f32::MIN))).collect();
             for (i, (g, w)) in got.log_sum_exp.iter().zip(&wanted).enumerate() {
-                // Written so that a NaN is a mismatch.
-                if !((f64::from(*g) - w).abs() <= 1e-4 * w.abs().max(1.0)) {
+                let fits = (f64::from(*g) - w).abs() <= 1e-4 * w.abs().max(1.0);
+                if !fits {
                     return Err(format!("log-sum-exp {i}: {g} is not {w}"));
                 }
             }

@@ -67,8 +67,8 @@ pub fn align(
     let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
     let key_columns = if a.shared { width } else { heads * width };
     let end = (a.first + a.count) as usize;
-    let fits = a.q.1 % 4 == 0
-        && a.k.1 % 4 == 0
+    let fits = a.q.1.is_multiple_of(4)
+        && a.k.1.is_multiple_of(4)
         && (a.q.0.dtype, out.mean.dtype) == (DType::F32, DType::F32)
         && a.q.1 + heads * width <= a.q.0.ld()
         && a.k.1 + key_columns <= a.k.0.ld()

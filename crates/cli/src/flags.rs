@@ -168,7 +168,7 @@ pub(crate) struct FileFlags {
 
     /// JSONL output with the cross-attention weights of each new token over the source tokens, averaged over the heads of
     /// decoder layer LAYER, as alignment: 0 is the first layer, -1 the last [without LAYER: -1]
-    #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, default_missing_value = "-1", allow_negative_numbers = true)]
+    #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, default_missing_value = "-1", value_parser = values::layer)]
     pub(crate) alignment: Option<i32>,
 
     /// Write texts to stdout while they grow, one input after another (no beam search)

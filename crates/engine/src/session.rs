@@ -115,7 +115,8 @@ impl Session {
     ///
     /// # Errors
     /// Options that cannot be together (streaming beams, stop strings that no token can end, alignments of a layer that does
-    /// not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those that had not ended were told so.
+    /// not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those
+    /// that had not ended were told so.
     pub fn generate(
         &mut self,
         requests: &[Request],

@@ -216,7 +216,7 @@ impl Runner {
     fn encode(&mut self, shape: StackShape, sentences: &[Sentence<'_>]) -> Result<RecordStats, ModelError> {
         let lengths: Vec<usize> = sentences.iter().map(|s| s.source.len()).collect();
         let copies = self.placements.iter().map(|p| p.copies().1).max().unwrap_or(1);
-        let chunks = self.chunks(&lengths, shape, Extras::default(), 0);
+        let chunks = self.chunks(&lengths, shape, Extras::default());
         let tokens = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         prepare_packed(&self.device, &mut self.encode_space, shape, tokens, copies, Extras::default())?;
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
@@ -242,7 +242,7 @@ impl Runner {
         let shape = self.model.decoder_shape();
         let extras = self.prompt_extras();
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
-        let chunks = self.chunks(&lengths, shape, extras, 0);
+        let chunks = self.chunks(&lengths, shape, extras);
         let tokens = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         prepare_packed(&self.device, &mut self.prompt_space, shape, tokens, copies, extras)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
@@ -269,10 +269,21 @@ impl Runner {
         }
     }
 
-    /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut. `beside`: bytes that a
-    /// row takes outside of the working tensors.
-    fn chunks(&self, lengths: &[usize], shape: StackShape, extras: Extras, beside: u64) -> Vec<Chunk> {
-        let by_budget = (self.prefill_budget / (Space::bytes_per_row(shape, extras) + beside).max(1)) as usize;
+    /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut.
+    fn chunks(&self, lengths: &[usize], shape: StackShape, extras: Extras) -> Vec<Chunk> {
+        self.chunks_within(self.prefill_budget, 0, lengths, shape, extras)
+    }
+
+    /// [`Self::chunks`] with another budget, of rows that also take `beside` bytes outside of the working tensors.
+    fn chunks_within(
+        &self,
+        budget: u64,
+        beside: u64,
+        lengths: &[usize],
+        shape: StackShape,
+        extras: Extras,
+    ) -> Vec<Chunk> {
+        let by_budget = (budget / (Space::bytes_per_row(shape, extras) + beside).max(1)) as usize;
         let by_binding = (self.device.capabilities().max_binding_bytes / beside.max(1)) as usize;
         let limit = by_budget.min(by_binding).min(Space::max_rows(&self.device, shape, extras));
         let mut chunks: Vec<Chunk> = Vec::new();

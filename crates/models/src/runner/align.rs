@@ -69,7 +69,7 @@ impl Runner {
         let lengths: Vec<usize> = continuations.iter().map(Continuation::fed).collect();
         let (shape, extras) = (self.model.decoder_shape(), self.prompt_extras());
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
-        let chunks = self.chunks(&lengths, shape, extras, row_bytes(longest));
+        let chunks = self.chunks_within(self.free_budget(), row_bytes(longest), &lengths, shape, extras);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         if rows == 0 || longest == 0 {
             return Ok(vec![Alignment::new(); continuations.len()]);
@@ -100,6 +100,17 @@ impl Runner {
             }
         }
         Ok(found)
+    }
+
+    /// The prefill's budget, or half of what is free if that is less: the search is over, and to run it again in smaller batches would
+    /// cost far more than smaller stretches do.
+    fn free_budget(&self) -> u64 {
+        let pool = self.device.pool();
+        let held = self
+            .prompt_space
+            .as_ref()
+            .map_or(0, |p| p.space.rows as u64 * Space::bytes_per_row(self.model.decoder_shape(), p.space.extras));
+        self.prefill_budget.min((pool.limit().saturating_sub(pool.current().total) + held) / 2)
     }
 
     /// Bytes that [`Runner::align`] takes for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
