@@ -45,6 +45,8 @@ const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2",
 
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
+/// LSE: log-sum-exp is written too.
+const LOG_SUM_EXP: &[&[&str]] = &[&["LSE"], &[]];
 /// RMS: without mean and bias (T5).
 const NORM: &[&[&str]] = &[&["RMS"], &[]];
 
@@ -63,6 +65,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
+    Family { shader: "align", axes: &[STORAGE, PARAMS, REDUCTION, LOG_SUM_EXP] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "value_bias", axes: &[PARAMS] },

@@ -94,4 +94,16 @@ impl Weights {
             twin::attend_biased(&q, &keys, &values, self.shape.num_heads, false, f64::from(self.shape.scale), bias);
         project(3, &context)
     }
+
+    /// The attention probabilities of one query over the hidden states `memory` (`[keys, d_model]`), averaged over heads.
+    pub fn probabilities(&self, query: &[f64], memory: &[f64], dtype: DType) -> Vec<f64> {
+        let project = |i: usize, x: &[f64]| {
+            let (weight, bias) = (stored(&self.matrices[i].values, dtype), self.biases[i].as_ref());
+            let bias = bias.map(|b| stored(b, DType::F32));
+            twin::linear(x, &weight, self.matrices[i].cols, bias.as_deref(), Activation::None, None)
+        };
+        let (q, k) = (project(0, query), project(1, memory));
+        let keys: Vec<&[f64]> = k.chunks(q.len()).collect();
+        twin::align(&q, &keys, self.shape.num_heads, false, f64::from(self.shape.scale)).0
+    }
 }

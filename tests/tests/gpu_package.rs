@@ -3,9 +3,11 @@
 #![allow(clippy::duplicate_mod, reason = "each suite of the search brings the support module that it also has alone")]
 
 mod accuracy_el;
+mod alignments;
 mod attention_bias;
 mod attention_biases;
 mod attention_blocks;
+mod attention_probabilities;
 mod caches;
 mod demo_bart;
 mod demo_gpt2;
@@ -25,6 +27,7 @@ mod engine_examples;
 mod engine_references;
 mod engine_score;
 mod engine_threads;
+mod kernel_align;
 mod kernel_attend;
 mod kernel_embed;
 mod kernel_layer_norm;

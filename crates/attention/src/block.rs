@@ -5,6 +5,7 @@ use std::fmt;
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
 use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded};
 
+use crate::align::Probabilities;
 use crate::bias::PositionBias;
 use crate::caches::Caches;
 use crate::error::{AttentionError, Result};
@@ -251,6 +252,21 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
         queries: CrossQueries<'_>,
         caches: &Caches,
         work: &Workspace,
+    ) -> Result<()>;
+
+    /// The attention probabilities of these query rows `[count, d_model]` over their sentences' encoder outputs, instead of the block's
+    /// output: what [`CrossAttention::attend`] weighs values with.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn probabilities(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+        out: &Probabilities<'_>,
     ) -> Result<()>;
 }
 

@@ -10,6 +10,7 @@
 use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store, value_bias};
 use elgen_tensor::{Device, Recorder, Tensor};
 
+use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
 use crate::bias::PositionBias;
 use crate::block::{
@@ -214,6 +215,26 @@ impl CrossAttention for ElCross {
             value_bias(rec, queries.index, queries.ranges, bias, &work.context, queries.count)?;
         }
         epilogue.apply(rec, &work.context, &self.projections.output, queries.count)?;
+        Ok(())
+    }
+
+    fn probabilities(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+        out: &Probabilities<'_>,
+    ) -> Result<()> {
+        let shape = self.projections.shape;
+        self.projections.expand(rec, input, queries.count, work)?;
+        let [expanded, _] = work.el()?;
+        for segment in queries.segments {
+            let (q, k) = ((expanded, 0), (&slab_of(caches, segment)?.cross[0], 0));
+            let rows = Align { shape, shared: true, q, k, first: segment.first, count: segment.count };
+            align(rec, queries.index, queries.ranges, rows, out)?;
+        }
         Ok(())
     }
 }

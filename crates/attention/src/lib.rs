@@ -16,6 +16,7 @@
 //! assert_eq!([Kind::MhaReplicated, Kind::Mha, Kind::El].map(cross), [192 << 20, 48 << 20, 2 << 20]);
 //! ```
 
+mod align;
 mod attend;
 mod bias;
 mod block;
@@ -28,6 +29,7 @@ mod mha;
 mod slots;
 mod weights;
 
+pub use align::{Align, Probabilities, align};
 pub use attend::{Attend, Keys, attend, attend_tiled};
 pub use bias::PositionBias;
 pub use block::{

@@ -3,6 +3,7 @@
 use elgen_tensor::ops::{Activation, Linear, linear, store};
 use elgen_tensor::{Device, Recorder, Segment, Tensor};
 
+use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
 use crate::bias::PositionBias;
 use crate::block::{
@@ -259,6 +260,24 @@ impl CrossAttention for MhaCross {
             attend(rec, Keys::Ranges { index: queries.index, ranges: queries.ranges }, product)?;
         }
         epilogue.apply(rec, &work.context, &self.output, queries.count)?;
+        Ok(())
+    }
+
+    fn probabilities(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        queries: CrossQueries<'_>,
+        caches: &Caches,
+        work: &Workspace,
+        out: &Probabilities<'_>,
+    ) -> Result<()> {
+        linear(rec, input, &self.q, Activation::None, None, &work.wide, queries.count)?;
+        for segment in queries.segments {
+            let (q, k) = ((&work.wide, 0), (self.keys(rec, segment, caches, work)?, 0));
+            let rows = Align { shape: self.shape, shared: false, q, k, first: segment.first, count: segment.count };
+            align(rec, queries.index, queries.ranges, rows, out)?;
+        }
         Ok(())
     }
 }

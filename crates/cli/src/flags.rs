@@ -47,7 +47,10 @@ input's file and line.
 JSONL output: one object per input, in input order:
   {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
    \"score\": -0.53, \"finish_reason\": \"eos|length|stop\"}], \"prompt_tokens\": n}
-  (with --token-logprobs, \"token_logprobs\": […] behind \"finish_reason\")
+  (with --token-logprobs, \"token_logprobs\": […] behind \"finish_reason\"; with
+   --alignment, \"alignment\": [[…], …]: for each new token a list with a number
+   for each source token, the cross-attention weights of the decoder step that
+   chose it, averaged over heads)
   or, for a failed record, {\"id\": …, \"error\": \"…\"}
 Without an id in the input, id is the record's number, the first being 0.
 token_ids are the new ids, up to and including the end-of-sequence id.
@@ -162,6 +165,11 @@ pub(crate) struct FileFlags {
     /// JSONL output with the log-probability of each new token, as token_logprobs
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) token_logprobs: Option<bool>,
+
+    /// JSONL output with the cross-attention weights of each new token over the source tokens, averaged over the heads of
+    /// decoder layer LAYER, as alignment: 0 is the first layer, -1 the last [without LAYER: -1]
+    #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, default_missing_value = "-1", value_parser = values::layer)]
+    pub(crate) alignment: Option<i32>,
 
     /// Write texts to stdout while they grow, one input after another (no beam search)
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]

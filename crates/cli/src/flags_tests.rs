@@ -215,6 +215,7 @@ fn engine_flags_become_session_options() {
 fn wrong_values_name_the_flag_and_what_was_expected() {
     for (flags, wanted) in [
         (&["--attention", "flash"][..], "possible values: auto, mha, mha-replicated, mha-nocache, el"),
+        (&["--alignment=last"], "a layer's number, 0 or -1 for example"),
         (&["--dtype", "bf16"], "possible values: auto, f32, f16"),
         (&["--batch-size", "many"], "an integer of at least 1, or auto"),
         (&["--max-batch-tokens", "0"], "an integer of at least 1"),
@@ -237,7 +238,7 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
     ] {
         let text = refused(flags).to_string();
         let first = text.lines().next().unwrap();
-        assert!(first.starts_with("error: ") && first.contains(flags[0]), "{text}");
+        assert!(first.starts_with("error: ") && first.contains(flags[0].split('=').next().unwrap()), "{text}");
         assert!(text.contains(wanted), "{text}");
     }
 }
@@ -294,6 +295,12 @@ fn names_that_people_know_from_other_programs() {
 fn flags_of_files_and_reports() {
     let files = parse(&["--resume", "--token-logprobs", "--stream=false"]).unwrap().files;
     assert_eq!((files.resume, files.token_logprobs, files.stream), (Some(true), Some(true), Some(false)));
+    let alignment = |flags: &[&str]| parse(flags).unwrap().files.alignment;
+    assert_eq!([&[][..], &["--alignment"], &["--alignment=2"]].map(alignment), [None, Some(-1), Some(2)]);
+    assert_eq!(
+        (alignment(&["--alignment=-3"]), parse(&["--alignment", "3"]).unwrap().texts),
+        (Some(-3), vec!["3".into()])
+    );
     assert_eq!(parse(&[]).unwrap().report.progress, ProgressMode::Auto);
     assert_eq!(parse(&["--progress", "never"]).unwrap().report.progress, ProgressMode::Never);
 }

@@ -130,6 +130,7 @@ impl Layout {
                         score: sequence.score,
                         finish_reason: sequence.finish_reason,
                         token_logprobs: self.token_logprobs.then_some(sequence.token_logprobs.as_slice()),
+                        alignment: sequence.alignment.as_deref(),
                     })
                     .collect();
                 serde_json::to_writer(
@@ -174,6 +175,8 @@ struct SequenceField<'a> {
     finish_reason: FinishReason,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_logprobs: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alignment: Option<&'a [Vec<f32>]>,
 }
 
 #[derive(Serialize)]

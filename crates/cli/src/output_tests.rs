@@ -41,6 +41,7 @@ fn done(texts: &[(&str, f32)]) -> Outcome {
             text: Some(text.to_owned()),
             score,
             finish_reason: FinishReason::Eos,
+            alignment: None,
         })
         .collect();
     Outcome::Done(Generation { sequences, prompt_tokens: 5, truncated: false })
@@ -94,6 +95,7 @@ fn json_lines_have_the_documented_fields() {
         text: None,
         score: f32::NEG_INFINITY,
         finish_reason: FinishReason::Length,
+        alignment: None,
     };
     let without_text = Generation { sequences: vec![ids], prompt_tokens: 1, truncated: true };
     writer.put(3, &RecordId::Index(3), &Outcome::Done(without_text)).unwrap();
@@ -151,6 +153,22 @@ fn token_logprobs_are_an_array_beside_the_ids() {
         concat!(
             r#"{"id":0,"sequences":[{"text":"x","token_ids":[0,42,2],"score":-0.5,"finish_reason":"eos","#,
             r#""token_logprobs":[-0.5,null,0.0]}],"prompt_tokens":5}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn an_alignment_is_a_list_for_each_id() {
+    let (mut writer, sink) = writer(RecordFormat::Jsonl, false, 1);
+    let Outcome::Done(mut generation) = done(&[("x", -0.5)]) else { unreachable!() };
+    generation.sequences[0].alignment = Some(vec![vec![0.25, 0.75], vec![1.0, 0.0], vec![1e-7, 0.9999999]]);
+    writer.put(0, &RecordId::Index(0), &Outcome::Done(generation)).unwrap();
+    assert_eq!(
+        sink.text(),
+        concat!(
+            r#"{"id":0,"sequences":[{"text":"x","token_ids":[0,42,2],"score":-0.5,"finish_reason":"eos","#,
+            r#""alignment":[[0.25,0.75],[1.0,0.0],[1e-7,0.9999999]]}],"prompt_tokens":5}"#,
             "\n"
         )
     );

@@ -15,7 +15,7 @@ use crate::{
     flags::GenerateArgs,
     input::RecordFormat,
     print_report,
-    run::resolve,
+    run::{check_alignment, resolve},
 };
 
 const HUGGING_FACE: &str = "Hugging Face default";
@@ -32,6 +32,7 @@ struct Row {
 pub(crate) fn print_config(arguments: &GenerateArgs, asked: &Asked, console: &Console) -> Result<u8, CliError> {
     let model = describe(&arguments.model)?;
     resolve(asked, &arguments.model, &model, console)?;
+    check_alignment(arguments, &model)?;
     let files = Files::read(arguments)?;
     let fields = fields(&asked.options.clone().or(model.checkpoint_options))?;
     let rows = rows(&fields, |option| match asked.origin(option) {

@@ -44,7 +44,9 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     }
     let interrupt = Interrupt::install();
     // Wrong options are told before the weights are loaded.
-    let (config, options) = resolve(&asked, &arguments.model, &describe(&arguments.model)?, &console)?;
+    let model = describe(&arguments.model)?;
+    let (config, options) = resolve(&asked, &arguments.model, &model, &console)?;
+    check_alignment(&arguments, &model)?;
     let typed = asked.names().clone();
     if arguments.files.stream == Some(true) {
         check_stream(&arguments, &config, &typed)?;
@@ -108,6 +110,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let run_options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
         max_source_length: arguments.files.max_source_length,
+        alignment: arguments.files.alignment,
         stream: arguments.files.stream == Some(true),
         cancel: run.interrupt.cancel_token(),
         ..RunOptions::default()
@@ -164,12 +167,28 @@ fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &Nam
     Ok(())
 }
 
+/// Refuses alignments that the output has no place for or the model cannot give.
+pub(crate) fn check_alignment(arguments: &GenerateArgs, model: &ModelDescription) -> Result<(), CliError> {
+    let Some(layer) = arguments.files.alignment else { return Ok(()) };
+    if output_format(arguments) == RecordFormat::Text {
+        return Err(CliError::Usage("--alignment: text output has no place for it; use --format jsonl".to_owned()));
+    }
+    match model.config.alignment_layer(layer) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CliError::Usage(format!("--alignment: {error}"))),
+    }
+}
+
+fn output_format(arguments: &GenerateArgs) -> RecordFormat {
+    let by_name = || files::output_path(arguments).map_or(RecordFormat::Text, RecordFormat::of_path);
+    arguments.files.format.unwrap_or_else(by_name)
+}
+
 /// How results are to be written.
 fn layout(arguments: &GenerateArgs, config: &GenerationConfig) -> Layout {
     let files = &arguments.files;
-    let by_name = || files::output_path(arguments).map_or(RecordFormat::Text, RecordFormat::of_path);
     Layout {
-        format: files.format.unwrap_or_else(by_name),
+        format: output_format(arguments),
         with_scores: files.with_scores == Some(true),
         sequences: config.num_return_sequences,
         token_logprobs: files.token_logprobs == Some(true),

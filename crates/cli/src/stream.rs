@@ -125,6 +125,7 @@ mod tests {
             text: Some(text.to_owned()),
             score: -1.5,
             finish_reason: FinishReason::Eos,
+            alignment: None,
         };
         Outcome::Done(Generation { sequences: vec![sequence], prompt_tokens: 3, truncated: false })
     }

@@ -140,6 +140,19 @@ fn an_attention_kind_that_the_model_cannot_have() {
 }
 
 #[test]
+fn alignments_that_cannot_be_given() {
+    let refused = |model: &std::path::Path, flags: &[&str], parts: &[&str]| {
+        finish(generate(model).args(flags).arg("x")).expect_error(2, parts);
+    };
+    refused(&demo(), &["--alignment"], &["--alignment", "--format jsonl"]);
+    refused(&demo(), &["--alignment", "--output=x.txt"], &["--alignment", "--format jsonl"]);
+    for flags in [&["--format=jsonl"][..], &["--output=x.jsonl"], &["--format=jsonl", "--print-config"]] {
+        refused(&demo(), &[flags, &["--alignment=99"]].concat(), &["--alignment", "no layer 99", "(the last)"]);
+    }
+    refused(&stories(), &["--alignment", "--format=jsonl"], &["--alignment", "no encoder"]);
+}
+
+#[test]
 fn wrong_usage_is_told_before_anything_else() {
     for (flags, wanted) in [
         (&["--batch-size", "many", "x"][..], "--batch-size"),

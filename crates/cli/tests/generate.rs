@@ -166,6 +166,41 @@ fn outputs_begin_with_their_prefix() {
 }
 
 #[test]
+fn alignments_stand_beside_their_ids() {
+    let run = |flags: &[&str]| -> Vec<Value> {
+        let mut command = generate(&demo());
+        command.args(["--quiet", "--dtype=f32", "--format=jsonl", "--max-new-tokens=6"]).args(flags);
+        let finished = finish(command.args(["I was born in 1979.", "Where?"])).expect(0);
+        finished.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let beams = ["--num-beams=3", "--num-return-sequences=2"];
+    let [mha, el, first] = [&["--alignment"][..], &["--alignment=-1", "--attention=el"], &["--alignment=0"]]
+        .map(|flags| run(&[&beams, flags].concat()));
+    let numbers = |row: &Value| row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
+    let rows = |sequence: &Value| sequence["alignment"].as_array().unwrap().iter().map(numbers).collect::<Vec<_>>();
+    for (record, line) in mha.iter().enumerate() {
+        for (rank, sequence) in line["sequences"].as_array().unwrap().iter().enumerate() {
+            let found = rows(sequence);
+            assert_eq!(found.len(), sequence["token_ids"].as_array().unwrap().len());
+            for (a, b) in found.iter().zip(rows(&el[record]["sequences"][rank])) {
+                assert_eq!(line["prompt_tokens"], a.len());
+                assert!((a.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{a:?}");
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} {b:?}");
+            }
+            assert_ne!(found, rows(&first[record]["sequences"][rank]), "another layer");
+        }
+    }
+    // A streamed record's own line has them too.
+    let streamed = run(&["--num-beams=1", "--stream", "--alignment"]);
+    let records: Vec<_> = streamed.iter().filter(|line| line.get("sequences").is_some()).collect();
+    assert_eq!(records.len(), 2);
+    assert_eq!(
+        rows(&records[1]["sequences"][0]).len(),
+        records[1]["sequences"][0]["token_ids"].as_array().unwrap().len()
+    );
+}
+
+#[test]
 fn statistics_go_to_stderr_and_to_their_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stats.json");

@@ -143,7 +143,14 @@ fn json_lines_after_kills() {
     let dir = tempfile::tempdir().unwrap();
     let job = Job {
         model: tiny(),
-        flags: vec!["--quiet", "--num-beams", "1", "--max-new-tokens", "6", "--batch-size", "16", "--token-logprobs"],
+        flags: vec![
+            "--quiet",
+            "--num-beams=1",
+            "--max-new-tokens=6",
+            "--batch-size=16",
+            "--token-logprobs",
+            "--alignment",
+        ],
         input: dir.path().join("in.jsonl"),
         output: dir.path().join("out.jsonl"),
     };
@@ -210,6 +217,7 @@ fn torn_outputs_and_changed_setups() {
         (&["--num-beams=2", "--seed=4"], &["--seed is 4, was not set"]),
         (&["--num-beams=2", "--attention=el"], &["--attention is \"el\", was \"auto\""]),
         (&["--num-beams=2", "--format=jsonl"], &["--format is \"jsonl\", was \"text\""]),
+        (&["--num-beams=2", "--format=jsonl", "--alignment=0"], &["--alignment is 0, was not set"]),
     ] {
         let mut command = generate(&job.model);
         command.args(&job.flags[2..]).args(["--quiet"]).args(flags).arg("--resume");

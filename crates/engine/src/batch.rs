@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use elgen_models::{Probe, Runner, Sentence};
+use elgen_models::{Alignment, Continuation, Probe, Runner, Sentence};
 use elgen_search::device::{DeviceSearch, NewToken, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
 use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tensor};
@@ -27,8 +27,18 @@ pub(crate) struct BatchState {
 pub(crate) struct Control<'a> {
     pub(crate) cancel: &'a CancelToken,
     pub(crate) hooks: Hooks,
+    /// The decoder layer whose cross-attention weights are wanted.
+    pub(crate) alignment: Option<usize>,
     /// Hears the tokens of each step and which sentences are done behind it, if they are to be streamed.
     pub(crate) on_step: Option<OnStep<'a>>,
+}
+
+/// What a sentence of a batch gave.
+pub(crate) struct Finished {
+    /// Those to return, best first.
+    pub(crate) hypotheses: Vec<Hypothesis>,
+    /// Theirs, if they were asked for.
+    pub(crate) alignments: Option<Vec<Alignment>>,
 }
 
 /// See [`Control::on_step`].
@@ -87,7 +97,7 @@ impl BatchState {
         self.config == *config && self.capacity >= capacity && self.max_length >= max_length && self.max_new >= max_new
     }
 
-    /// Runs a batch to its end. The hypotheses are in the order of `batch`; `None` if the run was cancelled.
+    /// Runs a batch to its end. The results are in the order of `batch`; `None` if the run was cancelled.
     pub(crate) fn run(
         &mut self,
         device: &Device,
@@ -95,7 +105,7 @@ impl BatchState {
         batch: &[Prepared],
         mut control: Control<'_>,
         stats: &mut BatchStats,
-    ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
+    ) -> Result<Option<Vec<Finished>>, EngineError> {
         let width = self.config.rows_per_sentence();
         let sentences: Vec<Sentence<'_>> =
             batch.iter().map(|p| Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() }).collect();
@@ -158,7 +168,31 @@ impl BatchState {
             }
         };
         stats.decode_seconds += decoding.elapsed().as_secs_f64();
+        let sequences = self.config.num_return_sequences;
+        let mut finished: Option<Vec<Finished>> = result.map(|hypotheses| {
+            let best = hypotheses.into_iter().map(|all| all.into_iter().take(sequences).collect());
+            best.map(|hypotheses| Finished { hypotheses, alignments: None }).collect()
+        });
+        if let (Some(layer), Some(finished)) = (control.alignment, &mut finished) {
+            let started = Instant::now();
+            align(runner, batch, finished, layer)?;
+            stats.encode_seconds += started.elapsed().as_secs_f64();
+        }
         runner.end();
-        Ok(result)
+        Ok(finished)
     }
+}
+
+/// Aligns what a batch returns with its sources.
+fn align(runner: &mut Runner, batch: &[Prepared], finished: &mut [Finished], layer: usize) -> Result<(), EngineError> {
+    let returned = finished.iter().zip(batch).enumerate().flat_map(|(sentence, (finished, prepared))| {
+        let own = finished.hypotheses.iter();
+        own.map(move |h| Continuation { sentence, prompt: &prepared.prompt, token_ids: &h.token_ids })
+    });
+    let continuations: Vec<Continuation<'_>> = returned.collect();
+    let mut alignments = runner.align(&continuations, layer)?.into_iter();
+    for finished in finished {
+        finished.alignments = Some(alignments.by_ref().take(finished.hypotheses.len()).collect());
+    }
+    Ok(())
 }

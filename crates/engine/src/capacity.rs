@@ -27,12 +27,14 @@ pub(crate) fn longest(ready: &[Prepared]) -> (usize, usize) {
 }
 
 /// The most sentences whose predicted bytes fit what is free of the memory limit, one at least. `ready`: the longest first,
-/// so that no later batch takes more. `own`: bytes that this session holds and will use again or give back.
+/// so that no later batch takes more. `aligned`: what is returned will be aligned. `own`: bytes that this session holds and will
+/// use again or give back.
 pub(crate) fn auto_sentences(
     device: &Device,
     runner: &Runner,
     config: &GenerationConfig,
     ready: &[Prepared],
+    aligned: bool,
     own: u64,
 ) -> usize {
     let pool = device.pool();
@@ -43,14 +45,16 @@ pub(crate) fn auto_sentences(
     let width = config.rows_per_sentence();
     let (max_length, max_new) = longest(ready);
     let longest = ready.iter().fold((0, 0), |(s, p), r| (r.source.len().max(s), r.prompt.len().max(p)));
-    let (mut sentences, mut sources, mut prompts) = (0, 0, 0);
+    let (mut sentences, mut sources, mut prompts, mut returned) = (0, 0, 0, 0);
     for (count, p) in (1..=cap).zip(ready) {
         let sentence = Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() };
         sentences += runner.sentence_bytes(&sentence, width);
         sources += p.source.len();
         prompts += p.prompt.len() - 1;
+        returned += config.num_return_sequences * p.lengths.max_length;
         let packed = runner.packed_bytes(sources, prompts, longest);
-        if sentences + packed + BatchState::bytes(config, count, max_length, max_new) > free {
+        let align = if aligned { runner.align_bytes(returned, max_length, longest.0) } else { 0 };
+        if sentences + packed + align + BatchState::bytes(config, count, max_length, max_new) > free {
             return (count - 1).max(1);
         }
     }

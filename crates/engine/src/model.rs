@@ -58,6 +58,8 @@ pub struct ModelDescription {
     pub limits: ModelLimits,
     /// The generation options of `generation_config.json`, or of `config.json` where there is none.
     pub checkpoint_options: GenerationOptions,
+    /// The model's configuration.
+    pub config: ModelConfig,
 }
 
 /// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
@@ -71,7 +73,7 @@ pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
         max_position_embeddings: config.max_positions(),
         is_encoder_decoder: config.family().is_encoder_decoder(),
     };
-    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)? })
+    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)?, config })
 }
 
 /// The checkpoint's own generation options.

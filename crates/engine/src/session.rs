@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use elgen_models::{Runner, Tokenizer};
-use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
+use elgen_search::{GenerationConfig, GenerationOptions, Hooks, ModelLimits};
 use elgen_tensor::Device;
 
-use crate::batch::{BatchState, Control};
+use crate::batch::{BatchState, Control, Finished, OnStep};
 use crate::capacity::{auto_sentences, largest_batch, longest, next_batch, sentences_per_binding};
 use crate::error::EngineError;
 use crate::events::{Events, Notice};
@@ -114,8 +114,9 @@ impl Session {
     /// the same options begin with what went well.
     ///
     /// # Errors
-    /// Options that cannot be together (streaming beams, stop strings that no token can end): nothing has run and no event
-    /// was told. Or the device failed: no further request can be served, and those that had not ended were told so.
+    /// Options that cannot be together (streaming beams, stop strings that no token can end, alignments of a layer that does
+    /// not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those
+    /// that had not ended were told so.
     pub fn generate(
         &mut self,
         requests: &[Request],
@@ -124,9 +125,10 @@ impl Session {
         events: &mut dyn Events,
     ) -> Result<(), EngineError> {
         let hooks = self.hooks(config, run)?;
+        let alignment = run.alignment.map(|layer| self.model.model_config().alignment_layer(layer)).transpose()?;
         let started = Instant::now();
         let ready = self.prepare(requests, config, run, events);
-        let most = self.most_sentences(config, &ready);
+        let most = self.most_sentences(config, &ready, alignment.is_some());
         let mut capacity = match &self.context.proven {
             Some((known, sentences)) if known == config => most.min(*sentences),
             _ => most,
@@ -141,15 +143,15 @@ impl Session {
             }
             let count = next_batch(&ready[at..], capacity, self.model.max_batch_tokens());
             let batch = &ready[at..at + count];
-            match self.run_batch(batch, config, capacity, &ready, run, &hooks, &mut streamed, events) {
+            match self.run_batch(batch, config, capacity, &ready, run, alignment, &hooks, &mut streamed, events) {
                 Ok(Some(results)) => {
                     self.first_token(started);
                     if let Some((from, reason)) = refused.take() {
                         self.context.proven = Some((config.clone(), capacity));
                         events.notice(&Notice::BatchHalved { from, to: capacity, reason });
                     }
-                    for (prepared, hypotheses) in batch.iter().zip(results) {
-                        let result = self.generation(prepared, hypotheses, config);
+                    for (prepared, finished) in batch.iter().zip(results) {
+                        let result = self.generation(prepared, finished);
                         events.done(prepared.request, result);
                     }
                     at += batch.len();
@@ -222,13 +224,13 @@ impl Session {
     }
 
     /// Sentences together at most.
-    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared]) -> usize {
+    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared], aligned: bool) -> usize {
         let (device, runner) = (self.model.device(), &self.context.runner);
         let most = match self.model.batch_size() {
             BatchSize::Sentences(n) => n,
             BatchSize::Auto => {
                 let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
-                auto_sentences(device, runner, config, ready, own)
+                auto_sentences(device, runner, config, ready, aligned, own)
             }
         };
         most.min(sentences_per_binding(device, runner, config)).min(ready.len()).max(1)
@@ -242,10 +244,11 @@ impl Session {
         capacity: usize,
         all: &[Prepared],
         run: &RunOptions,
+        alignment: Option<usize>,
         hooks: &Hooks,
         streamed: &mut HashMap<(usize, usize), usize>,
         events: &mut dyn Events,
-    ) -> Result<Option<Vec<Vec<Hypothesis>>>, EngineError> {
+    ) -> Result<Option<Vec<Finished>>, EngineError> {
         let device = self.model.device();
         let context = &mut self.context;
         let fits = |state: &BatchState| {
@@ -268,8 +271,8 @@ impl Session {
         }
         let mut streams = Streams::new(batch, self.tokenizer.as_ref().or(self.model.tokenizer()), config);
         let mut on_step = |tokens: &[_], done: &[bool]| streams.step(tokens, done, streamed, events);
-        let control =
-            Control { cancel: &run.cancel, hooks, on_step: if run.stream { Some(&mut on_step) } else { None } };
+        let on_step: Option<OnStep<'_>> = if run.stream { Some(&mut on_step) } else { None };
+        let control = Control { cancel: &run.cancel, hooks, alignment, on_step };
         state.run(device, &mut context.runner, batch, control, &mut context.totals.batch)
     }
 
@@ -279,14 +282,10 @@ impl Session {
         totals.first_token_ms = totals.first_token_ms.or(known);
     }
 
-    fn generation(
-        &mut self,
-        prepared: &Prepared,
-        hypotheses: Vec<Hypothesis>,
-        config: &GenerationConfig,
-    ) -> Result<Generation, EngineError> {
-        let mut sequences = Vec::with_capacity(hypotheses.len());
-        for hypothesis in hypotheses.into_iter().take(config.num_return_sequences) {
+    fn generation(&mut self, prepared: &Prepared, finished: Finished) -> Result<Generation, EngineError> {
+        let mut sequences = Vec::with_capacity(finished.hypotheses.len());
+        let mut alignments = finished.alignments.into_iter().flatten();
+        for hypothesis in finished.hypotheses {
             let text = match self.tokenizer() {
                 Some(tokenizer) => Some(tokenizer.decode(&hypothesis.token_ids, true)?),
                 None => None,
@@ -303,6 +302,7 @@ impl Session {
                 text,
                 score: hypothesis.score,
                 finish_reason,
+                alignment: alignments.next(),
             });
         }
         let (prompt_tokens, truncated) = (prepared.input_len(), prepared.cut_from.is_some());

@@ -77,6 +77,9 @@ pub struct Sequence {
     pub score: f32,
     /// Why the sequence ended.
     pub finish_reason: FinishReason,
+    /// `[new ids][source ids]`, if it was asked for ([`RunOptions::alignment`]): the cross-attention weights, averaged over heads, of
+    /// the position that predicts each new id. A row sums to 1.
+    pub alignment: Option<Vec<Vec<f32>>>,
 }
 
 /// Why a sequence ended.
@@ -177,6 +180,10 @@ pub struct RunOptions {
     pub max_source_length: Option<usize>,
     /// Tell each token as it comes ([`crate::Events::token`]); refused with more than one beam.
     pub stream: bool,
+    /// Return the cross-attention weights of this decoder layer with each sequence ([`Sequence::alignment`]): 0 is the first layer, -1
+    /// the last. When a batch has ended, what it returns runs through the decoder once more, up to that layer. Refused for models
+    /// without cross-attention.
+    pub alignment: Option<i32>,
     /// The caller's own logits processors, stop criteria and noise.
     pub hooks: Hooks,
     /// Stops the run after the current step, from another thread or from an event.
@@ -242,7 +249,7 @@ pub struct Seconds {
     pub load: f64,
     /// Compiling pipelines.
     pub compile: f64,
-    /// Encoder and decoder prefill.
+    /// Encoder and decoder prefill, and alignments.
     pub encode: f64,
     /// Decode steps.
     pub decode: f64,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use elgen_attention::{CacheLayout, Caches, Kind, Packed, Step};
+use elgen_attention::{CacheLayout, Caches, Kind, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
 use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
 
@@ -101,6 +101,26 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         logits: &Tensor,
         probe: Probe<'_>,
     ) -> Result<(), ModelError>;
+
+    /// Runs packed decoder sequences as [`Architecture::prefill`] does, up to the cross-attention of decoder layer `layer`, and writes its
+    /// probabilities over the sources instead of that block's output. `layer` is one that the decoder has.
+    ///
+    /// # Errors
+    /// Decoder-only models; shapes that do not fit.
+    #[expect(clippy::too_many_arguments, reason = "those of a prefill, the layer and the output")]
+    fn align(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        layer: usize,
+        out: &Probabilities<'_>,
+    ) -> Result<(), ModelError> {
+        let _ = (rec, ids, batch, caches, space, layer, out);
+        Err(ModelError::NoCrossAttention)
+    }
 
     /// The head: `logits[r]` `[vocab_size]` of the final hidden state `hidden[r]`, for the rows `0..rows`.
     ///

@@ -299,6 +299,22 @@ impl ModelConfig {
         }
     }
 
+    /// The decoder layer whose cross-attention `layer` names: from 0 on, or from the last one, -1, backwards.
+    ///
+    /// # Errors
+    /// There is none, or the model has no cross-attention.
+    pub fn alignment_layer(&self, layer: i32) -> Result<usize, ModelError> {
+        if !self.family().is_encoder_decoder() {
+            return Err(ModelError::NoCrossAttention);
+        }
+        let layers = self.summary().decoder_layers;
+        let from_start = i64::from(layer) + if layer < 0 { layers as i64 } else { 0 };
+        usize::try_from(from_start)
+            .ok()
+            .filter(|found| *found < layers)
+            .ok_or(ModelError::NoSuchLayer { layer, layers })
+    }
+
     /// The overview that `elgen inspect` prints.
     pub fn summary(&self) -> ModelSummary {
         match self {

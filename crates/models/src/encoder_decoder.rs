@@ -2,8 +2,8 @@
 //! a head.
 
 use elgen_attention::{
-    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, SelfAttention, Step,
-    memorize,
+    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, Probabilities,
+    SelfAttention, Step, memorize,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, linear};
@@ -86,7 +86,8 @@ pub(crate) fn tables<'a>(loader: &Loader<'a>, views: Seq2SeqEmbeddings<'a>) -> R
 }
 
 impl EncoderDecoder {
-    /// The decoder stack over rows whose embeddings are in `stream.embeddings`; gives its output.
+    /// The decoder stack over rows whose embeddings are in `stream.embeddings`; gives its output. With `align` it ends at the
+    /// cross-attention of that layer, whose probabilities are written.
     #[expect(clippy::too_many_arguments, reason = "the two callers differ in nothing but these")]
     fn decode<'s>(
         &'s self,
@@ -101,6 +102,7 @@ impl EncoderDecoder {
             &Tensor,
             &Epilogue<'_>,
         ) -> elgen_attention::Result<()>,
+        align: Option<(usize, &Probabilities<'_>)>,
         probe: &mut Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
         let rows = queries.count;
@@ -109,6 +111,10 @@ impl EncoderDecoder {
         for (l, layer) in self.decoder.iter().enumerate() {
             self_attention(rec, &*layer.attention, stream.input, &stream.epilogue(l, 0))?;
             stream.advance();
+            if let Some((_, out)) = align.filter(|(at, _)| *at == l) {
+                layer.cross.probabilities(rec, stream.input, queries, caches, &space.attention, out)?;
+                break;
+            }
             layer.cross.attend(rec, stream.input, &stream.epilogue(l, 1), queries, caches, &space.attention)?;
             stream.advance();
             layer.ffn.forward(rec, stream.input, &space.inner, &stream.epilogue(l, 2), rows)?;
@@ -116,6 +122,31 @@ impl EncoderDecoder {
             probe.see(rec, "decoder", l + 1, stream.residual, rows)?;
         }
         Ok(stream.output())
+    }
+
+    /// The decoder stack over packed sequences; see [`Self::decode`].
+    #[expect(clippy::too_many_arguments, reason = "those of a prefill, and where it ends")]
+    fn packed<'s>(
+        &'s self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &'s Space,
+        align: Option<(usize, &Probabilities<'_>)>,
+        probe: &mut Probe<'_>,
+    ) -> Result<&'s Tensor, ModelError> {
+        let (side, n) = (&self.decoder_side, batch.tokens);
+        let stream = Stream::new(&side.norms, space, n);
+        let embeddings = stream.embeddings(side.embedding_norm.as_ref());
+        embed_packed(rec, ids, n, &side.embedding, side.embedding_scale, side.places()?, embeddings)?;
+        let ranges = batch.cross_ranges.as_ref().unwrap_or(&batch.ranges);
+        let queries =
+            CrossQueries { index: &batch.index, ranges, groups: &batch.groups, segments: &batch.segments, count: n };
+        let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
+            block.prefill(rec, x, epilogue, batch, caches, &space.attention)
+        };
+        self.decode(rec, stream, space, caches, queries, own, align, probe)
     }
 }
 
@@ -175,17 +206,20 @@ impl Architecture for EncoderDecoder {
         space: &'s Space,
         mut probe: Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
-        let (side, n) = (&self.decoder_side, batch.tokens);
-        let stream = Stream::new(&side.norms, space, n);
-        let embeddings = stream.embeddings(side.embedding_norm.as_ref());
-        embed_packed(rec, ids, n, &side.embedding, side.embedding_scale, side.places()?, embeddings)?;
-        let ranges = batch.cross_ranges.as_ref().unwrap_or(&batch.ranges);
-        let queries =
-            CrossQueries { index: &batch.index, ranges, groups: &batch.groups, segments: &batch.segments, count: n };
-        let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
-            block.prefill(rec, x, epilogue, batch, caches, &space.attention)
-        };
-        self.decode(rec, stream, space, caches, queries, own, &mut probe)
+        self.packed(rec, ids, batch, caches, space, None, &mut probe)
+    }
+
+    fn align(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        batch: &Packed,
+        caches: &Caches,
+        space: &Space,
+        layer: usize,
+        out: &Probabilities<'_>,
+    ) -> Result<(), ModelError> {
+        self.packed(rec, ids, batch, caches, space, Some((layer, out)), &mut Probe::none()).map(|_| ())
     }
 
     fn step(
@@ -212,7 +246,7 @@ impl Architecture for EncoderDecoder {
         let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
             block.step(rec, x, epilogue, step, caches, &space.attention)
         };
-        let output = self.decode(rec, stream, space, caches, queries, own, &mut probe)?;
+        let output = self.decode(rec, stream, space, caches, queries, own, None, &mut probe)?;
         self.head(rec, output, logits, rows.count())
     }
 

@@ -204,6 +204,17 @@ pub enum ModelError {
         /// The kind asked for.
         kind: elgen_attention::Kind,
     },
+    /// Alignments of a model that has no cross-attention.
+    #[error("alignments are weights of cross-attention, which this model does not have: it has no encoder")]
+    NoCrossAttention,
+    /// A decoder layer that does not exist.
+    #[error("the decoder has no layer {layer} to align with: layers are 0 to {}, or -1 (the last) to -{layers}", .layers.saturating_sub(1))]
+    NoSuchLayer {
+        /// The layer asked for.
+        layer: i32,
+        /// Decoder layers.
+        layers: usize,
+    },
 }
 
 /// How a safetensors file contradicts its format. Offsets count bytes behind the header.

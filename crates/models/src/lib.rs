@@ -38,5 +38,5 @@ pub use config::{ModelConfig, ModelFamily};
 pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use layers::{Space, StackShape};
-pub use runner::{DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
+pub use runner::{Alignment, Continuation, DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
 pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};

@@ -1,5 +1,6 @@
 //! A model at work: its caches, its working tensors, and the admission of batches. Implements [`DecodeStep`], so a search can drive it.
 
+mod align;
 mod plan;
 mod score;
 
@@ -13,6 +14,7 @@ use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
 
+pub use align::{Alignment, Continuation};
 pub use score::{LogitRows, SeeLogits};
 
 /// One sentence to admit.
@@ -238,12 +240,7 @@ impl Runner {
             return Ok(RecordStats::default());
         }
         let shape = self.model.decoder_shape();
-        let layout = self.caches.layout();
-        let extras = Extras {
-            el: layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
-            el_prefill: layout.self_kind == Kind::El,
-            memory_slots: self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots),
-        };
+        let extras = self.prompt_extras();
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
         let chunks = self.chunks(&lengths, shape, extras);
         let tokens = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
@@ -263,10 +260,32 @@ impl Runner {
         Ok(stats)
     }
 
+    fn prompt_extras(&self) -> Extras {
+        let layout = self.caches.layout();
+        Extras {
+            el: layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
+            el_prefill: layout.self_kind == Kind::El,
+            memory_slots: self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots),
+        }
+    }
+
     /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut.
     fn chunks(&self, lengths: &[usize], shape: StackShape, extras: Extras) -> Vec<Chunk> {
-        let by_budget = (self.prefill_budget / Space::bytes_per_row(shape, extras).max(1)) as usize;
-        let limit = by_budget.min(Space::max_rows(&self.device, shape, extras));
+        self.chunks_within(self.prefill_budget, 0, lengths, shape, extras)
+    }
+
+    /// [`Self::chunks`] with another budget, of rows that also take `beside` bytes outside of the working tensors.
+    fn chunks_within(
+        &self,
+        budget: u64,
+        beside: u64,
+        lengths: &[usize],
+        shape: StackShape,
+        extras: Extras,
+    ) -> Vec<Chunk> {
+        let by_budget = (budget / (Space::bytes_per_row(shape, extras) + beside).max(1)) as usize;
+        let by_binding = (self.device.capabilities().max_binding_bytes / beside.max(1)) as usize;
+        let limit = by_budget.min(by_binding).min(Space::max_rows(&self.device, shape, extras));
         let mut chunks: Vec<Chunk> = Vec::new();
         for (s, length) in lengths.iter().enumerate() {
             match chunks.last_mut() {

@@ -1,5 +1,6 @@
 //! CPU twins: each kernel once more, in f64 and as plainly as it can be written. Matrices are row-major without padding.
 
+mod align;
 mod attend;
 mod embed;
 mod heads;
@@ -9,6 +10,7 @@ mod store;
 mod token_logprobs;
 mod value_bias;
 
+pub use align::align;
 pub use attend::{attend, attend_biased, distance_bias};
 pub use embed::embed;
 pub use heads::{heads_contract, heads_expand};

@@ -22,6 +22,11 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A layer: 0 is the first, -1 the last.
+pub(super) fn layer(text: &str) -> Result<i32, String> {
+    text.parse().map_err(|_| "expected a layer's number, 0 or -1 for example".to_owned())
+}
+
 /// An integer of at least 1, or `auto`.
 pub(super) fn batch_size(text: &str) -> Result<BatchSize, String> {
     match positive(text) {

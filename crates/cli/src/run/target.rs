@@ -123,6 +123,7 @@ pub(super) fn setup(
     setup.set("--format", json!(layout.format.name()));
     setup.set("--with-scores", json!(layout.with_scores));
     setup.set("--token-logprobs", json!(layout.token_logprobs));
+    setup.set("--alignment", json!(arguments.files.alignment));
     setup.set("--prefix", json!(arguments.files.prefix));
     setup.set("--src-lang", json!(arguments.languages.src_lang));
     setup.set("--tgt-lang", json!(arguments.languages.tgt_lang));

@@ -1,0 +1,116 @@
+//! Dispatching `align.wgsl`: attention probabilities averaged over heads, and log-sum-exp.
+
+use bytemuck::{Pod, Zeroable};
+use elgen_tensor::{Buffer, DType, KernelSpec, Recorder, Tensor, TensorError};
+
+use crate::kind::Shape;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    heads: u32,
+    width: u32,
+    key_ld: u32,
+    head_stride: u32,
+    k_first: u32,
+    q_ld: u32,
+    q_first: u32,
+    out_ld: u32,
+    lse_ld: u32,
+    scale: f32,
+}
+
+/// Query rows of one dispatch: what one dimension of a grid holds on every device.
+const MAX_ROWS: usize = 65535;
+
+/// Receives the attention probabilities of query rows: f32, row `i` belongs to query row `i`.
+#[derive(Clone, Copy, Debug)]
+pub struct Probabilities<'a> {
+    /// `[rows, longest key range]`: the mean over heads of each key's probability, zeros behind a row's own keys.
+    pub mean: &'a Tensor,
+    /// `[rows, num_heads]`: log-sum-exp of each head's scaled scores, as the block computes them: a block that leaves out the bias of
+    /// keys, which adds one number to all scores of a row and head, leaves it out here. The lowest f32 for a row without keys.
+    pub log_sum_exp: Option<&'a Tensor>,
+}
+
+/// Probabilities of query rows over keys in ranges. `q` `[rows, _]` f32, `k` `[slots, _]` f32 or f16.
+#[derive(Clone, Copy, Debug)]
+pub struct Align<'a> {
+    /// Head count, widths and scale.
+    pub shape: Shape,
+    /// True for EL: heads share `k` and are `d_model` wide.
+    pub shared: bool,
+    /// Queries, and the column where they begin.
+    pub q: (&'a Tensor, usize),
+    /// Keys, and the column where they begin.
+    pub k: (&'a Tensor, usize),
+    /// First query row.
+    pub first: u32,
+    /// Number of query rows.
+    pub count: u32,
+}
+
+/// Records `mean[i, s] = 1/H sum_h softmax_s(scale * q[i, h] K_h^T)` over the keys `ranges[index[i]]` = (first slot, count), as u32
+/// pairs (docs/el-attention.md §1.2 and 1.3). No range is longer than a row of `mean`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn align(
+    rec: &mut Recorder,
+    index: &Buffer,
+    ranges: &Buffer,
+    a: Align<'_>,
+    out: &Probabilities<'_>,
+) -> Result<(), TensorError> {
+    let heads = a.shape.num_heads;
+    let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
+    let key_columns = if a.shared { width } else { heads * width };
+    let end = (a.first + a.count) as usize;
+    let fits = a.q.1.is_multiple_of(4)
+        && a.k.1.is_multiple_of(4)
+        && (a.q.0.dtype, out.mean.dtype) == (DType::F32, DType::F32)
+        && a.q.1 + heads * width <= a.q.0.ld()
+        && a.k.1 + key_columns <= a.k.0.ld()
+        && end <= a.q.0.rows.min(out.mean.rows)
+        && out.log_sum_exp.is_none_or(|l| l.dtype == DType::F32 && l.rows >= end && l.cols == heads);
+    if !fits {
+        let message = format!(
+            "{heads} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, probabilities {}, log-sum-exp {}",
+            a.first,
+            a.count,
+            a.q.0.describe(),
+            a.q.1,
+            a.k.0.describe(),
+            a.k.1,
+            out.mean.describe(),
+            out.log_sum_exp.map_or_else(|| "none".into(), Tensor::describe)
+        );
+        return Err(TensorError::Shape { op: "align", message });
+    }
+    let device = rec.device().clone();
+    let spec = KernelSpec::new("align")
+        .storage(&device, a.k.0.dtype)
+        .subgroup(&device)
+        .define_if(out.log_sum_exp.is_some(), "LSE");
+    let kernel = device.kernel(&spec)?;
+    let mut buffers = vec![index, ranges, &a.q.0.buffer, &a.k.0.buffer, &out.mean.buffer];
+    buffers.extend(out.log_sum_exp.map(|l| &l.buffer));
+    for first in (a.first as usize..end).step_by(MAX_ROWS) {
+        let params = Params {
+            first_row: first as u32,
+            heads: heads as u32,
+            width: (width / 4) as u32,
+            key_ld: a.k.0.quads(),
+            head_stride: if a.shared { 0 } else { (width / 4) as u32 },
+            k_first: (a.k.1 / 4) as u32,
+            q_ld: a.q.0.quads(),
+            q_first: (a.q.1 / 4) as u32,
+            out_ld: out.mean.ld() as u32,
+            lse_ld: out.log_sum_exp.map_or(0, |l| l.ld() as u32),
+            scale: a.shape.scale,
+        };
+        rec.dispatch(&kernel, &buffers, &params, [(end - first).min(MAX_ROWS) as u32, 1, 1])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Alignments of sequences that a search has found: they run once more, as packed prompts, up to one cross-attention block.
+//!
+//! A step would have to keep `[rows, source]` weights for each position of every beam until the search ends, more than EL's whole cross
+//! cache, to use those of a few hypotheses. Run again, only what is returned is computed, in stretches, and no beam order can be wrong. The
+//! sources are not encoded again: the sentences are still admitted.
+
+use elgen_attention::{Extras, Packed, Probabilities};
+use elgen_tensor::{Class, DType, Grouping, TensorError, padded};
+
+use super::{PrefillSpace, Runner, prepare_packed};
+use crate::error::ModelError;
+use crate::layers::Space;
+
+/// What a sentence of the admitted batch went on with.
+#[derive(Clone, Copy, Debug)]
+pub struct Continuation<'a> {
+    /// Its number, as [`Runner::begin`] counted.
+    pub sentence: usize,
+    /// Its decoder prompt.
+    pub prompt: &'a [u32],
+    /// The ids behind the prompt.
+    pub token_ids: &'a [u32],
+}
+
+impl Continuation<'_> {
+    /// Ids that are fed: nothing follows the last one.
+    fn fed(&self) -> usize {
+        (self.prompt.len() + self.token_ids.len()).saturating_sub(1)
+    }
+}
+
+/// `[new ids][source ids]`: for each new id the weights of the position that predicts it.
+pub type Alignment = Vec<Vec<f32>>;
+
+/// Bytes beside the working tensors of a row: its probabilities, on the device and in the read-back buffer.
+fn row_bytes(source: usize) -> u64 {
+    8 * padded(source) as u64
+}
+
+impl Runner {
+    /// The cross-attention weights of decoder layer `layer`, averaged over heads, for continuations of the admitted batch. Each has
+    /// a prompt and the batch stays admitted.
+    ///
+    /// # Errors
+    /// A model without cross-attention, a layer or a sentence that does not exist, out of memory, or the device failed.
+    pub fn align(&mut self, continuations: &[Continuation<'_>], layer: usize) -> Result<Vec<Alignment>, ModelError> {
+        let layout = self.caches.layout();
+        if layout.cross.is_none() {
+            return Err(ModelError::NoCrossAttention);
+        }
+        if layer >= layout.layers {
+            return Err(ModelError::NoSuchLayer {
+                layer: i32::try_from(layer).unwrap_or(i32::MAX),
+                layers: layout.layers,
+            });
+        }
+        if let Some(broken) = continuations.iter().find(|c| c.prompt.is_empty() || c.sentence >= self.placements.len())
+        {
+            let message = format!(
+                "sentence {} of {}, a prompt of {} ids",
+                broken.sentence,
+                self.placements.len(),
+                broken.prompt.len()
+            );
+            return Err(TensorError::Shape { op: "align", message }.into());
+        }
+        let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0)[1] as usize;
+        let longest = continuations.iter().map(source).max().unwrap_or(0);
+        let lengths: Vec<usize> = continuations.iter().map(Continuation::fed).collect();
+        let (shape, extras) = (self.model.decoder_shape(), self.prompt_extras());
+        let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
+        let chunks = self.chunks_within(self.free_budget(), row_bytes(longest), &lengths, shape, extras);
+        let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
+        if rows == 0 || longest == 0 {
+            return Ok(vec![Alignment::new(); continuations.len()]);
+        }
+        prepare_packed(&self.device, &mut self.prompt_space, shape, rows, copies, extras)?;
+        let Some(packed) = &self.prompt_space else { return Ok(Vec::new()) };
+        let mean = self.device.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
+        let stride = mean.ld() as u64 * 4;
+        let readback = self.device.readback("alignments", rows as u64 * stride)?;
+        let mut found = Vec::with_capacity(continuations.len());
+        for chunk in chunks {
+            let these = &continuations[chunk.sentences];
+            if chunk.tokens == 0 {
+                found.extend(these.iter().map(|_| Alignment::new()));
+                continue;
+            }
+            let batch = self.pack_continuations(packed, these)?;
+            let mut rec = self.device.recorder();
+            let out = Probabilities { mean: &mean, log_sum_exp: None };
+            self.model.align(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, layer, &out)?;
+            let (bytes, _) = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let mut rows = values.chunks(mean.ld());
+            for continuation in these {
+                let keys = source(continuation);
+                let own = rows.by_ref().take(continuation.fed()).skip(continuation.prompt.len() - 1);
+                found.push(own.map(|row| row[..keys].to_vec()).collect());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The prefill's budget, or half of what is free if that is less: the search is over, and to run it again in smaller batches would
+    /// cost far more than smaller stretches do.
+    fn free_budget(&self) -> u64 {
+        let pool = self.device.pool();
+        let held = self
+            .prompt_space
+            .as_ref()
+            .map_or(0, |p| p.space.rows as u64 * Space::bytes_per_row(self.model.decoder_shape(), p.space.extras));
+        self.prefill_budget.min((pool.limit().saturating_sub(pool.current().total) + held) / 2)
+    }
+
+    /// Bytes that [`Runner::align`] takes for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
+    /// `source` ids at most.
+    pub fn align_bytes(&self, tokens: usize, longest: usize, source: usize) -> u64 {
+        let extras = Extras { memory_slots: 0, ..self.prompt_extras() };
+        // 36 bytes: id and position, number, two ranges, a group and a slot.
+        let row = Space::bytes_per_row(self.model.decoder_shape(), extras) + 36 + row_bytes(source);
+        (tokens as u64 * row).min(self.prefill_budget.max(longest as u64 * row))
+    }
+
+    /// Uploads ids and ranges. Nothing is stored in the self caches: no slots.
+    fn pack_continuations(&self, to: &PrefillSpace, continuations: &[Continuation<'_>]) -> Result<Packed, ModelError> {
+        let (mut ids, mut ranges, mut cross) = (Vec::new(), Vec::new(), Vec::new());
+        let mut grouping = Grouping::default();
+        for (number, continuation) in (0..).zip(continuations) {
+            let placement = &self.placements[continuation.sentence];
+            let (first, count) = (ids.len() as u32, continuation.fed());
+            let fed = continuation.prompt.iter().chain(continuation.token_ids).take(count);
+            for (position, id) in (0u32..).zip(fed) {
+                ids.push([*id, position]);
+                ranges.push([first, position + 1]);
+                cross.push(placement.cross_range(0));
+            }
+            grouping.push(placement.slab, number, count as u32);
+        }
+        self.device.write(&to.ids, 0, bytemuck::cast_slice(&ids))?;
+        self.device.write(&to.ranges, 0, bytemuck::cast_slice(&ranges))?;
+        self.device.write(&to.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
+        self.device.write(&to.cross_ranges, 0, bytemuck::cast_slice(&cross))?;
+        Ok(Packed {
+            tokens: ids.len(),
+            index: to.index.clone(),
+            ranges: to.ranges.clone(),
+            segments: grouping.segments,
+            groups: to.groups.clone(),
+            slots: Vec::new(),
+            cross_ranges: Some(to.cross_ranges.clone()),
+        })
+    }
+}

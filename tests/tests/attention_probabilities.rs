@@ -1,0 +1,149 @@
+//! The probabilities that cross-attention blocks give on request, every kind against plain attention in f64.
+
+use elgen_attention::{
+    BlockSpec, CacheLayout, Caches, CrossQueries, Extras, Kind, Need, Packed, Placement, Probabilities, Shape,
+    Workspace, cross_attention, memorize,
+};
+use elgen_tensor::{DType, Device, DeviceOptions, Grouping};
+use elgen_tests::blocks::Weights;
+use elgen_tests::harness::{compare_within, poisoned, read_rows, stored, upload, upload_u32, values};
+
+const BEAMS: usize = 2;
+
+/// Keys of each sentence, and the query rows of each, in the order of a packed batch.
+const SOURCES: [usize; 5] = [20, 3, 1, 19, 9];
+const QUERIES: [usize; 5] = [5, 1, 2, 4, 3];
+
+/// Heads that are not whole quads, a width that is not, and more head columns than hidden ones.
+fn shape() -> Shape {
+    Shape { d_model: 30, num_heads: 5, head_dim: 10, scale: 0.3 }
+}
+
+/// One binding holds so little that the batch lies in several slabs.
+fn device(portable: bool) -> Device {
+    let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
+    let options =
+        DeviceOptions { selector, checked: true, portable, binding_limit: Some(20 << 10), ..DeviceOptions::default() };
+    Device::open(&options).unwrap_or_else(|e| panic!("attention tests need a Vulkan adapter: {e}"))
+}
+
+/// One sentence's encoder outputs.
+fn packed_source(device: &Device, placement: &Placement) -> Packed {
+    let count = placement.cross_range(0)[1];
+    let mut grouping = Grouping::default();
+    grouping.push(placement.slab, 0, count);
+    let slots = (0..placement.copies().1 as u32).map(|copy| {
+        let first = placement.cross_range(copy)[0];
+        upload_u32(device, &(first..first + count).collect::<Vec<_>>())
+    });
+    Packed {
+        tokens: count as usize,
+        index: upload_u32(device, &(0..count).collect::<Vec<_>>()),
+        ranges: upload_u32(device, &[0, count].repeat(count as usize)),
+        groups: upload_u32(device, grouping.groups.as_flattened()),
+        segments: grouping.segments,
+        slots: slots.collect(),
+        cross_ranges: None,
+    }
+}
+
+/// Mean probabilities `[rows, longest source]` of one block.
+fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f32], queries: &[f32]) -> Vec<f32> {
+    let shape = weights.shape;
+    let spec = BlockSpec { what: "layer 1", layer: 1, shape, dtype, bias: None, masks_whole_rows: false };
+    let block = cross_attention(device, kind, &spec, weights.get()).unwrap();
+    let layout = CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
+    let mut caches = Caches::new(device, layout);
+    let needs = SOURCES.map(|source_len| Need { prompt_len: 1, max_new: 2, width: BEAMS, source_len });
+    caches.prepare(&needs).unwrap();
+    let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
+    let stores_keys = matches!(kind, Kind::Mha | Kind::MhaReplicated) && dtype == DType::F32;
+    assert!(caches.slabs().len() > usize::from(stores_keys), "{kind}: one slab");
+    let largest = caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap();
+    let memory_slots = if kind == Kind::MhaNocache { largest } else { 0 };
+    let extras = Extras { el: kind == Kind::El, memory_slots, ..Extras::default() };
+    let work = Workspace::new(device, shape, QUERIES.iter().sum(), extras).unwrap();
+    let mut rest = memory;
+    for (placement, source) in placements.iter().zip(SOURCES) {
+        let (own, behind) = rest.split_at(source * shape.d_model);
+        rest = behind;
+        let batch = packed_source(device, placement);
+        let encode = Workspace::new(device, shape, source, Extras::default()).unwrap();
+        let x = upload(device, source, shape.d_model, own);
+        let mut rec = device.recorder();
+        memorize(&mut rec, &x, &batch, &caches).unwrap();
+        block.memorize(&mut rec, &x, &batch, &caches, &encode).unwrap();
+        rec.submit().unwrap();
+    }
+
+    let (mut ranges, mut grouping) = (Vec::new(), Grouping::default());
+    for (sentence, (placement, count)) in (0..).zip(placements.iter().zip(QUERIES)) {
+        ranges.extend(vec![placement.cross_range(0); count]);
+        grouping.push(placement.slab, sentence, count as u32);
+    }
+    let rows = ranges.len();
+    let (index, ranges) =
+        (upload_u32(device, &(0..rows as u32).collect::<Vec<_>>()), upload_u32(device, ranges.as_flattened()));
+    let groups = upload_u32(device, grouping.groups.as_flattened());
+    let cross =
+        CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &grouping.segments, count: rows };
+    let mean = poisoned(device, rows + 1, SOURCES.into_iter().max().unwrap(), DType::F32);
+    let out = Probabilities { mean: &mean, log_sum_exp: None };
+    let queries = upload(device, rows, shape.d_model, queries);
+    let mut rec = device.recorder();
+    block.probabilities(&mut rec, &queries, cross, &caches, &work, &out).unwrap();
+    rec.submit().unwrap();
+    read_rows(device, &mean, rows, kind.name())
+}
+
+#[test]
+fn every_kind_gives_the_probabilities_of_plain_attention() {
+    let (d, longest) = (shape().d_model, SOURCES.into_iter().max().unwrap());
+    let memory = values(1, SOURCES.iter().sum::<usize>() * d);
+    let queries = values(2, QUERIES.iter().sum::<usize>() * d);
+    for biases in [[true; 4], [false; 4]] {
+        let weights = Weights::new(shape(), biases, 3000);
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 5e-3)] {
+            let mut want = Vec::new();
+            let (mut keys, mut rows) = (&memory[..], queries.chunks(d));
+            for (source, count) in SOURCES.into_iter().zip(QUERIES) {
+                let own = stored(&keys[..source * d], DType::F32);
+                keys = &keys[source * d..];
+                for query in rows.by_ref().take(count) {
+                    let mut row = weights.probabilities(&stored(query, DType::F32), &own, dtype);
+                    row.resize(longest, 0.0);
+                    want.extend(row);
+                }
+            }
+            for portable in [false, true] {
+                let device = device(portable);
+                for kind in Kind::ALL {
+                    let got = run(&device, kind, dtype, &weights, &memory, &queries);
+                    if let Err(message) = compare_within(&got, &want, tolerance) {
+                        panic!("{kind}, {dtype:?}, biases {biases:?}, portable {portable}: {message}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn room_that_is_not_there_is_an_error() {
+    let device = device(false);
+    let (shape, kind) = (shape(), Kind::El);
+    let weights = Weights::new(shape, [true; 4], 1);
+    let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, bias: None, masks_whole_rows: false };
+    let block = cross_attention(&device, kind, &spec, weights.get()).unwrap();
+    let layout =
+        CacheLayout { layers: 1, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F32 };
+    let caches = Caches::new(&device, layout);
+    let work = Workspace::new(&device, shape, 2, Extras::default()).unwrap();
+    let words = upload_u32(&device, &[0; 4]);
+    let x = upload(&device, 2, 30, &[0.0; 60]);
+    let mean = poisoned(&device, 2, 3, DType::F32);
+    let queries = CrossQueries { index: &words, ranges: &words, groups: &words, segments: &[], count: 2 };
+    let out = Probabilities { mean: &mean, log_sum_exp: None };
+    let error = block.probabilities(&mut device.recorder(), &x, queries, &caches, &work, &out).unwrap_err();
+    assert!(error.to_string().contains("expanded queries"), "{error}");
+}
