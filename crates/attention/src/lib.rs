@@ -26,6 +26,7 @@ mod factory;
 mod kind;
 mod mha;
 mod slots;
+mod weight_bytes;
 mod weights;
 
 pub use attend::{Attend, Keys, attend, attend_tiled};
@@ -39,4 +40,5 @@ pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
+pub use weight_bytes::{BlockPlace, block_weight_bytes, position_bias_bytes};
 pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};
