@@ -27,8 +27,9 @@ pub(crate) fn load(
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
     let (d, w, f) = (config.hidden_size, config.word_embed_proj_dim, config.ffn_dim);
     let tables = loader.weights.opt_embeddings(config.vocab_size, w, config.tie_word_embeddings)?;
+    let shared = tables.all_shared();
     let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if tables.all_shared() { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
     let positions = loader.weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d])?;
     let projections = match config.projects() {
         true => Some(Projections {

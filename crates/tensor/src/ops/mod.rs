@@ -5,6 +5,7 @@
 //! outputs are written as 0. Every matrix kernel sums an element as `fma` over k = 0, 1, 2 … whatever the number of rows and the variant.
 
 mod embed;
+mod fill_random;
 mod heads_expand;
 mod layer_norm;
 mod linear;
@@ -12,6 +13,7 @@ mod store;
 mod token_logprobs;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
+pub use fill_random::{RandomMatrix, fill_random};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
 pub use linear::{
