@@ -66,6 +66,8 @@ const FAMILIES: &[Family] = &[
     Family { shader: "fill_random", axes: &[STORAGE, PARAMS] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
+    Family { shader: "stream", axes: &[PARAMS] },
+    Family { shader: "fma", axes: &[PARAMS] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
     Family { shader: "top_h", axes: &[PARAMS, REDUCTION] },

@@ -28,6 +28,7 @@ mod kernel_embed;
 mod kernel_fill_random;
 mod kernel_layer_norm;
 mod kernel_linear;
+mod kernel_peaks;
 mod kernel_store;
 mod kernel_token_logprobs;
 mod memory;

@@ -25,6 +25,7 @@ mod error;
 mod factory;
 mod kind;
 mod mha;
+pub mod planner;
 mod slots;
 mod weights;
 
@@ -37,6 +38,6 @@ pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use el::{ElCross, ElSelf};
 pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
-pub use kind::{Kind, Shape};
+pub use kind::{Kind, Kinds, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
 pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};

@@ -1,11 +1,12 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{AttentionWeights, BlockSpec, CacheLayout, Projection, SelfAttention, Shape, self_attention};
+use elgen_attention::{
+    AttentionWeights, BlockSpec, CacheLayout, Kinds, Projection, SelfAttention, Shape, self_attention,
+};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{Gpt2Config, ModelFamily, NormOrder};
 use crate::decoder_only::{DecoderOnly, Layer};

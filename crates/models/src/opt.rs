@@ -1,11 +1,10 @@
 //! OPT (Zhang et al. 2022, arXiv 2205.01068) as in Hugging Face `OPTForCausalLM`: a decoder with learned positions (offset 2), pre-norm but for
 //! the 350m model, whose embeddings are narrower than its layers as well.
 
-use elgen_attention::{BlockSpec, CacheLayout, Shape, self_attention};
+use elgen_attention::{BlockSpec, CacheLayout, Kinds, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{ModelFamily, OptConfig};
 use crate::decoder_only::{DecoderOnly, Layer, Projections};
