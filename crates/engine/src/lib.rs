@@ -33,6 +33,7 @@
 mod batch;
 mod cancel;
 mod capacity;
+mod config_only;
 mod devices;
 mod error;
 mod events;
@@ -50,6 +51,7 @@ mod stream;
 mod types;
 
 pub use cancel::CancelToken;
+pub use config_only::ConfigOnly;
 pub use devices::{DeviceReport, devices};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};

@@ -1,7 +1,7 @@
 //! What the families share: reading weights into layers, the feed-forward block, and the working tensors of a stack.
 
 use elgen_attention::{AttentionWeights, Epilogue, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
-use elgen_tensor::ops::{self, LayerNorm, Linear, layer_norm, linear, linear_gated};
+use elgen_tensor::ops::{self, LayerNorm, Linear, RandomMatrix, layer_norm, linear, linear_gated};
 use elgen_tensor::{Class, DType, Device, Recorder, Tally, Tensor, TensorError, padded};
 
 use crate::checkpoint::{TensorView, Weights};
@@ -24,6 +24,9 @@ impl MatrixSource for Rows<'_> {
         let count = out.len() / self.cols().max(1);
         Ok(self.0.rows_f32(first..first + count, out)?)
     }
+    fn random(&self) -> Option<RandomMatrix> {
+        self.0.random()
+    }
 }
 
 /// Columns `first .. first + count` of a `Conv1D` weight `[in, out]`, read as rows of `[out, in]` (GPT-2).
@@ -44,6 +47,9 @@ impl MatrixSource for Columns<'_> {
         let count = out.len() / self.cols().max(1);
         let first = self.first + first;
         Ok(self.view.columns_f32(first..first + count, out)?)
+    }
+    fn random(&self) -> Option<RandomMatrix> {
+        Some(self.view.random()?.transpose().offset(self.first, 0))
     }
 }
 

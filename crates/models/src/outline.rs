@@ -1,11 +1,10 @@
 //! A model without its weights: what its config alone says about shapes, caches and bytes. Loaded models use the same.
 
-use elgen_attention::{BlockPlace, CacheLayout, Shape, UPLOAD_WINDOW, block_weight_bytes, position_bias_bytes};
+use elgen_attention::{BlockPlace, CacheLayout, Kinds, Shape, UPLOAD_WINDOW, block_weight_bytes, position_bias_bytes};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
 use elgen_tensor::{Class, DType, Tally, tensor_bytes};
 
-use crate::architecture::Kinds;
 use crate::config::ModelConfig;
 use crate::layers::StackShape;
 use crate::{gpt2, opt, seq2seq, t5};

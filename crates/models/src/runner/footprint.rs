@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use elgen_attention::{CacheBytes, CacheLayout, Extras, Kind, Need};
+use elgen_attention::{CacheBytes, CacheLayout, Extras, Kind, Kinds, Need};
 use elgen_tensor::{Class, DType, Tally};
 
-use crate::architecture::Kinds;
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
 use crate::outline::Outline;
