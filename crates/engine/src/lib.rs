@@ -52,12 +52,12 @@ mod types;
 
 pub use cancel::CancelToken;
 pub use config_only::ConfigOnly;
-pub use devices::{DeviceReport, devices};
+pub use devices::{DeviceReport, best_device, devices};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use model::{Model, ModelDescription, describe};
-pub use plan::{MemoryPlan, PlannedBytes, Workload};
+pub use plan::{Comparison, MemoryPlan, PlanRow, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,

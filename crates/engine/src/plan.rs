@@ -1,11 +1,15 @@
 //! What a run takes from the memory pool, known before anything is loaded or allocated.
 
-use elgen_attention::Need;
-use elgen_models::{Footprint, Kinds, Outline, prefill_budget};
+mod rows;
+
+use elgen_attention::{Kinds, Need};
+use elgen_models::{Footprint, Outline, prefill_budget};
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
 use elgen_tensor::{Class, DType, Tally, TensorError};
 use serde::Serialize;
+
+pub use rows::{Comparison, PlanRow};
 
 use crate::batch::BatchState;
 use crate::error::EngineError;

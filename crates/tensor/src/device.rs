@@ -104,6 +104,14 @@ pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().enumerate().map(|(i, a)| report(i, a)).collect()
 }
 
+/// The adapter that [`Device::open`] takes: the best one, or the one that `selector` names.
+///
+/// # Errors
+/// There is none.
+pub fn adapter(selector: Option<&str>) -> Result<AdapterReport> {
+    Ok(select(selector)?.1)
+}
+
 const NO_DRIVER_HINT: &str = "install your GPU's Vulkan driver, or Mesa's software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
 
 fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {

@@ -22,7 +22,7 @@ mod tally;
 mod tensor;
 mod transfer;
 
-pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapters};
+pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapter, adapters};
 pub use error::{Result, TensorError};
 pub use kernel::{Kernel, KernelSpec};
 pub use memory::MemoryInfo;
