@@ -1,9 +1,10 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`]), the demo models as test data ([`demo`]),
-//! recorded searches ([`recorded`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
+//! batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]), a judge of near ties ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
 
 pub mod blocks;
 pub mod demo;
 pub mod harness;
+pub mod planned;
 pub mod recorded;
 pub mod rescore;
 pub mod twin;

@@ -34,6 +34,7 @@ mod kernel_token_logprobs;
 mod memory;
 mod memory_outline;
 mod memory_plan;
+mod memory_resident;
 mod parity_fixtures;
 mod parity_real_bart;
 mod parity_search;
