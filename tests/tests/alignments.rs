@@ -10,7 +10,7 @@ use elgen_engine::{
 };
 use elgen_models::{Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
 use elgen_search::{GenerationConfig, GenerationOptions};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows, Tally};
 use elgen_tests::repo_root;
 use serde::Deserialize;
 
@@ -274,7 +274,9 @@ fn little_free_memory_makes_smaller_stretches() {
     let mut runner = by_hand.begin(&device, Kind::El, DEFAULT_PREFILL_BUDGET);
     let pool = device.pool();
     let fed: usize = wanted.iter().map(|c| c.prompt.len() + c.token_ids.len() - 1).sum();
-    assert!(runner.align_bytes(fed, 9, 9) > 2 * LEFT, "{} bytes would do", runner.align_bytes(fed, 9, 9));
+    let mut tally = Tally::default();
+    runner.tally_align(fed, 9, 9, &mut tally);
+    assert!(tally.usage().total > 2 * LEFT, "{} bytes would do", tally.usage().total);
     let few = runner.align(&wanted[..6], 0).unwrap();
     let filler = pool.limit() - pool.current().total - LEFT;
     let _filler = device.alloc("filler", Class::Activations, filler).unwrap();

@@ -43,6 +43,22 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Attention kinds of a decoder, for self- and cross-attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kinds {
+    /// Decoder self-attention.
+    pub self_: Kind,
+    /// Cross-attention; ignored by decoder-only models.
+    pub cross: Kind,
+}
+
+impl Kinds {
+    /// The same kind for both.
+    pub fn both(kind: Kind) -> Self {
+        Self { self_: kind, cross: kind }
+    }
+}
+
 /// The shape of an attention block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {

@@ -1,6 +1,6 @@
 //! Reading projection weights into the head layout of docs/architecture.md: every head starts at a whole quad.
 
-use elgen_tensor::ops::Linear;
+use elgen_tensor::ops::{Linear, RandomMatrix};
 use elgen_tensor::{Class, DType, Device};
 
 use crate::block::BlockSpec;
@@ -19,10 +19,15 @@ pub trait MatrixSource {
     /// Whatever the source meets; it is passed through.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+    /// The matrix as random numbers that the device can make itself; then nothing is read.
+    fn random(&self) -> Option<RandomMatrix> {
+        None
+    }
+
     /// Whether [`MatrixSource::read`] gives what the device will hold. A source that does not, because its values are made on the
     /// device, cannot take part in sums on the host: biases are then left where they are.
     fn on_host(&self) -> bool {
-        true
+        self.random().is_none()
     }
 }
 
@@ -81,7 +86,11 @@ impl<'a> Placed<'a> {
         }
         weights.k.bias = None;
         let folds = !spec.masks_whole_rows && weights.o.weight.on_host();
-        let folded = if folds { weights.v.bias.take() } else { None };
+        let mut folded = if folds { weights.v.bias.take() } else { None };
+        if !spec.masks_whole_rows && weights.o.weight.random().is_some() {
+            // Of random numbers W_o b_v + b_o are no better ones than b_o: such a model has no b_v, as any other has none on the device.
+            (weights.v.bias, folded) = (None, None);
+        }
         Ok(Self { weights, folded })
     }
 }
@@ -106,8 +115,8 @@ impl<'a> Folding<'a> {
     }
 }
 
-/// Values read at a time: bounds host memory while loading.
-const WINDOW: usize = 1 << 20;
+/// Values that loading reads and uploads at a time: bounds host memory.
+pub const UPLOAD_WINDOW: usize = 1 << 20;
 
 fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Result<()> {
     if (weight.rows(), weight.cols()) == (rows, cols) {
@@ -143,6 +152,13 @@ pub(crate) fn stack_heads(
             continue;
         }
         // Pad rows stay the zeros that the matrix was allocated with.
+        if let Some(random) = part.weight.random() {
+            for h in 0..heads {
+                let first = base + h * width;
+                linear.fill_random(device, first..first + dim, 0..cols, &random.offset(h * dim, 0))?;
+            }
+            continue;
+        }
         let mut head = vec![0.0; dim * cols];
         for h in 0..heads {
             part.weight.read(h * dim, &mut head).map_err(AttentionError::Weights)?;
@@ -161,7 +177,10 @@ fn copy_rows(
     mut folding: Option<&mut Folding<'_>>,
 ) -> Result<()> {
     let (rows, cols) = (source.rows(), source.cols());
-    let step = (WINDOW / cols.max(1)).clamp(1, rows.max(1));
+    if let Some(random) = source.random() {
+        return Ok(linear.fill_random(device, base..base + rows, 0..cols, &random)?);
+    }
+    let step = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
@@ -225,6 +244,12 @@ fn spread_columns(
     mut folding: Option<&mut Folding<'_>>,
 ) -> Result<()> {
     let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
+    if let Some(random) = source.random() {
+        for h in 0..heads {
+            linear.fill_random(device, 0..shape.d_model, h * width..h * width + dim, &random.offset(0, h * dim))?;
+        }
+        return Ok(());
+    }
     let mut narrow = vec![0.0; heads * dim];
     let mut wide = vec![0.0; shape.inner()];
     for row in 0..shape.d_model {

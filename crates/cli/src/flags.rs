@@ -11,6 +11,7 @@ mod eval;
 mod generation;
 mod hub;
 mod language;
+mod plan;
 mod score;
 mod tokenize;
 mod values;
@@ -20,6 +21,7 @@ pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;
 pub(crate) use language::LanguageFlags;
+pub(crate) use plan::{PlanArgs, PlanFormat, StorageFlag};
 pub(crate) use score::{ScoreArgs, WholeFlags};
 pub(crate) use tokenize::TokenizeArgs;
 
@@ -103,6 +105,8 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Show what a model directory holds and what it costs
     Inspect(InspectArgs),
+    /// Tell memory and largest batches of a model by attention kind, from its config alone
+    Plan(PlanArgs),
     /// Turn texts into token ids, or token ids into texts
     Tokenize(TokenizeArgs),
 }

@@ -1,4 +1,5 @@
-//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen devices` and `elgen inspect`.
+//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen devices`, `elgen inspect`
+//! and `elgen plan`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -27,6 +28,8 @@ mod interrupt;
 mod model;
 mod output;
 mod panics;
+mod plan;
+mod plot;
 mod print_config;
 mod progress;
 mod report;
@@ -64,6 +67,7 @@ where
         Command::Devices(arguments) => devices::devices(&arguments),
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
     };
     match result {

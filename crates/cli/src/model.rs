@@ -11,6 +11,21 @@ use crate::{console::Console, error::CliError, flags::HubFlags};
 
 /// The directory of a model that was named: a directory, or a model on the hub, which is downloaded if need be.
 pub(crate) fn resolve_model(model: &Path, hub: &HubFlags, console: &Console, quiet: bool) -> Result<PathBuf, CliError> {
+    resolve(model, hub, console, quiet, false)
+}
+
+/// The same for who needs no weights: of a model on the hub that is not there yet, only its configuration is downloaded.
+pub(crate) fn resolve_config(model: &Path, hub: &HubFlags, console: &Console) -> Result<PathBuf, CliError> {
+    resolve(model, hub, console, true, true)
+}
+
+fn resolve(
+    model: &Path,
+    hub: &HubFlags,
+    console: &Console,
+    quiet: bool,
+    config_only: bool,
+) -> Result<PathBuf, CliError> {
     if model.is_dir() {
         if hub.revision.is_some() {
             console.warning(&format!("--revision: has no effect, {} is a directory", model.display()));
@@ -20,7 +35,7 @@ pub(crate) fn resolve_model(model: &Path, hub: &HubFlags, console: &Console, qui
     if !model.exists()
         && let Some(name) = model.to_str().filter(|name| ModelName::parse(name).is_some())
     {
-        return from_hub(name, hub, console, quiet);
+        return from_hub(name, hub, console, quiet, config_only);
     }
     let reason = match fs::metadata(model) {
         Ok(_) => "not a directory".to_owned(),
@@ -30,7 +45,13 @@ pub(crate) fn resolve_model(model: &Path, hub: &HubFlags, console: &Console, qui
 }
 
 #[cfg(feature = "hub")]
-fn from_hub(name: &str, hub: &HubFlags, console: &Console, quiet: bool) -> Result<PathBuf, CliError> {
+fn from_hub(
+    name: &str,
+    hub: &HubFlags,
+    console: &Console,
+    quiet: bool,
+    config_only: bool,
+) -> Result<PathBuf, CliError> {
     use elgen_engine::hub::{HubError, HubOptions, resolve_model};
 
     let environment = HubOptions::from_env();
@@ -38,6 +59,7 @@ fn from_hub(name: &str, hub: &HubFlags, console: &Console, quiet: bool) -> Resul
         revision: hub.revision.clone(),
         offline: hub.offline || environment.offline,
         progress: !quiet,
+        config_only,
         ..environment
     };
     resolve_model(name, &options, &mut |message| console.note(message)).map_err(|error| {
@@ -52,7 +74,7 @@ fn from_hub(name: &str, hub: &HubFlags, console: &Console, quiet: bool) -> Resul
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(name: &str, _: &HubFlags, _: &Console, _: bool) -> Result<PathBuf, CliError> {
+fn from_hub(name: &str, _: &HubFlags, _: &Console, _: bool, _: bool) -> Result<PathBuf, CliError> {
     Err(CliError::Usage(format!(
         "--model {name}: no such directory, and this elgen cannot download from the hub; build it with `--features hub`"
     )))

@@ -1,6 +1,9 @@
 //! What `elgen devices` lists.
 
+use elgen_tensor::AdapterReport;
 use serde::Serialize;
+
+use crate::error::EngineError;
 
 /// An adapter that a session can be opened on.
 #[derive(Clone, Debug, Serialize)]
@@ -33,21 +36,30 @@ pub struct DeviceReport {
 
 /// All adapters of this machine.
 pub fn devices() -> Vec<DeviceReport> {
-    elgen_tensor::adapters()
-        .into_iter()
-        .map(|a| DeviceReport {
-            index: a.index,
-            name: a.name,
-            driver: a.driver,
-            backend: "vulkan".into(),
-            device_type: a.device_type.into(),
-            software: a.software,
-            memory_total: a.memory.map(|m| m.total),
-            memory_free: a.memory.map(|m| m.free),
-            max_binding_bytes: a.max_binding_bytes,
-            max_buffer_bytes: a.max_buffer_bytes,
-            features: a.features.into_iter().map(str::to_owned).collect(),
-            subgroup_sizes: a.subgroup_sizes,
-        })
-        .collect()
+    elgen_tensor::adapters().into_iter().map(report).collect()
+}
+
+/// The adapter that a session would be opened on.
+///
+/// # Errors
+/// There is none, or none of this name or number.
+pub fn best_device(selector: Option<&str>) -> Result<DeviceReport, EngineError> {
+    Ok(report(elgen_tensor::adapter(selector)?))
+}
+
+fn report(a: AdapterReport) -> DeviceReport {
+    DeviceReport {
+        index: a.index,
+        name: a.name,
+        driver: a.driver,
+        backend: "vulkan".into(),
+        device_type: a.device_type.into(),
+        software: a.software,
+        memory_total: a.memory.map(|m| m.total),
+        memory_free: a.memory.map(|m| m.free),
+        max_binding_bytes: a.max_binding_bytes,
+        max_buffer_bytes: a.max_buffer_bytes,
+        features: a.features.into_iter().map(str::to_owned).collect(),
+        subgroup_sizes: a.subgroup_sizes,
+    }
 }

@@ -33,6 +33,7 @@
 mod batch;
 mod cancel;
 mod capacity;
+mod config_only;
 mod devices;
 mod error;
 mod events;
@@ -41,6 +42,7 @@ mod inspect;
 mod max_time;
 mod metrics;
 mod model;
+mod plan;
 mod prepare;
 mod score;
 mod session;
@@ -49,11 +51,13 @@ mod stream;
 mod types;
 
 pub use cancel::CancelToken;
-pub use devices::{DeviceReport, devices};
+pub use config_only::ConfigOnly;
+pub use devices::{DeviceReport, best_device, devices};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use model::{Model, ModelDescription, describe};
+pub use plan::{Comparison, MemoryPlan, PlanRow, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,

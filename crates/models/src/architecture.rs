@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use elgen_attention::{CacheLayout, Caches, Kind, Packed, Probabilities, Step};
+use elgen_attention::{CacheLayout, Caches, Kind, Kinds, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
 use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
 
@@ -127,22 +127,6 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// # Errors
     /// Shapes that do not fit.
     fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError>;
-}
-
-/// Attention kinds of a decoder, for self- and cross-attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kinds {
-    /// Decoder self-attention.
-    pub self_: Kind,
-    /// Cross-attention; ignored by decoder-only models.
-    pub cross: Kind,
-}
-
-impl Kinds {
-    /// The same kind for both.
-    pub fn both(kind: Kind) -> Self {
-        Self { self_: kind, cross: kind }
-    }
 }
 
 /// Loads the weights of a model onto the device.

@@ -1,16 +1,16 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{AttentionWeights, BlockSpec, CacheLayout, Projection, SelfAttention, Shape, self_attention};
+use elgen_attention::{AttentionWeights, BlockSpec, Kinds, Projection, SelfAttention, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{Gpt2Config, ModelFamily, NormOrder};
 use crate::decoder_only::{DecoderOnly, Layer};
 use crate::error::ModelError;
-use crate::layers::{Columns, FeedForward, Loader};
+use crate::layers::{Columns, FeedForward, Loader, StackShape};
+use crate::outline::{Outline, Weight, feed_forward};
 use crate::stack::Norms;
 
 fn shape(config: &Gpt2Config, layer: usize) -> Shape {
@@ -35,7 +35,7 @@ fn attention(
     let qkv_bias = loader.vector(&format!("{name}.c_attn.bias"), 3 * d)?;
     let out = loader.weights.tensor(&format!("{name}.c_proj.weight"), &[d, d])?;
     let out_bias = loader.vector(&format!("{name}.c_proj.bias"), d)?;
-    let part = |i: usize| Columns { view: qkv, first: i * d, count: d };
+    let part = |i: usize| Columns { view: qkv.clone(), first: i * d, count: d };
     let (q, k, v) = (part(0), part(1), part(2));
     let o = Columns { view: out, first: 0, count: d };
     let bias = |i: usize| Some(&qkv_bias[i * d..(i + 1) * d]);
@@ -56,6 +56,32 @@ fn attention(
     Ok(self_attention(loader.device, kinds.self_, &spec, weights)?)
 }
 
+/// What the config says.
+pub(crate) fn outline(config: &Gpt2Config) -> Outline {
+    let (d, layers, shape) = (config.n_embd, config.n_layer, shape(config, 0));
+    let tables = 1 + usize::from(!config.tie_word_embeddings);
+    let mut weights = vec![
+        (tables, Weight::Matrix { rows: config.vocab_size, cols: d, bias: false }),
+        (1, Weight::Matrix { rows: config.n_positions, cols: d, bias: false }),
+        (2 * layers + 1, Weight::Norm { cols: d, shift: true }),
+        (layers, Weight::SelfAttention { shape, biases: true }),
+    ];
+    weights.extend(feed_forward(layers, d, config.n_inner, false, true));
+    Outline {
+        limits: ModelLimits {
+            vocab_size: config.vocab_size,
+            max_position_embeddings: Some(config.n_positions),
+            is_encoder_decoder: false,
+        },
+        encoder_layers: 0,
+        decoder_layers: layers,
+        encoder: None,
+        decoder: StackShape { attention: shape, ffn: config.n_inner, gated: false },
+        head_width: d,
+        weights,
+    }
+}
+
 /// Loads the weights.
 ///
 /// # Errors
@@ -70,8 +96,9 @@ pub(crate) fn load(
     let loader = Loader { device, weights: Weights::new(checkpoint, "transformer."), dtype };
     let (d, f) = (config.n_embd, config.n_inner);
     let tables = loader.weights.gpt2_embeddings(config.vocab_size, d, config.tie_word_embeddings)?;
+    let shared = tables.all_shared();
     let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if tables.all_shared() { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
     let positions = loader.weights.tensor("wpe.weight", &[config.n_positions, d])?;
     let norm = |name: &str| loader.norm(name, d, config.layer_norm_epsilon);
     let layers = (0..config.n_layer)
@@ -96,19 +123,8 @@ pub(crate) fn load(
     };
     Ok(DecoderOnly {
         family: ModelFamily::Gpt2.model_type(),
-        limits: ModelLimits {
-            vocab_size: config.vocab_size,
-            max_position_embeddings: Some(config.n_positions),
-            is_encoder_decoder: false,
-        },
-        cache_layout: CacheLayout {
-            layers: config.n_layer,
-            self_shape: shape(config, 0),
-            self_kind: kinds.self_,
-            cross: None,
-            dtype,
-        },
-        ffn: f,
+        outline: outline(config),
+        cache_layout: outline(config).cache_layout(kinds, dtype),
         embedding,
         positions: loader.table("positions", positions, None)?,
         position_offset: 0,

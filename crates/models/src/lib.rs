@@ -25,6 +25,7 @@ pub mod generation_defaults;
 mod gpt2;
 mod layers;
 mod opt;
+mod outline;
 mod positions;
 mod runner;
 mod seq2seq;
@@ -32,11 +33,15 @@ mod stack;
 mod t5;
 pub mod tokenizer;
 
-pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
+pub use architecture::{Architecture, Probe, ProbeFn, load};
 pub use checkpoint::Checkpoint;
 pub use config::{ModelConfig, ModelFamily};
+pub use elgen_attention::Kinds;
 pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use layers::{Space, StackShape};
-pub use runner::{Alignment, Continuation, DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
+pub use outline::Outline;
+pub use runner::{
+    Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
+};
 pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};

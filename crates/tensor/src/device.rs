@@ -104,6 +104,14 @@ pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().enumerate().map(|(i, a)| report(i, a)).collect()
 }
 
+/// The adapter that [`Device::open`] takes: the best one, or the one that `selector` names.
+///
+/// # Errors
+/// There is none.
+pub fn adapter(selector: Option<&str>) -> Result<AdapterReport> {
+    Ok(select(selector)?.1)
+}
+
 const NO_DRIVER_HINT: &str = "install your GPU's Vulkan driver, or Mesa's software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
 
 fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
@@ -175,6 +183,7 @@ pub(crate) struct Inner {
     pub(crate) submission: Mutex<()>,
     failure: Arc<Mutex<Option<String>>>,
     report: AdapterReport,
+    adapter: wgpu::Adapter,
     baseline_bytes: u64,
 }
 
@@ -281,6 +290,7 @@ impl Device {
                 submission: Mutex::default(),
                 failure,
                 report,
+                adapter,
                 baseline_bytes,
             }),
         })
@@ -312,6 +322,12 @@ impl Device {
             .device
             .generate_allocator_report()
             .map(|r| r.total_allocated_bytes.saturating_sub(self.inner.baseline_bytes))
+    }
+
+    /// Bytes of device-local memory that this process holds by the driver's account (`VK_EXT_memory_budget`); `None` on software adapters and
+    /// where the driver does not tell.
+    pub fn driver_bytes(&self) -> Option<u64> {
+        crate::memory::heap_usage(&self.inner.adapter)
     }
 
     /// The first error that the driver reported outside of a checked call.

@@ -3,19 +3,25 @@
 mod align;
 mod attend;
 mod embed;
+mod fill_random;
+mod fma;
 mod heads;
 mod layer_norm;
 mod linear;
 mod store;
+mod stream;
 mod token_logprobs;
 mod value_bias;
 
 pub use align::align;
 pub use attend::{attend, attend_biased, distance_bias};
 pub use embed::embed;
+pub use fill_random::fill_random;
+pub use fma::fma_rounds;
 pub use heads::{heads_contract, heads_expand};
 pub use layer_norm::{layer_norm, rms_norm};
 pub use linear::{activate, erf, linear, linear_gated};
 pub use store::store;
+pub use stream::stream;
 pub use token_logprobs::token_logprobs;
 pub use value_bias::value_bias;

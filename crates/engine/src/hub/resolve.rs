@@ -15,6 +15,11 @@ use super::{
 
 const DEFAULT_REVISION: &str = "main";
 
+const CONFIG: &str = "config.json";
+
+/// What [`HubOptions::config_only`] is content with.
+const CONFIG_FILES: [&str; 2] = [CONFIG, "generation_config.json"];
+
 /// How the hub and its cache are used. `Default` uses neither token nor environment.
 #[derive(Clone, Debug, Default)]
 pub struct HubOptions {
@@ -30,6 +35,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// Show progress bars on stderr if it is a terminal.
     pub progress: bool,
+    /// Be content with `config.json` and, where there is one, `generation_config.json`; download no more than these.
+    pub config_only: bool,
 }
 
 impl HubOptions {
@@ -60,6 +67,7 @@ impl HubOptions {
             offline: variable("HF_HUB_OFFLINE")
                 .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())),
             progress: true,
+            config_only: false,
         }
     }
 }
@@ -81,6 +89,11 @@ pub fn resolve_model(name: &str, options: &HubOptions, notify: &mut dyn FnMut(&s
     let cache = options.cache.clone().ok_or(HubError::NoHome)?;
     let snapshot = cached(&cache, &model);
     let found = snapshot.as_deref().map_or_else(|| Held::Lacks("config.json".to_owned()), held);
+    if options.config_only
+        && let Some(dir) = snapshot.as_ref().filter(|dir| dir.join(CONFIG).is_file())
+    {
+        return Ok(dir.clone());
+    }
     match (snapshot, found) {
         (Some(dir), Held::Whole) => Ok(dir),
         (Some(dir), Held::NoTokenizer) if options.offline => Ok(dir),
@@ -157,6 +170,17 @@ fn download(
         });
     }
     let names = info.siblings.iter().map(|file| file.rfilename.as_str());
+    if options.config_only {
+        // The revision stays unknown to the cache: whoever needs the weights finds the model incomplete and asks again.
+        let wanted: Vec<&str> = names.filter(|name| CONFIG_FILES.contains(name)).collect();
+        if !wanted.contains(&CONFIG) {
+            return Err(unusable(format!("it has no {CONFIG}")));
+        }
+        for file in wanted {
+            downloader.fetch(&info.sha, file)?;
+        }
+        return Ok(store.repo(repo).pointer_path(&info.sha));
+    }
     let plan = plan(names.clone()).map_err(unusable)?;
     notify(&format!("downloading {model} into {}", cache.display()));
 

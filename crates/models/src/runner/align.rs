@@ -4,9 +4,10 @@
 //! cache, to use those of a few hypotheses. Run again, only what is returned is computed, in stretches, and no beam order can be wrong. The
 //! sources are not encoded again: the sentences are still admitted.
 
-use elgen_attention::{Extras, Packed, Probabilities};
-use elgen_tensor::{Class, DType, Grouping, TensorError, padded};
+use elgen_attention::{Packed, Probabilities};
+use elgen_tensor::{Class, DType, Grouping, Tally, TensorError, padded};
 
+use super::footprint::PackedSize;
 use super::{PrefillSpace, Runner, prepare_packed};
 use crate::error::ModelError;
 use crate::layers::Space;
@@ -66,15 +67,16 @@ impl Runner {
         }
         let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0)[1] as usize;
         let longest = continuations.iter().map(source).max().unwrap_or(0);
-        let lengths: Vec<usize> = continuations.iter().map(Continuation::fed).collect();
-        let (shape, extras) = (self.model.decoder_shape(), self.prompt_extras());
-        let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
-        let chunks = self.chunks_within(self.free_budget(), row_bytes(longest), &lengths, shape, extras);
+        let lengths = continuations.iter().map(Continuation::fed);
+        let shape = self.footprint.decoder;
+        let extras = self.footprint.prompt_extras(self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots));
+        let chunks = self.footprint.chunks_within(self.free_budget(), row_bytes(longest), lengths, shape, extras);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         if rows == 0 || longest == 0 {
             return Ok(vec![Alignment::new(); continuations.len()]);
         }
-        prepare_packed(&self.device, &mut self.prompt_space, shape, rows, copies, extras)?;
+        let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
+        prepare_packed(&self.device, &mut self.prompt_space, shape, PackedSize { tokens: rows, copies, extras })?;
         let Some(packed) = &self.prompt_space else { return Ok(Vec::new()) };
         let mean = self.device.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
         let stride = mean.ld() as u64 * 4;
@@ -109,17 +111,20 @@ impl Runner {
         let held = self
             .prompt_space
             .as_ref()
-            .map_or(0, |p| p.space.rows as u64 * Space::bytes_per_row(self.model.decoder_shape(), p.space.extras));
-        self.prefill_budget.min((pool.limit().saturating_sub(pool.current().total) + held) / 2)
+            .map_or(0, |p| p.space.rows as u64 * Space::bytes_per_row(self.footprint.decoder, p.space.extras));
+        self.footprint.prefill_budget.min((pool.limit().saturating_sub(pool.current().total) + held) / 2)
     }
 
-    /// Bytes that [`Runner::align`] takes for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
+    /// Counts what [`Runner::align`] takes at most for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
     /// `source` ids at most.
-    pub fn align_bytes(&self, tokens: usize, longest: usize, source: usize) -> u64 {
-        let extras = Extras { memory_slots: 0, ..self.prompt_extras() };
+    pub fn tally_align(&self, tokens: usize, longest: usize, source: usize, tally: &mut Tally) {
+        let extras = self.footprint.prompt_extras(0);
         // 36 bytes: id and position, number, two ranges, a group and a slot.
-        let row = Space::bytes_per_row(self.model.decoder_shape(), extras) + 36 + row_bytes(source);
-        (tokens as u64 * row).min(self.prefill_budget.max(longest as u64 * row))
+        let row = Space::bytes_per_row(self.footprint.decoder, extras) + 36 + row_bytes(source);
+        let bytes = (tokens as u64 * row).min(self.footprint.prefill_budget.max(longest as u64 * row));
+        // Its stretches are cut so that each tensor fits a binding.
+        tally.buffers(Class::Activations, bytes, 0);
+        tally.upload(bytes / row * 8);
     }
 
     /// Uploads ids and ranges. Nothing is stored in the self caches: no slots.

@@ -5,20 +5,26 @@
 //! outputs are written as 0. Every matrix kernel sums an element as `fma` over k = 0, 1, 2 … whatever the number of rows and the variant.
 
 mod embed;
+mod fill_random;
+mod fma;
 mod heads_expand;
 mod layer_norm;
 mod linear;
 mod store;
+mod stream;
 mod token_logprobs;
 mod value_bias;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
+pub use fill_random::{RandomMatrix, fill_random};
+pub use fma::{FMA_CHAINS, fma_rounds};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
 pub use linear::{
     Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_gated, linear_tiled,
 };
 pub use store::{store, store_packed};
+pub use stream::stream;
 pub use token_logprobs::{TokenScore, token_logprobs};
 pub use value_bias::value_bias;
 

@@ -1,0 +1,285 @@
+//! `elgen plan`: memory and largest batches of a model, from its config alone.
+
+use std::{fmt::Write, fs};
+
+use elgen_attention::{Kind, Kinds};
+use elgen_engine::{Comparison, ConfigOnly, EngineError, PlanRow, Workload, best_device};
+use elgen_models::{ModelConfig, Outline};
+use elgen_search::{GenerationConfig, GenerationOptions};
+use elgen_tensor::DType;
+use serde::Serialize;
+
+use crate::{
+    console::Console,
+    error::CliError,
+    flags::{PlanArgs, PlanFormat, StorageFlag, flag, name_flags, set_names},
+    model::resolve_config,
+    plot::{Chart, Series},
+    pretty_json, print_report,
+    report::bytes,
+};
+
+/// Bytes of a binding where no device tells: what Vulkan drivers of GPUs allow and wgpu hands on.
+const USUAL_BINDING: u64 = 2 << 30;
+
+/// Source tokens of a model whose positions have no end.
+const USUAL_SOURCE: usize = 1024;
+
+/// The plan as a JSON object.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    model: &'static str,
+    source_length: usize,
+    prompt_length: usize,
+    max_new_tokens: usize,
+    rows_per_sentence: usize,
+    dtype: &'static str,
+    memory_limit: u64,
+    max_binding_bytes: u64,
+    device: Option<String>,
+    batch_size: usize,
+    kinds: &'a [PlanRow],
+}
+
+/// Where the limits come from.
+struct Limits {
+    memory: u64,
+    binding: u64,
+    device: Option<String>,
+}
+
+/// Runs `elgen plan`; returns the exit code.
+pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
+    let (model, options) = read(arguments)?;
+    let outline = Outline::new(&model);
+    let config = resolve(arguments, &options, &outline)?;
+    let (source_length, prompt_length) = lengths(arguments, &outline, &config)?;
+    let max_new_tokens = match config.lengths(prompt_length) {
+        Ok(lengths) => lengths.max_length - prompt_length,
+        Err(error) => return Err(refusal(arguments, &error.to_string())),
+    };
+    let dtype = match arguments.dtype {
+        Some(StorageFlag::F16) => DType::F16,
+        Some(StorageFlag::F32) => DType::F32,
+        None if model.dtype() == Some("float16") => DType::F16,
+        None => DType::F32,
+    };
+    let limits = limits(arguments)?;
+    let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
+    let comparison = Comparison {
+        outline: &outline,
+        dtype,
+        max_binding_bytes: limits.binding,
+        memory_limit: limits.memory,
+        workload: &workload,
+    };
+    let rows = comparison.rows(arguments.batch_size);
+    if let Some(path) = &arguments.plot {
+        let svg = chart(&comparison, &rows).svg();
+        fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
+    }
+    let report = Report {
+        model: model.family().model_type(),
+        source_length: source_length.max(if outline.encoder.is_some() { 0 } else { prompt_length }),
+        prompt_length,
+        max_new_tokens,
+        rows_per_sentence: config.rows_per_sentence(),
+        dtype: dtype.name(),
+        memory_limit: limits.memory,
+        max_binding_bytes: limits.binding,
+        device: limits.device,
+        batch_size: arguments.batch_size,
+        kinds: &rows,
+    };
+    match arguments.format {
+        PlanFormat::Json => print_report(&pretty_json(&report)?),
+        PlanFormat::Table => print_report(&table(&report)),
+    }
+}
+
+/// The model and the generation options of its checkpoint.
+fn read(arguments: &PlanArgs) -> Result<(ModelConfig, GenerationOptions), CliError> {
+    match (&arguments.model, &arguments.config) {
+        (Some(model), _) => {
+            let dir = resolve_config(model, &arguments.hub, &Console::new(false))?;
+            let described = elgen_engine::describe(&dir)?;
+            let config = ModelConfig::load(&dir).map_err(EngineError::from)?;
+            Ok((config, described.checkpoint_options))
+        }
+        (None, Some(file)) => {
+            let found = ConfigOnly::read(file)?;
+            Ok((found.config().clone(), found.options().clone()))
+        }
+        (None, None) => Err(CliError::Usage("give --model or --config".to_owned())),
+    }
+}
+
+/// The generation options that were typed.
+fn asked(arguments: &PlanArgs) -> GenerationOptions {
+    GenerationOptions {
+        num_beams: arguments.num_beams,
+        max_new_tokens: arguments.max_new_tokens,
+        ..GenerationOptions::default()
+    }
+}
+
+fn resolve(
+    arguments: &PlanArgs,
+    checkpoint: &GenerationOptions,
+    outline: &Outline,
+) -> Result<GenerationConfig, CliError> {
+    let mut options = asked(arguments).or(checkpoint.clone());
+    if outline.limits.is_encoder_decoder && options.decoder_start_token_id.is_none() {
+        // Which id begins an output has no part in its memory.
+        options.decoder_start_token_id = options.bos_token_id.or(Some(0));
+    }
+    match options.resolve(&outline.limits) {
+        Ok((config, _)) => Ok(config),
+        Err(error) => Err(refusal(arguments, &error.to_string())),
+    }
+}
+
+/// An error of the options: the user's if it names one of theirs, else the checkpoint's.
+fn refusal(arguments: &PlanArgs, message: &str) -> CliError {
+    let names = set_names(&asked(arguments)).into_iter().map(|option| (option.clone(), flag(&option))).collect();
+    match name_flags(message, &names) {
+        (message, true) => CliError::Usage(message),
+        (message, false) => CliError::Failed(format!("generation options of the checkpoint: {message}")),
+    }
+}
+
+/// Ids of the source (0 for a decoder-only model) and of the decoder's prompt.
+fn lengths(arguments: &PlanArgs, outline: &Outline, config: &GenerationConfig) -> Result<(usize, usize), CliError> {
+    let positions = outline.limits.max_position_embeddings;
+    if outline.encoder.is_some() {
+        let source = arguments.source_length.unwrap_or(positions.unwrap_or(USUAL_SOURCE));
+        if let Some(positions) = positions.filter(|positions| source > *positions) {
+            let message = format!("--source-length {source}: the model has positions for {positions}");
+            return Err(CliError::Usage(message));
+        }
+        return Ok((source, 1));
+    }
+    let new = config.lengths(1).map_or(1, |lengths| lengths.max_length - 1);
+    let rest = positions.map_or(USUAL_SOURCE, |positions| positions.saturating_sub(new).max(1));
+    Ok((0, arguments.source_length.unwrap_or(rest)))
+}
+
+fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
+    if let (Some(memory), None) = (arguments.memory_limit, &arguments.device) {
+        return Ok(Limits { memory, binding: USUAL_BINDING, device: None });
+    }
+    let device = best_device(arguments.device.as_deref())?;
+    let free = device.memory_free.map(|free| free / 10 * 9);
+    let memory = arguments
+        .memory_limit
+        .or(free)
+        .ok_or_else(|| CliError::Usage(format!("{}: does not tell its memory; give --memory-limit", device.name)))?;
+    Ok(Limits { memory, binding: device.max_binding_bytes, device: Some(device.name) })
+}
+
+fn table(report: &Report<'_>) -> String {
+    let mut text = String::new();
+    let beams = if report.rows_per_sentence == 1 { "" } else { "s" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "{} in {}, {} source and {} new tokens, {} beam{beams}, within {}{}",
+        report.model,
+        report.dtype,
+        report.source_length,
+        report.max_new_tokens,
+        report.rows_per_sentence,
+        bytes(report.memory_limit),
+        report.device.as_ref().map_or_else(String::new, |name| format!(" of {name}"))
+    );
+    let _ = writeln!(text, "bytes of {}:", sentences(report.batch_size));
+    let head = [
+        "attention",
+        "weights",
+        "self",
+        "cross",
+        "tables",
+        "activations",
+        "staging",
+        "total",
+        "per sentence",
+        "largest batch",
+    ];
+    let mut cells = vec![head.map(str::to_owned)];
+    cells.extend(report.kinds.iter().map(row));
+    let widths: Vec<usize> =
+        (0..head.len()).map(|c| cells.iter().map(|row| row[c].chars().count()).max().unwrap_or(0)).collect();
+    for row in &cells {
+        let columns = row.iter().zip(&widths).enumerate().map(|(c, (cell, width))| match c {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let _ = writeln!(text, "{}", columns.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    for kind in report.kinds {
+        for note in kind.reason.iter().chain(&kind.error) {
+            let _ = match (&kind.reason, kind.cross) {
+                (Some(reason), Some(cross)) if note == reason => {
+                    writeln!(text, "{}: {} for self-, {cross} for cross-attention; {note}", kind.attention, kind.self_)
+                }
+                (Some(reason), None) if note == reason => writeln!(text, "{}: {}; {note}", kind.attention, kind.self_),
+                _ => writeln!(text, "{}: {note}", kind.attention),
+            };
+        }
+    }
+    text
+}
+
+fn sentences(n: usize) -> String {
+    if n == 1 { "1 sentence".to_owned() } else { format!("{n} sentences") }
+}
+
+fn row(row: &PlanRow) -> [String; 10] {
+    let of = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), bytes);
+    let part = |see: fn(&elgen_engine::PlannedBytes) -> u64| of(row.bytes.as_ref().map(see));
+    let largest = match (row.largest_batch, row.limited_by) {
+        (None, _) => "none".to_owned(),
+        (Some(batch), Some("binding")) => format!("{batch}*"),
+        (Some(batch), _) => batch.to_string(),
+    };
+    [
+        row.attention.to_owned(),
+        part(|b| b.weights),
+        part(|b| b.self_cache),
+        part(|b| b.cross_cache),
+        part(|b| b.tables),
+        part(|b| b.activations),
+        part(|b| b.staging),
+        part(|b| b.total),
+        of(row.bytes_per_sentence),
+        largest,
+    ]
+}
+
+/// Memory against batch, up to a little more than the largest batch of all kinds.
+fn chart(comparison: &Comparison<'_>, rows: &[PlanRow]) -> Chart {
+    const POINTS: usize = 96;
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let most = rows.iter().filter_map(|row| row.largest_batch).max().unwrap_or(1);
+    let last = (most + most.div_ceil(12)).max(4);
+    let batches = || {
+        let mut batches: Vec<usize> = (0..=POINTS).map(|i| (1 + i * (last - 1) / POINTS).min(last)).collect();
+        batches.dedup();
+        batches
+    };
+    let series = [Kind::MhaReplicated, Kind::Mha, Kind::El].map(|kind| Series {
+        name: kind.name().to_owned(),
+        points: comparison
+            .totals(Kinds::both(kind), batches())
+            .into_iter()
+            .map(|(batch, total)| (batch as f64, gib(total)))
+            .collect(),
+    });
+    Chart {
+        title: "Memory against batch".to_owned(),
+        x_label: "sentences together".to_owned(),
+        y_label: "GiB".to_owned(),
+        series: series.into(),
+        limit: Some(("limit".to_owned(), gib(comparison.memory_limit))),
+    }
+}

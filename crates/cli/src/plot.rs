@@ -1,0 +1,216 @@
+//! Line charts as SVG text, readable on light and dark backgrounds.
+
+use std::fmt::Write;
+
+/// Some lines over one x axis, both axes from 0 on.
+#[derive(Clone, Debug)]
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    pub(crate) x_label: String,
+    pub(crate) y_label: String,
+    /// Six at most have a colour of their own.
+    pub(crate) series: Vec<Series>,
+    /// A dashed line across, and its name. What lies far above it is cut off.
+    pub(crate) limit: Option<(String, f64)>,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// (x, y), by ascending x.
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 420.0;
+/// Left, top, right and bottom of the plane.
+const PLANE: [f64; 4] = [64.0, 40.0, 700.0, 336.0];
+/// Ticks of an axis at most.
+const TICKS: f64 = 8.0;
+/// How far above the limit lines go on.
+const HEADROOM: f64 = 1.15;
+
+/// Text and grid take the colours of the reader's theme; the lines' colours (Okabe and Ito's, told apart by the colour-blind) show on both.
+const STYLE: &str = "
+text { font: 13px sans-serif; fill: #222 }
+.grid { stroke: #888; stroke-opacity: .3 } .axis { stroke: #444 }
+.limit { stroke: #222; stroke-dasharray: 6 4; fill: none }
+.line { fill: none; stroke-width: 2.2 }
+.s0 { stroke: #d55e00 } .s1 { stroke: #0072b2 } .s2 { stroke: #009e73 }
+.s3 { stroke: #cc79a7 } .s4 { stroke: #e69f00 } .s5 { stroke: #56b4e9 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #ddd } .axis { stroke: #bbb } .limit { stroke: #ddd } .s1 { stroke: #4aa3df }
+}
+";
+
+impl Chart {
+    /// The chart as an SVG document.
+    pub(crate) fn svg(&self) -> String {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let largest = |values: &mut dyn Iterator<Item = f64>| values.filter(|v| v.is_finite()).fold(0.0, f64::max);
+        let x_end = largest(&mut points().map(|p| p.0));
+        let highest = largest(&mut points().map(|p| p.1));
+        let y_end = match &self.limit {
+            Some((_, limit)) => limit * HEADROOM,
+            None => highest,
+        };
+        let (x_end, y_end) = (if x_end > 0.0 { x_end } else { 1.0 }, if y_end > 0.0 { y_end } else { 1.0 });
+        let [left, top, right, bottom] = PLANE;
+        let x = |value: f64| left + (right - left) * value / x_end;
+        let y = |value: f64| bottom - (bottom - top) * value / y_end;
+
+        let mut svg = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |text: std::fmt::Arguments<'_>| {
+            let _ = writeln!(svg, "{text}");
+        };
+        line(format_args!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+            escape(&self.title)
+        ));
+        line(format_args!("<style>{STYLE}</style>"));
+        line(format_args!(r#"<text x="{left}" y="22" style="font-weight: bold">{}</text>"#, escape(&self.title)));
+        for value in ticks(y_end) {
+            let at = y(value);
+            line(format_args!(r#"<path class="grid" d="M{left} {at:.1}H{right}"/>"#));
+            line(format_args!(
+                r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+                left - 8.0,
+                at + 4.5,
+                number(value)
+            ));
+        }
+        for value in ticks(x_end) {
+            let at = x(value);
+            line(format_args!(r#"<path class="grid" d="M{at:.1} {top}V{bottom}"/>"#));
+            line(format_args!(
+                r#"<text x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                bottom + 18.0,
+                number(value)
+            ));
+        }
+        line(format_args!(r#"<path class="axis" fill="none" d="M{left} {top}V{bottom}H{right}"/>"#));
+        line(format_args!(
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+            (left + right) / 2.0,
+            bottom + 38.0,
+            escape(&self.x_label)
+        ));
+        line(format_args!(
+            r#"<text transform="translate(16 {:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
+            (top + bottom) / 2.0,
+            escape(&self.y_label)
+        ));
+        for (n, series) in self.series.iter().enumerate() {
+            let path: Vec<String> =
+                cut(&series.points, y_end).iter().map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1))).collect();
+            if !path.is_empty() {
+                line(format_args!(r#"<path class="line s{}" d="M{}"/>"#, n % 6, path.join("L")));
+            }
+        }
+        if let Some((name, limit)) = &self.limit {
+            let at = y(*limit);
+            line(format_args!(r#"<path class="limit" d="M{left} {at:.1}H{right}"/>"#));
+            line(format_args!(r#"<text x="{right}" y="{:.1}" text-anchor="end">{}</text>"#, at - 5.0, escape(name)));
+        }
+        let mut at = left;
+        for (n, series) in self.series.iter().enumerate() {
+            let legend = bottom + 64.0;
+            line(format_args!(r#"<path class="line s{}" d="M{at:.1} {:.1}h24"/>"#, n % 6, legend - 4.5));
+            line(format_args!(r#"<text x="{:.1}" y="{legend:.1}">{}</text>"#, at + 30.0, escape(&series.name)));
+            at += 54.0 + 8.0 * series.name.chars().count() as f64;
+        }
+        line(format_args!("</svg>"));
+        svg
+    }
+}
+
+/// The points up to where the line first leaves the plane, which it meets at its edge.
+fn cut(points: &[(f64, f64)], y_end: f64) -> Vec<(f64, f64)> {
+    let mut kept: Vec<(f64, f64)> = Vec::new();
+    for point in points {
+        if point.1 <= y_end {
+            kept.push(*point);
+            continue;
+        }
+        if let Some(last) = kept.last().copied() {
+            let part = (y_end - last.1) / (point.1 - last.1);
+            kept.push((last.0 + part * (point.0 - last.0), y_end));
+        }
+        break;
+    }
+    kept
+}
+
+/// Round values from 0 to `end`: steps of 1, 2 or 5 times a power of ten, eight at most.
+fn ticks(end: f64) -> Vec<f64> {
+    let rough = end / TICKS;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough * (1.0 - 1e-9));
+    let step = step.unwrap_or(10.0 * power);
+    (0..=(end / step * (1.0 + 1e-9)) as usize).map(|i| i as f64 * step).collect()
+}
+
+fn number(value: f64) -> String {
+    let text = format!("{value:.6}");
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "" | "-0" => "0".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round() {
+        assert_eq!(ticks(18.4), [0.0, 5.0, 10.0, 15.0]);
+        assert_eq!(ticks(8.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(
+            ticks(0.03).iter().map(|t| number(*t)).collect::<Vec<_>>(),
+            ["0", "0.005", "0.01", "0.015", "0.02", "0.025", "0.03"]
+        );
+        assert_eq!(ticks(320.0).len(), 7);
+        assert_eq!(number(1500.0), "1500");
+    }
+
+    #[test]
+    fn lines_end_where_they_leave_the_plane() {
+        assert_eq!(cut(&[(0.0, 0.0), (2.0, 4.0), (4.0, 8.0)], 6.0), [(0.0, 0.0), (2.0, 4.0), (3.0, 6.0)]);
+        assert_eq!(cut(&[(0.0, 7.0)], 6.0), []);
+        assert_eq!(cut(&[(0.0, 1.0)], 6.0), [(0.0, 1.0)]);
+    }
+
+    #[test]
+    fn the_document_has_lines_limit_and_legend() {
+        let series = |name: &str, factor: f64| Series {
+            name: name.to_owned(),
+            points: (1..=4).map(|x| (f64::from(x), f64::from(x) * factor)).collect(),
+        };
+        let chart = Chart {
+            title: "A <b> & \"c\"".to_owned(),
+            x_label: "batch".to_owned(),
+            y_label: "GiB".to_owned(),
+            series: vec![series("mha", 8.0), series("el", 1.0)],
+            limit: Some(("16 GiB".to_owned(), 16.0)),
+        };
+        let svg = chart.svg();
+        assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        assert!(svg.contains("A &lt;b&gt; &amp; &quot;c&quot;") && !svg.contains("<b>"), "{svg}");
+        assert!(svg.contains("prefers-color-scheme: dark") && svg.contains(">16 GiB</text>"), "{svg}");
+        // mha leaves the plane, which ends at 18.4, between its second and its third point: x = 2 + 2.4 / 8.
+        let lines: Vec<&str> = svg.lines().filter(|line| line.contains("class=\"line s0\"")).collect();
+        let end = 64.0 + 636.0 * 2.3 / 4.0;
+        assert!(lines[0].contains(&format!("L{end:.1} 40.0\"")), "{lines:?}");
+        assert!(svg.contains(">mha</text>") && svg.contains(">el</text>"));
+        // Nothing to draw is drawn as an empty plane.
+        let empty = Chart { series: Vec::new(), limit: None, ..chart };
+        assert!(!empty.svg().contains("NaN"));
+    }
+}

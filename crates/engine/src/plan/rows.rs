@@ -1,0 +1,133 @@
+//! The attention kinds side by side: what each takes and how many sentences it lets run together.
+
+use elgen_attention::{Kind, Kinds};
+use elgen_models::Outline;
+use elgen_tensor::DType;
+use serde::Serialize;
+
+use super::{MemoryPlan, PlannedBytes, Workload};
+
+/// What one attention kind takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRow {
+    /// `mha-replicated`, `mha`, `el` or `auto`.
+    pub attention: &'static str,
+    /// Kind of the decoder's self-attention.
+    #[serde(rename = "self")]
+    pub self_: &'static str,
+    /// Kind of cross-attention; `None` for decoder-only models.
+    pub cross: Option<&'static str>,
+    /// Bytes at the batch that was asked for; `None` if it cannot run on this device, whatever its memory.
+    pub bytes: Option<PlannedBytes>,
+    /// Why it cannot.
+    pub error: Option<String>,
+    /// What each further sentence adds to a large batch; `None` where no batch can run.
+    pub bytes_per_sentence: Option<u64>,
+    /// The most sentences that run together within the memory limit; `None` if one does not.
+    pub largest_batch: Option<usize>,
+    /// What stops a larger batch: `memory`, or a `binding` of the device.
+    pub limited_by: Option<&'static str>,
+    /// Why `auto` picked these kinds.
+    pub reason: Option<String>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<'a> {
+    /// The model.
+    pub outline: &'a Outline,
+    /// Storage of weights and caches.
+    pub dtype: DType,
+    /// Bytes that one binding of the device holds.
+    pub max_binding_bytes: u64,
+    /// Bytes that the pool may hold.
+    pub memory_limit: u64,
+    /// The sentences.
+    pub workload: &'a Workload<'a>,
+}
+
+/// The batch from which on bytes grow evenly: encoder micro-batches have reached their budget.
+const LARGE_BATCH: usize = 256;
+
+impl<'a> Comparison<'a> {
+    /// The rows of `mha-replicated`, `mha`, `el` and `auto`, at this batch.
+    pub fn rows(&self, batch: usize) -> Vec<PlanRow> {
+        let mut rows: Vec<PlanRow> = [Kind::MhaReplicated, Kind::Mha, Kind::El]
+            .into_iter()
+            .map(|kind| self.row(kind.name(), Kinds::both(kind), batch))
+            .collect();
+        rows.push(self.auto_row(batch));
+        rows
+    }
+
+    /// Total bytes of the kinds of a row, at some batches; those that cannot run are left out.
+    pub fn totals(&self, kinds: Kinds, batches: impl IntoIterator<Item = usize>) -> Vec<(usize, u64)> {
+        let plan = self.plan(kinds);
+        let total = |batch| Some((batch, plan.predict(self.workload, batch).ok()?.total));
+        batches.into_iter().filter_map(total).collect()
+    }
+
+    fn plan(&self, kinds: Kinds) -> MemoryPlan<'a> {
+        MemoryPlan {
+            outline: self.outline,
+            kinds,
+            dtype: self.dtype,
+            max_binding_bytes: self.max_binding_bytes,
+            memory_limit: self.memory_limit,
+        }
+    }
+
+    fn row(&self, attention: &'static str, kinds: Kinds, batch: usize) -> PlanRow {
+        let plan = self.plan(kinds);
+        let (bytes, error) = match plan.predict(self.workload, batch) {
+            Ok(bytes) => (Some(bytes), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let largest_batch = plan.largest_batch(self.workload);
+        let beyond = plan.predict(self.workload, largest_batch.unwrap_or(0) + 1);
+        PlanRow {
+            attention,
+            self_: kinds.self_.name(),
+            cross: self.outline.encoder.map(|_| kinds.cross.name()),
+            bytes,
+            error,
+            bytes_per_sentence: bytes_per_sentence(&plan, self.workload),
+            largest_batch,
+            limited_by: Some(if beyond.is_ok() { "memory" } else { "binding" }),
+            reason: None,
+        }
+    }
+
+    /// What `auto` picks where no device has been measured: the kinds with the largest batch. Ties go to multi-head attention, which computes
+    /// least, for cross-attention before self-attention.
+    fn auto_row(&self, batch: usize) -> PlanRow {
+        let [mha, el] = [Kind::Mha, Kind::El];
+        let mut candidates = vec![Kinds::both(mha)];
+        if self.outline.encoder.is_some() {
+            candidates.push(Kinds { self_: el, cross: mha });
+            candidates.push(Kinds { self_: mha, cross: el });
+        }
+        candidates.push(Kinds::both(el));
+        let sized = candidates.into_iter().map(|kinds| (self.plan(kinds).largest_batch(self.workload), kinds));
+        // The first of the largest: `max_by_key` would take the last.
+        let (largest, pick) = sized.rev().max_by_key(|(largest, _)| *largest).unwrap_or((None, Kinds::both(mha)));
+        let reason = match largest {
+            Some(largest) => format!("no device class is given: the largest batch, {largest}"),
+            None => "no device class is given, and not one sentence fits".to_owned(),
+        };
+        PlanRow { reason: Some(reason), ..self.row("auto", pick, batch) }
+    }
+}
+
+fn bytes_per_sentence(plan: &MemoryPlan<'_>, workload: &Workload<'_>) -> Option<u64> {
+    let total = |batch| plan.predict(workload, batch).ok().map(|bytes| bytes.total);
+    // Where two large batches cannot run, smaller ones tell.
+    let mut batch = LARGE_BATCH;
+    while batch > 0 {
+        if let (Some(more), Some(less)) = (total(2 * batch), total(batch)) {
+            return Some((more - less) / batch as u64);
+        }
+        batch /= 2;
+    }
+    None
+}
