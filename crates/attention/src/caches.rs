@@ -386,6 +386,13 @@ impl Caches {
         self.reserved.cross -= u64::from(placement.cross_slots) * self.layout.cross_slot_bytes();
     }
 
+    /// Frees the slabs, if nothing is admitted.
+    pub fn clear(&mut self) {
+        if self.admitted == 0 {
+            self.slabs.clear();
+        }
+    }
+
     /// (self, cross) slots of each slab.
     pub fn slab_slots(&self) -> impl Iterator<Item = (u64, u64)> {
         self.slabs.iter().map(|slab| (slab.self_capacity, slab.cross_capacity))

@@ -103,7 +103,8 @@ fn the_capacity_of_bart_large() {
         let total = part(&plan, attention, "total");
         let parts = ["weights", "self_cache", "cross_cache", "tables", "activations", "staging"];
         let sum: f64 = parts.iter().map(|name| part(&plan, attention, name)).sum();
-        assert_eq!(total, sum, "{attention}");
+        // Each part is its own peak; that of staging is the ring of loading, which is gone before the caches come.
+        assert!(total <= sum && sum - total < 17.0 * MIB, "{attention}: {total} and {sum}");
         // 406 million parameters.
         assert!((part(&plan, attention, "weights") - 406e6 * 2.0).abs() < 3e6, "{attention}");
         let room = 16.0 * GIB - total;

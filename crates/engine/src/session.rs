@@ -159,13 +159,16 @@ impl Session {
                 }
                 Ok(None) => break,
                 Err(error) if error.is_out_of_memory() && batch.len() > 1 => {
-                    // A sentence's result does not depend on its batch, so a smaller one gives the same.
+                    // A sentence's result does not depend on its batch, so a smaller one gives the same. What the larger one got so far
+                    // would stand in its way.
                     self.context.state = None;
+                    self.context.runner.clear();
                     capacity = batch.len().div_ceil(2);
                     refused.get_or_insert_with(|| (batch.len(), error.to_string()));
                 }
                 Err(error) if error.is_out_of_memory() => {
                     self.context.state = None;
+                    self.context.runner.clear();
                     events.done(batch[0].request, Err(error));
                     at += 1;
                 }

@@ -162,6 +162,16 @@ impl Runner {
         }
     }
 
+    /// Gives back all memory that it holds, for a batch that must do with less; the next one allocates anew.
+    pub fn clear(&mut self) {
+        self.end();
+        self.caches.clear();
+        self.encode_space = None;
+        self.prompt_space = None;
+        self.step_space = None;
+        self.cross_ranges = None;
+    }
+
     /// Shrinks the batch to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
     ///
     /// # Errors
