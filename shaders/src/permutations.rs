@@ -64,6 +64,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "combine", axes: &[PARAMS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
