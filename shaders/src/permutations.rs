@@ -40,8 +40,6 @@ const SOURCE_OPTIONS: &[&[&str]] = &[&["SOURCES"], &[]];
 
 /// Where keys are found: through the slot table, or in a range.
 const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
-/// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
-const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
@@ -49,6 +47,29 @@ const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
 const LOG_SUM_EXP: &[&[&str]] = &[&["LSE"], &[]];
 /// RMS: without mean and bias (T5).
 const NORM: &[&[&str]] = &[&["RMS"], &[]];
+
+/// What shares an X, and whether a bias by distance is added: the heads of a hypothesis, or all heads of a sentence's rows.
+const EL_QUERIES: &[&[&str]] = &[&["SLOTS"], &["SLOTS", "BIASED"], &[]];
+/// Query rows and quads of the hidden state per invocation.
+const EL_TILES: &[&[&str]] = &[
+    &["ROWS=1", "QUADS=1"],
+    &["ROWS=2", "QUADS=1"],
+    &["ROWS=4", "QUADS=1"],
+    &["ROWS=8", "QUADS=1"],
+    &["ROWS=12", "QUADS=1"],
+    &["ROWS=16", "QUADS=1"],
+    &["ROWS=1", "QUADS=2"],
+    &["ROWS=4", "QUADS=2"],
+    &["ROWS=8", "QUADS=2"],
+    &["ROWS=1", "QUADS=4"],
+    &["ROWS=4", "QUADS=4"],
+    &["ROWS=1", "QUADS=8"],
+    &["ROWS=2", "QUADS=8"],
+];
+/// One workgroup takes all keys of a row, or those of a split.
+const SPLITS: &[&[&str]] = &[&["SPLITS"], &[]];
+/// Tests let a kernel count its loads and multiply-adds.
+const EL_COUNTING: &[&[&str]] = &[&["COUNTING", "SLOTS"], &["COUNTING"]];
 
 /// Rows per invocation of the matrix kernels; STAGED: through workgroup memory.
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
@@ -67,7 +88,10 @@ const FAMILIES: &[Family] = &[
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "align", axes: &[STORAGE, PARAMS, REDUCTION, LOG_SUM_EXP] },
     Family { shader: "fill_random", axes: &[STORAGE, PARAMS] },
-    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, BIAS] },
+    Family { shader: "combine", axes: &[PARAMS] },
+    Family { shader: "el_attend", axes: &[STORAGE, PARAMS, REDUCTION, EL_QUERIES, EL_TILES, SPLITS] },
+    Family { shader: "el_attend", axes: &[STORAGE, PARAMS, EL_COUNTING, EL_TILES, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "value_bias", axes: &[PARAMS] },
     Family { shader: "stream", axes: &[PARAMS] },

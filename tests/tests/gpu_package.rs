@@ -9,6 +9,7 @@ mod attention_biases;
 mod attention_blocks;
 mod attention_probabilities;
 mod caches;
+mod counts_el;
 mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]
@@ -30,6 +31,8 @@ mod engine_score;
 mod engine_threads;
 mod kernel_align;
 mod kernel_attend;
+mod kernel_combine;
+mod kernel_el_attend;
 mod kernel_embed;
 mod kernel_fill_random;
 mod kernel_layer_norm;

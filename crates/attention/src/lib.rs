@@ -21,7 +21,9 @@ mod attend;
 mod bias;
 mod block;
 mod caches;
+mod combine;
 mod el;
+mod el_attend;
 mod error;
 mod factory;
 mod kind;
@@ -32,13 +34,15 @@ mod weight_bytes;
 mod weights;
 
 pub use align::{Align, Probabilities, align};
-pub use attend::{Attend, Keys, attend, attend_tiled};
+pub use attend::{Attend, Keys, attend};
 pub use bias::PositionBias;
 pub use block::{
     BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
 };
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
+pub use combine::{Partials, SPLIT, Splits, combine};
 pub use el::{ElCross, ElSelf};
+pub use el_attend::{ElAttend, ElQueries, ElTile, el_attend, el_attend_tiled};
 pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Kinds, Shape};

@@ -15,12 +15,22 @@ const SOFTWARE_SENTENCES: usize = 256;
 /// Sentences together at most elsewhere.
 const HARDWARE_SENTENCES: usize = 4096;
 
-/// Sentences of a batch that one binding of logits allows.
-pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
+/// Sentences of a batch that one binding of logits or of working tensors allows.
+pub(crate) fn sentences_per_binding(
+    device: &Device,
+    runner: &Runner,
+    config: &GenerationConfig,
+    ready: &[Prepared],
+) -> usize {
     let width = config.rows_per_sentence().max(1);
     let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
     let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
-    (rows.min(runner.footprint().max_rows()) / width).max(1)
+    (rows.min(runner.footprint().max_rows(longest_ids(ready))) / width).max(1)
+}
+
+/// The most (source ids, decoder ids) of a request.
+fn longest_ids(ready: &[Prepared]) -> (usize, usize) {
+    ready.iter().fold((0, 0), |(s, d), r| (r.source.len().max(s), r.lengths.max_length.max(d)))
 }
 
 /// The longest, in sum over all requests of a run: what a [`BatchState`] is sized for.

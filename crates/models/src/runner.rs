@@ -206,7 +206,8 @@ impl Runner {
             }
         }
         rows.begin(&self.device, &states, &prompts, &self.slabs)?;
-        self.prepare_step(rows.capacity())?;
+        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
+        self.prepare_step(rows.capacity(), footprint::longest(&needs))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
             let ranges = self.cross_ranges.as_ref().filter(|b| b.bytes() >= rows.capacity() as u64 * 8);
@@ -233,11 +234,11 @@ impl Runner {
         Ok(())
     }
 
-    fn prepare_step(&mut self, rows: usize) -> Result<(), ModelError> {
+    fn prepare_step(&mut self, rows: usize, longest: (usize, usize)) -> Result<(), ModelError> {
         let memory_slots =
             self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
-        let extras = self.footprint.step_extras(memory_slots);
-        let enough = |s: &Space| s.rows >= rows && s.extras.memory_slots >= extras.memory_slots;
+        let extras = self.footprint.step_extras(memory_slots, longest);
+        let enough = |s: &Space| s.rows >= rows && s.extras.hold(extras);
         if !self.step_space.as_ref().is_some_and(enough) {
             // The old one goes first: the peak is that of the larger one.
             self.step_space = None;

@@ -2,6 +2,7 @@
 
 mod align;
 mod attend;
+mod combine;
 mod embed;
 mod fill_random;
 mod fma;
@@ -15,6 +16,7 @@ mod value_bias;
 
 pub use align::align;
 pub use attend::{attend, attend_biased, distance_bias};
+pub use combine::combine;
 pub use embed::embed;
 pub use fill_random::fill_random;
 pub use fma::fma_rounds;

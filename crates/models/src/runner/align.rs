@@ -69,7 +69,8 @@ impl Runner {
         let longest = continuations.iter().map(source).max().unwrap_or(0);
         let lengths = continuations.iter().map(Continuation::fed);
         let shape = self.footprint.decoder;
-        let extras = self.footprint.prompt_extras(self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots));
+        let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
+        let extras = self.footprint.prompt_extras(memory_slots, (longest, 0));
         let chunks = self.footprint.chunks_within(self.free_budget(), row_bytes(longest), lengths, shape, extras);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         if rows == 0 || longest == 0 {
@@ -118,7 +119,7 @@ impl Runner {
     /// Counts what [`Runner::align`] takes at most for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
     /// `source` ids at most.
     pub fn tally_align(&self, tokens: usize, longest: usize, source: usize, tally: &mut Tally) {
-        let extras = self.footprint.prompt_extras(0);
+        let extras = self.footprint.prompt_extras(0, (source, 0));
         // 36 bytes: id and position, number, two ranges, a group and a slot.
         let row = Space::bytes_per_row(self.footprint.decoder, extras) + 36 + row_bytes(source);
         let bytes = (tokens as u64 * row).min(self.footprint.prefill_budget.max(longest as u64 * row));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use elgen_attention::{CacheBytes, CacheLayout, Extras, Kind, Kinds, Need};
+use elgen_attention::{CacheBytes, CacheLayout, Extras, Kind, Kinds, Need, Splits};
 use elgen_tensor::{Class, DType, Tally};
 
 use crate::error::ModelError;
@@ -51,9 +51,7 @@ pub(super) struct PackedSize {
 impl PackedSize {
     /// True if buffers of this size also serve `wanted`.
     pub(super) fn serves(&self, wanted: &Self) -> bool {
-        self.tokens >= wanted.tokens
-            && self.copies >= wanted.copies
-            && self.extras.memory_slots >= wanted.extras.memory_slots
+        self.tokens >= wanted.tokens && self.copies >= wanted.copies && self.extras.hold(wanted.extras)
     }
 
     /// Counts the buffers and their uploads.
@@ -121,8 +119,8 @@ impl Footprint {
         }
         let memory_slots = slabs.iter().map(|slab| slab.1 as usize).max().unwrap_or(0);
 
-        let mut step = (rows, self.step_extras(memory_slots));
-        if let Some(held) = held.step.filter(|h| h.0 >= step.0 && h.1.memory_slots >= step.1.memory_slots) {
+        let mut step = (rows, self.step_extras(memory_slots, longest(needs)));
+        if let Some(held) = held.step.filter(|h| h.0 >= step.0 && h.1.hold(step.1)) {
             step = held;
         }
         Space::tally(self.decoder, step.0, step.1, tally);
@@ -140,27 +138,34 @@ impl Footprint {
         Ok(caches)
     }
 
-    /// Rows of a decode step that one binding allows for each working tensor.
-    pub fn max_rows(&self) -> usize {
-        Space::max_rows(self.max_binding_bytes, self.decoder, self.step_extras(0))
+    /// Rows of a decode step that one binding allows for each working tensor. `longest`: the most (source ids, decoder ids) of a sentence.
+    pub fn max_rows(&self, longest: (usize, usize)) -> usize {
+        Space::max_rows(self.max_binding_bytes, self.decoder, self.step_extras(0, longest))
+    }
+
+    /// Key splits of sentences with at most so many (source ids, decoder ids).
+    fn splits(&self, (source, decoder): (usize, usize)) -> Splits {
+        Splits::of(decoder, if self.layout.cross.is_some() { source } else { 0 })
     }
 
     /// What the working tensors of a step hold. `memory_slots`: cross slots of the largest slab.
-    pub(super) fn step_extras(&self, memory_slots: usize) -> Extras {
+    pub(super) fn step_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
         let cross = self.layout.cross.map(|(_, kind)| kind);
         Extras {
             el: self.layout.self_kind == Kind::El || cross == Some(Kind::El),
             el_prefill: false,
             memory_slots: if cross == Some(Kind::MhaNocache) { memory_slots } else { 0 },
+            splits: self.splits(longest),
         }
     }
 
     /// What those of a decoder prompt hold. `memory_slots`: those of the step.
-    pub(super) fn prompt_extras(&self, memory_slots: usize) -> Extras {
+    pub(super) fn prompt_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
         Extras {
             el: self.layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
             el_prefill: self.layout.self_kind == Kind::El,
             memory_slots,
+            splits: Splits { self_: 1, cross: self.splits(longest).cross },
         }
     }
 
@@ -173,7 +178,7 @@ impl Footprint {
     /// The stretches that the decoder runs prompts in, all but their last ids.
     pub(super) fn prompt_chunks(&self, needs: &[Need], memory_slots: usize) -> Vec<Chunk> {
         let lengths = needs.iter().map(|need| need.prompt_len.saturating_sub(1));
-        self.chunks(lengths, self.decoder, self.prompt_extras(memory_slots))
+        self.chunks(lengths, self.decoder, self.prompt_extras(memory_slots, longest(needs)))
     }
 
     /// What the encoder's stretches need.
@@ -187,7 +192,7 @@ impl Footprint {
     pub(super) fn prompt_size(&self, needs: &[Need], memory_slots: usize) -> Option<PackedSize> {
         let tokens = largest(&self.prompt_chunks(needs, memory_slots));
         let copies = copies(needs, self.layout.self_kind.replicates());
-        (tokens > 0).then(|| PackedSize { tokens, copies, extras: self.prompt_extras(memory_slots) })
+        (tokens > 0).then(|| PackedSize { tokens, copies, extras: self.prompt_extras(memory_slots, longest(needs)) })
     }
 
     /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut.
@@ -219,6 +224,11 @@ impl Footprint {
         }
         chunks
     }
+}
+
+/// The most (source ids, decoder ids) of a sentence.
+pub(super) fn longest(needs: &[Need]) -> (usize, usize) {
+    needs.iter().fold((0, 0), |(s, d), need| (need.source_len.max(s), (need.prompt_len + need.max_new).max(d)))
 }
 
 fn largest(chunks: &[Chunk]) -> usize {
