@@ -43,6 +43,30 @@ const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 /// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
 const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
+/// Query rows of a workgroup that share their keys, each with or without key splits; the value of PARTIAL is a binding.
+const MHA_CROSS: &[&[&str]] = &[
+    &["ROWS=1"],
+    &["ROWS=2"],
+    &["ROWS=3"],
+    &["ROWS=4"],
+    &["ROWS=5"],
+    &["ROWS=6"],
+    &["ROWS=8"],
+    &["ROWS=1", "PARTIAL=6"],
+    &["ROWS=2", "PARTIAL=6"],
+    &["ROWS=3", "PARTIAL=6"],
+    &["ROWS=4", "PARTIAL=6"],
+    &["ROWS=5", "PARTIAL=6"],
+    &["ROWS=6", "PARTIAL=6"],
+    &["ROWS=8", "PARTIAL=6"],
+];
+const MHA_SELF: &[&[&str]] = &[
+    &["SLOTS", "ROWS=1"],
+    &["SLOTS", "ROWS=1", "BIASED"],
+    &["SLOTS", "ROWS=1", "PARTIAL=6"],
+    &["SLOTS", "ROWS=1", "BIASED", "PARTIAL=7"],
+];
+
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
 /// RMS: without mean and bias (T5).
@@ -64,6 +88,8 @@ const FAMILIES: &[Family] = &[
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_CROSS] },
+    Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_SELF] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },

@@ -25,6 +25,7 @@ mod error;
 mod factory;
 mod kind;
 mod mha;
+mod mha_attend;
 mod slots;
 mod weights;
 
@@ -39,4 +40,5 @@ pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
+pub use mha_attend::{MhaAttend, QueryRows, Tiling, mha_attend, mha_attend_tiled};
 pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};
