@@ -88,6 +88,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "combine", axes: &[PARAMS] },
     Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_CROSS] },
     Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_SELF] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
