@@ -27,6 +27,7 @@ mod kernel_combine;
 mod kernel_embed;
 mod kernel_layer_norm;
 mod kernel_linear;
+mod kernel_mha_attend;
 mod kernel_store;
 mod kernel_token_logprobs;
 mod memory;

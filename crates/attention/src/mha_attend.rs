@@ -145,7 +145,10 @@ pub fn mha_attend_tiled(
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && last <= a.q.0.rows.min(a.out.rows)
         && tiling.fits(quads)
-        && (tiling.rows == 1 || shared > 1 || segment.count <= 1);
+        && (tiling.rows == 1 || matches!(rows, QueryRows::Groups { shared: true, .. }))
+        && a.splits.is_none_or(|(partials, splits)| {
+            splits <= partials.splits && last <= partials.rows && columns <= partials.contexts.ld()
+        });
     if !fits {
         let message = format!(
             "{heads} heads x {width}, rows {}+{}, {tiling:?}: q {} from column {}, k and v {} from {:?}, out {}, bias {}",

@@ -101,11 +101,9 @@ impl Runner {
         Space::max_rows(&self.device, self.model.decoder_shape(), self.step_extras(0, longest))
     }
 
-    /// Key splits of sentences with at most so many (source ids, decoder ids), for the kinds whose kernel splits keys.
+    /// Key splits of sentences with at most so many (source ids, decoder ids).
     fn splits(&self, (source, decoder): (usize, usize)) -> Splits {
-        let layout = self.caches.layout();
-        let keys = |kind: Option<Kind>, keys: usize| if kind == Some(Kind::El) { keys } else { 0 };
-        Splits::of(keys(Some(layout.self_kind), decoder), keys(layout.cross.map(|(_, kind)| kind), source))
+        Splits::of(decoder, if self.caches.layout().cross.is_some() { source } else { 0 })
     }
 
     fn step_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
