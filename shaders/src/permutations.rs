@@ -43,7 +43,7 @@ const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 /// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
 const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
-/// Query rows of a workgroup that share their keys, each with or without key splits; the value of PARTIAL is a binding.
+/// Query rows of a workgroup that share their keys, each with or without key splits; the values of PARTIAL and COUNTING are bindings.
 const MHA_CROSS: &[&[&str]] = &[
     &["ROWS=1"],
     &["ROWS=2"],
@@ -59,12 +59,17 @@ const MHA_CROSS: &[&[&str]] = &[
     &["ROWS=5", "PARTIAL=6"],
     &["ROWS=6", "PARTIAL=6"],
     &["ROWS=8", "PARTIAL=6"],
+    &["ROWS=1", "COUNTING=6"],
+    &["ROWS=4", "COUNTING=6"],
+    &["ROWS=4", "PARTIAL=6", "COUNTING=7"],
 ];
 const MHA_SELF: &[&[&str]] = &[
     &["SLOTS", "ROWS=1"],
     &["SLOTS", "ROWS=1", "BIASED"],
     &["SLOTS", "ROWS=1", "PARTIAL=6"],
     &["SLOTS", "ROWS=1", "BIASED", "PARTIAL=7"],
+    &["SLOTS", "ROWS=1", "COUNTING=6"],
+    &["SLOTS", "ROWS=1", "PARTIAL=6", "COUNTING=7"],
 ];
 
 /// BIASED: a bias by head and distance is added to the scores (T5).

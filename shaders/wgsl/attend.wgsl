@@ -56,6 +56,8 @@ override ACC: u32 = 64u; // #TILE * width: the running contexts, in quads
 var<workgroup> acc: array<vec4<f32>, ACC>;
 var<workgroup> weight: array<f32, WG * #TILE>;
 var<workgroup> place: array<u32, WG>;
+var<workgroup> peak: array<f32, #TILE>;
+var<workgroup> fade: array<f32, #TILE>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
@@ -69,12 +71,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let first = ranges[row].x;
     let count = ranges[row].y;
 #endif
-    var peak: array<f32, #TILE>;
     var total: array<f32, #TILE>;
-    for (var h = 0u; h < #TILE; h++) {
-        peak[h] = -3.0e38;
-        total[h] = 0.0;
-    }
+    for (var h = 0u; h < #TILE; h++) { total[h] = 0.0; }
+    if (tid < #TILE) { peak[tid] = -3.0e38; }
     for (var c = tid; c < #TILE * p.width; c += WG) { acc[c] = vec4<f32>(0.0); }
 
     for (var start = 0u; start < count; start += WG) {
@@ -122,28 +121,26 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             }
         }
         workgroupBarrier();
-        // Every invocation follows the running maximum itself: the same numbers in the same order.
-        var fade: array<f32, #TILE>;
-        for (var h = 0u; h < #TILE; h++) {
-            var top = peak[h];
-            for (var k = 0u; k < n; k++) { top = max(top, weight[h * WG + k]); }
-            fade[h] = exp(peak[h] - top);
-            peak[h] = top;
+        // One invocation a head follows the running maximum.
+        if (tid < #TILE) {
+            var top = peak[tid];
+            for (var k = 0u; k < n; k++) { top = max(top, weight[tid * WG + k]); }
+            fade[tid] = exp(peak[tid] - top);
+            peak[tid] = top;
         }
         workgroupBarrier();
         if (tid < n) {
             for (var h = 0u; h < #TILE; h++) { weight[h * WG + tid] = exp(weight[h * WG + tid] - peak[h]); }
         }
         workgroupBarrier();
-        for (var h = 0u; h < #TILE; h++) {
-            var sum = 0.0;
-            for (var k = 0u; k < n; k++) { sum += weight[h * WG + k]; }
-            total[h] = fma(total[h], fade[h], sum);
-        }
-        // Context: one quad of columns per invocation, all heads of the tile.
+        // Context: one quad of columns per invocation, all heads of the tile. The sum of weights goes along, once per invocation that has a column.
         for (var c = tid; c < p.width; c += WG) {
             var parts: array<vec4<f32>, #TILE>;
-            for (var h = 0u; h < #TILE; h++) { parts[h] = acc[h * p.width + c] * fade[h]; }
+            var sum: array<f32, #TILE>;
+            for (var h = 0u; h < #TILE; h++) {
+                parts[h] = acc[h * p.width + c] * fade[h];
+                sum[h] = 0.0;
+            }
             for (var k = 0u; k < n; k++) {
 #ifdef SHARED
                 let shared_value = widen(values[place[k] + p.v_first + c]);
@@ -154,10 +151,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
 #else
                     let value = widen(values[place[k] + p.v_first + min(head0 + h, p.heads - 1u) * p.head_stride + c]);
 #endif
-                    parts[h] = fma(vec4<f32>(weight[h * WG + k]), value, parts[h]);
+                    let share = weight[h * WG + k];
+                    parts[h] = fma(vec4<f32>(share), value, parts[h]);
+                    sum[h] += share;
                 }
             }
-            for (var h = 0u; h < #TILE; h++) { acc[h * p.width + c] = parts[h]; }
+            for (var h = 0u; h < #TILE; h++) {
+                acc[h * p.width + c] = parts[h];
+                if (c == tid) { total[h] = fma(total[h], fade[h], sum[h]); }
+            }
         }
         workgroupBarrier();
     }

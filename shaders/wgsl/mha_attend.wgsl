@@ -13,6 +13,7 @@
 // SLOTS: query row i alone; its keys are positions 0 .. length of its physical row, through the slot table. Without: rows of group x, workgroup y's tile,
 // over the range (first, count) of the tile's first row. A row without keys gets a zero context.
 // BIASED: scores += bias[head, clamp(key position - query position, -reach, reach) + reach] (T5); the query stands at the last position of its row.
+// COUNTING (for tests): counts loads of the cache and multiply-adds.
 // PARTIAL: workgroup z takes keys z * split ..; contexts stay un-normalised, and `stats` gets (maximum, sum): see combine.wgsl.
 #ifdef SLOTS
 #include rows
@@ -51,6 +52,18 @@ struct Params {
 #endif
 #ifdef PARTIAL
 @group(0) @binding(#PARTIAL) var<storage, read_write> stats: array<vec2<f32>>;
+#endif
+#ifdef COUNTING
+@group(0) @binding(#COUNTING) var<storage, read_write> counts: array<atomic<u32>>;
+#include count
+// Four quads of the cache. Behind the two sums of `count` there is a word for each quad: how often it was loaded.
+fn count_quads(at: vec4<u32>) {
+    count_loads(4u);
+    atomicAdd(&counts[2u + at.x], 1u);
+    atomicAdd(&counts[2u + at.y], 1u);
+    atomicAdd(&counts[2u + at.z], 1u);
+    atomicAdd(&counts[2u + at.w], 1u);
+}
 #endif
 override WG: u32 = 64u;
 override HEADS: u32 = 1u; // divides WG; more than 1 only if HEADS * width <= WG
@@ -130,6 +143,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             for (var c = 0u; c < p.width; c++) {
                 let k = transpose(mat4x4<f32>(
                     widen(cache[k_at.x + c]), widen(cache[k_at.y + c]), widen(cache[k_at.z + c]), widen(cache[k_at.w + c])));
+#ifdef COUNTING
+                count_quads(k_at + vec4<u32>(c));
+                count_fmas(4 * #ROWS);
+#endif
                 for (var r = 0u; r < #ROWS; r++) {
                     let q = query[q_at[r] + c];
                     score[r] = fma(vec4(q.w), k[3], fma(vec4(q.z), k[2], fma(vec4(q.y), k[1], fma(vec4(q.x), k[0], score[r]))));
@@ -186,6 +203,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             let y = widen(cache[v_at.y]);
             let z = widen(cache[v_at.z]);
             let w = widen(cache[v_at.w]);
+#ifdef COUNTING
+            count_quads(v_at);
+            count_fmas(4 * #ROWS);
+#endif
             for (var r = 0u; r < #ROWS; r++) {
                 let share = weight[r * WG + c_head * lanes + b];
                 acc[r] = fma(vec4(share.w), w, fma(vec4(share.z), z, fma(vec4(share.y), y, fma(vec4(share.x), x, acc[r]))));

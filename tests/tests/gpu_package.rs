@@ -5,6 +5,7 @@
 mod attention_bias;
 mod attention_blocks;
 mod caches;
+mod counts_mha;
 mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]

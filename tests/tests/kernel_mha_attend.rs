@@ -162,7 +162,8 @@ impl Case {
         let (lead, columns) = (4 * self.lead, self.columns());
         let (q, k, v) =
             (stored(&self.queries(), DType::F32), stored(&self.keys(), self.dtype), stored(&self.values(), self.dtype));
-        let at = |x: &'_ [f64], slot: u32| -> Vec<f64> { x[slot as usize * (lead + columns) + lead..][..columns].to_vec() };
+        let at =
+            |x: &'_ [f64], slot: u32| -> Vec<f64> { x[slot as usize * (lead + columns) + lead..][..columns].to_vec() };
         let table = self.reach.map(|reach| (reach, self.bias(reach)));
         let before: usize = self.groups[..self.skipped].iter().map(|g| g.0).sum();
         let mut out = Vec::new();
@@ -186,7 +187,8 @@ impl Case {
         let (lead, columns, (physical, slots)) = (4 * self.lead, self.columns(), self.places());
         let (spans, rows) = (self.spans(), self.rows());
         let q = upload(device, rows, lead + columns, &self.queries());
-        let kv = device.tensor_from("slab", Class::Cache, SLOTS, 2 * (lead + columns), self.dtype, &self.slab()).unwrap();
+        let kv =
+            device.tensor_from("slab", Class::Cache, SLOTS, 2 * (lead + columns), self.dtype, &self.slab()).unwrap();
         let out = poisoned(device, rows + 1, columns, DType::F32);
         let partials = self.splits.map(|splits| {
             let partials = Partials::new(device, rows + 3, splits, self.heads, columns).unwrap();
@@ -232,7 +234,7 @@ impl Case {
             table_rows.set_active(device, physical.clone(), &vec![0; capacity]).unwrap();
             device.write(&table_rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
             device.write(table_rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
-            mha_attend_tiled(&mut rec, QueryRows::Slots(&table_rows, &segment), product, self.tiling).unwrap();
+            mha_attend_tiled(&mut rec, QueryRows::Slots(&table_rows, &segment), product, self.tiling, None).unwrap();
         } else {
             let mut ranges = vec![u32::MAX; 2 * capacity];
             for (row, slots) in physical.iter().zip(&slots) {
@@ -246,7 +248,7 @@ impl Case {
                 CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &[segment], count: rows };
             let shared = self.rule == Rule::Shared;
             let which = QueryRows::Groups { queries: &queries, segment: &segment, shared };
-            mha_attend_tiled(&mut rec, which, product, self.tiling).unwrap();
+            mha_attend_tiled(&mut rec, which, product, self.tiling, None).unwrap();
         }
         rec.submit().unwrap();
         let live = before * columns..rows * columns;
@@ -350,7 +352,8 @@ fn wide_heads() {
         let mut case = Case::plain(rule, 2, dim, vec![(2, 70), (3, 1)]);
         case.tiling = Some(Tiling { workgroup: 16, heads: 1, rows: if rule == Rule::Shared { 3 } else { 1 } });
         for variant in &devices()[..2] {
-            compare(&case.run(&variant.device), &case.twin()).unwrap_or_else(|e| panic!("{}, {case:?}: {e}", variant.name));
+            compare(&case.run(&variant.device), &case.twin())
+                .unwrap_or_else(|e| panic!("{}, {case:?}: {e}", variant.name));
         }
     }
 }
@@ -402,13 +405,17 @@ fn more_groups_than_one_dispatch_holds() {
     let device = &devices()[2].device;
     let n = 65535 + 30;
     let q = upload(device, n, 4, &vec![1.0; 4 * n]);
-    let kv = upload(device, 3, 8, &[0., 0., 0., 0., 1., 0., 0., 0., 0., 0., 0., 0., 2., 0., 0., 0., 0., 0., 0., 0., 3., 0., 0., 0.]);
+    let kv = upload(
+        device,
+        3,
+        8,
+        &[0., 0., 0., 0., 1., 0., 0., 0., 0., 0., 0., 0., 2., 0., 0., 0., 0., 0., 0., 0., 3., 0., 0., 0.],
+    );
     let out = poisoned(device, n, 4, DType::F32);
     let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
     let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let groups = upload_u32(device, &(0..n as u32).flat_map(|i| [i, 1]).collect::<Vec<_>>());
-    let segment =
-        Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
+    let segment = Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
     let queries = CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &[segment], count: n };
     let product = MhaAttend {
         shape: Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 },
@@ -444,7 +451,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let mut rec = device.recorder();
     let mut run = |segment: Segment, shared: bool, a: MhaAttend<'_>, tiling: Option<Tiling>| {
         let rows = QueryRows::Groups { queries: &queries, segment: &segment, shared };
-        mha_attend_tiled(&mut rec, rows, a, tiling)
+        mha_attend_tiled(&mut rec, rows, a, tiling, None)
     };
     assert!(run(segment, true, good, None).is_ok());
     assert!(run(segment, true, MhaAttend { kv: &half, ..good }, None).is_ok());

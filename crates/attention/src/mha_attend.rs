@@ -31,6 +31,9 @@ struct Params {
 /// Query rows or groups of one dispatch: what one dimension of a grid holds on every device.
 const MAX_GROUPS: u32 = 65535;
 
+/// Invocations of a workgroup.
+const WORKGROUP: u32 = 64;
+
 /// Rows per workgroup that the shader is compiled for.
 const ROW_TILES: [u32; 7] = [1, 2, 3, 4, 5, 6, 8];
 
@@ -84,13 +87,14 @@ impl Tiling {
     /// For heads of `width` columns in groups of at most `group` rows.
     pub fn choose(device: Capabilities, num_heads: usize, width: usize, group: u32) -> Self {
         let quads = (width / 4).max(1) as u32;
-        // A software driver runs an invocation's lanes in vectors and switches between them at each barrier: as few as hold a head's columns.
-        let workgroup = if device.software { 16 } else { 64 };
-        let heads = (workgroup / quads).max(1).min(workgroup / 4);
-        // The largest power of two that is not above.
-        let heads = (1 << heads.ilog2()).min((num_heads as u32).next_power_of_two());
+        // Quads of columns that the heads of a workgroup should fill. A software driver gains from whole workgroups that read what lies
+        // together: 2 to 8 times on long rows, never a loss (docs/perf, 2026-11-22, the decode kernel of MHA). A GPU hides latency with many
+        // workgroups; there, only heads too narrow for a full line are joined.
+        let fill = if device.software { WORKGROUP } else { WORKGROUP / 4 };
+        let most = (fill / quads).clamp(1, WORKGROUP / 4);
+        let heads = (1 << most.ilog2()).min((num_heads as u32).next_power_of_two());
         let rows = ROW_TILES.into_iter().find(|rows| *rows >= group).unwrap_or(ROW_TILES[ROW_TILES.len() - 1]);
-        Self { workgroup, heads, rows }
+        Self { workgroup: WORKGROUP, heads, rows }
     }
 
     /// Workgroups along y: tiles of rows, heads and columns.
@@ -113,10 +117,11 @@ impl Tiling {
 /// # Errors
 /// Shapes that do not fit.
 pub fn mha_attend(rec: &mut Recorder, rows: QueryRows<'_>, a: MhaAttend<'_>) -> Result<(), TensorError> {
-    mha_attend_tiled(rec, rows, a, None)
+    mha_attend_tiled(rec, rows, a, None, None)
 }
 
-/// [`mha_attend`] with a chosen tiling, for tests and measurements.
+/// [`mha_attend`] with a chosen tiling, for tests and measurements. `counts` (without a bias, 1 or 4 rows): u32 to which the kernel adds the
+/// quads of `kv` that it loads, its multiply-adds for scores and contexts in units of 4, and, for each quad of `kv`, how often it is loaded.
 ///
 /// # Errors
 /// As [`mha_attend`].
@@ -125,6 +130,7 @@ pub fn mha_attend_tiled(
     rows: QueryRows<'_>,
     a: MhaAttend<'_>,
     tiling: Option<Tiling>,
+    counts: Option<&Buffer>,
 ) -> Result<(), TensorError> {
     let (heads, width) = (a.shape.num_heads, a.shape.head_width());
     let (columns, quads) = (heads * width, (width / 4) as u32);
@@ -145,6 +151,7 @@ pub fn mha_attend_tiled(
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && last <= a.q.0.rows.min(a.out.rows)
         && tiling.fits(quads)
+        && counts.is_none_or(|counts| counts.bytes() / 4 >= 2 + a.kv.rows as u64 * u64::from(a.kv.quads()))
         && (tiling.rows == 1 || matches!(rows, QueryRows::Groups { shared: true, .. }))
         && a.splits.is_none_or(|(partials, splits)| {
             splits <= partials.splits && last <= partials.rows && columns <= partials.contexts.ld()
@@ -171,8 +178,10 @@ pub fn mha_attend_tiled(
         .define_if(a.bias.is_some(), "BIASED")
         .constant("WG", tiling.workgroup)
         .constant("HEADS", tiling.heads);
-    // The value is the binding of the splits' maxima and sums, behind the bias.
-    let spec = if splits.is_some() { spec.set("PARTIAL", 6 + u32::from(a.bias.is_some())) } else { spec };
+    // The values are the bindings of what only these variants have.
+    let behind_bias = 6 + u32::from(a.bias.is_some());
+    let spec = if splits.is_some() { spec.set("PARTIAL", behind_bias) } else { spec };
+    let spec = if counts.is_some() { spec.set("COUNTING", behind_bias + u32::from(splits.is_some())) } else { spec };
     let kernel = rec.device().kernel(&spec)?;
     let (first, count, table_ld, [index, places, table]): (u32, u32, usize, [&Buffer; 3]) = match rows {
         QueryRows::Slots(rows, _) => {
@@ -186,6 +195,7 @@ pub fn mha_attend_tiled(
     let mut buffers = vec![&a.q.0.buffer, &a.kv.buffer, &out.buffer, index, places, table];
     buffers.extend(a.bias.map(|bias| &bias.table.buffer));
     buffers.extend(splits.map(|(partials, _)| &partials.stats));
+    buffers.extend(counts);
     for at in (first..first + count).step_by(MAX_GROUPS as usize) {
         let params = Params {
             first: at,
@@ -209,9 +219,42 @@ pub fn mha_attend_tiled(
         rec.dispatch(&kernel, &buffers, &params, grid)?;
     }
     match splits {
-        Some((partials, splits)) => {
-            combine(rec, partials, splits, (heads, width), a.out, segment.first, segment.count)
-        }
+        Some((partials, splits)) => combine(rec, partials, splits, (heads, width), a.out, segment.first, segment.count),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_heads_share_a_workgroup() {
+        let device = |software| Capabilities {
+            shader_f16: true,
+            subgroup: true,
+            immediates: true,
+            max_binding_bytes: 1 << 30,
+            max_buffer_bytes: 1 << 30,
+            workgroup_bytes: 16 << 10,
+            software,
+        };
+        let heads = |software, num_heads, width| Tiling::choose(device(software), num_heads, width, 1).heads;
+        // (heads, width): T5 and the demo, BART-large, a head of one quad, one wider than a workgroup.
+        assert_eq!([(8, 32), (8, 64), (16, 64), (64, 4), (1, 1024)].map(|(n, w)| heads(true, n, w)), [8, 4, 4, 16, 1]);
+        assert_eq!([(8, 32), (8, 64), (16, 16), (5, 4), (3, 12)].map(|(n, w)| heads(false, n, w)), [2, 1, 4, 8, 4]);
+        for width in (4..2000).step_by(4) {
+            let tiling = Tiling::choose(device(true), 12, width, 3);
+            assert!(tiling.fits((width / 4) as u32), "{width}: {tiling:?}");
+        }
+        let rows = |group| Tiling::choose(device(true), 8, 64, group).rows;
+        assert_eq!([1, 2, 4, 5, 7, 8, 40].map(rows), [1, 2, 4, 5, 8, 8, 8]);
+    }
+
+    #[test]
+    fn tiles_cover_rows_heads_and_columns() {
+        let tiling = Tiling { workgroup: 16, heads: 2, rows: 4 };
+        assert_eq!([1, 4, 5, 9].map(|group| tiling.tiles(5, 8, group)), [3, 3, 6, 9]);
+        assert_eq!(Tiling { heads: 1, ..tiling }.tiles(2, 33, 1), 6, "heads of 33 quads take 3 tiles of 16 columns");
     }
 }

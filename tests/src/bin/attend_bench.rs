@@ -37,10 +37,21 @@ struct Step {
 
 impl Step {
     /// `copies`: keys stored once per beam (self-attention), or once per sentence.
-    fn new(device: &Device, (d_model, heads): (usize, usize), beams: usize, keys: usize, copies: usize, dtype: DType) -> Result<Self> {
+    fn new(
+        device: &Device,
+        (d_model, heads): (usize, usize),
+        beams: usize,
+        keys: usize,
+        copies: usize,
+        dtype: DType,
+    ) -> Result<Self> {
         let (n, slots) = (SENTENCES * beams, SENTENCES * copies * keys);
-        let shape =
-            Shape { d_model, num_heads: heads, head_dim: d_model / heads, scale: 1.0 / ((d_model / heads) as f32).sqrt() };
+        let shape = Shape {
+            d_model,
+            num_heads: heads,
+            head_dim: d_model / heads,
+            scale: 1.0 / ((d_model / heads) as f32).sqrt(),
+        };
         let q = device.tensor_from("q", Class::Activations, n, d_model, DType::F32, &values(1, n * d_model))?;
         let kv = device.tensor("kv", Class::Cache, slots, 2 * d_model, dtype)?;
         let line = values(2, 2 * d_model);
@@ -102,7 +113,7 @@ impl Step {
             splits: None,
         };
         if slots {
-            return mha_attend_tiled(rec, QueryRows::Slots(&self.rows, &self.segment), product, tiling);
+            return mha_attend_tiled(rec, QueryRows::Slots(&self.rows, &self.segment), product, tiling, None);
         }
         let queries = CrossQueries {
             index: &self.rows.active,
@@ -112,7 +123,7 @@ impl Step {
             count: self.rows.count(),
         };
         let which = QueryRows::Groups { queries: &queries, segment: &self.segment, shared: true };
-        mha_attend_tiled(rec, which, product, tiling)
+        mha_attend_tiled(rec, which, product, tiling, None)
     }
 }
 
@@ -124,7 +135,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let options = DeviceOptions { selector: std::env::var("ELGEN_TEST_DEVICE").ok(), ..DeviceOptions::default() };
     let device = Device::open(&options)?;
     let software = device.capabilities().software;
-    eprintln!("{}{}", device.report().name, if software { " (software adapter: only ratios mean something)" } else { "" });
+    eprintln!(
+        "{}{}",
+        device.report().name,
+        if software { " (software adapter: only ratios mean something)" } else { "" }
+    );
     let mut bench = Bench { device, results: Vec::new() };
     for part in &parts {
         match part.as_str() {
@@ -136,7 +151,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
     }
     let report = bench.device.report();
-    println!("{:#}", json!({"device": report.name, "driver": report.driver, "software_adapter": software, "results": bench.results}));
+    println!(
+        "{:#}",
+        json!({"device": report.name, "driver": report.driver, "software_adapter": software, "results": bench.results})
+    );
     Ok(())
 }
 
@@ -151,7 +169,10 @@ impl Bench {
                     for keys in KEYS {
                         let copies = if slots { beams } else { 1 };
                         let step = Step::new(&self.device, model, beams, keys, copies, dtype)?;
-                        let times = best(&self.device, &[&|rec| step.old(rec, slots), &|rec| step.new_kernel(rec, slots, None)])?;
+                        let times = best(
+                            &self.device,
+                            &[&|rec| step.old(rec, slots), &|rec| step.new_kernel(rec, slots, None)],
+                        )?;
                         self.note(&format!("{op} attend"), &step, dtype, beams, copies, times[0]);
                         self.note(&format!("{op} mha_attend"), &step, dtype, beams, copies, times[1]);
                         product *= times[0] / times[1];
@@ -159,7 +180,11 @@ impl Bench {
                     }
                 }
             }
-            eprintln!("{op} {}: mha_attend {:.2} times as fast, geometric mean of {cells}", dtype.name(), product.powf(1.0 / f64::from(cells)));
+            eprintln!(
+                "{op} {}: mha_attend {:.2} times as fast, geometric mean of {cells}",
+                dtype.name(),
+                product.powf(1.0 / f64::from(cells))
+            );
         }
         Ok(())
     }
@@ -175,7 +200,8 @@ impl Bench {
             step.keys,
             seconds * 1e6
         );
-        self.results.push(json!({"op": op, "dtype": dtype.name(), "d_model": d_model, "heads": num_heads, "beams": beams,
+        self.results
+            .push(json!({"op": op, "dtype": dtype.name(), "d_model": d_model, "heads": num_heads, "beams": beams,
             "keys": step.keys, "sentences": SENTENCES, "seconds": seconds, "gb_per_s": gb, "gflops": gflops}));
     }
 
@@ -183,9 +209,20 @@ impl Bench {
     fn prefill(&mut self) -> Result<()> {
         for (d_model, heads) in MODELS {
             for tokens in [300, 1024] {
-                let shape =
-                    Shape { d_model, num_heads: heads, head_dim: d_model / heads, scale: 1.0 / ((d_model / heads) as f32).sqrt() };
-                let wide = self.device.tensor_from("wide", Class::Activations, tokens, 3 * d_model, DType::F32, &values(1, tokens * 3 * d_model))?;
+                let shape = Shape {
+                    d_model,
+                    num_heads: heads,
+                    head_dim: d_model / heads,
+                    scale: 1.0 / ((d_model / heads) as f32).sqrt(),
+                };
+                let wide = self.device.tensor_from(
+                    "wide",
+                    Class::Activations,
+                    tokens,
+                    3 * d_model,
+                    DType::F32,
+                    &values(1, tokens * 3 * d_model),
+                )?;
                 let out = self.device.tensor("out", Class::Activations, tokens, d_model, DType::F32)?;
                 let index = upload_u32(&self.device, &(0..tokens as u32).collect::<Vec<_>>());
                 let ranges = upload_u32(&self.device, &[0, tokens as u32].repeat(tokens));
@@ -200,11 +237,19 @@ impl Bench {
                     first: 0,
                     count: tokens as u32,
                 };
-                let times = best(&self.device, &[&|rec| attend(rec, Keys::Ranges { index: &index, ranges: &ranges }, product)])?;
+                let times = best(
+                    &self.device,
+                    &[&|rec| attend(rec, Keys::Ranges { index: &index, ranges: &ranges }, product)],
+                )?;
                 let gflops = (4 * tokens * tokens * d_model) as f64 / times[0] / 1e9;
-                eprintln!("prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s", times[0] * 1e6);
-                self.results.push(json!({"op": "prefill attend", "dtype": "f32", "d_model": d_model, "heads": heads, "tokens": tokens,
-                    "seconds": times[0], "gflops": gflops}));
+                eprintln!(
+                    "prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s",
+                    times[0] * 1e6
+                );
+                self.results.push(
+                    json!({"op": "prefill attend", "dtype": "f32", "d_model": d_model, "heads": heads, "tokens": tokens,
+                    "seconds": times[0], "gflops": gflops}),
+                );
             }
         }
         Ok(())
@@ -221,8 +266,8 @@ impl Bench {
             (false, (1024, 16), 4, 300),
         ] {
             let step = Step::new(&self.device, model, beams, keys, if slots { beams } else { 1 }, DType::F32)?;
-            for workgroup in [8, 16, 32, 64] {
-                for heads in [1, 2, 4, 8] {
+            for workgroup in [16, 32, 64, 128] {
+                for heads in [1, 2, 4, 8, 16] {
                     if heads > 1 && heads as usize * model.0 / model.1 / 4 > workgroup as usize {
                         continue;
                     }
@@ -254,7 +299,11 @@ fn best(device: &Device, ops: &[&dyn Fn(&mut Recorder) -> Result<()>]) -> Result
         run(op, 1)?;
         times.push(run(op, 1)?);
     }
-    for _ in 0..8 {
+    let started = Instant::now();
+    for turn in 0..8 {
+        if turn > 0 && started.elapsed().as_secs_f64() > 2.0 {
+            break;
+        }
         for (op, time) in ops.iter().zip(&mut times) {
             let repeats = (0.02 / *time).clamp(1.0, 500.0) as usize;
             *time = time.min(run(op, repeats)?);
