@@ -5,6 +5,7 @@
 mod attention_bias;
 mod attention_blocks;
 mod caches;
+mod counts_el;
 mod counts_mha;
 mod demo_bart;
 mod demo_gpt2;
@@ -25,6 +26,7 @@ mod engine_score;
 mod engine_threads;
 mod kernel_attend;
 mod kernel_combine;
+mod kernel_el_attend;
 mod kernel_embed;
 mod kernel_layer_norm;
 mod kernel_linear;

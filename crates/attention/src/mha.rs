@@ -26,7 +26,6 @@ pub(crate) fn attend_packed(
     let inner = shape.inner();
     let product = Attend {
         shape,
-        shared: false,
         q: (&work.wide, 0),
         k: (&work.wide, inner),
         v: (&work.wide, 2 * inner),
@@ -35,7 +34,7 @@ pub(crate) fn attend_packed(
         first: 0,
         count: batch.tokens as u32,
     };
-    attend(rec, Keys::Ranges { index: &batch.index, ranges: &batch.ranges }, product)?;
+    attend(rec, Keys { index: &batch.index, ranges: &batch.ranges }, product)?;
     Ok(())
 }
 

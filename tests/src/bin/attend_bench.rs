@@ -84,25 +84,7 @@ impl Step {
         Ok(Self { shape, keys, q, kv, out, rows, ranges, segment })
     }
 
-    fn old(&self, rec: &mut Recorder, slots: bool) -> Result<()> {
-        let product = Attend {
-            shape: self.shape,
-            shared: false,
-            q: (&self.q, 0),
-            k: (&self.kv, 0),
-            v: (&self.kv, self.shape.d_model),
-            bias: None,
-            out: &self.out,
-            first: 0,
-            count: self.segment.count,
-        };
-        match slots {
-            true => attend(rec, Keys::Slots(&self.rows), product),
-            false => attend(rec, Keys::Ranges { index: &self.rows.active, ranges: &self.ranges }, product),
-        }
-    }
-
-    fn new_kernel(&self, rec: &mut Recorder, slots: bool, tiling: Option<Tiling>) -> Result<()> {
+    fn product(&self, rec: &mut Recorder, slots: bool, tiling: Option<Tiling>) -> Result<()> {
         let product = MhaAttend {
             shape: self.shape,
             q: (&self.q, 0),
@@ -162,29 +144,16 @@ impl Bench {
     fn decode(&mut self, slots: bool) -> Result<()> {
         let op = if slots { "self" } else { "cross" };
         for dtype in [DType::F32, DType::F16] {
-            let mut product = 1.0f64;
-            let mut cells = 0;
             for model in MODELS {
                 for beams in BEAMS {
                     for keys in KEYS {
                         let copies = if slots { beams } else { 1 };
                         let step = Step::new(&self.device, model, beams, keys, copies, dtype)?;
-                        let times = best(
-                            &self.device,
-                            &[&|rec| step.old(rec, slots), &|rec| step.new_kernel(rec, slots, None)],
-                        )?;
-                        self.note(&format!("{op} attend"), &step, dtype, beams, copies, times[0]);
-                        self.note(&format!("{op} mha_attend"), &step, dtype, beams, copies, times[1]);
-                        product *= times[0] / times[1];
-                        cells += 1;
+                        let seconds = best(&self.device, &|rec| step.product(rec, slots, None))?;
+                        self.note(op, &step, dtype, beams, copies, seconds);
                     }
                 }
             }
-            eprintln!(
-                "{op} {}: mha_attend {:.2} times as fast, geometric mean of {cells}",
-                dtype.name(),
-                product.powf(1.0 / f64::from(cells))
-            );
         }
         Ok(())
     }
@@ -228,7 +197,6 @@ impl Bench {
                 let ranges = upload_u32(&self.device, &[0, tokens as u32].repeat(tokens));
                 let product = Attend {
                     shape,
-                    shared: false,
                     q: (&wide, 0),
                     k: (&wide, d_model),
                     v: (&wide, 2 * d_model),
@@ -237,18 +205,16 @@ impl Bench {
                     first: 0,
                     count: tokens as u32,
                 };
-                let times = best(
-                    &self.device,
-                    &[&|rec| attend(rec, Keys::Ranges { index: &index, ranges: &ranges }, product)],
-                )?;
-                let gflops = (4 * tokens * tokens * d_model) as f64 / times[0] / 1e9;
+                let times =
+                    best(&self.device, &[&|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product)])?;
+                let gflops = (4 * tokens * tokens * d_model) as f64 / seconds / 1e9;
                 eprintln!(
                     "prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s",
-                    times[0] * 1e6
+                    seconds * 1e6
                 );
                 self.results.push(
                     json!({"op": "prefill attend", "dtype": "f32", "d_model": d_model, "heads": heads, "tokens": tokens,
-                    "seconds": times[0], "gflops": gflops}),
+                    "seconds": seconds, "gflops": gflops}),
                 );
             }
         }
@@ -272,8 +238,8 @@ impl Bench {
                         continue;
                     }
                     let tiling = Tiling { workgroup, heads, rows: if slots { 1 } else { beams as u32 } };
-                    let times = best(&self.device, &[&|rec| step.new_kernel(rec, slots, Some(tiling))])?;
-                    self.note(&format!("wg {workgroup:2} heads {heads}"), &step, DType::F32, beams, 1, times[0]);
+                    let seconds = best(&self.device, &|rec| step.product(rec, slots, Some(tiling)))?;
+                    self.note(&format!("wg {workgroup:2} heads {heads}"), &step, DType::F32, beams, 1, seconds);
                 }
             }
         }
@@ -281,11 +247,11 @@ impl Bench {
     }
 }
 
-/// Seconds per call of each operation: the best of several turns of about 20 ms, taken in rotation, so that what else runs on the machine meets all.
-fn best(device: &Device, ops: &[&dyn Fn(&mut Recorder) -> Result<()>]) -> Result<Vec<f64>> {
+/// Seconds per call: the best of eight turns of about 20 ms, fewer where that takes more than two seconds.
+fn best(device: &Device, op: &dyn Fn(&mut Recorder) -> Result<()>) -> Result<f64> {
     let readback = device.readback("fence", 16)?;
     let fence = device.alloc("fence", Class::Staging, 16)?;
-    let run = |op: &dyn Fn(&mut Recorder) -> Result<()>, repeats: usize| -> Result<f64> {
+    let run = |repeats: usize| -> Result<f64> {
         let mut rec = device.recorder();
         for _ in 0..repeats {
             op(&mut rec)?;
@@ -294,20 +260,13 @@ fn best(device: &Device, ops: &[&dyn Fn(&mut Recorder) -> Result<()>]) -> Result
         rec.submit_and_read(&readback, &fence, 16)?;
         Ok(started.elapsed().as_secs_f64() / repeats as f64)
     };
-    let mut times = Vec::new();
-    for op in ops {
-        run(op, 1)?;
-        times.push(run(op, 1)?);
-    }
+    run(1)?;
+    let mut time = run(1)?;
     let started = Instant::now();
-    for turn in 0..8 {
-        if turn > 0 && started.elapsed().as_secs_f64() > 2.0 {
-            break;
-        }
-        for (op, time) in ops.iter().zip(&mut times) {
-            let repeats = (0.02 / *time).clamp(1.0, 500.0) as usize;
-            *time = time.min(run(op, repeats)?);
+    for _ in 0..8 {
+        if started.elapsed().as_secs_f64() < 2.0 {
+            time = time.min(run((0.02 / time).clamp(1.0, 500.0) as usize)?);
         }
     }
-    Ok(times)
+    Ok(time)
 }
