@@ -205,8 +205,7 @@ impl Bench {
                     first: 0,
                     count: tokens as u32,
                 };
-                let times =
-                    best(&self.device, &[&|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product)])?;
+                let seconds = best(&self.device, &|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product))?;
                 let gflops = (4 * tokens * tokens * d_model) as f64 / seconds / 1e9;
                 eprintln!(
                     "prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s",
