@@ -88,8 +88,8 @@ impl Tiling {
     pub fn choose(device: Capabilities, num_heads: usize, width: usize, group: u32) -> Self {
         let quads = (width / 4).max(1) as u32;
         // Quads of columns that the heads of a workgroup should fill. A software driver gains from whole workgroups that read what lies
-        // together: 2 to 8 times on long rows, never a loss (docs/perf, 2026-11-22, the decode kernel of MHA). A GPU hides latency with many
-        // workgroups; there, only heads too narrow for a full line are joined.
+        // together (docs/perf, 2026-11-22, the decode kernel of MHA). A GPU hides latency with many workgroups; there, only heads too narrow
+        // for a full line are joined.
         let fill = if device.software { WORKGROUP } else { WORKGROUP / 4 };
         let most = (fill / quads).clamp(1, WORKGROUP / 4);
         let heads = (1 << most.ilog2()).min((num_heads as u32).next_power_of_two());
