@@ -38,8 +38,34 @@ const REDUCTION: &[&[&str]] = &[&["SUBGROUP"], &[]];
 /// Whether an option looks at the sources of sentences.
 const SOURCE_OPTIONS: &[&[&str]] = &[&["SOURCES"], &[]];
 
-/// Where keys are found: through the slot table, or in a range.
-const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
+/// Query rows of a workgroup that share their keys, each with or without key splits; the values of PARTIAL and COUNTING are bindings.
+const MHA_CROSS: &[&[&str]] = &[
+    &["ROWS=1"],
+    &["ROWS=2"],
+    &["ROWS=3"],
+    &["ROWS=4"],
+    &["ROWS=5"],
+    &["ROWS=6"],
+    &["ROWS=8"],
+    &["ROWS=1", "PARTIAL=6"],
+    &["ROWS=2", "PARTIAL=6"],
+    &["ROWS=3", "PARTIAL=6"],
+    &["ROWS=4", "PARTIAL=6"],
+    &["ROWS=5", "PARTIAL=6"],
+    &["ROWS=6", "PARTIAL=6"],
+    &["ROWS=8", "PARTIAL=6"],
+    &["ROWS=1", "COUNTING=6"],
+    &["ROWS=4", "COUNTING=6"],
+    &["ROWS=4", "PARTIAL=6", "COUNTING=7"],
+];
+const MHA_SELF: &[&[&str]] = &[
+    &["SLOTS", "ROWS=1"],
+    &["SLOTS", "ROWS=1", "BIASED"],
+    &["SLOTS", "ROWS=1", "PARTIAL=6"],
+    &["SLOTS", "ROWS=1", "BIASED", "PARTIAL=7"],
+    &["SLOTS", "ROWS=1", "COUNTING=6"],
+    &["SLOTS", "ROWS=1", "PARTIAL=6", "COUNTING=7"],
+];
 
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
@@ -88,10 +114,12 @@ const FAMILIES: &[Family] = &[
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "align", axes: &[STORAGE, PARAMS, REDUCTION, LOG_SUM_EXP] },
     Family { shader: "fill_random", axes: &[STORAGE, PARAMS] },
-    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, BIAS] },
+    Family { shader: "attend", axes: &[STORAGE, PARAMS, BIAS] },
     Family { shader: "combine", axes: &[PARAMS] },
     Family { shader: "el_attend", axes: &[STORAGE, PARAMS, REDUCTION, EL_QUERIES, EL_TILES, SPLITS] },
     Family { shader: "el_attend", axes: &[STORAGE, PARAMS, EL_COUNTING, EL_TILES, SPLITS] },
+    Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_CROSS] },
+    Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_SELF] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "value_bias", axes: &[PARAMS] },
     Family { shader: "stream", axes: &[PARAMS] },

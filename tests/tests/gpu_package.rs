@@ -10,6 +10,7 @@ mod attention_blocks;
 mod attention_probabilities;
 mod caches;
 mod counts_el;
+mod counts_mha;
 mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]
@@ -37,6 +38,7 @@ mod kernel_embed;
 mod kernel_fill_random;
 mod kernel_layer_norm;
 mod kernel_linear;
+mod kernel_mha_attend;
 mod kernel_peaks;
 mod kernel_store;
 mod kernel_token_logprobs;

@@ -1,7 +1,7 @@
-//! `attend.wgsl` against its twin: multi-head attention, keys through a slot table or in ranges.
+//! `attend.wgsl` against its twin: multi-head attention over ranges of keys, as encoders and prompts use it.
 
 use elgen_attention::{Attend, Keys, PositionBias, Shape, attend};
-use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
+use elgen_tensor::{Class, DType, Device, TensorError};
 use elgen_tests::harness::{
     assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
 };
@@ -16,7 +16,6 @@ struct Case {
     heads: usize,
     /// Width of one head.
     dim: usize,
-    slots: bool,
     dtype: DType,
     /// Keys of each query row.
     counts: Vec<usize>,
@@ -109,10 +108,7 @@ impl Case {
             .enumerate()
             .map(|(i, count)| {
                 let start = (self.seed as usize + 13 * i) % (SLOTS - count);
-                match self.slots {
-                    true => order(self.seed ^ (5 + i as u64), SLOTS)[..*count].to_vec(),
-                    false => (start as u32..(start + count) as u32).collect(),
-                }
+                (start as u32..(start + count) as u32).collect()
             })
             .collect();
         Places { physical, slots }
@@ -129,11 +125,8 @@ impl Case {
         for (i, (row, slots)) in q.chunks(lead + columns).zip(&places.slots).enumerate().skip(self.first) {
             let keys: Vec<&[f64]> = slots.iter().map(|s| &k[*s as usize][lead..]).collect();
             let values: Vec<&[f64]> = slots.iter().map(|s| &v[*s as usize][lead..]).collect();
-            // A step's query stands at the last key; a packed one is key row `i` itself.
-            let distance = |key: usize| match self.slots {
-                true => key as i64 - (slots.len() as i64 - 1),
-                false => i64::from(slots[key]) - i as i64,
-            };
+            // The query is key row `i` itself.
+            let distance = |key: usize| i64::from(slots[key]) - i as i64;
             let bias = |head: usize, key: usize| {
                 let entry = |reach| twin::distance_bias(&self.bias(reach), reach, head, distance(key));
                 self.reach.map_or(0.0, entry)
@@ -171,28 +164,13 @@ impl Case {
         };
         let mut rec = device.recorder();
         let capacity = self.rows() + 2;
-        if self.slots {
-            // The table as a beam search leaves it: a row's slots in any order.
-            let mut rows = Rows::new(device, capacity, 203).unwrap();
-            let mut states = vec![RowState { length: 77, ..RowState::default() }; capacity];
-            let mut table = vec![u32::MAX; capacity * 203];
-            for (row, slots) in places.physical.iter().zip(&places.slots) {
-                states[*row as usize].length = slots.len() as u32;
-                table[*row as usize * 203..][..slots.len()].copy_from_slice(slots);
-            }
-            rows.set_active(device, places.physical.clone(), &vec![0; capacity]).unwrap();
-            device.write(&rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
-            device.write(rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
-            attend(&mut rec, Keys::Slots(&rows), product).unwrap();
-        } else {
-            let mut ranges = vec![u32::MAX; 2 * capacity];
-            for (row, slots) in places.physical.iter().zip(&places.slots) {
-                ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
-                ranges[2 * *row as usize + 1] = slots.len() as u32;
-            }
-            let (index, ranges) = (upload_u32(device, &places.physical), upload_u32(device, &ranges));
-            attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
+        let mut ranges = vec![u32::MAX; 2 * capacity];
+        for (row, slots) in places.physical.iter().zip(&places.slots) {
+            ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
+            ranges[2 * *row as usize + 1] = slots.len() as u32;
         }
+        let (index, ranges) = (upload_u32(device, &places.physical), upload_u32(device, &ranges));
+        attend(&mut rec, Keys { index: &index, ranges: &ranges }, product).unwrap();
         rec.submit().unwrap();
         let live = (self.first + only.start) * columns..(self.first + only.end) * columns;
         let raw = read_raw(device, &out);
@@ -233,13 +211,12 @@ fn reach() -> impl Strategy<Value = Option<usize>> {
 }
 
 fn mha() -> impl Strategy<Value = Case> {
-    let widths = prop::sample::select(vec![1usize, 4, 8, 10, 12, 64, 100]);
+    let widths = prop::sample::select(vec![1usize, 4, 8, 10, 12, 64, 100, 260]);
     let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
-    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), reach(), any::<u64>()).prop_map(
-        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), reach, seed)| Case {
+    (heads, widths, dtype(), counts(), 0..=2usize, 0..=2usize, scores(), reach(), any::<u64>()).prop_map(
+        |(heads, dim, dtype, counts, first, lead, (shift, spread), reach, seed)| Case {
             heads,
             dim,
-            slots,
             dtype,
             counts,
             first,
@@ -282,7 +259,6 @@ fn every_head_count() {
             let case = Case {
                 heads,
                 dim: 30,
-                slots: i % 2 == 0,
                 dtype,
                 counts: vec![0, 1, 63, 64, 65, 130, 200],
                 first: i % 3,
@@ -302,18 +278,17 @@ fn every_head_count() {
 
 #[test]
 fn other_rows_do_not_change_a_bit() {
-    for (slots, dtype) in [(true, DType::F32), (true, DType::F16), (false, DType::F32), (false, DType::F16)] {
+    for (reach, dtype) in [(None, DType::F32), (Some(50), DType::F32), (None, DType::F16), (Some(50), DType::F16)] {
         let case = Case {
             heads: 5,
             dim: 44,
-            slots,
             dtype,
             counts: vec![65, 1, 200, 0, 64, 130],
             first: 2,
             lead: 0,
             shift: 0.0,
             spread: 4.0,
-            reach: slots.then_some(50),
+            reach,
             seed: 9,
         };
         for variant in devices() {
@@ -341,7 +316,7 @@ fn more_rows_than_one_dispatch_holds() {
     let product =
         Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
-    attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
+    attend(&mut rec, Keys { index: &index, ranges: &ranges }, product).unwrap();
     rec.submit().unwrap();
     let raw = read_raw(device, &out);
     let wrong = raw.chunks(4).enumerate().find(|(i, row)| row[0] != (i % 3 + 1) as f32);
@@ -359,7 +334,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
     let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
-    let mut run = |a: Attend<'_>| attend(&mut rec, Keys::Ranges { index: &list, ranges: &list }, a);
+    let mut run = |a: Attend<'_>| attend(&mut rec, Keys { index: &list, ranges: &list }, a);
     assert!(run(good).is_ok());
     let bad = [
         ("rows", Attend { first: 1, ..good }),
@@ -385,6 +360,6 @@ fn heads_wider_than_workgroup_memory_are_an_error() {
     let list = upload_u32(device, &[0, 0]);
     let shape = Shape { d_model: d, num_heads: 1, head_dim: d, scale: 1.0 };
     let product = Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: 1 };
-    let error = attend(&mut device.recorder(), Keys::Ranges { index: &list, ranges: &list }, product).unwrap_err();
+    let error = attend(&mut device.recorder(), Keys { index: &list, ranges: &list }, product).unwrap_err();
     assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
 }

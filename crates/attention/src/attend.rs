@@ -1,7 +1,7 @@
 //! Dispatching `attend.wgsl`: query rows over cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, TensorError};
+use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Tensor, TensorError};
 use std::sync::Arc;
 
 use crate::bias::PositionBias;
@@ -18,7 +18,6 @@ struct Params {
     q_ld: u32,
     q_first: u32,
     out_ld: u32,
-    table_ld: u32,
     scale: f32,
     bias_reach: u32,
     bias_ld: u32,
@@ -30,18 +29,13 @@ const WORKGROUP: u32 = 64;
 /// Query rows of one dispatch: what one dimension of a grid holds on every device.
 const MAX_ROWS: u32 = 65535;
 
-/// Where the keys of each row are.
+/// Where the keys of each row are: `ranges[index[i]]` = (first key row, count), as u32 pairs.
 #[derive(Clone, Copy, Debug)]
-pub enum Keys<'a> {
-    /// All positions so far of the physical row, through the slot table.
-    Slots(&'a Rows),
-    /// `ranges[index[i]]` = (first slot, count), as u32 pairs.
-    Ranges {
-        /// Row numbers: entry `i` belongs to query row `i`.
-        index: &'a Buffer,
-        /// Key ranges by row number.
-        ranges: &'a Buffer,
-    },
+pub struct Keys<'a> {
+    /// Row numbers: entry `i` belongs to query row `i`.
+    pub index: &'a Buffer,
+    /// Key ranges by row number.
+    pub ranges: &'a Buffer,
 }
 
 /// One attention product. `q` `[rows, _]` f32, `out` `[rows, heads * width]` f32, `k` and `v` `[slots, _]` f32 or f16.
@@ -55,7 +49,7 @@ pub struct Attend<'a> {
     pub k: (&'a Tensor, usize),
     /// Values, and the column where they begin.
     pub v: (&'a Tensor, usize),
-    /// Added to the scores. A query row of `Keys::Slots` stands at its row's last position; one of `Keys::Ranges` is itself the key row of its number.
+    /// Added to the scores. A query row is itself the key row of its number.
     pub bias: Option<&'a PositionBias>,
     /// Receives the contexts.
     pub out: &'a Tensor,
@@ -108,14 +102,8 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
         );
         return Err(TensorError::Shape { op: "attend", message });
     }
-    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), &a, width)?;
-    let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
-    let (mut buffers, table_ld) = match keys {
-        Keys::Slots(rows) => {
-            ([&[&rows.active, &rows.state, rows.slots()][..], &buffers].concat(), rows.max_length() as u32)
-        }
-        Keys::Ranges { index, ranges } => ([&[index, ranges][..], &buffers].concat(), 0),
-    };
+    let kernel = kernel(&device, &a, width)?;
+    let mut buffers = vec![keys.index, keys.ranges, &a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
     buffers.extend(a.bias.map(|bias| &bias.table.buffer));
     for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
         let params = Params {
@@ -127,7 +115,6 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
             q_ld: a.q.0.quads(),
             q_first: (a.q.1 / 4) as u32,
             out_ld: a.out.quads(),
-            table_ld,
             scale: a.shape.scale,
             bias_reach: a.bias.map_or(0, |bias| bias.reach as u32),
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
@@ -138,15 +125,14 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
     Ok(())
 }
 
-/// Workgroup memory of a head: its running context, weights and places.
+/// Workgroup memory of a head: its running context, weights, maximum and fade.
 fn workgroup_bytes(width: usize) -> u64 {
-    width as u64 * 4 + u64::from(WORKGROUP) * 8
+    width as u64 * 4 + u64::from(WORKGROUP) * 4 + 8
 }
 
-fn kernel(device: &Device, slots: bool, a: &Attend<'_>, width: usize) -> Result<Arc<Kernel>, TensorError> {
+fn kernel(device: &Device, a: &Attend<'_>, width: usize) -> Result<Arc<Kernel>, TensorError> {
     let spec = KernelSpec::new("attend")
         .storage(device, a.k.0.dtype)
-        .define_if(slots, "SLOTS")
         .define_if(a.bias.is_some(), "BIASED")
         .constant("WG", WORKGROUP)
         .constant("ACC", (width / 4) as u32);

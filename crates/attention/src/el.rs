@@ -141,7 +141,7 @@ impl SelfAttention for ElSelf {
             first: 0,
             count: batch.tokens as u32,
         };
-        attend(rec, Keys::Ranges { index: &batch.index, ranges: &batch.ranges }, product)?;
+        attend(rec, Keys { index: &batch.index, ranges: &batch.ranges }, product)?;
         epilogue.apply(rec, &work.context, &p.output, batch.tokens)?;
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::block::{
 use crate::caches::Caches;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
+use crate::mha_attend::{MhaAttend, QueryRows, mha_attend};
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
 
 /// Packed rows attend to each other, each to its range: encoder self-attention, and the prompt of a decoder.
@@ -34,7 +35,7 @@ pub(crate) fn attend_packed(
         first: 0,
         count: batch.tokens as u32,
     };
-    attend(rec, Keys::Ranges { index: &batch.index, ranges: &batch.ranges }, product)?;
+    attend(rec, Keys { index: &batch.index, ranges: &batch.ranges }, product)?;
     Ok(())
 }
 
@@ -147,17 +148,16 @@ impl SelfAttention for MhaSelf {
         for segment in rows.segments() {
             let slab = &slab_of(caches, segment)?.self_layers[self.layer];
             store(rec, rows, *segment, &work.wide, inner, slab)?;
-            let product = Attend {
+            let product = MhaAttend {
                 shape: self.shape,
                 q: (&work.wide, 0),
-                k: (slab, 0),
-                v: (slab, inner),
+                kv: slab,
+                columns: [0, inner],
                 bias: self.bias.as_ref(),
                 out: &work.context,
-                first: segment.first,
-                count: segment.count,
+                splits: work.partials().map(|partials| (partials, work.splits().self_)),
             };
-            attend(rec, Keys::Slots(rows), product)?;
+            mha_attend(rec, QueryRows::Slots(rows, segment), product)?;
         }
         epilogue.apply(rec, &work.context, &self.output, rows.count())?;
         Ok(())
@@ -244,17 +244,18 @@ impl CrossAttention for MhaCross {
         linear(rec, input, &self.q, Activation::None, None, &work.wide, queries.count)?;
         for segment in queries.segments {
             let keys = self.keys(rec, segment, caches, work)?;
-            let product = Attend {
+            let product = MhaAttend {
                 shape: self.shape,
                 q: (&work.wide, 0),
-                k: (keys, 0),
-                v: (keys, self.shape.inner()),
+                kv: keys,
+                columns: [0, self.shape.inner()],
                 bias: None,
                 out: &work.context,
-                first: segment.first,
-                count: segment.count,
+                splits: work.partials().map(|partials| (partials, work.splits().cross)),
             };
-            attend(rec, Keys::Ranges { index: queries.index, ranges: queries.ranges }, product)?;
+            // Replicated copies are each their own row's: reading one for all would be the shared cache under another name.
+            let shared = !self.kind.replicates();
+            mha_attend(rec, QueryRows::Groups { queries: &queries, segment, shared }, product)?;
         }
         epilogue.apply(rec, &work.context, &self.output, queries.count)?;
         Ok(())
