@@ -12,6 +12,8 @@ pub enum Requirement {
     Subgroup,
     /// Immediates (push constants).
     Immediates,
+    /// Cooperative matrices, f16 x f16 -> f32 at subgroup scope.
+    CooperativeMatrix,
 }
 
 /// One shader with one set of symbols.
@@ -43,6 +45,16 @@ const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 /// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
 const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
+/// Cooperative-matrix tiles: their type and edge, how many tiles 16 query rows take, and how many tile columns of a hidden state a subgroup owns.
+const MATRIX_TILES: &[&[&str]] =
+    &[&["STORE_F16", "TILE=coop_mat8x8", "EDGE=8", "BANDS=2"], &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16", "BANDS=1"]];
+const OWNED_TILES: &[&[&str]] = &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
+
+/// Keys of EL's decode kernels; a bias is added in self-attention only.
+const EL_KEYS: &[&[&str]] = &[&["SLOTS"], &["SLOTS", "BIASED"], &[]];
+/// SPLITS: the keys of a row are cut over workgroups.
+const SPLITS: &[&[&str]] = &[&["SPLITS"], &[]];
+
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
 /// RMS: without mean and bias (T5).
@@ -64,6 +76,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_KEYS, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
@@ -113,6 +126,8 @@ fn requirements(symbols: &Symbols) -> Vec<Requirement> {
         ("STORE_F16", Requirement::ShaderF16),
         ("SUBGROUP", Requirement::Subgroup),
         ("IMMEDIATES", Requirement::Immediates),
+        ("BANDS", Requirement::CooperativeMatrix),
+        ("BANDS", Requirement::Subgroup),
     ]
     .into_iter()
     .filter(|(name, _)| symbols.is_defined(name))

@@ -10,6 +10,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cooperative;
 mod device;
 mod error;
 mod kernel;
@@ -21,6 +22,7 @@ mod rows;
 mod tensor;
 mod transfer;
 
+pub use cooperative::Cooperative;
 pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapters};
 pub use error::{Result, TensorError};
 pub use kernel::{Kernel, KernelSpec};
