@@ -76,6 +76,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "combine", axes: &[PARAMS] },
     Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_KEYS, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },

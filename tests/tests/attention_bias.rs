@@ -129,7 +129,8 @@ fn a_decoder_counts_from_its_own_position() {
             let needs = PROMPTS.map(|n| Need { prompt_len: n + 1, max_new: STEPS, width: 1, source_len: 0 });
             caches.prepare(&needs).unwrap();
             let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
-            let extras = Extras { el: kind == Kind::El, el_prefill: kind == Kind::El, memory_slots: 0 };
+            let el = kind == Kind::El;
+            let extras = Extras { el, el_prefill: el, ..Extras::default() };
             let prompt_rows: usize = PROMPTS.iter().sum();
             let work = Workspace::new(device, SHAPE, prompt_rows, extras).unwrap();
             let x = [hidden(0), hidden(1)];

@@ -256,7 +256,8 @@ impl SelfBlock {
         let block = self_attention(device, kind, &spec("layer 1", 1, shape, DType::F32), weights.get()).unwrap();
         assert_eq!(block.kind(), kind);
         let (caches, placements) = self_caches(device, kind, DType::F32, shape);
-        let extras = Extras { el: kind == Kind::El, el_prefill: kind == Kind::El, memory_slots: 0 };
+        let el = kind == Kind::El;
+        let extras = Extras { el, el_prefill: el, ..Extras::default() };
         let work = Workspace::new(device, shape, PROMPTS.len() * BEAMS, extras).unwrap();
         Self { weights, block, caches, placements, work, norm: Norm::new(device, shape.d_model) }
     }
@@ -421,7 +422,7 @@ impl CrossBlock {
             device,
             shape,
             rows,
-            Extras { el: kind == Kind::El, el_prefill: false, memory_slots: slots },
+            Extras { el: kind == Kind::El, memory_slots: slots, ..Extras::default() },
         )
         .unwrap();
         let lengths: Vec<usize> = needs.iter().map(|n| n.source_len).collect();

@@ -23,6 +23,7 @@ mod engine_references;
 mod engine_score;
 mod engine_threads;
 mod kernel_attend;
+mod kernel_combine;
 mod kernel_embed;
 mod kernel_layer_norm;
 mod kernel_linear;

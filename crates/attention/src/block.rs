@@ -7,6 +7,7 @@ use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor
 
 use crate::bias::PositionBias;
 use crate::caches::Caches;
+use crate::combine::{Partials, Splits};
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
 
@@ -112,6 +113,20 @@ pub struct Extras {
     pub el_prefill: bool,
     /// mha-nocache: cross slots of the largest slab.
     pub memory_slots: usize,
+    /// Key splits of the longest rows that a decode kernel attends with.
+    pub splits: Splits,
+}
+
+impl Extras {
+    /// True if working tensors made for this also do for `other`.
+    pub fn hold(self, other: Self) -> bool {
+        self.memory_slots >= other.memory_slots && self.splits.hold(other.splits)
+    }
+
+    /// Columns of a row's contexts, all heads, in the widest block.
+    fn context_columns(self, shape: Shape) -> usize {
+        if self.el { shape.num_heads * padded(shape.d_model) } else { shape.inner() }
+    }
 }
 
 /// Intermediate results of one block, for a given number of rows.
@@ -127,6 +142,9 @@ pub struct Workspace {
     triple: Option<[Tensor; 3]>,
     /// mha-nocache: `[cross slots, 2 * inner]`, this layer's cross keys and values.
     memory: Option<Tensor>,
+    /// Where rows have several key splits: what each leaves behind.
+    partials: Option<Partials>,
+    splits: Splits,
 }
 
 impl Workspace {
@@ -148,6 +166,11 @@ impl Workspace {
                 0 => None,
                 slots => Some(tensor("recomputed cross keys and values", slots, 2 * inner)?),
             },
+            partials: match extras.splits.most() {
+                1 => None,
+                most => Some(Partials::new(device, rows, most, shape.num_heads, extras.context_columns(shape))?),
+            },
+            splits: extras.splits,
         })
     }
 
@@ -155,12 +178,30 @@ impl Workspace {
     pub fn bytes_per_row(shape: Shape, extras: Extras) -> u64 {
         let el = if extras.el { 2 * shape.num_heads * padded(shape.d_model) } else { 0 };
         let triple = if extras.el_prefill { 3 * shape.inner() } else { 0 };
-        4 * (4 * shape.inner() + el + triple) as u64
+        let partials = match extras.splits.most() {
+            1 => 0,
+            most => Partials::bytes_per_row(most, shape.num_heads, extras.context_columns(shape)),
+        };
+        4 * (4 * shape.inner() + el + triple) as u64 + partials
     }
 
     /// Elements of the widest row: bounds the rows of one binding.
     pub fn widest_row(shape: Shape, extras: Extras) -> usize {
-        (3 * shape.inner()).max(if extras.el { shape.num_heads * padded(shape.d_model) } else { 0 })
+        // The partial contexts of all splits lie in one buffer.
+        let partials = if extras.splits.most() > 1 { extras.splits.most() } else { 0 };
+        (3 * shape.inner())
+            .max(if extras.el { extras.context_columns(shape) } else { 0 })
+            .max(partials * extras.context_columns(shape))
+    }
+
+    /// Key splits that it has room for.
+    pub(crate) fn splits(&self) -> Splits {
+        self.splits
+    }
+
+    /// Where splits leave what they make; `None` where no row has more than one.
+    pub(crate) fn partials(&self) -> Option<&Partials> {
+        self.partials.as_ref()
     }
 
     pub(crate) fn memory(&self) -> Result<&Tensor, TensorError> {

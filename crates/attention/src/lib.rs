@@ -20,6 +20,7 @@ mod attend;
 mod bias;
 mod block;
 mod caches;
+mod combine;
 mod el;
 mod error;
 mod factory;
@@ -34,6 +35,7 @@ pub use block::{
     BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
 };
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
+pub use combine::{Partials, SPLIT, Splits, combine};
 pub use el::{ElCross, ElSelf};
 pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};

@@ -12,12 +12,22 @@ const SOFTWARE_SENTENCES: usize = 256;
 /// Sentences together at most elsewhere.
 const HARDWARE_SENTENCES: usize = 4096;
 
-/// Sentences of a batch that one binding of logits allows.
-pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
+/// Sentences of a batch that one binding of logits or of working tensors allows.
+pub(crate) fn sentences_per_binding(
+    device: &Device,
+    runner: &Runner,
+    config: &GenerationConfig,
+    ready: &[Prepared],
+) -> usize {
     let width = config.rows_per_sentence().max(1);
     let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
     let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
-    (rows.min(runner.max_rows()) / width).max(1)
+    (rows.min(runner.max_rows(longest_ids(ready))) / width).max(1)
+}
+
+/// The most (source ids, decoder ids) of a request.
+fn longest_ids(ready: &[Prepared]) -> (usize, usize) {
+    ready.iter().fold((0, 0), |(s, d), r| (r.source.len().max(s), r.lengths.max_length.max(d)))
 }
 
 /// The longest, in sum over all requests of a run: what a [`BatchState`] is sized for.
@@ -43,10 +53,11 @@ pub(crate) fn auto_sentences(
     let width = config.rows_per_sentence();
     let (max_length, max_new) = longest(ready);
     let longest = ready.iter().fold((0, 0), |(s, p), r| (r.source.len().max(s), r.prompt.len().max(p)));
+    let ids = longest_ids(ready);
     let (mut sentences, mut sources, mut prompts) = (0, 0, 0);
     for (count, p) in (1..=cap).zip(ready) {
         let sentence = Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() };
-        sentences += runner.sentence_bytes(&sentence, width);
+        sentences += runner.sentence_bytes(&sentence, width, ids);
         sources += p.source.len();
         prompts += p.prompt.len() - 1;
         let packed = runner.packed_bytes(sources, prompts, longest);

@@ -231,7 +231,7 @@ impl Session {
                 auto_sentences(device, runner, config, ready, own)
             }
         };
-        most.min(sentences_per_binding(device, runner, config)).min(ready.len()).max(1)
+        most.min(sentences_per_binding(device, runner, config, ready)).min(ready.len()).max(1)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a run has, handed to each of its batches")]

@@ -5,7 +5,7 @@ mod score;
 
 use std::sync::Arc;
 
-use elgen_attention::{CacheBytes, CacheLayout, Caches, Extras, Kind, Need, Packed, Placement, Step};
+use elgen_attention::{CacheBytes, CacheLayout, Caches, Extras, Kind, Need, Packed, Placement, Splits, Step};
 use elgen_search::device::DecodeStep;
 use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tensor};
 
@@ -96,18 +96,26 @@ impl Runner {
         CacheBytes { self_: self_slots * layout.self_slot_bytes(), cross: cross_slots * layout.cross_slot_bytes() }
     }
 
-    /// Rows of a decode step that one binding allows for each working tensor.
-    pub fn max_rows(&self) -> usize {
-        Space::max_rows(&self.device, self.model.decoder_shape(), self.step_extras(0))
+    /// Rows of a decode step that one binding allows for each working tensor. `longest`: the most (source ids, decoder ids) of a sentence.
+    pub fn max_rows(&self, longest: (usize, usize)) -> usize {
+        Space::max_rows(&self.device, self.model.decoder_shape(), self.step_extras(0, longest))
     }
 
-    fn step_extras(&self, memory_slots: usize) -> Extras {
+    /// Key splits of sentences with at most so many (source ids, decoder ids), for the kinds whose kernel splits keys.
+    fn splits(&self, (source, decoder): (usize, usize)) -> Splits {
+        let layout = self.caches.layout();
+        let keys = |kind: Option<Kind>, keys: usize| if kind == Some(Kind::El) { keys } else { 0 };
+        Splits::of(keys(Some(layout.self_kind), decoder), keys(layout.cross.map(|(_, kind)| kind), source))
+    }
+
+    fn step_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
         let layout = self.caches.layout();
         let cross = layout.cross.map(|(_, kind)| kind);
         Extras {
             el: layout.self_kind == Kind::El || cross == Some(Kind::El),
             el_prefill: false,
             memory_slots: if cross == Some(Kind::MhaNocache) { memory_slots } else { 0 },
+            splits: self.splits(longest),
         }
     }
 
@@ -171,7 +179,7 @@ impl Runner {
             }
         }
         rows.begin(&self.device, &states, &prompts, &self.slabs)?;
-        self.prepare_step(rows.capacity())?;
+        self.prepare_step(rows.capacity(), longest(sentences))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
             let ranges = self.cross_ranges.as_ref().filter(|b| b.bytes() >= rows.capacity() as u64 * 8);
@@ -198,11 +206,11 @@ impl Runner {
         Ok(())
     }
 
-    fn prepare_step(&mut self, rows: usize) -> Result<(), ModelError> {
+    fn prepare_step(&mut self, rows: usize, longest: (usize, usize)) -> Result<(), ModelError> {
         let memory_slots =
             self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
-        let extras = self.step_extras(memory_slots);
-        let enough = |s: &Space| s.rows >= rows && s.extras.memory_slots >= extras.memory_slots;
+        let extras = self.step_extras(memory_slots, longest);
+        let enough = |s: &Space| s.rows >= rows && s.extras.hold(extras);
         if !self.step_space.as_ref().is_some_and(enough) {
             // The old one goes first: the peak is that of the larger one.
             self.step_space = None;
@@ -243,6 +251,7 @@ impl Runner {
             el: layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
             el_prefill: layout.self_kind == Kind::El,
             memory_slots: self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots),
+            splits: Splits { self_: 1, cross: self.splits(longest(sentences)).cross },
         };
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
         let chunks = self.chunks(&lengths, shape, extras);
@@ -371,6 +380,12 @@ impl Runner {
     }
 }
 
+/// The most (source ids, decoder ids) of a sentence.
+fn longest(sentences: &[Sentence<'_>]) -> (usize, usize) {
+    let most = |of: fn(&Sentence<'_>) -> usize| sentences.iter().map(of).max().unwrap_or(0);
+    (most(|s| s.source.len()), most(|s| s.prompt.len() + s.max_new))
+}
+
 fn need(sentence: &Sentence<'_>, width: usize) -> Need {
     Need { prompt_len: sentence.prompt.len(), max_new: sentence.max_new, width, source_len: sentence.source.len() }
 }
@@ -384,9 +399,7 @@ fn prepare_packed(
     copies: usize,
     extras: Extras,
 ) -> Result<(), ModelError> {
-    let enough = |p: &PrefillSpace| {
-        p.space.rows >= tokens && p.slots.len() >= copies && p.space.extras.memory_slots >= extras.memory_slots
-    };
+    let enough = |p: &PrefillSpace| p.space.rows >= tokens && p.slots.len() >= copies && p.space.extras.hold(extras);
     if place.as_ref().is_some_and(enough) {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! CPU twins: each kernel once more, in f64 and as plainly as it can be written. Matrices are row-major without padding.
 
 mod attend;
+mod combine;
 mod embed;
 mod heads;
 mod layer_norm;
@@ -9,6 +10,7 @@ mod store;
 mod token_logprobs;
 
 pub use attend::{attend, attend_biased, distance_bias};
+pub use combine::combine;
 pub use embed::embed;
 pub use heads::{heads_contract, heads_expand};
 pub use layer_norm::{layer_norm, rms_norm};

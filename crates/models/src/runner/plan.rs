@@ -1,14 +1,14 @@
 //! What a batch will take, before anything is allocated.
 
-use elgen_attention::{Extras, Kind};
+use elgen_attention::{Extras, Kind, Splits};
 
 use super::{Runner, Sentence};
 use crate::layers::{Space, StackShape};
 
 impl Runner {
     /// Bytes that a sentence of `width` rows adds to a batch: its cache slots and the working tensors of its rows in a
-    /// decode step.
-    pub fn sentence_bytes(&self, sentence: &Sentence<'_>, width: usize) -> u64 {
+    /// decode step. `longest`: the most (source ids, decoder ids) of a sentence of the batch.
+    pub fn sentence_bytes(&self, sentence: &Sentence<'_>, width: usize, longest: (usize, usize)) -> u64 {
         let layout = self.caches.layout();
         let cache = Self::cache_need(layout, sentence, width);
         let recomputed = match layout.cross {
@@ -16,7 +16,7 @@ impl Runner {
             _ => 0,
         };
         // 8 bytes: the range of a row's cross slots.
-        let row = Space::bytes_per_row(self.model.decoder_shape(), self.step_extras(0)) + 8;
+        let row = Space::bytes_per_row(self.model.decoder_shape(), self.step_extras(0, longest)) + 8;
         cache.self_ + cache.cross + recomputed + width as u64 * row
     }
 
@@ -34,6 +34,7 @@ impl Runner {
             el: layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
             el_prefill: layout.self_kind == Kind::El,
             memory_slots: 0,
+            splits: Splits { self_: 1, cross: self.splits((longest.0, 1)).cross },
         };
         encoder + part(self.model.decoder_shape(), extras, prompts, longest.1.saturating_sub(1))
     }

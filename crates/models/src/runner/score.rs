@@ -117,7 +117,7 @@ impl Runner {
         let logits = self.device.tensor("logits", Class::Activations, rows, vocab, DType::F32)?;
         self.place(sentences, 1)?;
         // What mha-nocache recomputes needs the room of a step.
-        self.prepare_step(1)?;
+        self.prepare_step(1, (0, 0))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
             stats += self.encode(encoder, sentences)?;

@@ -1,0 +1,150 @@
+//! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
+
+use bytemuck::{Pod, Zeroable};
+use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, padded};
+
+/// Keys of one split. A row's splits begin at its position 0 and depend on nothing but its own number of keys: what else is in a batch
+/// never changes a bit of its result.
+pub const SPLIT: usize = 512;
+
+/// Query rows of one dispatch: what one dimension of a grid holds on every device.
+const MAX_ROWS: u32 = 65535;
+
+/// Splits that the longest row of a batch needs. 0 counts as 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Splits {
+    /// Of the decoder's self-attention.
+    pub self_: usize,
+    /// Of cross-attention.
+    pub cross: usize,
+}
+
+impl Splits {
+    /// For rows of at most so many keys.
+    pub fn of(self_keys: usize, cross_keys: usize) -> Self {
+        Self { self_: self_keys.div_ceil(SPLIT).max(1), cross: cross_keys.div_ceil(SPLIT).max(1) }
+    }
+
+    /// The larger number.
+    pub fn most(self) -> usize {
+        self.self_.max(self.cross).max(1)
+    }
+
+    /// True if both parts have room for what `other` needs.
+    pub fn hold(self, other: Self) -> bool {
+        self.self_.max(1) >= other.self_ && self.cross.max(1) >= other.cross
+    }
+}
+
+/// What splits leave behind: un-normalised contexts, and the maximum and sum of the weights of each head.
+#[derive(Debug)]
+pub struct Partials {
+    /// `[splits * rows, columns]` f32: row `r` of split `s` lies at `s * rows + r`.
+    pub contexts: Tensor,
+    /// `[splits * rows, num_heads]` pairs of f32: maximum and sum.
+    pub stats: Buffer,
+    /// Query rows that fit.
+    pub rows: usize,
+    /// Splits that fit.
+    pub splits: usize,
+}
+
+impl Partials {
+    /// Room for `splits` splits of `rows` query rows of `num_heads` heads with `columns` columns in all.
+    ///
+    /// # Errors
+    /// Out of memory, or larger than a binding.
+    pub fn new(
+        device: &Device,
+        rows: usize,
+        splits: usize,
+        num_heads: usize,
+        columns: usize,
+    ) -> Result<Self, TensorError> {
+        let contexts = device.tensor("partial contexts", Class::Activations, splits * rows, columns, DType::F32)?;
+        let stats = device.alloc("partial sums", Class::Activations, (splits * rows * num_heads) as u64 * 8)?;
+        Ok(Self { contexts, stats, rows, splits })
+    }
+
+    /// Bytes that [`Partials::new`] takes per row.
+    pub fn bytes_per_row(splits: usize, num_heads: usize, columns: usize) -> u64 {
+        splits as u64 * (4 * padded(columns) + 8 * num_heads) as u64
+    }
+}
+
+/// Merges what `splits` splits left of the query rows `first ..` + `count`: `out[r, h] = sum_s w_s context_s / sum_s w_s sum_s`, with
+/// `w_s = exp(max_s - max)`. `out` is `[rows, num_heads * width]` f32, `width` a multiple of 4. A row without keys gets zeros.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn combine(
+    rec: &mut Recorder,
+    partials: &Partials,
+    splits: usize,
+    (num_heads, width): (usize, usize),
+    out: &Tensor,
+    first: u32,
+    count: u32,
+) -> Result<(), TensorError> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Params {
+        first_row: u32,
+        rows: u32,
+        splits: u32,
+        heads: u32,
+        width: u32,
+        part_ld: u32,
+        out_ld: u32,
+    }
+    let columns = num_heads * width;
+    let fits = width.is_multiple_of(4)
+        && splits <= partials.splits
+        && (first + count) as usize <= partials.rows.min(out.rows)
+        && columns <= partials.contexts.ld().min(out.ld())
+        && (partials.splits * partials.rows * num_heads) as u64 * 8 <= partials.stats.bytes()
+        && out.dtype == DType::F32;
+    if !fits {
+        let message = format!(
+            "{splits} splits of {num_heads} heads x {width}, rows {first}+{count}: {} splits of {} rows, contexts {}, out {}",
+            partials.splits,
+            partials.rows,
+            partials.contexts.describe(),
+            out.describe()
+        );
+        return Err(TensorError::Shape { op: "combine", message });
+    }
+    let kernel = rec.device().kernel(&KernelSpec::new("combine").constant("WG", 64))?;
+    for at in (first..first + count).step_by(MAX_ROWS as usize) {
+        let params = Params {
+            first_row: at,
+            rows: partials.rows as u32,
+            splits: splits as u32,
+            heads: num_heads as u32,
+            width: (width / 4) as u32,
+            part_ld: partials.contexts.quads(),
+            out_ld: out.quads(),
+        };
+        let buffers = [&partials.contexts.buffer, &partials.stats, &out.buffer];
+        rec.dispatch(&kernel, &buffers, &params, [MAX_ROWS.min(first + count - at), num_heads as u32, 1])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_begin_at_position_0_and_cover_every_key() {
+        let of = |keys| Splits::of(keys, 1).self_;
+        assert_eq!([0, 1, SPLIT, SPLIT + 1, 3 * SPLIT].map(of), [1, 1, 1, 2, 3]);
+        assert_eq!(Splits::of(SPLIT + 1, 5 * SPLIT).most(), 5);
+        assert_eq!(Splits::default().most(), 1);
+        let two_and_one = Splits { self_: 2, cross: 1 };
+        assert!(two_and_one.hold(Splits::default()) && two_and_one.hold(two_and_one));
+        assert!(!two_and_one.hold(Splits { self_: 1, cross: 2 }) && !Splits::default().hold(two_and_one));
+        // Odd heads and columns are padded as the tensors are.
+        assert_eq!(Partials::bytes_per_row(2, 3, 6), 2 * (4 * 8 + 8 * 3));
+    }
+}
