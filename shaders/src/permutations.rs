@@ -46,9 +46,12 @@ const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
 const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
 /// Cooperative-matrix tiles: their type and edge, how many tiles 16 query rows take, and how many tile columns of a hidden state a subgroup owns.
-const MATRIX_TILES: &[&[&str]] =
-    &[&["STORE_F16", "TILE=coop_mat8x8", "EDGE=8", "BANDS=2"], &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16", "BANDS=1"]];
-const OWNED_TILES: &[&[&str]] = &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
+const MATRIX_TILES: &[&[&str]] = &[
+    &["STORE_F16", "TILE=coop_mat8x8", "EDGE=8", "BANDS=2"],
+    &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16", "BANDS=1"],
+];
+const OWNED_TILES: &[&[&str]] =
+    &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
 
 /// Keys of EL's decode kernels; a bias is added in self-attention only.
 const EL_KEYS: &[&[&str]] = &[&["SLOTS"], &["SLOTS", "BIASED"], &[]];

@@ -80,6 +80,9 @@ var<workgroup> fade: array<f32, ROWS>;  // what the contexts so far count after 
 var<workgroup> total: array<f32, ROWS>; // sums of P, scaled as P is
 var<workgroup> moved: u32;
 
+// The leading 11 bits, which f16 holds exactly from 2^-14 on. By bits: compilers take f32(f16(v)) for v, and the lower half for 0.
+fn upper_half(v: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(v) & vec4<u32>(0xffffe000u)); }
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) wg: vec3<u32>,
@@ -158,7 +161,7 @@ fn main(
         for (var c = lane; c < (TILES + 1u) * (EDGE / 4u); c += lanes) {
             var v = vec4<f32>(0.0);
             if (pair < pairs && c < p.width) { v = query[at + c] * factor; }
-            stage[staged_row * STAGE_LD + c] = vec4<f16>(v);
+            stage[staged_row * STAGE_LD + c] = vec4<f16>(upper_half(v));
         }
         workgroupBarrier();
         for (var i = 0u; i < #OWNED; i++) {
@@ -169,7 +172,7 @@ fn main(
         for (var c = lane; c < p.width; c += lanes) {
             var v = vec4<f32>(0.0);
             if (pair < pairs) { v = query[at + c] * factor; }
-            stage[staged_row * STAGE_LD + c] = vec4<f16>(v - vec4<f32>(vec4<f16>(v)));
+            stage[staged_row * STAGE_LD + c] = vec4<f16>(v - upper_half(v));
         }
         workgroupBarrier();
         for (var i = 0u; i < #OWNED; i++) {
@@ -233,9 +236,9 @@ fn main(
             let moves = top > peak[r] + SLACK;
             let reference = select(peak[r], top, moves);
             let weight = exp(exchange[e] - reference) * P_SCALE;
-            let half_weight = f16(weight);
-            upper[e] = half_weight;
-            lower[e] = f16(weight - f32(half_weight));
+            let front = upper_half(vec4<f32>(weight)).x;
+            upper[e] = f16(front);
+            lower[e] = f16(weight - front);
             if (e % EDGE == 0u) {
                 next_peak[r] = reference;
                 fade[r] = exp(peak[r] - reference);

@@ -22,6 +22,7 @@ mod block;
 mod caches;
 mod combine;
 mod el;
+mod el_attend_coop;
 mod error;
 mod factory;
 mod kind;
@@ -37,6 +38,7 @@ pub use block::{
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use combine::{Partials, SPLIT, Splits, combine};
 pub use el::{ElCross, ElSelf};
+pub use el_attend_coop::{CoopAttend, CoopKeys, el_attend_coop};
 pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Shape};

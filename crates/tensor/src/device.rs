@@ -221,7 +221,10 @@ impl Device {
         }
         let matrices = Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let listed = listed_edge(&adapter.cooperative_matrix_properties());
-        let edge = options.cooperative.edge(listed).filter(|_| available.contains(wanted | matrices | Features::SUBGROUP | Features::SHADER_F16));
+        let edge = options
+            .cooperative
+            .edge(listed)
+            .filter(|_| available.contains(wanted | matrices | Features::SUBGROUP | Features::SHADER_F16));
         if edge.is_some() {
             wanted |= matrices;
         }
@@ -281,7 +284,9 @@ impl Device {
             max_binding_bytes: binding,
             max_buffer_bytes: limits.max_buffer_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            workgroup_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            workgroup_invocations: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
             subgroup_sizes: report.subgroup_sizes,
             cooperative: edge,
             software: report.software,
