@@ -5,7 +5,7 @@ enable wgpu_cooperative_matrix;
 // memory and used for q' X^T and for P X.
 //
 // Query rows of a group are its pairs (row, head), flattened; tile wg.y takes pairs wg.y * 16 and on. SLOTS: a group is one row, its keys are found through
-// the slot table. Without: a group is a run of rows of one sentence, its keys lie in one range. SPLITS: workgroup z takes keys z * split_keys and on, and leaves
+// the slot table. Without: a group is a run of rows of one sentence, its keys lie in one range. SPLITS: workgroup z takes keys z * split and on (the last one all that remain), and leaves
 // its context, not yet divided by the sum, with the row's reference and sum for `combine`.
 //
 // The columns of X are dealt out to the subgroups in tiles: each holds its part of q' and of the contexts in registers. Scores are partial sums
@@ -19,26 +19,27 @@ enable wgpu_cooperative_matrix;
 #include rows
 #endif
 struct Params {
-    first: u32,      // SLOTS: first index into `active_rows`; else the first of `groups`
+    first: u32,      // SLOTS: first query row; else first group
     heads: u32,
     width: u32,      // quads of a hidden state
-    x_ld: u32,       // quads from one slot to the next
-    q_ld: u32,       // quads of a query row; head h begins at h * width
-    out_ld: u32,     // of `out` or `partials`
+    x_ld: u32,       // row strides in quads
+    q_ld: u32,
+    out_ld: u32,     // of `out` or of `partials`
     table_ld: u32,   // row stride of the slot table
+    split: u32,      // keys of a split, a multiple of 16
+    rows: u32,       // rows from one split to the next in `partials` and `stats`
     scale: f32,
-    split_keys: u32, // keys of a split, a multiple of 16
-    part_rows: u32,  // rows from one split to the next in `partials` and `stats`
     bias_reach: u32,
     bias_ld: u32,    // elements from one head of the bias to the next
 }
 #include params
-@group(0) @binding(0) var<storage, read> active_rows: array<u32>;
 #ifdef SLOTS
+@group(0) @binding(0) var<storage, read> active_rows: array<u32>;
 @group(0) @binding(1) var<storage, read> state: array<RowState>;
 @group(0) @binding(2) var<storage, read> slots: array<u32>;
 #else
-@group(0) @binding(1) var<storage, read> groups: array<vec2<u32>>;
+@group(0) @binding(0) var<storage, read> groups: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> row_numbers: array<u32>;
 @group(0) @binding(2) var<storage, read> ranges: array<vec2<u32>>;
 #endif
 @group(0) @binding(3) var<storage, read> query: array<vec4<f32>>;
@@ -86,6 +87,7 @@ fn upper_half(v: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) wg: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) tid: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
@@ -100,19 +102,19 @@ fn main(
     let group = groups[p.first + wg.x];
     let first_row = group.x;
     let pairs = group.y * p.heads;
-    let range = ranges[active_rows[first_row]];
+    let range = ranges[row_numbers[first_row]];
     let keys = range.y;
     let base = range.x;
 #endif
     let first_pair = wg.y * ROWS;
     if (first_pair >= pairs) { return; }
 #ifdef SPLITS
-    let begin = wg.z * p.split_keys;
-    let end = min(keys, begin + p.split_keys);
+    let begin = wg.z * p.split;
+    let end = select(min(begin + p.split, keys), keys, wg.z + 1u == grid.z);
     if (begin >= end) {
         if (tid < ROWS && first_pair + tid < pairs) {
             let pair = first_pair + tid;
-            stats[(wg.z * p.part_rows + first_row + pair / p.heads) * p.heads + pair % p.heads] = vec2<f32>(LOWEST, 0.0);
+            stats[(wg.z * p.rows + first_row + pair / p.heads) * p.heads + pair % p.heads] = vec2<f32>(LOWEST, 0.0);
         }
         return;
     }
@@ -303,7 +305,7 @@ fn main(
                 let query_row = first_row + pair / p.heads;
                 let column = pair % p.heads * p.width + c;
 #ifdef SPLITS
-                partials[(wg.z * p.part_rows + query_row) * p.out_ld + column] = sums / P_SCALE;
+                partials[(wg.z * p.rows + query_row) * p.out_ld + column] = sums / P_SCALE;
 #else
                 out[query_row * p.out_ld + column] = sums * select(0.0, 1.0 / total[r], keys > 0u);
 #endif
@@ -314,7 +316,7 @@ fn main(
 #ifdef SPLITS
     if (tid < ROWS && first_pair + tid < pairs) {
         let pair = first_pair + tid;
-        stats[(wg.z * p.part_rows + first_row + pair / p.heads) * p.heads + pair % p.heads] = vec2<f32>(peak[tid], total[tid] / P_SCALE);
+        stats[(wg.z * p.rows + first_row + pair / p.heads) * p.heads + pair % p.heads] = vec2<f32>(peak[tid], total[tid] / P_SCALE);
     }
 #endif
 }

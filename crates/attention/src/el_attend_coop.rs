@@ -75,9 +75,9 @@ struct Params {
     q_ld: u32,
     out_ld: u32,
     table_ld: u32,
+    split: u32,
+    rows: u32,
     scale: f32,
-    split_keys: u32,
-    part_rows: u32,
     bias_reach: u32,
     bias_ld: u32,
 }
@@ -157,7 +157,7 @@ pub fn el_attend_coop(rec: &mut Recorder, keys: CoopKeys<'_>, a: CoopAttend<'_>)
             (vec![&rows.active, &rows.state, rows.slots()], first, count, 1, rows.max_length() as u32)
         }
         CoopKeys::Groups { index, ranges, groups, first, count, widest } => {
-            (vec![index, groups, ranges], first, count, widest, 0)
+            (vec![groups, index, ranges], first, count, widest, 0)
         }
     };
     buffers.extend([&a.q.buffer, &a.x.buffer]);
@@ -177,8 +177,8 @@ pub fn el_attend_coop(rec: &mut Recorder, keys: CoopKeys<'_>, a: CoopAttend<'_>)
             out_ld: a.partials.map_or(a.out.quads(), |(parts, _)| parts.contexts.quads()),
             table_ld,
             scale: a.shape.scale,
-            split_keys: SPLIT as u32,
-            part_rows: a.partials.map_or(0, |(parts, _)| parts.rows as u32),
+            split: SPLIT as u32,
+            rows: a.partials.map_or(0, |(parts, _)| parts.rows as u32),
             bias_reach: a.bias.map_or(0, |bias| bias.reach as u32),
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };

@@ -96,6 +96,7 @@ impl Model {
             selector: options.device.clone(),
             memory_limit: options.memory_limit,
             checked: options.checked_shaders,
+            cooperative: options.cooperative,
             ..DeviceOptions::default()
         })?;
         let kinds = Kinds::both(match options.attention {

@@ -109,6 +109,8 @@ pub struct SessionOptions {
     pub memory_limit: Option<u64>,
     /// Compile shaders with bounds checks (tests); release builds default to unchecked.
     pub checked_shaders: bool,
+    /// Whether kernels may use cooperative matrices (tensor cores), where the adapter has them; f16 only.
+    pub cooperative: Cooperative,
 }
 
 impl Default for SessionOptions {
@@ -122,6 +124,7 @@ impl Default for SessionOptions {
             max_batch_tokens: None,
             memory_limit: None,
             checked_shaders: false,
+            cooperative: Cooperative::default(),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Cooperative matrices: what an adapter lists, which tile edge kernels use, and the trial that such a kernel must pass.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock};
+
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
 use crate::device::{Device, lock};
+use crate::error::{Result, TensorError};
 
 /// Whether kernels may use cooperative matrices (tensor cores). Each such kernel has a twin that does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,14 +58,83 @@ pub(crate) fn tile_names(tiles: &[CooperativeMatrixProperties]) -> Vec<String> {
     names
 }
 
+/// Which kernels were tried on a device, and what went wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Trials {
+    /// Held during a trial: whoever needs the same kernel waits for the verdict.
+    solved: Mutex<HashSet<String>>,
+    fault: OnceLock<String>,
+}
+
 impl Device {
-    /// Gives up cooperative matrices on this device: from now on [`Device::capabilities`] has none. The first reason is kept.
-    pub fn distrust_cooperative(&self, reason: String) {
-        lock(&self.inner.cooperative_fault).get_or_insert(reason);
+    /// Lets a kernel that uses cooperative matrices solve a known problem, once per device and `kernel` (which names all that selects it). `problem` returns what
+    /// is wrong with the answer, if anything. A wrong answer, or a kernel that the compiler refuses, ends the use of cooperative matrices on this device:
+    /// [`Device::capabilities`] has none from then on, and [`Device::cooperative_fault`] says why.
+    ///
+    /// # Errors
+    /// What else `problem` failed with: memory, a lost device.
+    pub fn try_cooperative(&self, kernel: &str, problem: impl FnOnce() -> Result<Option<String>>) -> Result<()> {
+        let trials = &self.inner.trials;
+        let mut solved = lock(&trials.solved);
+        if self.capabilities().cooperative.is_none() || solved.contains(kernel) {
+            return Ok(());
+        }
+        let fault = match problem() {
+            Ok(None) => {
+                solved.insert(kernel.to_owned());
+                return Ok(());
+            }
+            Ok(Some(wrong)) => format!("{kernel}: {wrong}"),
+            Err(refused @ TensorError::Kernel { .. }) => refused.to_string(),
+            Err(error) => return Err(error),
+        };
+        // Only this function sets it, one thread at a time.
+        let _ = trials.fault.set(fault);
+        Ok(())
     }
 
     /// Why cooperative matrices are not used although the adapter has them.
-    pub fn cooperative_fault(&self) -> Option<String> {
-        lock(&self.inner.cooperative_fault).clone()
+    pub fn cooperative_fault(&self) -> Option<&str> {
+        self.inner.trials.fault.get().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tile(
+        m: u32,
+        n: u32,
+        k: u32,
+        ab: CooperativeScalarType,
+        cr: CooperativeScalarType,
+    ) -> CooperativeMatrixProperties {
+        let saturating_accumulation = false;
+        CooperativeMatrixProperties {
+            m_size: m,
+            n_size: n,
+            k_size: k,
+            ab_type: ab,
+            cr_type: cr,
+            saturating_accumulation,
+        }
+    }
+
+    #[test]
+    fn only_square_half_tiles_with_f32_sums_count() {
+        use CooperativeScalarType::{F16, F32};
+        let (small, large) = (tile(8, 8, 8, F16, F32), tile(16, 16, 16, F16, F32));
+        assert_eq!(listed_edge(&[small]), Some(8));
+        assert_eq!(listed_edge(&[large, small]), Some(16));
+        assert_eq!(
+            listed_edge(&[tile(16, 8, 16, F16, F32), tile(16, 16, 16, F16, F16), tile(8, 8, 8, F32, F32)]),
+            None
+        );
+        assert_eq!(tile_names(&[small, large, small]), ["8x8x8 f16->f32", "16x16x16 f16->f32"]);
+        assert_eq!(
+            [Cooperative::Listed, Cooperative::Off, Cooperative::Edge(16)].map(|c| c.edge(Some(8))),
+            [Some(8), None, Some(16)]
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{DeviceType, Features};
 
-use crate::cooperative::{Cooperative, listed_edge, tile_names};
+use crate::cooperative::{Cooperative, Trials, listed_edge, tile_names};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
 use crate::memory::{MemoryInfo, memory_info};
@@ -183,8 +183,7 @@ pub(crate) struct Inner {
     pub(crate) compile_seconds: Mutex<f64>,
     pub(crate) transfer: Mutex<Transfer>,
     pub(crate) uniforms: Option<wgpu::Buffer>,
-    /// Why cooperative matrices are no longer used, once a kernel's trial went wrong.
-    pub(crate) cooperative_fault: Mutex<Option<String>>,
+    pub(crate) trials: Trials,
     /// Held while `uniforms` is written and the work that reads it is submitted.
     pub(crate) submission: Mutex<()>,
     failure: Arc<Mutex<Option<String>>>,
@@ -313,7 +312,7 @@ impl Device {
                 compile_seconds: Mutex::default(),
                 transfer: Mutex::default(),
                 uniforms,
-                cooperative_fault: Mutex::default(),
+                trials: Trials::default(),
                 submission: Mutex::default(),
                 failure,
                 report,
@@ -325,8 +324,7 @@ impl Device {
     /// What the device can do.
     pub fn capabilities(&self) -> Capabilities {
         let all = self.inner.capabilities;
-        // Most devices have none: only the others pay for the lock.
-        let trusted = all.cooperative.filter(|_| lock(&self.inner.cooperative_fault).is_none());
+        let trusted = all.cooperative.filter(|_| self.cooperative_fault().is_none());
         Capabilities { cooperative: trusted, ..all }
     }
 
