@@ -1,6 +1,7 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
 use elgen_search::Hooks;
+use elgen_tensor::Cooperative;
 use serde::Serialize;
 
 use crate::cancel::CancelToken;
