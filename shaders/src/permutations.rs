@@ -42,8 +42,6 @@ const SOURCE_OPTIONS: &[&[&str]] = &[&["SOURCES"], &[]];
 
 /// Where keys are found: through the slot table, or in a range.
 const ADDRESSING: &[&[&str]] = &[&["SLOTS"], &[]];
-/// Heads per workgroup; SHARED: all heads read the same keys (EL-attention).
-const HEAD_TILES: &[&[&str]] = &[&["TILE=1"], &["TILE=1", "SHARED"], &["TILE=2", "SHARED"], &["TILE=4", "SHARED"]];
 
 /// Cooperative-matrix tiles: their type and edge, how many tiles 16 query rows take, and how many tile columns of a hidden state a subgroup owns.
 const MATRIX_TILES: &[&[&str]] = &[
@@ -53,15 +51,33 @@ const MATRIX_TILES: &[&[&str]] = &[
 const OWNED_TILES: &[&[&str]] =
     &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
 
-/// Keys of EL's decode kernels; a bias is added in self-attention only.
-const EL_KEYS: &[&[&str]] = &[&["SLOTS"], &["SLOTS", "BIASED"], &[]];
-/// SPLITS: the keys of a row are cut over workgroups.
-const SPLITS: &[&[&str]] = &[&["SPLITS"], &[]];
-
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
 /// RMS: without mean and bias (T5).
 const NORM: &[&[&str]] = &[&["RMS"], &[]];
+
+/// What shares an X, and whether a bias by distance is added: the heads of a hypothesis, or all heads of a sentence's rows.
+const EL_QUERIES: &[&[&str]] = &[&["SLOTS"], &["SLOTS", "BIASED"], &[]];
+/// Query rows and quads of the hidden state per invocation.
+const EL_TILES: &[&[&str]] = &[
+    &["ROWS=1", "QUADS=1"],
+    &["ROWS=2", "QUADS=1"],
+    &["ROWS=4", "QUADS=1"],
+    &["ROWS=8", "QUADS=1"],
+    &["ROWS=12", "QUADS=1"],
+    &["ROWS=16", "QUADS=1"],
+    &["ROWS=1", "QUADS=2"],
+    &["ROWS=4", "QUADS=2"],
+    &["ROWS=8", "QUADS=2"],
+    &["ROWS=1", "QUADS=4"],
+    &["ROWS=4", "QUADS=4"],
+    &["ROWS=1", "QUADS=8"],
+    &["ROWS=2", "QUADS=8"],
+];
+/// One workgroup takes all keys of a row, or those of a split.
+const SPLITS: &[&[&str]] = &[&["SPLITS"], &[]];
+/// Tests let a kernel count its loads and multiply-adds.
+const EL_COUNTING: &[&[&str]] = &[&["COUNTING", "SLOTS"], &["COUNTING"]];
 
 /// Rows per invocation of the matrix kernels; STAGED: through workgroup memory.
 const ROW_TILES: &[&[&str]] = &[&["TILE_M=1"], &["TILE_M=2"], &["TILE_M=4"], &["TILE_M=8"], &["TILE_M=16"]];
@@ -78,9 +94,11 @@ const FAMILIES: &[Family] = &[
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
-    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
+    Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, BIAS] },
     Family { shader: "combine", axes: &[PARAMS] },
-    Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_KEYS, SPLITS] },
+    Family { shader: "el_attend", axes: &[STORAGE, PARAMS, REDUCTION, EL_QUERIES, EL_TILES, SPLITS] },
+    Family { shader: "el_attend", axes: &[STORAGE, PARAMS, EL_COUNTING, EL_TILES, SPLITS] },
+    Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_QUERIES, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },

@@ -1,9 +1,6 @@
 #include storage
-// Attention of query rows over cached keys and values, all kinds: a workgroup takes one query row and a tile of #TILE heads, walks its keys in chunks of WG
-// from position 0, and keeps a running maximum, sum and context per head (online softmax), so the probabilities are never stored.
-//
-// MHA: keys and values are [slots, heads * width], head h at column h * width, TILE = 1.
-// EL:  keys and values are the same hidden states X [slots, width], shared by all heads (head_stride 0), queries are q' = q W_k: TILE heads reuse each load of X.
+// Attention of query rows over cached keys and values [slots, heads * width], head h at column h * width: a workgroup takes one query row and one head, walks
+// its keys in chunks of WG from position 0, and keeps a running maximum, sum and context (online softmax), so the probabilities are never stored.
 //
 // SLOTS: row i attends to positions 0 .. length of its physical row, found through the slot table. Without: to the range (first, count) of its physical row.
 // A row without keys gets a zero context.
@@ -15,10 +12,8 @@
 #endif
 struct Params {
     first_row: u32,   // first index into `active_rows`
-    heads: u32,
     width: u32,       // quads of one head's key
     kv_ld: u32,       // quads from one slot to the next
-    head_stride: u32, // quads from one head to the next within a slot
     k_first: u32,     // quad where keys begin in a slot
     v_first: u32,
     q_ld: u32,        // quads of a query row: head h begins at q_first + h * width
@@ -52,16 +47,16 @@ struct Params {
 #endif
 #endif
 override WG: u32 = 64u;
-override ACC: u32 = 64u; // #TILE * width: the running contexts, in quads
+override ACC: u32 = 64u; // width: the running context, in quads
 var<workgroup> acc: array<vec4<f32>, ACC>;
-var<workgroup> weight: array<f32, WG * #TILE>;
+var<workgroup> weight: array<f32, WG>;
 var<workgroup> place: array<u32, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let i = p.first_row + wg.x;
     let row = active_rows[i];
-    let head0 = wg.y * #TILE;
+    let head = wg.y;
 #ifdef SLOTS
     let first = row * p.table_ld;
     let count = state[row].length;
@@ -69,17 +64,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let first = ranges[row].x;
     let count = ranges[row].y;
 #endif
-    var peak: array<f32, #TILE>;
-    var total: array<f32, #TILE>;
-    for (var h = 0u; h < #TILE; h++) {
-        peak[h] = -3.0e38;
-        total[h] = 0.0;
-    }
-    for (var c = tid; c < #TILE * p.width; c += WG) { acc[c] = vec4<f32>(0.0); }
+    var peak = -3.0e38;
+    var total = 0.0;
+    for (var c = tid; c < p.width; c += WG) { acc[c] = vec4<f32>(0.0); }
 
     for (var start = 0u; start < count; start += WG) {
         let n = min(WG, count - start);
-        // Scores: one key per invocation, all heads of the tile.
+        // Scores: one key per invocation.
         if (tid < n) {
 #ifdef SLOTS
             let at = slots[first + start + tid] * p.kv_ld;
@@ -87,22 +78,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             let at = (first + start + tid) * p.kv_ld;
 #endif
             place[tid] = at;
-            var dots: array<f32, #TILE>;
-            for (var h = 0u; h < #TILE; h++) { dots[h] = 0.0; }
+            var dot = 0.0;
             for (var c = 0u; c < p.width; c++) {
-#ifdef SHARED
-                let shared_key = widen(keys[at + p.k_first + c]);
-#endif
-                for (var h = 0u; h < #TILE; h++) {
-                    let head = min(head0 + h, p.heads - 1u);
-#ifdef SHARED
-                    let key = shared_key;
-#else
-                    let key = widen(keys[at + p.k_first + head * p.head_stride + c]);
-#endif
-                    let q = query[i * p.q_ld + p.q_first + head * p.width + c];
-                    dots[h] = fma(q.w, key.w, fma(q.z, key.z, fma(q.y, key.y, fma(q.x, key.x, dots[h]))));
-                }
+                let key = widen(keys[at + p.k_first + head * p.width + c]);
+                let q = query[i * p.q_ld + p.q_first + head * p.width + c];
+                dot = fma(q.w, key.w, fma(q.z, key.z, fma(q.y, key.y, fma(q.x, key.x, dot))));
             }
 #ifdef BIASED
 #ifdef SLOTS
@@ -113,59 +93,36 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             let reach = i32(p.bias_reach);
             let bias_at = u32(clamp(i32(start + tid) - position, -reach, reach) + reach);
 #endif
-            for (var h = 0u; h < #TILE; h++) {
 #ifdef BIASED
-                weight[h * WG + tid] = fma(dots[h], p.scale, bias[min(head0 + h, p.heads - 1u) * p.bias_ld + bias_at]);
+            weight[tid] = fma(dot, p.scale, bias[head * p.bias_ld + bias_at]);
 #else
-                weight[h * WG + tid] = dots[h] * p.scale;
+            weight[tid] = dot * p.scale;
 #endif
-            }
         }
         workgroupBarrier();
         // Every invocation follows the running maximum itself: the same numbers in the same order.
-        var fade: array<f32, #TILE>;
-        for (var h = 0u; h < #TILE; h++) {
-            var top = peak[h];
-            for (var k = 0u; k < n; k++) { top = max(top, weight[h * WG + k]); }
-            fade[h] = exp(peak[h] - top);
-            peak[h] = top;
-        }
+        var top = peak;
+        for (var k = 0u; k < n; k++) { top = max(top, weight[k]); }
+        let fade = exp(peak - top);
+        peak = top;
         workgroupBarrier();
-        if (tid < n) {
-            for (var h = 0u; h < #TILE; h++) { weight[h * WG + tid] = exp(weight[h * WG + tid] - peak[h]); }
-        }
+        if (tid < n) { weight[tid] = exp(weight[tid] - peak); }
         workgroupBarrier();
-        for (var h = 0u; h < #TILE; h++) {
-            var sum = 0.0;
-            for (var k = 0u; k < n; k++) { sum += weight[h * WG + k]; }
-            total[h] = fma(total[h], fade[h], sum);
-        }
-        // Context: one quad of columns per invocation, all heads of the tile.
+        var sum = 0.0;
+        for (var k = 0u; k < n; k++) { sum += weight[k]; }
+        total = fma(total, fade, sum);
+        // Context: one quad of columns per invocation.
         for (var c = tid; c < p.width; c += WG) {
-            var parts: array<vec4<f32>, #TILE>;
-            for (var h = 0u; h < #TILE; h++) { parts[h] = acc[h * p.width + c] * fade[h]; }
+            var part = acc[c] * fade;
             for (var k = 0u; k < n; k++) {
-#ifdef SHARED
-                let shared_value = widen(values[place[k] + p.v_first + c]);
-#endif
-                for (var h = 0u; h < #TILE; h++) {
-#ifdef SHARED
-                    let value = shared_value;
-#else
-                    let value = widen(values[place[k] + p.v_first + min(head0 + h, p.heads - 1u) * p.head_stride + c]);
-#endif
-                    parts[h] = fma(vec4<f32>(weight[h * WG + k]), value, parts[h]);
-                }
+                let value = widen(values[place[k] + p.v_first + head * p.width + c]);
+                part = fma(vec4<f32>(weight[k]), value, part);
             }
-            for (var h = 0u; h < #TILE; h++) { acc[h * p.width + c] = parts[h]; }
+            acc[c] = part;
         }
         workgroupBarrier();
     }
 
-    for (var h = 0u; h < #TILE; h++) {
-        if (head0 + h < p.heads) {
-            let share = select(0.0, 1.0 / total[h], count > 0u);
-            for (var c = tid; c < p.width; c += WG) { context[i * p.out_ld + (head0 + h) * p.width + c] = acc[h * p.width + c] * share; }
-        }
-    }
+    let share = select(0.0, 1.0 / total, count > 0u);
+    for (var c = tid; c < p.width; c += WG) { context[i * p.out_ld + head * p.width + c] = acc[c] * share; }
 }

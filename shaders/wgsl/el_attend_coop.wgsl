@@ -1,6 +1,6 @@
 enable wgpu_cooperative_matrix;
 #include storage
-// EL-attention of a decode step with cooperative matrices (docs/el-attention.md §1.3 and §4): scores, online softmax and context in one pass over the hidden
+// EL-attention of a decode step with cooperative matrices (docs/el-attention.md §1.3 and 3): scores, online softmax and context in one pass over the hidden
 // states X, f16. A workgroup takes up to 16 query rows that share their keys, and walks a chunk of #EDGE keys at a time: X is staged once in workgroup
 // memory and used for q' X^T and for P X.
 //
@@ -248,12 +248,6 @@ fn main(
             }
         }
         let rescale = workgroupUniformLoad(&moved);
-        if (tid < ROWS) {
-            var sum = 0.0;
-            for (var k = 0u; k < EDGE; k++) { sum += f32(upper[tid * EDGE + k]) + f32(lower[tid * EDGE + k]); }
-            total[tid] = fma(total[tid], fade[tid], sum);
-            peak[tid] = next_peak[tid];
-        }
         if (rescale != 0u) {
             if (tid == 0u) { moved = 0u; }
             for (var i = 0u; i < #OWNED; i++) {
@@ -285,6 +279,12 @@ fn main(
                 contexts[i][band] = coopMultiplyAdd(p_upper[band], values_tile, contexts[i][band]);
                 contexts[i][band] = coopMultiplyAdd(p_lower[band], values_tile, contexts[i][band]);
             }
+        }
+        if (tid < ROWS) {
+            var sum = 0.0;
+            for (var k = 0u; k < EDGE; k++) { sum += f32(upper[tid * EDGE + k]) + f32(lower[tid * EDGE + k]); }
+            total[tid] = fma(total[tid], fade[tid], sum);
+            peak[tid] = next_peak[tid];
         }
         workgroupBarrier();
     }

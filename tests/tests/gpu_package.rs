@@ -5,6 +5,8 @@
 mod attention_bias;
 mod attention_blocks;
 mod caches;
+mod coop_el_attend;
+mod coop_models;
 mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]

@@ -1,6 +1,6 @@
-//! `attend.wgsl` against its twin: multi-head attention and EL-attention, keys through a slot table or in ranges.
+//! `attend.wgsl` against its twin: multi-head attention, keys through a slot table or in ranges.
 
-use elgen_attention::{Attend, Keys, PositionBias, Shape, attend, attend_tiled};
+use elgen_attention::{Attend, Keys, PositionBias, Shape, attend};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, TensorError};
 use elgen_tests::harness::{
     assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
@@ -14,9 +14,8 @@ const SLOTS: usize = 211;
 #[derive(Clone, Debug)]
 struct Case {
     heads: usize,
-    /// Width of one head (MHA) or of the hidden states (EL).
+    /// Width of one head.
     dim: usize,
-    shared: bool,
     slots: bool,
     dtype: DType,
     /// Keys of each query row.
@@ -28,7 +27,6 @@ struct Case {
     /// Common part of all scores, and how far they spread around it.
     shift: f32,
     spread: f32,
-    tile: Option<u32>,
     /// With a bias for distances up to this.
     reach: Option<usize>,
     seed: u64,
@@ -46,7 +44,7 @@ impl Case {
     }
 
     fn kv_columns(&self) -> usize {
-        if self.shared { self.width() } else { self.heads * self.width() }
+        self.heads * self.width()
     }
 
     fn rows(&self) -> usize {
@@ -79,20 +77,17 @@ impl Case {
     }
 
     fn keys(&self) -> Vec<f32> {
-        self.spread_heads(self.seed ^ 2, SLOTS, if self.shared { 1 } else { self.heads }, 1.0, 1.0)
+        self.spread_heads(self.seed ^ 2, SLOTS, self.heads, 1.0, 1.0)
     }
 
     fn values(&self) -> Vec<f32> {
-        if self.shared { self.keys() } else { self.spread_heads(self.seed ^ 3, SLOTS, self.heads, 1.0, -0.5) }
+        self.spread_heads(self.seed ^ 3, SLOTS, self.heads, 1.0, -0.5)
     }
 
-    /// Slab rows: EL has keys and values in one place, MHA side by side.
+    /// Slab rows: keys and values side by side.
     fn slab(&self) -> Vec<f32> {
         let (k, v) = (self.keys(), self.values());
         let ld = 4 * self.lead + self.kv_columns();
-        if self.shared {
-            return k;
-        }
         k.chunks(ld).zip(v.chunks(ld)).flat_map(|(k, v)| [k, v].concat()).collect()
     }
 
@@ -144,7 +139,7 @@ impl Case {
                 self.reach.map_or(0.0, entry)
             };
             let scale = f64::from(self.scale());
-            out.extend(twin::attend_biased(&row[lead..], &keys, &values, self.heads, self.shared, scale, bias));
+            out.extend(twin::attend_biased(&row[lead..], &keys, &values, self.heads, false, scale, bias));
         }
         out
     }
@@ -153,15 +148,10 @@ impl Case {
     fn run(&self, device: &Device, only: std::ops::Range<usize>) -> Vec<f32> {
         let (lead, columns, places) = (4 * self.lead, self.heads * self.width(), self.places());
         let q = upload(device, self.rows(), lead + columns, &self.queries());
-        let slab_columns = if self.shared { lead + columns / self.heads } else { 2 * (lead + columns) };
+        let slab_columns = 2 * (lead + columns);
         let slab = device.tensor_from("slab", Class::Cache, SLOTS, slab_columns, self.dtype, &self.slab()).unwrap();
         let out = poisoned(device, self.rows() + 1, columns, DType::F32);
-        let shape = Shape {
-            d_model: if self.shared { self.dim } else { columns },
-            num_heads: self.heads,
-            head_dim: if self.shared { 4 } else { self.dim },
-            scale: self.scale(),
-        };
+        let shape = Shape { d_model: columns, num_heads: self.heads, head_dim: self.dim, scale: self.scale() };
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
             PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
@@ -171,11 +161,10 @@ impl Case {
         });
         let product = Attend {
             shape,
-            shared: self.shared,
             bias: bias.as_ref(),
             q: (&q, lead),
             k: (&slab, lead),
-            v: (&slab, if self.shared { lead } else { 2 * lead + columns }),
+            v: (&slab, 2 * lead + columns),
             out: &out,
             first: (self.first + only.start) as u32,
             count: only.len() as u32,
@@ -194,7 +183,7 @@ impl Case {
             rows.set_active(device, places.physical.clone(), &vec![0; capacity]).unwrap();
             device.write(&rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
             device.write(rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
-            attend_tiled(&mut rec, Keys::Slots(&rows), product, self.tile).unwrap();
+            attend(&mut rec, Keys::Slots(&rows), product).unwrap();
         } else {
             let mut ranges = vec![u32::MAX; 2 * capacity];
             for (row, slots) in places.physical.iter().zip(&places.slots) {
@@ -202,7 +191,7 @@ impl Case {
                 ranges[2 * *row as usize + 1] = slots.len() as u32;
             }
             let (index, ranges) = (upload_u32(device, &places.physical), upload_u32(device, &ranges));
-            attend_tiled(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product, self.tile).unwrap();
+            attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
         }
         rec.submit().unwrap();
         let live = (self.first + only.start) * columns..(self.first + only.end) * columns;
@@ -250,7 +239,6 @@ fn mha() -> impl Strategy<Value = Case> {
         |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), reach, seed)| Case {
             heads,
             dim,
-            shared: false,
             slots,
             dtype,
             counts,
@@ -258,31 +246,6 @@ fn mha() -> impl Strategy<Value = Case> {
             lead,
             shift,
             spread,
-            tile: None,
-            reach,
-            seed,
-        },
-    )
-}
-
-fn el() -> impl Strategy<Value = Case> {
-    let widths = prop::sample::select(vec![4usize, 30, 64, 250, 260]);
-    let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16]);
-    let tiles = prop::sample::select(vec![None, Some(1), Some(2), Some(4)]);
-    let table = (tiles, reach());
-    (heads, widths, any::<bool>(), dtype(), counts(), 0..=2usize, 0..=2usize, scores(), table, any::<u64>()).prop_map(
-        |(heads, dim, slots, dtype, counts, first, lead, (shift, spread), (tile, reach), seed)| Case {
-            heads,
-            dim,
-            shared: true,
-            slots,
-            dtype,
-            counts,
-            first,
-            lead,
-            shift,
-            spread,
-            tile,
             reach,
             seed,
         },
@@ -309,34 +272,27 @@ proptest! {
     fn multi_head_attention_matches_its_twin(case in mha()) {
         matches(&case)?;
     }
-
-    #[test]
-    fn el_attention_matches_its_twin(case in el()) {
-        matches(&case)?;
-    }
 }
 
-/// The cases that a random run could miss: every key count at the edges of a chunk, every head count against every tile.
+/// The cases that a random run could miss: every key count at the edges of a chunk, every head count.
 #[test]
-fn every_head_count_with_every_tile() {
+fn every_head_count() {
     for (i, heads) in [1usize, 2, 3, 5, 8, 16].into_iter().enumerate() {
-        for tile in [1u32, 2, 4] {
+        for dtype in [DType::F32, DType::F16] {
             let case = Case {
                 heads,
                 dim: 30,
-                shared: true,
                 slots: i % 2 == 0,
-                dtype: if tile == 2 { DType::F16 } else { DType::F32 },
+                dtype,
                 counts: vec![0, 1, 63, 64, 65, 130, 200],
                 first: i % 3,
                 lead: 1,
                 shift: 0.0,
                 spread: 3.0,
-                tile: Some(tile),
-                reach: (i % 2 == tile as usize % 2).then_some(20),
+                reach: (i % 2 == usize::from(dtype == DType::F16)).then_some(20),
                 seed: 40 + i as u64,
             };
-            let device = &devices()[(i + tile as usize) % devices().len()].device;
+            let device = &devices()[i % devices().len()].device;
             let got = case.run(device, 0..7);
             compare(&got, &case.twin()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
             assert!(got[..heads * 32].iter().all(|x| *x == 0.0), "a row without keys has a zero context");
@@ -346,13 +302,10 @@ fn every_head_count_with_every_tile() {
 
 #[test]
 fn other_rows_do_not_change_a_bit() {
-    for (shared, slots, dtype) in
-        [(false, true, DType::F32), (true, true, DType::F32), (true, false, DType::F16), (false, false, DType::F16)]
-    {
+    for (slots, dtype) in [(true, DType::F32), (true, DType::F16), (false, DType::F32), (false, DType::F16)] {
         let case = Case {
             heads: 5,
             dim: 44,
-            shared,
             slots,
             dtype,
             counts: vec![65, 1, 200, 0, 64, 130],
@@ -360,8 +313,7 @@ fn other_rows_do_not_change_a_bit() {
             lead: 0,
             shift: 0.0,
             spread: 4.0,
-            tile: None,
-            reach: shared.then_some(50),
+            reach: slots.then_some(50),
             seed: 9,
         };
         for variant in devices() {
@@ -386,17 +338,8 @@ fn more_rows_than_one_dispatch_holds() {
     let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
     let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
-    let product = Attend {
-        shape,
-        shared: false,
-        q: (&q, 0),
-        k: (&kv, 0),
-        v: (&kv, 0),
-        bias: None,
-        out: &out,
-        first: 0,
-        count: n as u32,
-    };
+    let product =
+        Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
     attend(&mut rec, Keys::Ranges { index: &index, ranges: &ranges }, product).unwrap();
     rec.submit().unwrap();
@@ -413,17 +356,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let list = upload_u32(device, &[0, 1, 0, 0]);
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
-    let good = Attend {
-        shape,
-        shared: false,
-        q: (&q, 4),
-        k: (&kv, 0),
-        v: (&kv, 8),
-        bias: None,
-        out: &out,
-        first: 0,
-        count: 2,
-    };
+    let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
     let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
     let mut run = |a: Attend<'_>| attend(&mut rec, Keys::Ranges { index: &list, ranges: &list }, a);
@@ -437,7 +370,6 @@ fn shapes_that_do_not_fit_are_errors() {
         ("half queries", Attend { q: (&half, 0), ..good }),
         ("out columns", Attend { shape: Shape { num_heads: 3, ..shape }, q: (&q, 0), v: (&kv, 0), ..good }),
         ("a bias of other heads", Attend { bias: Some(&bias), ..good }),
-        ("shared: heads of d_model columns", Attend { shared: true, ..good }),
     ];
     for (what, a) in bad {
         assert!(matches!(run(a), Err(TensorError::Shape { op: "attend", .. })), "{what}");
@@ -448,12 +380,11 @@ fn shapes_that_do_not_fit_are_errors() {
 fn heads_wider_than_workgroup_memory_are_an_error() {
     let device = &devices()[0].device;
     let d = device.capabilities().workgroup_bytes as usize / 4;
-    let (q, x, out) =
+    let (q, kv, out) =
         (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
     let list = upload_u32(device, &[0, 0]);
-    let shape = Shape { d_model: d, num_heads: 1, head_dim: 4, scale: 1.0 };
-    let product =
-        Attend { shape, shared: true, q: (&q, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &out, first: 0, count: 1 };
+    let shape = Shape { d_model: d, num_heads: 1, head_dim: d, scale: 1.0 };
+    let product = Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: 1 };
     let error = attend(&mut device.recorder(), Keys::Ranges { index: &list, ranges: &list }, product).unwrap_err();
     assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
 }

@@ -11,10 +11,8 @@ use crate::kind::Shape;
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     first_row: u32,
-    heads: u32,
     width: u32,
     kv_ld: u32,
-    head_stride: u32,
     k_first: u32,
     v_first: u32,
     q_ld: u32,
@@ -51,8 +49,6 @@ pub enum Keys<'a> {
 pub struct Attend<'a> {
     /// Head count, widths and scale.
     pub shape: Shape,
-    /// True for EL: heads share `k`, which is also `v`, and are `d_model` wide.
-    pub shared: bool,
     /// Queries, and the column where they begin.
     pub q: (&'a Tensor, usize),
     /// Keys, and the column where they begin.
@@ -74,23 +70,14 @@ pub struct Attend<'a> {
 /// # Errors
 /// Shapes that do not fit, or heads wider than workgroup memory.
 pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
-    attend_tiled(rec, keys, a, None)
-}
-
-/// [`attend`] with a chosen number of heads per workgroup, for tests and measurements: 1, and for EL also 2 or 4. `None`: as workgroup memory allows.
-///
-/// # Errors
-/// As [`attend`].
-pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Option<u32>) -> Result<(), TensorError> {
-    let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
+    let width = a.shape.head_width();
     let columns = a.shape.num_heads * width;
-    let kv_columns = if a.shared { width } else { columns };
     let fits = [a.q.1, a.k.1, a.v.1].iter().all(|column| column % 4 == 0)
         && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
         && a.q.1 + columns <= a.q.0.ld()
         && a.out.ld() >= columns
-        && a.k.1 + kv_columns <= a.k.0.ld()
-        && a.v.1 + kv_columns <= a.v.0.ld()
+        && a.k.1 + columns <= a.k.0.ld()
+        && a.v.1 + columns <= a.v.0.ld()
         && a.k.0.ld() == a.v.0.ld()
         && a.k.0.dtype == a.v.0.dtype
         && a.bias.is_none_or(|bias| bias.num_heads() == a.shape.num_heads)
@@ -113,11 +100,15 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
         return Err(TensorError::Shape { op: "attend", message });
     }
     let device = rec.device().clone();
-    let tile = match tile {
-        Some(tile) => tile,
-        None => head_tile(u64::from(device.capabilities().workgroup_bytes), a.shared, a.shape.num_heads, width)?,
-    };
-    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), &a, tile, width)?;
+    let limit = u64::from(device.capabilities().workgroup_bytes);
+    if workgroup_bytes(width) > limit {
+        let message = format!(
+            "heads of width {width} need {} bytes of workgroup memory, the device has {limit}",
+            workgroup_bytes(width)
+        );
+        return Err(TensorError::Shape { op: "attend", message });
+    }
+    let kernel = kernel(&device, matches!(keys, Keys::Slots(_)), &a, width)?;
     let buffers = [&a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
     let (mut buffers, table_ld) = match keys {
         Keys::Slots(rows) => {
@@ -129,10 +120,8 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
     for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
         let params = Params {
             first_row: first,
-            heads: a.shape.num_heads as u32,
             width: (width / 4) as u32,
             kv_ld: a.k.0.quads(),
-            head_stride: if a.shared { 0 } else { (width / 4) as u32 },
             k_first: (a.k.1 / 4) as u32,
             v_first: (a.v.1 / 4) as u32,
             q_ld: a.q.0.quads(),
@@ -144,55 +133,22 @@ pub fn attend_tiled(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>, tile: Opt
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };
         let count = MAX_ROWS.min(a.first + a.count - first);
-        rec.dispatch(&kernel, &buffers, &params, [count, (a.shape.num_heads as u32).div_ceil(tile), 1])?;
+        rec.dispatch(&kernel, &buffers, &params, [count, a.shape.num_heads as u32, 1])?;
     }
     Ok(())
 }
 
-/// Workgroup memory of a tile: running contexts, weights and places.
-fn tile_bytes(tile: u32, width: usize) -> u64 {
-    u64::from(tile) * (width as u64 * 4 + u64::from(WORKGROUP) * 4) + u64::from(WORKGROUP) * 4
+/// Workgroup memory of a head: its running context, weights and places.
+fn workgroup_bytes(width: usize) -> u64 {
+    width as u64 * 4 + u64::from(WORKGROUP) * 8
 }
 
-/// EL tiles reuse a load of X for up to 4 heads, as far as `limit` bytes of workgroup memory go.
-fn head_tile(limit: u64, shared: bool, heads: usize, width: usize) -> Result<u32, TensorError> {
-    let candidates: &[u32] = if shared { &[4, 2, 1] } else { &[1] };
-    let useful = |tile: &&u32| **tile as usize <= heads.next_power_of_two() && tile_bytes(**tile, width) <= limit;
-    candidates.iter().find(useful).copied().ok_or_else(|| TensorError::Shape {
-        op: "attend",
-        message: format!(
-            "heads of width {width} need {} bytes of workgroup memory, the device has {limit}",
-            tile_bytes(1, width)
-        ),
-    })
-}
-
-fn kernel(device: &Device, slots: bool, a: &Attend<'_>, tile: u32, width: usize) -> Result<Arc<Kernel>, TensorError> {
+fn kernel(device: &Device, slots: bool, a: &Attend<'_>, width: usize) -> Result<Arc<Kernel>, TensorError> {
     let spec = KernelSpec::new("attend")
         .storage(device, a.k.0.dtype)
         .define_if(slots, "SLOTS")
-        .define_if(a.shared, "SHARED")
         .define_if(a.bias.is_some(), "BIASED")
-        .set("TILE", tile)
         .constant("WG", WORKGROUP)
-        .constant("ACC", tile * (width / 4) as u32);
+        .constant("ACC", (width / 4) as u32);
     device.kernel(&spec)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_are_as_large_as_heads_and_memory_allow() {
-        let tile = |limit, shared, heads, width| head_tile(limit, shared, heads, width).ok();
-        assert_eq!(tile(32 << 10, false, 16, 64), Some(1), "multi-head attention shares nothing");
-        assert_eq!([1, 2, 3, 5, 16].map(|heads| tile(32 << 10, true, heads, 1024)), [1, 2, 4, 4, 4].map(Some));
-        assert_eq!(
-            [256, 768, 1024, 2048, 4096, 8192].map(|d| tile(16 << 10, true, 16, d)),
-            [Some(4), Some(4), Some(2), Some(1), None, None]
-        );
-        // 4 tiles of 688 columns and weights for 64 keys, and the keys' places.
-        assert_eq!(tile_bytes(4, 688), 4 * (688 * 4 + 256) + 256);
-    }
 }

@@ -8,7 +8,7 @@
 //! head's output, where the probabilities sum to one. q' and c stay in f32.
 
 use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
-use elgen_tensor::{Device, Recorder, Tensor};
+use elgen_tensor::{Device, Recorder, Segment, Tensor};
 
 use crate::attend::{Attend, Keys, attend};
 use crate::bias::PositionBias;
@@ -16,6 +16,8 @@ use crate::block::{
     BlockSpec, CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
 };
 use crate::caches::Caches;
+use crate::el_attend::{ElAttend, ElQueries, el_attend};
+use crate::el_attend_coop::try_out;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
 use crate::weights::{AttentionWeights, Projection, output_projection, stack_heads};
@@ -35,6 +37,7 @@ struct Projections {
 impl Projections {
     fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
+        try_out(device, shape.d_model, dtype)?;
         let unbiased_k = Projection { weight: w.k.weight, bias: None };
         Ok(Self {
             shape,
@@ -55,18 +58,22 @@ impl Projections {
     }
 
     /// Attention of expanded queries over hidden states `x`.
-    fn product<'a>(&'a self, x: &'a Tensor, first: u32, count: u32, work: &'a Workspace) -> Result<Attend<'a>> {
+    fn product<'a>(
+        &'a self,
+        x: &'a Tensor,
+        segment: Segment,
+        splits: usize,
+        work: &'a Workspace,
+    ) -> Result<ElAttend<'a>> {
         let [expanded, contexts] = work.el()?;
-        Ok(Attend {
+        Ok(ElAttend {
             shape: self.shape,
-            shared: true,
-            q: (expanded, 0),
-            k: (x, 0),
-            v: (x, 0),
+            q: expanded,
+            x,
             bias: self.bias.as_ref(),
             out: contexts,
-            first,
-            count,
+            splits: (splits, work.partials()),
+            segment,
         })
     }
 
@@ -128,7 +135,6 @@ impl SelfAttention for ElSelf {
         store_copies(rec, input, 0, batch, caches, |slab| slab.self_layers.get(self.layer))?;
         let product = Attend {
             shape: p.shape,
-            shared: false,
             q: (q, 0),
             k: (k, 0),
             v: (v, 0),
@@ -156,7 +162,8 @@ impl SelfAttention for ElSelf {
         for segment in rows.segments() {
             let slab = &slab_of(caches, segment)?.self_layers[self.layer];
             store(rec, rows, *segment, input, 0, slab)?;
-            attend(rec, Keys::Slots(rows), self.projections.product(slab, segment.first, segment.count, work)?)?;
+            let product = self.projections.product(slab, *segment, work.splits().self_, work)?;
+            el_attend(rec, ElQueries::Slots(rows), product)?;
         }
         self.projections.contract(rec, epilogue, rows.count(), work)
     }
@@ -201,8 +208,9 @@ impl CrossAttention for ElCross {
         self.projections.expand(rec, input, queries.count, work)?;
         for segment in queries.segments {
             let x = &slab_of(caches, segment)?.cross[0];
-            let product = self.projections.product(x, segment.first, segment.count, work)?;
-            attend(rec, Keys::Ranges { index: queries.index, ranges: queries.ranges }, product)?;
+            let product = self.projections.product(x, *segment, work.splits().cross, work)?;
+            let CrossQueries { groups, index, ranges, .. } = queries;
+            el_attend(rec, ElQueries::Groups { groups, index, ranges }, product)?;
         }
         self.projections.contract(rec, epilogue, queries.count, work)
     }

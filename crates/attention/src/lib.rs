@@ -22,6 +22,7 @@ mod block;
 mod caches;
 mod combine;
 mod el;
+mod el_attend;
 mod el_attend_coop;
 mod error;
 mod factory;
@@ -30,7 +31,7 @@ mod mha;
 mod slots;
 mod weights;
 
-pub use attend::{Attend, Keys, attend, attend_tiled};
+pub use attend::{Attend, Keys, attend};
 pub use bias::PositionBias;
 pub use block::{
     BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
@@ -38,7 +39,8 @@ pub use block::{
 pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use combine::{Partials, SPLIT, Splits, combine};
 pub use el::{ElCross, ElSelf};
-pub use el_attend_coop::{CoopAttend, CoopKeys, el_attend_coop};
+pub use el_attend::{ElAttend, ElQueries, ElTile, el_attend, el_attend_tiled};
+pub use el_attend_coop::el_uses_matrices;
 pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Shape};

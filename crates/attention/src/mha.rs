@@ -25,7 +25,6 @@ pub(crate) fn attend_packed(
     let inner = shape.inner();
     let product = Attend {
         shape,
-        shared: false,
         q: (&work.wide, 0),
         k: (&work.wide, inner),
         v: (&work.wide, 2 * inner),
@@ -147,7 +146,6 @@ impl SelfAttention for MhaSelf {
             store(rec, rows, *segment, &work.wide, inner, slab)?;
             let product = Attend {
                 shape: self.shape,
-                shared: false,
                 q: (&work.wide, 0),
                 k: (slab, 0),
                 v: (slab, inner),
@@ -244,7 +242,6 @@ impl CrossAttention for MhaCross {
             let keys = self.keys(rec, segment, caches, work)?;
             let product = Attend {
                 shape: self.shape,
-                shared: false,
                 q: (&work.wide, 0),
                 k: (keys, 0),
                 v: (keys, self.shape.inner()),
