@@ -7,6 +7,7 @@ mod attention_blocks;
 mod caches;
 mod coop_el_attend;
 mod coop_models;
+mod counts_el;
 mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]
@@ -26,6 +27,7 @@ mod engine_score;
 mod engine_threads;
 mod kernel_attend;
 mod kernel_combine;
+mod kernel_el_attend;
 mod kernel_embed;
 mod kernel_layer_norm;
 mod kernel_linear;
