@@ -215,7 +215,7 @@ impl Case {
 /// Root of the squared error, over that of the values; the first channel of X, which counts slots, stands apart.
 fn error(case: &Case, got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let counts = |i: usize| i % case.width() == 0;
+    let counts = |i: usize| i.is_multiple_of(case.width());
     let part = |counting: bool| {
         let chosen = || (0..got.len()).filter(move |i| counts(*i) == counting);
         let square: f64 = chosen().map(|i| (f64::from(got[i]) - want[i]).powi(2)).sum();
@@ -257,20 +257,22 @@ proptest! {
     }
 }
 
-/// With single f16 halves of q' and P the first of these would be 3e-4.
+/// With a single f16 for q' and P the first of these would be 3e-4.
 #[test]
 fn coop_is_as_exact_as_the_portable_kernel() {
+    let all =
+        [(0.0, 1.0, 0.0), (60.0, 1.0, 0.0), (300.0, 1.0, 0.0), (0.0, 1e7, 0.0), (0.0, 1e-7, 0.0), (0.0, 1.0, 0.2)];
     for Variant { name, device } in coop_devices() {
-        for outliers in [0.0, 60.0, 300.0] {
-            let case = Case { heads: 16, dim: 260, groups: vec![(2, 300)], outliers, ..PLAIN };
+        for (outliers, magnitude, ramp) in all {
+            let case = Case { heads: 16, dim: 260, groups: vec![(2, 300)], outliers, magnitude, ramp, ..PLAIN };
             let want = case.twin();
             let matrices = error(&case, &case.all(device), &want);
             let portable = error(&case, &case.run(device, 0..1, true), &want);
-            eprintln!("{name}, outliers {outliers}: matrices {matrices:.2e}, portable {portable:.2e}");
-            assert!(
-                matrices <= 2.0 * portable + 5e-7,
-                "{name}, outliers {outliers}: {matrices:e}, portable {portable:e}"
-            );
+            let what = format!("{name}, outliers {outliers}, magnitude {magnitude:e}, ramp {ramp}");
+            eprintln!("{what}: matrices {matrices:.2e}, portable {portable:.2e}");
+            // 22 bits of q' instead of 24, seen where scores are large.
+            let factor = if ramp == 0.0 { 2.0 } else { 8.0 };
+            assert!(matrices <= factor * portable + 5e-7, "{what}: {matrices:e}, portable {portable:e}");
         }
     }
 }
@@ -298,7 +300,7 @@ fn coop_tile_and_batch_mates_do_not_change_a_bit() {
     }
 }
 
-/// What the device test of `try_cooperative` needs is a device of its own: it ends with cooperative matrices switched off.
+/// On a device of its own: it ends without cooperative matrices.
 #[test]
 fn coop_kernels_that_fail_their_trial_are_not_used() {
     let Some(variant) = coop_devices().first() else { return };

@@ -11,7 +11,7 @@ use crate::error::{Result, TensorError};
 /// Whether kernels may use cooperative matrices (tensor cores). Each such kernel has a twin that does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cooperative {
-    /// Where the adapter lists square tiles f16 x f16 -> f32 of edge 16 or 8, the larger one.
+    /// Where a hardware adapter lists square tiles f16 x f16 -> f32 of edge 16 or 8, the larger one. Software emulates them, which gains nothing.
     #[default]
     Listed,
     /// Never.

@@ -219,7 +219,7 @@ impl Device {
             wanted |= Features::IMMEDIATES;
         }
         let matrices = Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        let listed = listed_edge(&adapter.cooperative_matrix_properties());
+        let listed = listed_edge(&adapter.cooperative_matrix_properties()).filter(|_| !report.software);
         let edge = options
             .cooperative
             .edge(listed)
@@ -245,11 +245,12 @@ impl Device {
             adapter: report.name.clone(),
             message: e.to_string(),
         };
-        // SAFETY: asked for only where kernels will use cooperative matrices. All shaders are this workspace's own, each permutation goes
-        // through naga's validator in a test, and a kernel that uses them must first solve a known problem (`try_cooperative`).
-        let experimental_features = match edge {
-            Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
-            None => wgpu::ExperimentalFeatures::disabled(),
+        let experimental_features = if edge.is_some() {
+            // SAFETY: asked for only where kernels will use cooperative matrices. All shaders are this workspace's own, each permutation goes
+            // through naga's validator in a test, and a kernel that uses them must first solve a known problem (`try_cooperative`).
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("elgen"),
