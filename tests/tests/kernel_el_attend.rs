@@ -253,8 +253,9 @@ fn splits() -> impl Strategy<Value = (usize, usize)> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let widths = prop::sample::select(vec![4usize, 30, 64, 250, 260, 1000]);
-    let heads = prop::sample::select(vec![1usize, 2, 3, 5, 8, 16, 17]);
+    // Every width is a workgroup of its own, and compiling costs more than running: few of them.
+    let widths = prop::sample::select(vec![4usize, 30, 62, 64, 250, 252]);
+    let heads = prop::sample::select(vec![1usize, 3, 5, 8, 17]);
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F16)];
     let reach = prop::sample::select(vec![None, Some(0), Some(1), Some(30), Some(128), Some(300)]);
     let cut = (splits(), 0..=2usize);
@@ -274,14 +275,15 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn contexts_match_their_twin(case in case()) {
         let want = case.twin();
         // An f32 sum that starts with a score of 80 rounds each further term at that magnitude; without the running maximum it would be infinite or 0 / 0.
         let tolerance = if case.shift == 0.0 { 1e-4 } else { 5e-4 };
-        for variant in devices() {
+        // Checked and portable, unchecked with all features; the other two run below.
+        for variant in [&devices()[1], &devices()[2]] {
             if let Err(message) = compare_within(&case.all(&variant.device), &want, tolerance) {
                 prop_assert!(false, "{}: {message}", variant.name);
             }
@@ -321,13 +323,13 @@ fn tiles_batches_and_spare_splits_do_not_change_a_bit() {
         case.dtype = dtype;
         case.subgroup = subgroup;
         case.reach = slots.then_some(50);
-        for variant in devices() {
+        for variant in [&devices()[1], &devices()[2]] {
             let device = &variant.device;
             case.tile = Some((8, 1));
             (case.split, case.splits) = (SPLIT, 1);
             let whole = case.all(device);
             let what = |case: &Case| format!("{}, {case:?}", variant.name);
-            for rows in [1, 4, 16] {
+            for rows in [1, 4] {
                 case.tile = Some((rows, 1));
                 assert_same_bits(&case.all(device), &whole, &what(&case));
             }
@@ -356,7 +358,8 @@ fn tiles_batches_and_spare_splits_do_not_change_a_bit() {
 fn wide_hidden_states() {
     for (i, (dim, heads)) in [(768, 12), (1024, 16), (1280, 20), (2048, 3), (5120, 2)].into_iter().enumerate() {
         let case = Case { dtype: DType::F16, ..Case::plain(heads, dim, i % 2 == 0, &[(2, 9), (1, 30)]) };
-        for device in [2, 3].map(|v| &devices()[v].device) {
+        {
+            let device = &devices()[i % 4].device;
             compare(&case.all(device), &case.twin()).unwrap_or_else(|e| panic!("{dim} x {heads}: {e}"));
         }
     }
