@@ -1,12 +1,8 @@
 enable wgpu_cooperative_matrix;
 #include storage
 // EL-attention of a decode step with cooperative matrices (docs/el-attention.md §1.3 and 3): scores, online softmax and context in one pass over the hidden
-// states X, f16. A workgroup takes up to 16 query rows that share their keys, and walks a chunk of #EDGE keys at a time: X is staged once in workgroup
-// memory and used for q' X^T and for P X.
-//
-// Query rows of a group are its pairs (row, head), flattened; tile wg.y takes pairs wg.y * 16 and on. SLOTS: a group is one row, its keys are found through
-// the slot table. Without: a group is a run of rows of one sentence, its keys lie in one range. SPLITS: workgroup z takes keys z * split and on (the last one all that remain), and leaves
-// its context, not yet divided by the sum, with the row's reference and sum for `combine`.
+// states X, f16. It has the interface of el_attend.wgsl, whose comment says what groups, pairs and splits are, with tiles of 16 pairs. A chunk of #EDGE keys at
+// a time is staged in workgroup memory, once, and used for q' X^T and for P X.
 //
 // The columns of X are dealt out to the subgroups in tiles: each holds its part of q' and of the contexts in registers. Scores are partial sums
 // over a subgroup's columns, exchanged through workgroup memory. One code runs for any number of subgroups and any subgroup size: a subgroup
@@ -26,7 +22,7 @@ struct Params {
     q_ld: u32,
     out_ld: u32,     // of `out` or of `partials`
     table_ld: u32,   // row stride of the slot table
-    split: u32,      // keys of a split, a multiple of 16
+    split: u32,      // keys of a split
     rows: u32,       // rows from one split to the next in `partials` and `stats`
     scale: f32,
     bias_reach: u32,
