@@ -76,8 +76,10 @@ impl Case {
     fn queries(&self) -> Vec<f32> {
         let factor = 3.0 * self.spread / (self.dim as f32).sqrt();
         let mut v = values(self.seed ^ 1, self.rows() * self.heads * self.dim);
-        for q in v.chunks_mut(self.dim) {
-            q.iter_mut().for_each(|x| *x *= factor);
+        for (pair, q) in v.chunks_mut(self.dim).enumerate() {
+            // Pairs of a tile differ in size, so that each has its own power of two.
+            let own = factor * [1.0, 0.2, 0.5][pair % 3];
+            q.iter_mut().for_each(|x| *x *= own);
             // Else the outliers' part of a score would drown everything else.
             q.iter_mut().skip(1).take(4).for_each(|x| *x /= 1.0 + self.outliers);
             q[0] = 8.0 * self.ramp;
@@ -270,9 +272,8 @@ fn coop_is_as_exact_as_the_portable_kernel() {
             let portable = error(&case, &case.run(device, 0..1, true), &want);
             let what = format!("{name}, outliers {outliers}, magnitude {magnitude:e}, ramp {ramp}");
             eprintln!("{what}: matrices {matrices:.2e}, portable {portable:.2e}");
-            // 22 bits of q' instead of 24, seen where scores are large.
-            let factor = if ramp == 0.0 { 2.0 } else { 8.0 };
-            assert!(matrices <= factor * portable + 5e-7, "{what}: {matrices:e}, portable {portable:e}");
+            // Large scores show that q' has 22 bits instead of 24.
+            assert!(matrices <= 2.0 * portable + 5e-7, "{what}: {matrices:e}, portable {portable:e}");
         }
     }
 }
