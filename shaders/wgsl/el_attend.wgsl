@@ -2,7 +2,7 @@
 // EL-attention of query rows over cached hidden states X, in one pass: out = softmax(scale * q' X^T + bias) X, with q' = q W_k of one head (docs/el-attention.md).
 //
 // The query rows that share an X are the pairs (row, head) of a group of rows: with SLOTS the heads of one hypothesis, whose keys are positions 0 .. length of
-// its physical row, found through the slot table; without, all heads of a sentence's rows, whose keys are its range (first, count). A workgroup (group, tile,
+// its physical row, found through the slot table; without, all heads of a sentence's rows, whose keys are its range (first, count). A workgroup (tile, group,
 // split) takes #ROWS pairs and walks the keys of its split in chunks of 4. Invocation t owns the quads t, t + WG ... of a hidden state, #QUADS in all: q' and the
 // context of every pair, and each quad of X, which is loaded once, used for the scores, kept, and used again for the contexts.
 //
@@ -98,17 +98,17 @@ fn give(r: u32, dots: vec4<f32>, at: Place) {
 @compute @workgroup_size(WG)
 fn main(at: Place) {
 #ifdef SLOTS
-    let first_row = p.first + at.wg.x;
+    let first_row = p.first + at.wg.y;
     let physical = active_rows[first_row];
     let keys = vec2<u32>(physical * p.table_ld, state[physical].length);
     let pairs = p.heads;
 #else
-    let group = groups[p.first + at.wg.x];
+    let group = groups[p.first + at.wg.y];
     let first_row = group.x;
     let keys = ranges[row_numbers[first_row]];
     let pairs = group.y * p.heads;
 #endif
-    let first_pair = at.wg.y * #ROWS;
+    let first_pair = at.wg.x * #ROWS;
     if (first_pair >= pairs) { return; }
     let own_pair = min(first_pair + at.tid, pairs - 1u);
 #ifdef SPLITS

@@ -89,20 +89,20 @@ fn main(
     @builtin(num_subgroups) subgroups: u32,
 ) {
 #ifdef SLOTS
-    let first_row = p.first + wg.x;
+    let first_row = p.first + wg.y;
     let row = active_rows[first_row];
     let pairs = p.heads;
     let keys = state[row].length;
     let base = row * p.table_ld;
 #else
-    let group = groups[p.first + wg.x];
+    let group = groups[p.first + wg.y];
     let first_row = group.x;
     let pairs = group.y * p.heads;
     let range = ranges[row_numbers[first_row]];
     let keys = range.y;
     let base = range.x;
 #endif
-    let first_pair = wg.y * ROWS;
+    let first_pair = wg.x * ROWS;
     if (first_pair >= pairs) { return; }
 #ifdef SPLITS
     let begin = wg.z * p.split;

@@ -220,7 +220,8 @@ pub fn el_attend_tiled(
             bias_reach: a.bias.map_or(0, |bias| bias.reach as u32),
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };
-        let grid = [MAX_GROUPS.min(first + count - at), pairs.div_ceil(rows as usize) as u32, splits as u32];
+        // The tiles of a group follow each other, so that what they all read stays in a cache.
+        let grid = [pairs.div_ceil(rows as usize) as u32, MAX_GROUPS.min(first + count - at), splits as u32];
         rec.dispatch(&kernel, &buffers, &params, grid)?;
     }
     match partials {

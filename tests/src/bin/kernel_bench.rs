@@ -1,16 +1,25 @@
-//! Times the matrix kernels over the shapes of small models: GFLOP/s as a table on stderr and as JSON on stdout.
+//! Times the matrix kernels over the shapes of small models, and EL-attention's decode kernel over those of larger ones: GFLOP/s as a table on
+//! stderr and as JSON on stdout.
 //!
 //! `kernel_bench [rows,..]`; `$ELGEN_TEST_DEVICE` selects the adapter.
 
 use std::time::Instant;
 
+use elgen_attention::{ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, Result};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Recorder, Result, RowState, Rows};
 use elgen_tests::harness::values;
 use serde_json::json;
 
 /// Shapes (n, k): the products of a 256-wide model with 8 000 ids, and of a 768-wide one.
 const SHAPES: [(usize, usize); 5] = [(256, 256), (1024, 256), (256, 1024), (8000, 256), (768, 768)];
+
+/// Decode steps of EL-attention: (d_model, heads).
+const EL_SHAPES: [(usize, usize); 3] = [(256, 8), (512, 8), (1024, 16)];
+/// Their sentences, beams and keys.
+const EL_SENTENCES: usize = 4;
+const EL_BEAMS: [usize; 2] = [1, 4];
+const EL_KEYS: [usize; 3] = [64, 300, 1024];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows: Vec<usize> = match std::env::args().nth(1) {
@@ -29,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut note = |op: &str, dtype: DType, rows: usize, n: usize, k: usize, seconds: f64| {
         let gflops = 2.0 * (rows * n * k) as f64 / seconds / 1e9;
         eprintln!(
-            "{op:14} {:4} rows {rows:4}  n {n:5}  k {k:5}  {:9.1} us  {gflops:8.2} GFLOP/s",
+            "{op:24} {:4} rows {rows:4}  n {n:5}  k {k:5}  {:9.1} us  {gflops:8.2} GFLOP/s",
             dtype.name(),
             seconds * 1e6
         );
@@ -77,9 +86,73 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             note("heads_contract", dtype, rows, heads * width, d, seconds);
         }
     }
+    for dtype in [DType::F32, DType::F16] {
+        for (d, heads) in EL_SHAPES {
+            for (beams, keys) in EL_BEAMS.into_iter().flat_map(|beams| EL_KEYS.map(|keys| (beams, keys))) {
+                for own in [true, false] {
+                    let seconds = time_el(&device, dtype, (d, heads), beams, keys, own)?;
+                    let op = format!("el_attend {} {beams}x{keys}", if own { "self" } else { "cross" });
+                    // 4 R H S D FLOPs.
+                    note(&op, dtype, EL_SENTENCES * beams * heads, 2 * keys, d, seconds);
+                }
+            }
+        }
+    }
     let report = json!({"device": device.report().name, "driver": device.report().driver, "software_adapter": software, "results": results});
     println!("{report:#}");
     Ok(())
+}
+
+/// Seconds of the attention product of a decode step: each row over keys of its own, through the slot table, or all rows of a sentence over one range.
+fn time_el(
+    device: &Device,
+    dtype: DType,
+    (d, heads): (usize, usize),
+    beams: usize,
+    keys: usize,
+    own: bool,
+) -> std::result::Result<f64, Box<dyn std::error::Error>> {
+    let rows = EL_SENTENCES * beams;
+    let activations = |what: &str| {
+        device.tensor_from(what, Class::Activations, rows, heads * d, DType::F32, &values(6, rows * heads * d))
+    };
+    let (q, out) = (activations("q")?, activations("out")?);
+    let n = if own { rows } else { EL_SENTENCES } * keys;
+    let x = device.tensor_from("x", Class::Cache, n, d, dtype, &values(7, n * d))?;
+    let mut grouping = Grouping::default();
+    (0..EL_SENTENCES).for_each(|s| grouping.push(0, s as u32, beams as u32));
+    let words = |values: &[u32]| -> Result<_> {
+        let buffer = device.alloc("index", Class::Activations, values.len() as u64 * 4)?;
+        device.write(&buffer, 0, bytemuck::cast_slice(values))?;
+        Ok(buffer)
+    };
+    let index = words(&(0..rows as u32).collect::<Vec<_>>())?;
+    let ranges: Vec<u32> = (0..rows).flat_map(|r| [(r / beams * keys) as u32, keys as u32]).collect();
+    let (ranges, groups) = (words(&ranges)?, words(bytemuck::cast_slice(&grouping.groups))?);
+    let mut table = Rows::new(device, rows, keys)?;
+    table.set_active(device, (0..rows as u32).collect(), &vec![0; rows])?;
+    let states = vec![RowState { length: keys as u32, ..RowState::default() }; rows];
+    device.write(&table.state, 0, bytemuck::cast_slice(&states))?;
+    // Generated slots of a sentence's beams alternate.
+    let slot = |r: usize, k: usize| (r / beams * beams * keys + k * beams + r % beams) as u32;
+    let slots: Vec<u32> = (0..rows).flat_map(|r| (0..keys).map(move |k| slot(r, k))).collect();
+    device.write(table.slots(), 0, bytemuck::cast_slice(&slots))?;
+    let splits = keys.div_ceil(SPLIT);
+    let partials = Partials::new(device, rows, splits, heads, heads * d)?;
+    let product = ElAttend {
+        shape: Shape { d_model: d, num_heads: heads, head_dim: d / heads, scale: 0.1 },
+        q: &q,
+        x: &x,
+        bias: None,
+        out: &out,
+        splits: (splits, Some(&partials)),
+        segment: grouping.segments[0],
+    };
+    let queries = match own {
+        true => ElQueries::Slots(&table),
+        false => ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges },
+    };
+    Ok(time(device, &|rec| el_attend(rec, queries, product))?)
 }
 
 /// Seconds per call: the best of three submissions that each take about 0.1 s.
