@@ -12,6 +12,8 @@ pub enum Requirement {
     Subgroup,
     /// Immediates (push constants).
     Immediates,
+    /// Cooperative matrices, f16 x f16 -> f32 at subgroup scope.
+    CooperativeMatrix,
 }
 
 /// One shader with one set of symbols.
@@ -67,6 +69,14 @@ const MHA_SELF: &[&[&str]] = &[
     &["SLOTS", "ROWS=1", "PARTIAL=6", "COUNTING=7"],
 ];
 
+/// Cooperative-matrix tiles: their type and edge, how many tiles 16 query rows take, and how many tile columns of a hidden state a subgroup owns.
+const MATRIX_TILES: &[&[&str]] = &[
+    &["STORE_F16", "TILE=coop_mat8x8", "EDGE=8", "BANDS=2"],
+    &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16", "BANDS=1"],
+];
+const OWNED_TILES: &[&[&str]] =
+    &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
+
 /// BIASED: a bias by head and distance is added to the scores (T5).
 const BIAS: &[&[&str]] = &[&["BIASED"], &[]];
 /// LSE: log-sum-exp is written too.
@@ -120,6 +130,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "el_attend", axes: &[STORAGE, PARAMS, EL_COUNTING, EL_TILES, SPLITS] },
     Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_CROSS] },
     Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_SELF] },
+    Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_QUERIES, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "value_bias", axes: &[PARAMS] },
     Family { shader: "stream", axes: &[PARAMS] },
@@ -172,6 +183,8 @@ fn requirements(symbols: &Symbols) -> Vec<Requirement> {
         ("STORE_F16", Requirement::ShaderF16),
         ("SUBGROUP", Requirement::Subgroup),
         ("IMMEDIATES", Requirement::Immediates),
+        ("BANDS", Requirement::CooperativeMatrix),
+        ("BANDS", Requirement::Subgroup),
     ]
     .into_iter()
     .filter(|(name, _)| symbols.is_defined(name))

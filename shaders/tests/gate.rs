@@ -126,6 +126,7 @@ fn requirements_match_the_text() {
             (Requirement::ShaderF16, code.contains("enable f16")),
             (Requirement::Subgroup, code.contains("subgroupAdd") || code.contains("@builtin(subgroup")),
             (Requirement::Immediates, code.contains("var<immediate>")),
+            (Requirement::CooperativeMatrix, code.contains("enable wgpu_cooperative_matrix")),
         ];
         for (requirement, needed) in needs {
             // A requirement may be stated without being needed, never the other way round.

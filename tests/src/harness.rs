@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Tensor};
+use elgen_tensor::{Buffer, Class, Cooperative, DType, Device, DeviceOptions, Tensor};
 
 /// One way of running the same kernels.
 #[derive(Debug)]
@@ -56,6 +56,53 @@ fn open(binding_limit: Option<u64>) -> Vec<Variant> {
         report.subgroup_sizes
     );
     variants
+}
+
+/// Devices whose kernels use cooperative matrices: on software drivers tiles of edge 8 (shaders checked) and 16 (not checked), whatever the adapter lists; elsewhere
+/// the edge that it lists, both ways. None where the adapter has none, with a message.
+///
+/// # Panics
+/// There is no Vulkan adapter; or none with cooperative matrices, and `ELGEN_REQUIRE_COOP` is 1.
+pub fn coop_devices() -> &'static [Variant] {
+    static DEVICES: OnceLock<Vec<Variant>> = OnceLock::new();
+    let devices = DEVICES.get_or_init(|| {
+        let listed = open_coop(Cooperative::Listed, false);
+        if listed.report().software {
+            let edges =
+                [(8, true), (16, false)].map(|(edge, checked)| (open_coop(Cooperative::Edge(edge), checked), checked));
+            edges.into_iter().filter_map(coop_variant).collect()
+        } else {
+            [(open_coop(Cooperative::Listed, true), true), (listed, false)]
+                .into_iter()
+                .filter_map(coop_variant)
+                .collect()
+        }
+    });
+    if devices.is_empty() {
+        let required = std::env::var_os("ELGEN_REQUIRE_COOP").is_some_and(|v| v == "1");
+        assert!(!required, "this adapter has no cooperative matrices");
+        eprintln!("skipped: this adapter has no cooperative matrices");
+    }
+    devices
+}
+
+fn coop_variant((device, checked): (Device, bool)) -> Option<Variant> {
+    let edge = device.capabilities().cooperative?;
+    Some(Variant { name: format!("edge {edge}, {}", if checked { "checked" } else { "unchecked" }), device })
+}
+
+fn open_coop(cooperative: Cooperative, checked: bool) -> Device {
+    let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
+    let options = DeviceOptions { selector, checked, cooperative, ..DeviceOptions::default() };
+    Device::open(&options).unwrap_or_else(|e| panic!("kernel tests need a Vulkan adapter: {e}"))
+}
+
+/// A device of its own that uses the same cooperative matrices.
+///
+/// # Panics
+/// There is no Vulkan adapter.
+pub fn open_like(device: &Device) -> Device {
+    open_coop(device.capabilities().cooperative.map_or(Cooperative::Off, Cooperative::Edge), true)
 }
 
 /// `n` values in [-1, 1) that depend on the seed alone.

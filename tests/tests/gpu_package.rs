@@ -9,6 +9,8 @@ mod attention_biases;
 mod attention_blocks;
 mod attention_probabilities;
 mod caches;
+mod coop_el_attend;
+mod coop_models;
 mod counts_el;
 mod counts_mha;
 mod demo_bart;

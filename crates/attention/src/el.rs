@@ -18,6 +18,7 @@ use crate::block::{
 };
 use crate::caches::Caches;
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
+use crate::el_attend_coop::try_out;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
@@ -37,6 +38,7 @@ struct Projections {
 impl Projections {
     fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
+        try_out(device, shape.d_model, dtype)?;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,

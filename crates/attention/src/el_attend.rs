@@ -1,12 +1,11 @@
 //! Dispatching `el_attend.wgsl`: EL-attention of expanded queries over hidden states, each read once per tile of query rows.
 
-use std::sync::Arc;
-
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, padded};
+use elgen_tensor::{Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, padded};
 
 use crate::bias::PositionBias;
 use crate::combine::{Partials, SPLIT, combine};
+use crate::el_attend_coop;
 use crate::kind::Shape;
 
 #[repr(C)]
@@ -132,7 +131,8 @@ fn choose_rows(candidates: impl Iterator<Item = u32> + Clone, pairs: usize) -> O
     candidates.min_by_key(|rows| (pairs.div_ceil(*rows as usize), *rows))
 }
 
-/// Records `out[i, h] = softmax(scale * q[i, h] X^T + bias[h]) X` for the query rows of a segment (docs/el-attention.md §1.3).
+/// Records `out[i, h] = softmax(scale * q[i, h] X^T + bias[h]) X` for the query rows of a segment (docs/el-attention.md §1.3), on cooperative matrices where
+/// [`el_attend_coop::el_uses_matrices`].
 ///
 /// # Errors
 /// Shapes that do not fit, hidden states wider than 8 quads of 256 invocations, a bias for groups.
@@ -140,7 +140,7 @@ pub fn el_attend(rec: &mut Recorder, queries: ElQueries<'_>, a: ElAttend<'_>) ->
     el_attend_tiled(rec, queries, a, None, None)
 }
 
-/// [`el_attend`] with a chosen tile, for tests and measurements. `counts`: two u32 to which the kernel adds the quads of hidden states
+/// [`el_attend`] with a chosen tile of the portable kernel, for tests and measurements. `counts`: two u32 to which the kernel adds the quads of hidden states
 /// that it loads, and its multiply-adds for scores and contexts in units of 4 (only without subgroups and bias).
 ///
 /// # Errors
@@ -166,6 +166,7 @@ pub fn el_attend_tiled(
         && (splits == 1 || partials.is_some_and(|p| p.splits >= splits && p.rows >= end && p.contexts.ld() >= columns));
     let device = rec.device().clone();
     let pairs = heads * if slots { 1 } else { a.segment.widest_group as usize };
+    let chosen = tile.is_some() || counts.is_some();
     let tile = tile.or_else(|| ElTile::choose(&device, width, pairs));
     let covers = |t: &ElTile| {
         ElTile::ALL.contains(&(t.rows, t.quads)) && t.split > 0 && t.workgroup(&device, width) <= MAX_WORKGROUP
@@ -184,7 +185,11 @@ pub fn el_attend_tiled(
         return Err(TensorError::Shape { op: "el_attend", message });
     };
     let partials = if splits > 1 { partials } else { None };
-    let kernel = kernel(&device, slots, &a, tile, width, partials.is_some(), counts.is_some())?;
+    let matrices = if chosen { None } else { el_attend_coop::spec(&device, width, a.x.dtype) };
+    let rows = if matrices.is_some() { el_attend_coop::ROWS } else { tile.rows };
+    let spec = matrices.unwrap_or_else(|| portable(&device, a.x.dtype, tile, width, counts.is_some()));
+    let spec = spec.define_if(slots, "SLOTS").define_if(a.bias.is_some(), "BIASED");
+    let kernel = device.kernel(&spec.define_if(partials.is_some(), "SPLITS"))?;
     let mut buffers = match queries {
         ElQueries::Slots(rows) => vec![&rows.active, &rows.state, rows.slots()],
         ElQueries::Groups { groups, index, ranges } => vec![groups, index, ranges],
@@ -216,7 +221,7 @@ pub fn el_attend_tiled(
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };
         // The tiles of a group follow each other, so that what they all read stays in a cache.
-        let grid = [pairs.div_ceil(tile.rows as usize) as u32, MAX_GROUPS.min(first + count - at), splits as u32];
+        let grid = [pairs.div_ceil(rows as usize) as u32, MAX_GROUPS.min(first + count - at), splits as u32];
         rec.dispatch(&kernel, &buffers, &params, grid)?;
     }
     match partials {
@@ -225,27 +230,16 @@ pub fn el_attend_tiled(
     }
 }
 
-fn kernel(
-    device: &Device,
-    slots: bool,
-    a: &ElAttend<'_>,
-    tile: ElTile,
-    width: usize,
-    splits: bool,
-    counting: bool,
-) -> Result<Arc<Kernel>, TensorError> {
-    let spec = KernelSpec::new("el_attend")
-        .storage(device, a.x.dtype)
-        .define_if(slots, "SLOTS")
-        .define_if(a.bias.is_some(), "BIASED")
-        .define_if(splits, "SPLITS")
+/// The portable kernel, without the symbols that its cooperative twin has too.
+fn portable(device: &Device, dtype: DType, tile: ElTile, width: usize, counting: bool) -> KernelSpec {
+    KernelSpec::new("el_attend")
+        .storage(device, dtype)
         .define_if(tile.subgroup, "SUBGROUP")
         .define_if(counting, "COUNTING")
         .set("ROWS", tile.rows)
         .set("QUADS", tile.quads)
         .constant("WG", tile.workgroup(device, width))
-        .constant("PARTS", tile.parts(device, width));
-    device.kernel(&spec)
+        .constant("PARTS", tile.parts(device, width))
 }
 
 #[cfg(test)]

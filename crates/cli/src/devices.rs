@@ -50,6 +50,9 @@ fn table(found: &[DeviceReport]) -> String {
         );
         let _ = writeln!(text, "   subgroups  {smallest} to {largest}");
         let _ = writeln!(text, "   features   {features}");
+        if !device.matrix_tiles.is_empty() {
+            let _ = writeln!(text, "   matrices   {}", device.matrix_tiles.join(", "));
+        }
     }
     text
 }

@@ -30,6 +30,8 @@ pub struct DeviceReport {
     pub max_buffer_bytes: u64,
     /// Features that kernels can use.
     pub features: Vec<String>,
+    /// Cooperative-matrix shapes, as "16x16x16 f16->f32".
+    pub matrix_tiles: Vec<String>,
     /// Smallest and largest subgroup size.
     pub subgroup_sizes: (u32, u32),
 }
@@ -60,6 +62,7 @@ fn report(a: AdapterReport) -> DeviceReport {
         max_binding_bytes: a.max_binding_bytes,
         max_buffer_bytes: a.max_buffer_bytes,
         features: a.features.into_iter().map(str::to_owned).collect(),
+        matrix_tiles: a.matrix_tiles,
         subgroup_sizes: a.subgroup_sizes,
     }
 }

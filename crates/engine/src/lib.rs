@@ -65,3 +65,5 @@ pub use score::{
 pub use session::Session;
 pub use stop_strings::{StopStrings, TokenBytes};
 pub use types::*;
+
+pub use elgen_tensor::Cooperative;

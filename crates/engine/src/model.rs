@@ -313,6 +313,7 @@ pub(crate) fn open_device(options: &SessionOptions) -> Result<Device, EngineErro
         selector: options.device.clone(),
         memory_limit: options.memory_limit,
         checked: options.checked_shaders,
+        cooperative: options.cooperative,
         ..DeviceOptions::default()
     })?)
 }

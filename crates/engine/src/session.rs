@@ -41,12 +41,14 @@ pub(crate) struct Context {
     /// Sentences together that went well after memory had run out, and the options of that run.
     proven: Option<(GenerationConfig, usize)>,
     told_cut: bool,
+    /// Whether it was told that cooperative matrices are not used.
+    told_fault: bool,
     pub(crate) totals: Totals,
 }
 
 impl Context {
     pub(crate) fn new(runner: Runner) -> Self {
-        Self { runner, state: None, proven: None, told_cut: false, totals: Totals::default() }
+        Self { runner, state: None, proven: None, told_cut: false, told_fault: false, totals: Totals::default() }
     }
 }
 
@@ -127,6 +129,10 @@ impl Session {
     ) -> Result<(), EngineError> {
         let hooks = self.hooks(config, run)?;
         let alignment = run.alignment.map(|layer| self.model.model_config().alignment_layer(layer)).transpose()?;
+        if let (Some(reason), false) = (self.device().cooperative_fault(), self.context.told_fault) {
+            events.notice(&Notice::MatricesUnused { reason: reason.to_owned() });
+            self.context.told_fault = true;
+        }
         let started = Instant::now();
         let ready = self.prepare(requests, config, run, events);
         let most = self.most_sentences(config, &ready, run, &hooks);

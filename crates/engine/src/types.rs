@@ -1,6 +1,7 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
 use elgen_search::Hooks;
+use elgen_tensor::Cooperative;
 use serde::Serialize;
 
 use crate::cancel::CancelToken;
@@ -112,6 +113,8 @@ pub struct SessionOptions {
     pub memory_limit: Option<u64>,
     /// Compile shaders with bounds checks (tests); release builds default to unchecked.
     pub checked_shaders: bool,
+    /// Whether kernels may use cooperative matrices (tensor cores), where the adapter has them; f16 only.
+    pub cooperative: Cooperative,
 }
 
 impl Default for SessionOptions {
@@ -125,6 +128,7 @@ impl Default for SessionOptions {
             max_batch_tokens: None,
             memory_limit: None,
             checked_shaders: false,
+            cooperative: Cooperative::default(),
         }
     }
 }

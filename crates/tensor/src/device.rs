@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{DeviceType, Features};
 
+use crate::cooperative::{Cooperative, Trials, listed_edge, tile_names};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
 use crate::memory::{MemoryInfo, memory_info};
@@ -23,6 +24,8 @@ pub struct DeviceOptions {
     pub checked: bool,
     /// Use only what every WebGPU device has: no f16 arithmetic, subgroups or immediates.
     pub portable: bool,
+    /// Whether kernels may use cooperative matrices; `portable` has none.
+    pub cooperative: Cooperative,
     /// Bytes that one binding may hold at most, below the device's own limit; for tests of row windows and slabs.
     pub binding_limit: Option<u64>,
 }
@@ -48,6 +51,8 @@ pub struct AdapterReport {
     pub max_buffer_bytes: u64,
     /// Those of the features that elgen can use which are there.
     pub features: Vec<&'static str>,
+    /// Cooperative-matrix shapes at subgroup scope, as "16x16x16 f16->f32".
+    pub matrix_tiles: Vec<String>,
     /// Smallest and largest subgroup size.
     pub subgroup_sizes: (u32, u32),
 }
@@ -95,6 +100,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         features: USEFUL.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
+        matrix_tiles: tile_names(&adapter.cooperative_matrix_properties()),
         subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
     }
 }
@@ -152,6 +158,12 @@ pub struct Capabilities {
     pub max_buffer_bytes: u64,
     /// Workgroup memory in bytes.
     pub workgroup_bytes: u32,
+    /// Invocations of a workgroup, at most.
+    pub workgroup_invocations: u32,
+    /// Smallest and largest subgroup size.
+    pub subgroup_sizes: (u32, u32),
+    /// Edge of the cooperative-matrix tiles (f16 x f16 -> f32) that kernels use, 16 or 8; `None`: they use none.
+    pub cooperative: Option<u32>,
     /// Runs on the CPU.
     pub software: bool,
 }
@@ -179,6 +191,7 @@ pub(crate) struct Inner {
     pub(crate) compile_seconds: Mutex<f64>,
     pub(crate) transfer: Mutex<Transfer>,
     pub(crate) uniforms: Option<wgpu::Buffer>,
+    pub(crate) trials: Trials,
     /// Held while `uniforms` is written and the work that reads it is submitted.
     pub(crate) submission: Mutex<()>,
     failure: Arc<Mutex<Option<String>>>,
@@ -214,6 +227,15 @@ impl Device {
         if immediates {
             wanted |= Features::IMMEDIATES;
         }
+        let matrices = Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let listed = listed_edge(&adapter.cooperative_matrix_properties()).filter(|_| !report.software);
+        let edge = options
+            .cooperative
+            .edge(listed)
+            .filter(|_| available.contains(wanted | matrices | Features::SUBGROUP | Features::SHADER_F16));
+        if edge.is_some() {
+            wanted |= matrices;
+        }
         let base = wgpu::Limits::default();
         let required = wgpu::Limits {
             max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
@@ -232,10 +254,18 @@ impl Device {
             adapter: report.name.clone(),
             message: e.to_string(),
         };
+        let experimental_features = if edge.is_some() {
+            // SAFETY: asked for only where kernels will use cooperative matrices. All shaders are this workspace's own, each permutation goes
+            // through naga's validator in a test, and a kernel that uses them must first solve a known problem (`try_cooperative`).
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("elgen"),
             required_features: wanted,
             required_limits: required,
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
@@ -263,6 +293,11 @@ impl Device {
             max_binding_bytes: binding,
             max_buffer_bytes: limits.max_buffer_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
+            subgroup_sizes: report.subgroup_sizes,
+            cooperative: edge,
             software: report.software,
         };
         let uniforms = (!immediates).then(|| {
@@ -287,6 +322,7 @@ impl Device {
                 compile_seconds: Mutex::default(),
                 transfer: Mutex::default(),
                 uniforms,
+                trials: Trials::default(),
                 submission: Mutex::default(),
                 failure,
                 report,
@@ -298,7 +334,9 @@ impl Device {
 
     /// What the device can do.
     pub fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities
+        let all = self.inner.capabilities;
+        let trusted = all.cooperative.filter(|_| self.cooperative_fault().is_none());
+        Capabilities { cooperative: trusted, ..all }
     }
 
     /// The adapter it was opened on.

@@ -10,6 +10,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cooperative;
 mod device;
 mod error;
 mod kernel;
@@ -22,6 +23,7 @@ mod tally;
 mod tensor;
 mod transfer;
 
+pub use cooperative::Cooperative;
 pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapter, adapters};
 pub use error::{Result, TensorError};
 pub use kernel::{Kernel, KernelSpec};

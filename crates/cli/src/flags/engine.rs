@@ -80,6 +80,7 @@ impl EngineFlags {
             max_batch_tokens: self.max_batch_tokens,
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
+            ..SessionOptions::default()
         }
     }
 
