@@ -28,5 +28,5 @@ pub use memory::MemoryInfo;
 pub use pool::{Class, Pool, Usage};
 pub use recorder::{RecordStats, Recorder};
 pub use rows::{Grouping, RowState, Rows, Segment};
-pub use tensor::{Buffer, DType, Tensor, padded};
+pub use tensor::{Buffer, DType, Tensor, buffer_bytes, padded, tensor_bytes};
 pub use transfer::Readback;
