@@ -12,6 +12,11 @@ const SOFTWARE_SENTENCES: usize = 256;
 /// Sentences together at most elsewhere.
 const HARDWARE_SENTENCES: usize = 4096;
 
+/// Sentences together at most with [`crate::BatchSize::Auto`].
+pub(crate) fn most_sentences(device: &Device) -> usize {
+    if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES }
+}
+
 /// Sentences of a batch that one binding of logits allows.
 pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
     let width = config.rows_per_sentence().max(1);
@@ -39,7 +44,7 @@ pub(crate) fn auto_sentences(
     let free = pool.limit().saturating_sub(pool.current().total.saturating_sub(own));
     // One thirty-second is the upload ring's at most, another what rounding and read-backs take.
     let free = free - pool.limit().min(free) / 16;
-    let cap = if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES };
+    let cap = most_sentences(device);
     let width = config.rows_per_sentence();
     let (max_length, max_new) = longest(ready);
     let longest = ready.iter().fold((0, 0), |(s, p), r| (r.source.len().max(s), r.prompt.len().max(p)));

@@ -33,6 +33,7 @@
 mod batch;
 mod cancel;
 mod capacity;
+mod device_class;
 mod devices;
 mod error;
 mod events;
@@ -41,6 +42,7 @@ mod inspect;
 mod max_time;
 mod metrics;
 mod model;
+mod planner;
 mod prepare;
 mod score;
 mod session;
@@ -49,6 +51,7 @@ mod stream;
 mod types;
 
 pub use cancel::CancelToken;
+pub use device_class::device_class;
 pub use devices::{DeviceReport, devices};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};

@@ -1,0 +1,218 @@
+//! `--attention auto`: which kinds a model is loaded with. Decided once, from what the session is expected to do.
+
+use elgen_attention::planner::{ModelShape, Plan, Stack, Workload, choose};
+use elgen_attention::{Extras, Kind, Kinds, Need};
+use elgen_models::{DEFAULT_PREFILL_BUDGET, ModelConfig, Outline, Space, StackShape};
+use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
+use elgen_tensor::{DType, Device};
+
+use crate::batch::BatchState;
+use crate::capacity::most_sentences;
+use crate::device_class::class_of;
+use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expected, PlannedKinds, SessionOptions};
+
+/// Source tokens of a model whose positions set no limit.
+const UNLIMITED_SOURCE: usize = 512;
+/// New tokens where the checkpoint's own options cannot be resolved: Hugging Face's default.
+const NEW_TOKENS: usize = 20;
+
+/// The kinds to load a model with, and why, if they were chosen here.
+pub(crate) fn decide(
+    device: &Device,
+    config: &ModelConfig,
+    checkpoint: &GenerationOptions,
+    options: &SessionOptions,
+    dtype: DType,
+) -> (Kinds, Option<AttentionPlan>) {
+    let named = match options.attention {
+        AttentionChoice::Auto => None,
+        AttentionChoice::Mha => Some(Kinds::both(Kind::Mha)),
+        AttentionChoice::MhaReplicated => Some(Kinds::both(Kind::MhaReplicated)),
+        AttentionChoice::MhaNocache => Some(Kinds::both(Kind::MhaNocache)),
+        AttentionChoice::El => Some(Kinds::both(Kind::El)),
+        AttentionChoice::Kinds(kinds) => Some(kinds),
+    };
+    if let Some(kinds) = named {
+        return (kinds, None);
+    }
+    let outline = Outline::new(config);
+    let mha = |reason: String| {
+        let cross = outline.limits.is_encoder_decoder.then(|| reason.clone());
+        (
+            Kinds::both(Kind::Mha),
+            Some(AttentionPlan { self_reason: reason, cross_reason: cross, ..AttentionPlan::default() }),
+        )
+    };
+    if options.expected.max_new_tokens == Some(0) {
+        return mha("nothing is generated: prompts are computed as multi-head attention whatever is cached".into());
+    }
+    let Some((workload, run)) = workload(checkpoint, &outline.limits, options, most_sentences(device)) else {
+        return mha("the checkpoint's generation options contradict each other".into());
+    };
+    let class = match class_of(device, dtype, false) {
+        Ok(class) => class,
+        Err(error) => return mha(format!("the device could not be measured: {error}")),
+    };
+    let memory = Memory { limit: device.pool().limit(), binding: device.capabilities().max_binding_bytes };
+    let fits = |kinds| largest_batch(memory, &outline, kinds, dtype, &workload, &run);
+    let plan = choose(&class, &shape(&outline), &workload, dtype, fits);
+    (plan.pick, Some(report(&plan, &workload, class.bandwidth)))
+}
+
+/// What is expected, with the checkpoint's own options and the position table where the caller says nothing, and options of such a run.
+/// `most`: sentences together where the caller lets the engine choose.
+fn workload(
+    checkpoint: &GenerationOptions,
+    limits: &ModelLimits,
+    options: &SessionOptions,
+    most: usize,
+) -> Option<(Workload, GenerationConfig)> {
+    let expected = &options.expected;
+    let own = checkpoint.clone().resolve(limits).ok().map(|(config, _)| config);
+    let beams = expected.num_beams.or(own.as_ref().map(GenerationConfig::rows_per_sentence)).unwrap_or(1).max(1);
+    let positions = limits.max_position_embeddings;
+    let new_tokens = |prompt: usize| {
+        let default = own.as_ref().and_then(|config| config.lengths(prompt).ok());
+        let default = default.map_or(NEW_TOKENS, |lengths| lengths.max_length - prompt);
+        expected.max_new_tokens.unwrap_or(default).min(positions.unwrap_or(usize::MAX)).max(1)
+    };
+    let source = |taken: usize| {
+        let longest = positions.unwrap_or(UNLIMITED_SOURCE).saturating_sub(taken).max(1);
+        expected.source_length.unwrap_or(longest).min(positions.map_or(usize::MAX, |_| longest)).max(1)
+    };
+    let (source_length, prompt_length, max_new_tokens) = if limits.is_encoder_decoder {
+        (source(0), 1, new_tokens(1))
+    } else {
+        let new = new_tokens(1);
+        (0, source(new), new)
+    };
+    let longest = source_length.max(prompt_length);
+    let most = match options.batch_size {
+        BatchSize::Sentences(sentences) => sentences,
+        BatchSize::Auto => most,
+    };
+    let by_tokens = options.max_batch_tokens.map_or(usize::MAX, |tokens| (tokens / longest).max(1));
+    let run = GenerationOptions {
+        num_beams: Some(beams),
+        max_new_tokens: Some(max_new_tokens),
+        eos_token_id: checkpoint.eos_token_id.clone(),
+        pad_token_id: checkpoint.pad_token_id,
+        bos_token_id: checkpoint.bos_token_id,
+        decoder_start_token_id: checkpoint.decoder_start_token_id,
+        ..GenerationOptions::default()
+    };
+    let (run, _) = run.resolve(limits).ok()?;
+    let batch_limit = most.min(by_tokens).max(1);
+    Some((Workload { beams, source_length, prompt_length, max_new_tokens, batch_limit }, run))
+}
+
+fn shape(outline: &Outline) -> ModelShape {
+    let stack = |layers: usize, shape: StackShape| Stack {
+        layers,
+        attention: shape.attention,
+        ffn: shape.ffn,
+        gated: shape.gated,
+    };
+    ModelShape {
+        decoder: stack(outline.decoder_layers, outline.decoder),
+        encoder: outline.encoder.map(|shape| stack(outline.encoder_layers, shape)),
+        vocab_size: outline.limits.vocab_size,
+    }
+}
+
+/// What a device has, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    /// The pool's limit.
+    limit: u64,
+    /// Largest binding.
+    binding: u64,
+}
+
+/// The most sentences of a workload that fit the memory limit beside the weights.
+fn largest_batch(
+    memory: Memory,
+    outline: &Outline,
+    kinds: Kinds,
+    dtype: DType,
+    workload: &Workload,
+    run: &GenerationConfig,
+) -> Option<usize> {
+    let limit = memory.limit;
+    let weights = outline.weight_bytes(kinds, dtype, memory.binding);
+    // What `BatchSize::Auto` keeps back too: the upload ring, rounding and read-backs.
+    let room = limit.checked_sub(weights)?;
+    let room = room - limit.min(room) / 16;
+    let layout = outline.cache_layout(kinds, dtype);
+    let need = Need {
+        prompt_len: workload.prompt_length,
+        max_new: workload.max_new_tokens,
+        width: workload.beams,
+        source_len: workload.source_length,
+    };
+    let (self_slots, cross_slots) = layout.slots(&need);
+    let cross_is = |kind: Kind| layout.cross.is_some_and(|(_, cross)| cross == kind);
+    let el = kinds.self_ == Kind::El || cross_is(Kind::El);
+    let step = Space::bytes_per_row(outline.decoder, Extras { el, ..Extras::default() }) + 8;
+    let recomputed =
+        if cross_is(Kind::MhaNocache) { cross_slots * 2 * outline.decoder.attention.inner() as u64 * 4 } else { 0 };
+    let sentence = self_slots * layout.self_slot_bytes()
+        + cross_slots * layout.cross_slot_bytes()
+        + recomputed
+        + workload.beams as u64 * step;
+    let budget = DEFAULT_PREFILL_BUDGET.min(limit / 8);
+    let prompt_extras = Extras { el: cross_is(Kind::El), el_prefill: kinds.self_ == Kind::El, ..Extras::default() };
+    let packed = |shape: StackShape, extras: Extras, batch: usize, length: usize| {
+        let row = Space::bytes_per_row(shape, extras) + 36;
+        ((batch * length) as u64 * row).min(budget.max(length as u64 * row))
+    };
+    let bytes = |batch: usize| {
+        let encoder = outline.encoder.map_or(0, |e| packed(e, Extras::default(), batch, workload.source_length));
+        let prompts = packed(outline.decoder, prompt_extras, batch, workload.prompt_length - 1);
+        let max_length = workload.prompt_length + workload.max_new_tokens;
+        let state = BatchState::bytes(run, batch, max_length, workload.max_new_tokens);
+        batch as u64 * sentence + encoder + prompts + state
+    };
+    // The largest batch within the room, by bisection: bytes grow with it.
+    let (mut fits, mut above) = (0, workload.batch_limit + 1);
+    while above - fits > 1 {
+        let middle = fits + (above - fits) / 2;
+        if bytes(middle) <= room { fits = middle } else { above = middle }
+    }
+    (fits > 0).then_some(fits)
+}
+
+fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
+    let break_even =
+        |at: &elgen_attention::planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
+    AttentionPlan {
+        self_reason: plan.self_reason.clone(),
+        cross_reason: plan.cross_reason.clone(),
+        expected: Some(Expected {
+            num_beams: Some(workload.beams),
+            source_length: Some(workload.source_length.max(workload.prompt_length)),
+            max_new_tokens: Some(workload.max_new_tokens),
+        }),
+        bandwidth: Some(bandwidth),
+        el_self: Some(break_even(&plan.el_self)),
+        el_cross: plan.el_cross.as_ref().map(break_even),
+        candidates: plan
+            .candidates
+            .iter()
+            .map(|candidate| {
+                let p = candidate.prediction.as_ref();
+                PlannedKinds {
+                    self_: candidate.kinds.self_.name().to_owned(),
+                    cross: plan.cross_reason.as_ref().map(|_| candidate.kinds.cross.name().to_owned()),
+                    batch: p.map(|p| p.batch),
+                    step_seconds: p.map(|p| p.step_seconds),
+                    sentences_per_second: p.map(|p| p.sentences_per_second()),
+                    reason: candidate.reason.clone(),
+                }
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
