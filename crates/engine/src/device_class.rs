@@ -22,13 +22,26 @@ struct Stored {
 /// Classes that this process knows: a folder that cannot be written must not mean a measurement per model.
 static KNOWN: Mutex<Option<HashMap<String, DeviceClass>>> = Mutex::new(None);
 
-/// Measures an adapter, or finds what was measured before.
+/// What an adapter was measured at for weights and caches of one dtype.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasuredClass {
+    /// "f32" or "f16".
+    pub dtype: &'static str,
+    /// The numbers.
+    #[serde(flatten)]
+    pub class: DeviceClass,
+}
+
+/// Measures an adapter anew for each dtype, and replaces what is kept of it in the user's cache folder. `selector`: its number, or part
+/// of its name.
 ///
 /// # Errors
 /// The adapter cannot be opened, has too little memory, or failed.
-pub fn device_class(selector: Option<&str>, dtype: DType, refresh: bool) -> Result<DeviceClass, EngineError> {
-    let device = Device::open(&DeviceOptions { selector: selector.map(str::to_owned), ..DeviceOptions::default() })?;
-    class_of(&device, dtype, refresh)
+pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError> {
+    let options = DeviceOptions { selector: Some(selector.to_owned()), ..DeviceOptions::default() };
+    let device = Device::open(&options)?;
+    let measured = |dtype: DType| Ok(MeasuredClass { dtype: dtype.name(), class: class_of(&device, dtype, true)? });
+    [DType::F32, DType::F16].into_iter().map(measured).collect()
 }
 
 /// The class of an open device; what is measured runs on a device of its own, so that this one's memory counters see nothing of it.
@@ -50,10 +63,15 @@ pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<D
         }
     }
     let own = Device::open(&DeviceOptions { selector: Some(report.index.to_string()), ..DeviceOptions::default() })?;
-    let class = measure(&own, dtype).map_err(ModelError::from)?;
+    let mut class = measure(&own, dtype).map_err(ModelError::from)?;
     if let Some(folder) = folder {
-        // The class is known all the same.
-        let _ = save(&folder, &key, &class);
+        // Processes that measured at once agree on the first one's numbers, so that they choose the same. A folder that cannot be written
+        // is no error: the class is known all the same.
+        match load(&folder, &key).filter(|_| !refresh) {
+            Some(first) => class = first,
+            None if save(&folder, &key, &class, refresh).is_ok() => class = load(&folder, &key).unwrap_or(class),
+            None => {}
+        }
     }
     known.insert(name, class.clone());
     Ok(class)
@@ -81,8 +99,8 @@ fn load(folder: &Path, key: &ClassKey) -> Option<DeviceClass> {
     (stored.key == *key && stored.class.is_usable()).then_some(stored.class)
 }
 
-/// Writes a class so that no reader ever sees half of it.
-fn save(folder: &Path, key: &ClassKey, class: &DeviceClass) -> std::io::Result<()> {
+/// Writes a class so that no reader ever sees half of it. Unless it is to `replace` one, a usable one that is there stays.
+fn save(folder: &Path, key: &ClassKey, class: &DeviceClass, replace: bool) -> std::io::Result<()> {
     if !class.is_usable() {
         return Ok(());
     }
@@ -90,7 +108,13 @@ fn save(folder: &Path, key: &ClassKey, class: &DeviceClass) -> std::io::Result<(
     let text = serde_json::to_vec_pretty(&Stored { key: key.clone(), class: class.clone() })?;
     let path = folder.join(file_name(key));
     let partial = folder.join(format!("{}.{}", file_name(key), std::process::id()));
-    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path));
+    let place = || match fs::hard_link(&partial, &path) {
+        Ok(()) => fs::remove_file(&partial),
+        // There is one already, or this file system has no links.
+        Err(_) if replace || load(folder, key).is_none() => fs::rename(&partial, &path),
+        Err(_) => fs::remove_file(&partial),
+    };
+    let written = fs::write(&partial, text).and_then(|()| place());
     if written.is_err() {
         let _ = fs::remove_file(&partial);
     }
@@ -123,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("not/there/yet");
         assert_eq!(load(&inner, &key("1")), None);
-        save(&inner, &key("1"), &class()).unwrap();
+        save(&inner, &key("1"), &class(), false).unwrap();
         assert_eq!(load(&inner, &key("1")), Some(class()));
         assert_eq!(load(&inner, &key("2")), None, "another driver");
         assert_eq!(load(&inner, &ClassKey { version: "0.0.0".into(), ..key("1") }), None, "another version");
@@ -132,13 +156,22 @@ mod tests {
         fs::rename(inner.join(file_name(&key("1"))), inner.join(file_name(&key("2")))).unwrap();
         assert_eq!(load(&inner, &key("2")), None);
         assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no partial file stays");
+        // The damaged one is replaced; the first of two stays, unless the second is to replace it.
+        let faster = DeviceClass { bandwidth: 2e10, ..class() };
+        save(&inner, &key("2"), &class(), false).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(class()));
+        save(&inner, &key("2"), &faster, false).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(class()));
+        save(&inner, &key("2"), &faster, true).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(faster));
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no partial file stays");
     }
 
     #[test]
     fn damaged_files_are_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(file_name(&key("1")));
-        save(folder.path(), &key("1"), &class()).unwrap();
+        save(folder.path(), &key("1"), &class(), false).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
         for damaged in [
             String::new(),
@@ -159,7 +192,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_made_is_an_error_of_save_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(save(file.path(), &key("1"), &class()).is_err());
+        assert!(save(file.path(), &key("1"), &class(), true).is_err());
         assert_eq!(load(file.path(), &key("1")), None);
     }
 

@@ -51,8 +51,9 @@ mod stream;
 mod types;
 
 pub use cancel::CancelToken;
-pub use device_class::device_class;
+pub use device_class::{MeasuredClass, measure_device};
 pub use devices::{DeviceReport, devices};
+pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};

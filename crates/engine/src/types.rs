@@ -1,6 +1,6 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
-use elgen_attention::Kinds;
+use elgen_attention::{Kind, Kinds};
 use elgen_search::Hooks;
 use serde::Serialize;
 
@@ -174,6 +174,15 @@ pub enum AttentionChoice {
     El,
     /// One kind for self-attention, and one for cross-attention.
     Kinds(Kinds),
+}
+
+impl AttentionChoice {
+    /// The kinds of these names, as [`AttentionKinds`] has them: self-attention, and cross-attention if there is one.
+    pub fn of_names(self_: &str, cross: Option<&str>) -> Option<Self> {
+        let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let self_ = kind(self_)?;
+        Some(Self::Kinds(Kinds { self_, cross: cross.map_or(Some(self_), kind)? }))
+    }
 }
 
 /// `--dtype`.
