@@ -63,6 +63,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
     Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
+    Family { shader: "fill_random", axes: &[STORAGE, PARAMS] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, ADDRESSING, HEAD_TILES, BIAS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
     Family { shader: "stream", axes: &[PARAMS] },

@@ -5,7 +5,7 @@ macro_rules! wgsl {
 }
 
 /// Shaders with an entry point `main`, by name.
-pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "cutoff", "embed", "fma", "heads_expand", "layer_norm", "linear", "process", "renormalize", "select", "store", "stream", "token_logprobs", "top_h", "typical", "warp"];
+pub const SHADERS: &[(&str, &str)] = wgsl!["": "advance", "attend", "beam_step", "candidates", "cutoff", "embed", "fill_random", "fma", "heads_expand", "layer_norm", "linear", "process", "renormalize", "select", "store", "stream", "token_logprobs", "top_h", "typical", "warp"];
 
 /// Files that shaders include, by name.
 pub const INCLUDES: &[(&str, &str)] = wgsl!["include/": "activate", "best", "candidate", "entropy", "log_softmax", "params", "random", "reduce", "rows", "search", "sentences", "storage", "warping"];

@@ -42,4 +42,4 @@ pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Kinds, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
 pub use weight_bytes::{BlockPlace, block_weight_bytes, position_bias_bytes};
-pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};
+pub use weights::{AttentionWeights, MatrixSource, Projection, UPLOAD_WINDOW, load_linear};

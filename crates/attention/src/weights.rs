@@ -1,6 +1,6 @@
 //! Reading projection weights into the head layout of docs/architecture.md: every head starts at a whole quad.
 
-use elgen_tensor::ops::Linear;
+use elgen_tensor::ops::{Linear, RandomMatrix};
 use elgen_tensor::{DType, Device};
 
 use crate::error::{AttentionError, Result};
@@ -17,6 +17,10 @@ pub trait MatrixSource {
     /// # Errors
     /// Whatever the source meets; it is passed through.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    /// The matrix as random numbers that the device can make itself; then nothing is read.
+    fn random(&self) -> Option<RandomMatrix> {
+        None
+    }
 }
 
 /// One projection: a weight `[out, in]` and its bias.
@@ -41,8 +45,8 @@ pub struct AttentionWeights<'a> {
     pub o: Projection<'a>,
 }
 
-/// Values read at a time: bounds host memory while loading.
-const WINDOW: usize = 1 << 20;
+/// Values that loading reads and uploads at a time: bounds host memory.
+pub const UPLOAD_WINDOW: usize = 1 << 20;
 
 fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Result<()> {
     if (weight.rows(), weight.cols()) == (rows, cols) {
@@ -85,6 +89,13 @@ pub(crate) fn stack_heads(
             continue;
         }
         // Pad rows stay the zeros that the matrix was allocated with.
+        if let Some(random) = part.weight.random() {
+            for h in 0..heads {
+                let first = base + h * width;
+                linear.fill_random(device, first..first + dim, 0..cols, &random.offset(h * dim, 0))?;
+            }
+            continue;
+        }
         let mut head = vec![0.0; dim * cols];
         for h in 0..heads {
             part.weight.read(h * dim, &mut head).map_err(AttentionError::Weights)?;
@@ -97,7 +108,10 @@ pub(crate) fn stack_heads(
 /// Copies all rows of a source into a matrix from row `base` on, a window at a time.
 fn copy_rows(device: &Device, linear: &Linear, source: &dyn MatrixSource, base: usize) -> Result<()> {
     let (rows, cols) = (source.rows(), source.cols());
-    let step = (WINDOW / cols.max(1)).clamp(1, rows.max(1));
+    if let Some(random) = source.random() {
+        return Ok(linear.fill_random(device, base..base + rows, 0..cols, &random)?);
+    }
+    let step = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
@@ -137,6 +151,12 @@ pub(crate) fn output_projection(
         return load_linear(device, what, dtype, o.weight, o.bias);
     }
     let linear = Linear::new(device, what, shape.d_model, shape.inner(), dtype, o.bias)?;
+    if let Some(random) = o.weight.random() {
+        for h in 0..heads {
+            linear.fill_random(device, 0..shape.d_model, h * width..h * width + dim, &random.offset(0, h * dim))?;
+        }
+        return Ok(linear);
+    }
     let mut narrow = vec![0.0; heads * dim];
     let mut wide = vec![0.0; shape.inner()];
     for row in 0..shape.d_model {

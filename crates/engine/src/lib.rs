@@ -33,6 +33,7 @@
 mod batch;
 mod cancel;
 mod capacity;
+mod config_only;
 mod device_class;
 mod devices;
 mod error;
@@ -42,6 +43,7 @@ mod inspect;
 mod max_time;
 mod metrics;
 mod model;
+mod plan;
 mod planner;
 mod prepare;
 mod score;
@@ -51,6 +53,7 @@ mod stream;
 mod types;
 
 pub use cancel::CancelToken;
+pub use config_only::ConfigOnly;
 pub use device_class::{MeasuredClass, measure_device};
 pub use devices::{DeviceReport, devices};
 pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
@@ -58,6 +61,7 @@ pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use model::{Model, ModelDescription, describe};
+pub use plan::{MemoryPlan, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use elgen_models::{
-    Architecture, Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load,
+    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load, prefill_budget,
 };
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
 
+use crate::config_only::ConfigOnly;
 use crate::error::EngineError;
 use crate::events::on_done;
 use crate::planner::decide;
@@ -88,20 +89,72 @@ impl Model {
     /// # Errors
     /// No device; a directory that is incomplete, damaged or not supported; out of memory.
     pub fn load(model_dir: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, EngineError> {
-        let (model_dir, load_started) = (model_dir.as_ref(), Instant::now());
+        Self::load_at(Instant::now(), model_dir.as_ref(), None, options)
+    }
+
+    /// [`Model::load`] on a device that is open: `device`, `memory_limit` and `checked_shaders` of the options have no effect.
+    ///
+    /// # Errors
+    /// As [`Model::load`], but for the device.
+    pub fn load_on(
+        device: &Device,
+        model_dir: impl AsRef<Path>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Self::load_at(Instant::now(), model_dir.as_ref(), Some(device), options)
+    }
+
+    fn load_at(
+        started: Instant,
+        model_dir: &Path,
+        device: Option<&Device>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
         let config = ModelConfig::load(model_dir)?;
         let checkpoint = Checkpoint::open(model_dir)?;
         let checkpoint_options = checkpoint_options(model_dir, &config)?;
         let tokenizer = Tokenizer::load(model_dir, config.family())?;
-        let device = Device::open(&DeviceOptions {
-            selector: options.device.clone(),
-            memory_limit: options.memory_limit,
-            checked: options.checked_shaders,
-            ..DeviceOptions::default()
-        })?;
+        let device = device.map_or_else(|| open_device(options), |device| Ok(device.clone()))?;
+        Self::build(started, device, config, checkpoint_options, tokenizer, &checkpoint, options)
+    }
+
+    /// A model with random weights, without a checkpoint and a tokenizer: of any supported family, at the size that a `config.json` tells. The
+    /// weights are made on the device; equal seeds make equal models, whatever the attention kind and the dtype
+    /// ([`Checkpoint::random`]).
+    ///
+    /// # Errors
+    /// No device; out of memory.
+    pub fn random(model: &ConfigOnly, seed: u64, options: &SessionOptions) -> Result<Self, EngineError> {
+        Self::random_on(&open_device(options)?, model, seed, options)
+    }
+
+    /// [`Model::random`] on a device that is open: `device`, `memory_limit` and `checked_shaders` of the options have no effect.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn random_on(
+        device: &Device,
+        model: &ConfigOnly,
+        seed: u64,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        let checkpoint = Checkpoint::random(&model.config, seed);
+        let (config, defaults) = (model.config.clone(), model.options.clone());
+        Self::build(Instant::now(), device.clone(), config, defaults, None, &checkpoint, options)
+    }
+
+    fn build(
+        load_started: Instant,
+        device: Device,
+        config: ModelConfig,
+        checkpoint_options: GenerationOptions,
+        tokenizer: Option<Tokenizer>,
+        checkpoint: &Checkpoint,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
         let dtype = dtype(options.dtype, &device, &config);
         let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
-        let weights = load(&device, &config, &checkpoint, kinds, dtype)?;
+        let weights = load(&device, &config, checkpoint, kinds, dtype)?;
         device.trim()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -133,8 +186,7 @@ impl Model {
     }
 
     fn context(&self) -> Context {
-        // A small memory limit also bounds the working tensors of the encoder.
-        let budget = DEFAULT_PREFILL_BUDGET.min(self.device().pool().limit() / 8);
+        let budget = prefill_budget(self.device().pool().limit());
         Context::new(Runner::new(self.device(), Arc::clone(&self.shared.weights), budget))
     }
 
@@ -252,6 +304,19 @@ impl Model {
         let made = TokenBytes::of_tokenizer(tokenizer)?;
         Ok(self.shared.token_bytes.get_or_init(|| made).clone())
     }
+}
+
+/// The device that the options ask for.
+///
+/// # Errors
+/// There is none, or its driver refuses.
+pub(crate) fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
+    Ok(Device::open(&DeviceOptions {
+        selector: options.device.clone(),
+        memory_limit: options.memory_limit,
+        checked: options.checked_shaders,
+        ..DeviceOptions::default()
+    })?)
 }
 
 /// `auto`: f32 on software adapters and for checkpoints that are f32, else f16.

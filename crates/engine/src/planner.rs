@@ -1,14 +1,14 @@
 //! `--attention auto`: which kinds a model is loaded with. Decided once, from what the session is expected to do.
 
 use elgen_attention::planner::{ModelShape, Plan, Stack, Workload, choose};
-use elgen_attention::{Extras, Kind, Kinds, Need};
-use elgen_models::{DEFAULT_PREFILL_BUDGET, ModelConfig, Outline, Space, StackShape};
+use elgen_attention::{Kind, Kinds};
+use elgen_models::{ModelConfig, Outline, StackShape};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device};
 
-use crate::batch::BatchState;
 use crate::capacity::most_sentences;
 use crate::device_class::class_of;
+use crate::plan::{MemoryPlan, largest};
 use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expected, PlannedKinds, SessionOptions};
 
 /// Source tokens of a model whose positions set no limit.
@@ -53,8 +53,16 @@ pub(crate) fn decide(
         Ok(class) => class,
         Err(error) => return mha(format!("the device could not be measured: {error}")),
     };
-    let memory = Memory { limit: device.pool().limit(), binding: device.capabilities().max_binding_bytes };
-    let fits = |kinds| largest_batch(memory, &outline, kinds, dtype, &workload, &run);
+    let fits = |kinds| {
+        let memory = MemoryPlan {
+            outline: &outline,
+            kinds,
+            dtype,
+            max_binding_bytes: device.capabilities().max_binding_bytes,
+            memory_limit: device.pool().limit(),
+        };
+        largest_batch(&memory, &workload, &run)
+    };
     let plan = choose(&class, &shape(&outline), &workload, dtype, fits);
     (plan.pick, Some(report(&plan, &workload, class.bandwidth)))
 }
@@ -120,66 +128,13 @@ fn shape(outline: &Outline) -> ModelShape {
     }
 }
 
-/// What a device has, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    /// The pool's limit.
-    limit: u64,
-    /// Largest binding.
-    binding: u64,
-}
-
-/// The most sentences of a workload that fit the memory limit beside the weights.
-fn largest_batch(
-    memory: Memory,
-    outline: &Outline,
-    kinds: Kinds,
-    dtype: DType,
-    workload: &Workload,
-    run: &GenerationConfig,
-) -> Option<usize> {
-    let limit = memory.limit;
-    let weights = outline.weight_bytes(kinds, dtype, memory.binding);
-    // What `BatchSize::Auto` keeps back too: the upload ring, rounding and read-backs.
-    let room = limit.checked_sub(weights)?;
-    let room = room - limit.min(room) / 16;
-    let layout = outline.cache_layout(kinds, dtype);
-    let need = Need {
-        prompt_len: workload.prompt_length,
-        max_new: workload.max_new_tokens,
-        width: workload.beams,
-        source_len: workload.source_length,
-    };
-    let (self_slots, cross_slots) = layout.slots(&need);
-    let cross_is = |kind: Kind| layout.cross.is_some_and(|(_, cross)| cross == kind);
-    let el = kinds.self_ == Kind::El || cross_is(Kind::El);
-    let step = Space::bytes_per_row(outline.decoder, Extras { el, ..Extras::default() }) + 8;
-    let recomputed =
-        if cross_is(Kind::MhaNocache) { cross_slots * 2 * outline.decoder.attention.inner() as u64 * 4 } else { 0 };
-    let sentence = self_slots * layout.self_slot_bytes()
-        + cross_slots * layout.cross_slot_bytes()
-        + recomputed
-        + workload.beams as u64 * step;
-    let budget = DEFAULT_PREFILL_BUDGET.min(limit / 8);
-    let prompt_extras = Extras { el: cross_is(Kind::El), el_prefill: kinds.self_ == Kind::El, ..Extras::default() };
-    let packed = |shape: StackShape, extras: Extras, batch: usize, length: usize| {
-        let row = Space::bytes_per_row(shape, extras) + 36;
-        ((batch * length) as u64 * row).min(budget.max(length as u64 * row))
-    };
-    let bytes = |batch: usize| {
-        let encoder = outline.encoder.map_or(0, |e| packed(e, Extras::default(), batch, workload.source_length));
-        let prompts = packed(outline.decoder, prompt_extras, batch, workload.prompt_length - 1);
-        let max_length = workload.prompt_length + workload.max_new_tokens;
-        let state = BatchState::bytes(run, batch, max_length, workload.max_new_tokens);
-        batch as u64 * sentence + encoder + prompts + state
-    };
-    // The largest batch within the room, by bisection: bytes grow with it.
-    let (mut fits, mut above) = (0, workload.batch_limit + 1);
-    while above - fits > 1 {
-        let middle = fits + (above - fits) / 2;
-        if bytes(middle) <= room { fits = middle } else { above = middle }
-    }
-    (fits > 0).then_some(fits)
+/// The most sentences of a workload that the memory limit allows.
+fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationConfig) -> Option<usize> {
+    let Workload { source_length, prompt_length, max_new_tokens, batch_limit, .. } = *workload;
+    let sentences = crate::plan::Workload::new(run, source_length, prompt_length, max_new_tokens);
+    largest(batch_limit, |batch| {
+        memory.predict(&sentences, batch).is_ok_and(|bytes| bytes.total <= memory.memory_limit)
+    })
 }
 
 fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {

@@ -1,8 +1,9 @@
-//! Weights of a Hugging Face directory: `model.safetensors`, or `model.safetensors.index.json` with its shards.
+//! Weights of a Hugging Face directory: `model.safetensors`, or `model.safetensors.index.json` with its shards. Or random ones.
 //!
 //! Files are mapped, not read: opening a checkpoint costs its headers only, and [`TensorView`] converts what is asked for.
 
 pub(crate) mod header;
+mod random;
 mod view;
 mod weights;
 
@@ -14,8 +15,10 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::config::json;
+use crate::config::{ModelConfig, json};
 use crate::error::{HeaderProblem, ModelError, excerpt};
+use random::RandomWeights;
+use view::Data;
 pub use view::TensorView;
 pub use weights::{DecoderEmbeddings, Seq2SeqEmbeddings, Weights};
 
@@ -101,13 +104,14 @@ pub struct FileInfo {
     pub tensors: usize,
 }
 
-/// The mapped weights of a model directory. A file that is changed in place or cut while it is mapped gives wrong values or ends
+/// The mapped weights of a model directory, or random weights. A file that is changed in place or cut while it is mapped gives wrong values or ends
 /// the process with a bus error, as with every mapped file; replacing it (rename) is harmless.
 #[derive(Debug)]
 pub struct Checkpoint {
     place: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Location>,
+    random: Option<RandomWeights>,
 }
 
 #[derive(Debug)]
@@ -125,6 +129,18 @@ struct Location {
 }
 
 impl Checkpoint {
+    /// Random weights for a model of this config, without files: whatever its loader asks for exists, but for tensors that are optional, and
+    /// is listed nowhere. Matrices are uniform with a deviation of about 1 / sqrt(inputs), norms have gains of 1, biases are small; f16 holds
+    /// all of it exactly. A value depends on the seed, the tensor's name and its place. Loaders make matrices on the device.
+    pub fn random(config: &ModelConfig, seed: u64) -> Self {
+        Self {
+            place: PathBuf::from("random weights"),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            random: Some(RandomWeights::new(config, seed)),
+        }
+    }
+
     /// Opens the weights of the directory `dir` and checks every header. An unsharded file wins over an index.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let dir = dir.as_ref();
@@ -149,7 +165,7 @@ impl Checkpoint {
     fn open_single(path: PathBuf) -> Result<Self, ModelError> {
         let (shard, entries) = open_shard(path.clone())?;
         let tensors = entries.into_iter().map(|entry| locate(entry, 0)).collect();
-        Ok(Self { place: path, files: vec![shard], tensors })
+        Ok(Self { place: path, files: vec![shard], tensors, random: None })
     }
 
     fn open_sharded(dir: &Path, index: PathBuf) -> Result<Self, ModelError> {
@@ -174,7 +190,7 @@ impl Checkpoint {
             }
             files.push(mapped);
         }
-        Ok(Self { place: index, files, tensors })
+        Ok(Self { place: index, files, tensors, random: None })
     }
 
     /// The file that stands for the whole: the weights file, or the index of a sharded checkpoint.
@@ -208,11 +224,11 @@ impl Checkpoint {
         let (name, location) = self.tensors.get_key_value(name)?;
         let shard = &self.files[location.file];
         Some(TensorView {
-            name,
+            name: name.as_str().into(),
             file: &shard.path,
             dtype: &location.dtype,
-            shape: &location.shape,
-            data: &shard.map[location.range.clone()],
+            shape: location.shape.as_slice().into(),
+            data: Data::Stored(&shard.map[location.range.clone()]),
         })
     }
 

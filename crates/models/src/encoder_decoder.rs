@@ -71,10 +71,10 @@ pub(crate) struct EncoderDecoder {
 
 /// The embedding tables of encoder and decoder, and the head: one table in memory for each one in the file. Clones share the device buffers.
 pub(crate) fn tables<'a>(loader: &Loader<'a>, views: Seq2SeqEmbeddings<'a>) -> Result<[Linear; 3], ModelError> {
-    let encoder = loader.table("encoder embedding", views.encoder, None)?;
+    let encoder = loader.table("encoder embedding", views.encoder.clone(), None)?;
     let decoder = match views.decoder.name() == views.encoder.name() {
         true => encoder.clone(),
-        false => loader.table("decoder embedding", views.decoder, None)?,
+        false => loader.table("decoder embedding", views.decoder.clone(), None)?,
     };
     let head = match views.head.name() {
         name if name == views.encoder.name() => encoder.clone(),

@@ -116,6 +116,12 @@ impl GenerationDefaults {
         }
     }
 
+    /// The options that a `config.json` with the content `map` gives where there is no `generation_config.json`; `path` is named in errors.
+    pub fn from_config_map(map: &Map<String, Value>, path: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
+        let ids = config.vocab_size().max(config.source_vocab_size());
+        Self::from_model_config(map, path.to_owned(), config.family(), ids)
+    }
+
     pub(crate) fn from_generation_config(
         map: Map<String, Value>,
         path: PathBuf,

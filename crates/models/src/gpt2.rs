@@ -1,11 +1,10 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{AttentionWeights, BlockSpec, Projection, SelfAttention, Shape, self_attention};
+use elgen_attention::{AttentionWeights, BlockSpec, Kinds, Projection, SelfAttention, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{Gpt2Config, ModelFamily, NormOrder};
 use crate::decoder_only::{DecoderOnly, Layer};
@@ -36,7 +35,7 @@ fn attention(
     let qkv_bias = loader.vector(&format!("{name}.c_attn.bias"), 3 * d)?;
     let out = loader.weights.tensor(&format!("{name}.c_proj.weight"), &[d, d])?;
     let out_bias = loader.vector(&format!("{name}.c_proj.bias"), d)?;
-    let part = |i: usize| Columns { view: qkv, first: i * d, count: d };
+    let part = |i: usize| Columns { view: qkv.clone(), first: i * d, count: d };
     let (q, k, v) = (part(0), part(1), part(2));
     let o = Columns { view: out, first: 0, count: d };
     let bias = |i: usize| Some(&qkv_bias[i * d..(i + 1) * d]);
@@ -90,8 +89,9 @@ pub(crate) fn load(
     let loader = Loader { device, weights: Weights::new(checkpoint, "transformer."), dtype };
     let (d, f) = (config.n_embd, config.n_inner);
     let tables = loader.weights.gpt2_embeddings(config.vocab_size, d, config.tie_word_embeddings)?;
+    let shared = tables.all_shared();
     let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if tables.all_shared() { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
     let positions = loader.weights.tensor("wpe.weight", &[config.n_positions, d])?;
     let norm = |name: &str| loader.norm(name, d, config.layer_norm_epsilon);
     let layers = (0..config.n_layer)

@@ -40,5 +40,5 @@ pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use layers::{Space, StackShape};
 pub use outline::Outline;
-pub use runner::{DEFAULT_PREFILL_BUDGET, LogitRows, Runner, SeeLogits, Sentence};
+pub use runner::{DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget};
 pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};

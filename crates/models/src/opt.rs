@@ -1,11 +1,10 @@
 //! OPT (Zhang et al. 2022, arXiv 2205.01068) as in Hugging Face `OPTForCausalLM`: a decoder with learned positions (offset 2), pre-norm but for
 //! the 350m model, whose embeddings are narrower than its layers as well.
 
-use elgen_attention::{BlockSpec, Shape, self_attention};
+use elgen_attention::{BlockSpec, Kinds, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{ModelFamily, OptConfig};
 use crate::decoder_only::{DecoderOnly, Layer, Projections};
@@ -65,8 +64,9 @@ pub(crate) fn load(
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
     let (d, w, f) = (config.hidden_size, config.word_embed_proj_dim, config.ffn_dim);
     let tables = loader.weights.opt_embeddings(config.vocab_size, w, config.tie_word_embeddings)?;
+    let shared = tables.all_shared();
     let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if tables.all_shared() { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
     let positions = loader.weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d])?;
     let projections = match config.projects() {
         true => Some(Projections {

@@ -1,11 +1,10 @@
 //! A model without its weights: what its config alone says about shapes, caches and bytes. Loaded models use the same.
 
-use elgen_attention::{BlockPlace, CacheLayout, Shape, block_weight_bytes, position_bias_bytes};
+use elgen_attention::{BlockPlace, CacheLayout, Kinds, Shape, UPLOAD_WINDOW, block_weight_bytes, position_bias_bytes};
 use elgen_search::ModelLimits;
-use elgen_tensor::DType;
 use elgen_tensor::ops::{LayerNorm, Linear};
+use elgen_tensor::{Class, DType, Tally, tensor_bytes};
 
-use crate::architecture::Kinds;
 use crate::config::ModelConfig;
 use crate::layers::StackShape;
 use crate::{gpt2, opt, seq2seq, t5};
@@ -30,6 +29,21 @@ pub(crate) enum Weight {
 }
 
 impl Weight {
+    /// Bytes of its largest upload, a window of rows of its largest matrix.
+    fn upload(self, dtype: DType) -> u64 {
+        let (rows, cols, dtype) = match self {
+            Self::Matrix { rows, cols, .. } => (rows, cols, dtype),
+            Self::Norm { cols, .. } => (1, cols, DType::F32),
+            Self::Encoder { shape, .. } | Self::SelfAttention { shape, .. } | Self::CrossAttention { shape, .. } => {
+                (shape.num_heads * shape.head_dim, shape.d_model, dtype)
+            }
+            Self::PositionBias { reach, .. } => (1, 2 * reach + 1, DType::F32),
+            Self::Vector { len } => (1, len, DType::F32),
+        };
+        let window = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
+        tensor_bytes(window, cols, dtype)
+    }
+
     fn bytes(self, kinds: Kinds, dtype: DType, max_binding_bytes: u64) -> u64 {
         let block = |place, shape, biases| block_weight_bytes(place, shape, dtype, biases, max_binding_bytes);
         match self {
@@ -39,7 +53,7 @@ impl Weight {
             Self::SelfAttention { shape, biases } => block(BlockPlace::SelfAttention(kinds.self_), shape, biases),
             Self::CrossAttention { shape, biases } => block(BlockPlace::CrossAttention(kinds.cross), shape, biases),
             Self::PositionBias { heads, reach } => position_bias_bytes(heads, reach),
-            Self::Vector { len } => elgen_tensor::tensor_bytes(1, len, DType::F32),
+            Self::Vector { len } => tensor_bytes(1, len, DType::F32),
         }
     }
 }
@@ -101,11 +115,24 @@ impl Outline {
         }
     }
 
+    /// Counts all weights, as [`Outline::weight_bytes`], and their uploads.
+    pub fn tally_weights(&self, kinds: Kinds, dtype: DType, max_binding_bytes: u64, tally: &mut Tally) {
+        for (count, weight) in &self.weights {
+            let bytes = *count as u64 * weight.bytes(kinds, dtype, max_binding_bytes);
+            tally.buffers(Class::Weights, bytes, 0);
+            if *count > 0 {
+                tally.upload(weight.upload(dtype));
+            }
+        }
+    }
+
     /// Bytes of all weights in device memory, where a binding holds `max_binding_bytes`. Tables that the config ties are counted once; a
     /// checkpoint may hold different ones all the same. `final_logits_bias` is counted for the families that have it, though one of zeros
     /// is not loaded.
     pub fn weight_bytes(&self, kinds: Kinds, dtype: DType, max_binding_bytes: u64) -> u64 {
-        self.weights.iter().map(|(count, weight)| *count as u64 * weight.bytes(kinds, dtype, max_binding_bytes)).sum()
+        let mut tally = Tally::default();
+        self.tally_weights(kinds, dtype, max_binding_bytes, &mut tally);
+        tally.usage().total
     }
 }
 

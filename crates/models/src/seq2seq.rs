@@ -2,12 +2,11 @@
 //! `PegasusForConditionalGeneration`: encoder-decoders with the same tensors under the same names. Where the norms stand, whether one follows the
 //! embeddings, what the positions are and how many vocabularies there are is the config's to say ([`Seq2SeqConfig`]).
 
-use elgen_attention::{BlockSpec, EncoderAttention, Shape, cross_attention, load_linear, self_attention};
+use elgen_attention::{BlockSpec, EncoderAttention, Kinds, Shape, cross_attention, load_linear, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{Class, DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{NormOrder, Positions, Seq2SeqConfig, StackConfig};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, PositionTable, Side};

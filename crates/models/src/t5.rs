@@ -7,13 +7,13 @@
 //! norm's gain, or their keys and values, a projection of the same.
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, EncoderAttention, PositionBias, Projection, Shape, cross_attention, self_attention,
+    AttentionWeights, BlockSpec, EncoderAttention, Kinds, PositionBias, Projection, Shape, cross_attention,
+    self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
 use elgen_tensor::{DType, Device};
 
-use crate::architecture::Kinds;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{NormOrder, T5Config};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, Side};

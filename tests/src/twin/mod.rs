@@ -2,6 +2,7 @@
 
 mod attend;
 mod embed;
+mod fill_random;
 mod fma;
 mod heads;
 mod layer_norm;
@@ -12,6 +13,7 @@ mod token_logprobs;
 
 pub use attend::{attend, attend_biased, distance_bias};
 pub use embed::embed;
+pub use fill_random::fill_random;
 pub use fma::fma_rounds;
 pub use heads::{heads_contract, heads_expand};
 pub use layer_norm::{layer_norm, rms_norm};

@@ -64,8 +64,14 @@ fn batches_are_as_large_as_the_memory() {
         super::workload(&cnndm(), &outline.limits, &options, 0).unwrap().1
     };
     let largest = |kinds, gib: u64, limit: usize| {
-        let memory = Memory { limit: gib << 30, binding: 2 << 30 };
-        largest_batch(memory, &outline, kinds, DType::F16, &workload(limit), &run(limit))
+        let memory = MemoryPlan {
+            outline: &outline,
+            kinds,
+            dtype: DType::F16,
+            max_binding_bytes: 2 << 30,
+            memory_limit: gib << 30,
+        };
+        largest_batch(&memory, &workload(limit), &run(limit))
     };
     let [mha, replicated, _, el] = Kind::ALL.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
     // A sentence takes 74, 218 and 15 MiB of caches; logits, tables and working tensors come to it.

@@ -1,22 +1,35 @@
 //! Reading one tensor of a checkpoint as f32, whole or in windows that bound the memory of an upload.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
+use elgen_tensor::ops::RandomMatrix;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::StoredDtype;
 use crate::error::{ModelError, excerpt};
 
-/// A tensor's bytes in a mapped file. Elements are little-endian, row-major and unaligned.
-#[derive(Debug, Clone, Copy)]
+/// A tensor of a mapped file, or one that is made of random numbers.
+#[derive(Debug, Clone)]
 pub struct TensorView<'a> {
-    pub(super) name: &'a str,
+    pub(super) name: Cow<'a, str>,
     pub(super) file: &'a Path,
     pub(super) dtype: &'a StoredDtype,
-    pub(super) shape: &'a [usize],
-    pub(super) data: &'a [u8],
+    pub(super) shape: Cow<'a, [usize]>,
+    pub(super) data: Data<'a>,
+}
+
+/// Where elements come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Data<'a> {
+    /// Little-endian, row-major and unaligned.
+    Stored(&'a [u8]),
+    /// Element (row, column) of a matrix, or (0, index) of a vector.
+    Random(RandomMatrix),
+    /// All of them 1.
+    Ones,
 }
 
 /// Rows of a transposed read that are converted together: a write then fills whole cache lines.
@@ -24,8 +37,8 @@ const TRANSPOSE_ROWS: usize = 32;
 
 impl<'a> TensorView<'a> {
     /// The tensor's name in the file.
-    pub fn name(&self) -> &'a str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The file that holds it.
@@ -39,8 +52,16 @@ impl<'a> TensorView<'a> {
     }
 
     /// Its shape in the file, outermost dimension first.
-    pub fn shape(&self) -> &'a [usize] {
-        self.shape
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The numbers of a tensor that is random, by row and column.
+    pub fn random(&self) -> Option<RandomMatrix> {
+        match self.data {
+            Data::Random(random) => Some(random),
+            Data::Stored(_) | Data::Ones => None,
+        }
     }
 
     /// Number of elements.
@@ -55,8 +76,8 @@ impl<'a> TensorView<'a> {
 
     /// All elements as f32, in row-major order. Meant for small tensors (biases, norms).
     pub fn to_f32(&self) -> Result<Vec<f32>, ModelError> {
-        let size = self.element_size()?;
-        let mut out = vec![0.0; self.data.len() / size];
+        self.element_size()?;
+        let mut out = vec![0.0; self.len()];
         self.read(0, &mut out)?;
         Ok(out)
     }
@@ -95,8 +116,16 @@ impl<'a> TensorView<'a> {
     /// Converts the elements from flat index `first` on into `out` and refuses non-finite ones.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<(), ModelError> {
         let size = self.element_size()?;
-        let bytes = &self.data[first * size..(first + out.len()) * size];
-        convert(self.dtype, bytes, out);
+        match self.data {
+            Data::Stored(data) => convert(self.dtype, &data[first * size..(first + out.len()) * size], out),
+            Data::Ones => out.fill(1.0),
+            Data::Random(random) => {
+                let width = self.shape.last().copied().unwrap_or(1).max(1);
+                for (at, value) in (first..).zip(out.iter_mut()) {
+                    *value = random.value(at / width, at % width);
+                }
+            }
+        }
         // Largest magnitude as an integer: unlike a search for the first bad value this has no branch per element.
         let largest = out.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
         if largest < f32::INFINITY.to_bits() {
@@ -105,7 +134,7 @@ impl<'a> TensorView<'a> {
         let at = out.iter().position(|value| !value.is_finite()).unwrap_or(0);
         Err(ModelError::NonFinite {
             file: self.file.into(),
-            tensor: excerpt(self.name),
+            tensor: excerpt(&self.name),
             index: first + at,
             value: out.get(at).copied().unwrap_or(f32::NAN),
         })
@@ -116,13 +145,16 @@ impl<'a> TensorView<'a> {
         if self.shape != other.shape {
             return Ok(false);
         }
-        if self.dtype == other.dtype && self.data == other.data {
+        let (Data::Stored(own), Data::Stored(others)) = (self.data, other.data) else {
+            return Ok(self.to_f32()? == other.to_f32()?);
+        };
+        if self.dtype == other.dtype && own == others {
             return Ok(true);
         }
         const CHUNK: usize = 4096;
         let (a_size, b_size) = (self.element_size()?, other.element_size()?);
         let (mut a, mut b) = ([0.0; CHUNK], [0.0; CHUNK]);
-        let chunks = self.data.chunks(CHUNK * a_size).zip(other.data.chunks(CHUNK * b_size));
+        let chunks = own.chunks(CHUNK * a_size).zip(others.chunks(CHUNK * b_size));
         for (a_bytes, b_bytes) in chunks {
             let count = a_bytes.len() / a_size;
             convert(self.dtype, a_bytes, &mut a[..count]);
@@ -137,13 +169,13 @@ impl<'a> TensorView<'a> {
     fn element_size(&self) -> Result<usize, ModelError> {
         self.dtype.weight_bytes().ok_or_else(|| ModelError::UnsupportedDtype {
             file: self.file.into(),
-            tensor: excerpt(self.name),
+            tensor: excerpt(&self.name),
             dtype: self.dtype.to_string(),
         })
     }
 
     fn matrix(&self) -> Result<[usize; 2], ModelError> {
-        self.shape.try_into().map_err(|_| self.window_error("a matrix is needed".into()))
+        self.shape[..].try_into().map_err(|_| self.window_error("a matrix is needed".into()))
     }
 
     fn check_window(
@@ -168,7 +200,7 @@ impl<'a> TensorView<'a> {
     }
 
     fn window_error(&self, reason: String) -> ModelError {
-        ModelError::Window { file: self.file.into(), tensor: excerpt(self.name), shape: self.shape.to_vec(), reason }
+        ModelError::Window { file: self.file.into(), tensor: excerpt(&self.name), shape: self.shape.to_vec(), reason }
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Weights<'a> {
 }
 
 /// The three uses of an embedding table in BART and its kin, `[vocab_size, d_model]` each; normally one tensor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Seq2SeqEmbeddings<'a> {
     /// Input embedding of the encoder.
     pub encoder: TensorView<'a>,
@@ -23,7 +23,7 @@ pub struct Seq2SeqEmbeddings<'a> {
 }
 
 /// The two uses of an embedding table in a decoder-only model, `[vocab_size, width]` each; normally one tensor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DecoderEmbeddings<'a> {
     /// Input embedding.
     pub input: TensorView<'a>,
@@ -70,7 +70,10 @@ impl<'a> Weights<'a> {
 
     /// The tensor `name`, which must have the shape `expected`.
     pub fn tensor(&self, name: &str, expected: &[usize]) -> Result<TensorView<'a>, ModelError> {
-        self.optional(name, expected)?.ok_or_else(|| self.missing(&[name]))
+        match &self.checkpoint.random {
+            Some(random) => Ok(random.view(self.checkpoint.place(), self.prefixed(name), expected)),
+            None => self.optional(name, expected)?.ok_or_else(|| self.missing(&[name])),
+        }
     }
 
     /// The tensor `name` if it exists; then it must have the shape `expected`.
@@ -78,7 +81,7 @@ impl<'a> Weights<'a> {
         match self.lookup(name) {
             Some(view) if view.shape() != expected => Err(ModelError::WrongShape {
                 file: view.file().into(),
-                tensor: view.name().into(),
+                tensor: view.name().to_owned(),
                 expected: expected.into(),
                 actual: view.shape().into(),
             }),
@@ -99,10 +102,10 @@ impl<'a> Weights<'a> {
         let encoder_order = [SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING];
         let tied_order = [SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING];
         let shared = self.first_of(if tied { &tied_order } else { &encoder_order }, &shape)?;
-        let head = if tied { self.own_or(HEAD, shared, &shape)? } else { self.tensor(HEAD, &shape)? };
+        let head = if tied { self.own_or(HEAD, &shared, &shape)? } else { self.tensor(HEAD, &shape)? };
         Ok(Seq2SeqEmbeddings {
-            encoder: self.own_or(ENCODER_EMBEDDING, shared, &shape)?,
-            decoder: self.own_or(DECODER_EMBEDDING, shared, &shape)?,
+            encoder: self.own_or(ENCODER_EMBEDDING, &shared, &shape)?,
+            decoder: self.own_or(DECODER_EMBEDDING, &shared, &shape)?,
             head,
         })
     }
@@ -146,7 +149,8 @@ impl<'a> Weights<'a> {
             return Ok(DecoderEmbeddings { input: self.tensor(input, shape)?, head: self.tensor(HEAD, shape)? });
         }
         let input = self.first_of(&[input, HEAD], shape)?;
-        Ok(DecoderEmbeddings { input, head: self.own_or(HEAD, input, shape)? })
+        let head = self.own_or(HEAD, &input, shape)?;
+        Ok(DecoderEmbeddings { input, head })
     }
 
     fn lookup(&self, name: &str) -> Option<TensorView<'a>> {
@@ -158,6 +162,9 @@ impl<'a> Weights<'a> {
     }
 
     fn first_of(&self, names: &[&str], shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        if let (Some(_), Some(name)) = (&self.checkpoint.random, names.first()) {
+            return self.tensor(name, shape);
+        }
         for name in names {
             if let Some(view) = self.optional(name, shape)? {
                 return Ok(view);
@@ -167,10 +174,14 @@ impl<'a> Weights<'a> {
     }
 
     /// The tensor `name` if it is in the file with values of its own, else `shared`.
-    fn own_or(&self, name: &str, shared: TensorView<'a>, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+    fn own_or(&self, name: &str, shared: &TensorView<'a>, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        let own_head = self.checkpoint.random.as_ref().is_some_and(|random| random.own_head);
+        if own_head && name == HEAD {
+            return self.tensor(name, shape);
+        }
         match self.optional(name, shape)? {
-            Some(own) if own.name() != shared.name() && !own.same_values(&shared)? => Ok(own),
-            _ => Ok(shared),
+            Some(own) if own.name() != shared.name() && !own.same_values(shared)? => Ok(own),
+            _ => Ok(shared.clone()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! outputs are written as 0. Every matrix kernel sums an element as `fma` over k = 0, 1, 2 … whatever the number of rows and the variant.
 
 mod embed;
+mod fill_random;
 mod fma;
 mod heads_expand;
 mod layer_norm;
@@ -14,6 +15,7 @@ mod stream;
 mod token_logprobs;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
+pub use fill_random::{RandomMatrix, fill_random};
 pub use fma::{FMA_CHAINS, fma_rounds};
 pub use heads_expand::heads_expand;
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};

@@ -1,0 +1,156 @@
+//! Random weights that are made on the device (`fill_random.wgsl`): models of any size without a checkpoint.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::Device;
+use crate::error::{Result, TensorError};
+use crate::kernel::KernelSpec;
+use crate::ops::{Linear, MAX_GROUPS, parts};
+use crate::recorder::Recorder;
+use crate::tensor::Tensor;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    first_row: u32,
+    row: u32,
+    first_quad: u32,
+    cols: u32,
+    ld: u32,
+    key_low: u32,
+    key_high: u32,
+    from_row: u32,
+    from_col: u32,
+    transposed: u32,
+    step: f32,
+}
+
+/// Lanes of a workgroup.
+const WIDTH: u32 = 64;
+
+/// An endless matrix of uniform random numbers, each a function of the key and of its place. They are odd multiples of a power of two, 1023 times
+/// that at most, so f16 holds them exactly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RandomMatrix {
+    key: u64,
+    step: f32,
+    row: usize,
+    col: usize,
+    transposed: bool,
+}
+
+impl RandomMatrix {
+    /// Numbers of this standard deviation, which is rounded to within a factor of sqrt(2): the bound is a power of two.
+    pub fn new(key: u64, deviation: f64) -> Self {
+        // A uniform distribution's bound is sqrt(3) deviations. Steps from 2^-24 to 2^6 are exact in f16.
+        let exponent = (deviation * 3f64.sqrt()).log2().round() - 10.0;
+        Self { key, step: exponent.clamp(-24.0, 6.0).exp2() as f32, row: 0, col: 0, transposed: false }
+    }
+
+    /// The same numbers from element (`row`, `col`) on.
+    #[must_use]
+    pub fn offset(self, row: usize, col: usize) -> Self {
+        let (row, col) = if self.transposed { (col, row) } else { (row, col) };
+        Self { row: self.row + row, col: self.col + col, ..self }
+    }
+
+    /// Element (r, c) becomes element (c, r).
+    #[must_use]
+    pub fn transpose(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// No number is larger than this in magnitude.
+    pub fn bound(&self) -> f32 {
+        1023.0 * self.step
+    }
+
+    /// The number at (`row`, `col`), computed on the host: the same bits as on the device.
+    pub fn value(&self, row: usize, col: usize) -> f32 {
+        let (row, col) = if self.transposed { (col, row) } else { (row, col) };
+        let mut v = [(self.row + row) as u32, (self.col + col) as u32, self.key as u32, (self.key >> 32) as u32]
+            .map(|word| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        let blend = |v: &mut [u32; 4]| {
+            for (to, a, b) in [(0, 1, 3), (1, 2, 0), (2, 0, 1), (3, 1, 2)] {
+                v[to] = v[to].wrapping_add(v[a].wrapping_mul(v[b]));
+            }
+        };
+        blend(&mut v);
+        v.iter_mut().for_each(|word| *word ^= *word >> 16);
+        blend(&mut v);
+        ((v[0] >> 22) as f32 * 2.0 - 1023.0) * self.step
+    }
+}
+
+/// Fills rows `rows`, columns `cols` of a tensor: element (rows.start + r, cols.start + c) becomes `random.value(r, c)`. The columns begin at a
+/// whole quad; what the last quad has beyond them becomes 0.
+///
+/// # Errors
+/// The rectangle leaves the tensor or begins inside a quad; numbers beyond 2^32 - 1.
+pub fn fill_random(
+    rec: &mut Recorder,
+    tensor: &Tensor,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    random: &RandomMatrix,
+) -> Result<()> {
+    let longest = rows.len().max(cols.len());
+    let counted = [random.row, random.col].iter().all(|first| first + longest <= u32::MAX as usize);
+    if !cols.start.is_multiple_of(4) || rows.end > tensor.rows || cols.end > tensor.cols || !counted {
+        let message = format!("rows {rows:?}, columns {cols:?} of {}", tensor.describe());
+        return Err(TensorError::Shape { op: "fill_random", message });
+    }
+    let device = rec.device().clone();
+    let spec = KernelSpec::new("fill_random").storage(&device, tensor.dtype).constant("WG", WIDTH);
+    let kernel = device.kernel(&spec)?;
+    for (row, count) in parts(0, rows.len(), MAX_GROUPS) {
+        let params = Params {
+            first_row: rows.start as u32,
+            row: row as u32,
+            first_quad: (cols.start / 4) as u32,
+            cols: cols.len() as u32,
+            ld: tensor.quads(),
+            key_low: random.key as u32,
+            key_high: (random.key >> 32) as u32,
+            from_row: random.row as u32,
+            from_col: random.col as u32,
+            transposed: u32::from(random.transposed),
+            step: random.step,
+        };
+        let grid = [(cols.len().div_ceil(4) as u32).div_ceil(WIDTH), count as u32, 1];
+        rec.dispatch(&kernel, &[&tensor.buffer], &params, grid)?;
+    }
+    Ok(())
+}
+
+impl Linear {
+    /// [`fill_random`] for a matrix in any number of windows. Submits, does not wait.
+    ///
+    /// # Errors
+    /// As [`fill_random`]; rows that leave the matrix.
+    pub fn fill_random(
+        &self,
+        device: &Device,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        random: &RandomMatrix,
+    ) -> Result<()> {
+        if rows.end > self.out_features {
+            let message = format!("rows {rows:?} of [{}, {}]", self.out_features, self.in_features);
+            return Err(TensorError::Shape { op: "fill_random", message });
+        }
+        let mut rec = device.recorder();
+        for window in &self.windows {
+            let begin = rows.start.max(window.first_row);
+            let end = rows.end.min(window.first_row + window.rows);
+            if begin < end {
+                let part = begin - window.first_row..end - window.first_row;
+                fill_random(&mut rec, &window.tensor, part, cols.clone(), &random.offset(begin - rows.start, 0))?;
+            }
+        }
+        rec.submit()?;
+        Ok(())
+    }
+}
