@@ -32,7 +32,8 @@ fn auto_runs_what_it_says_and_measures_once() {
     let beams = &["--num-beams=3"][..];
     let (texts, mha) = run(&demo(), cache.path(), &[beams, &["--attention=mha"]].concat());
     assert!(mha["plan"].is_null() && mha["self"] == "mha", "{mha}");
-    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0, "a named kind needs no measurement");
+    // The driver has a folder of its own there.
+    assert!(!cache.path().join("elgen").exists(), "a named kind needs no measurement");
 
     let (auto_texts, auto) = run(&demo(), cache.path(), beams);
     assert_eq!(auto_texts, texts);

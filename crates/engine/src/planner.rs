@@ -161,7 +161,7 @@ fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
                     cross: plan.cross_reason.as_ref().map(|_| candidate.kinds.cross.name().to_owned()),
                     batch: p.map(|p| p.batch),
                     step_seconds: p.map(|p| p.step_seconds),
-                    sentences_per_second: p.map(|p| p.sentences_per_second()),
+                    sentences_per_second: p.map(elgen_attention::planner::Prediction::sentences_per_second),
                     reason: candidate.reason.clone(),
                 }
             })
