@@ -62,6 +62,10 @@ impl Size {
     /// For a device; where memory is short, less of it.
     fn of(device: &Device) -> Self {
         let mut size = if device.capabilities().software { SOFTWARE } else { HARDWARE };
+        if device.report().device_type == "integrated" {
+            // Filled by less, and slower: the time would be felt.
+            (size.sentences, size.stream_bytes) = (8, 128 << 20);
+        }
         let room = device.pool().limit() / 4;
         let binding = device.capabilities().max_binding_bytes;
         size.stream_bytes = size.stream_bytes.min(binding).min(room).max(1 << 20);
