@@ -1,5 +1,6 @@
 //! What a device can do, in the few numbers that predictions need. [`super::measure`] makes it.
 
+use elgen_shaders::{INCLUDES, SHADERS};
 use elgen_tensor::DType;
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +121,7 @@ pub struct ClassKey {
     pub adapter: String,
     /// Driver name and version.
     pub driver: String,
-    /// Version of this crate, whose kernels were measured.
+    /// Version of this crate and a checksum of the shaders, which were measured.
     pub version: String,
     /// Storage of weights and caches.
     pub dtype: String,
@@ -132,10 +133,16 @@ impl ClassKey {
         Self {
             adapter: adapter.to_owned(),
             driver: driver.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), shader_checksum()),
             dtype: dtype.name().to_owned(),
         }
     }
+}
+
+/// FNV-1a over the text of every shader: another kernel is another speed.
+fn shader_checksum() -> u64 {
+    let text = SHADERS.iter().chain(INCLUDES).flat_map(|(_, text)| text.bytes());
+    text.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
