@@ -163,7 +163,6 @@ impl Point {
             let mut events = on_done(|_, result| failure = result.err().or(failure.take()));
             let started = Instant::now();
             session.generate(&requests, &config, &RunOptions::default(), &mut events)?;
-            drop(events);
             if let Some(failure) = failure {
                 return Err(failure.into());
             }
