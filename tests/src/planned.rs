@@ -34,13 +34,18 @@ pub struct Planned<'a> {
     pub short: bool,
 }
 
-/// The kind that a choice stands for.
-pub fn kind(choice: AttentionChoice) -> Kind {
+/// The kinds that a choice stands for.
+///
+/// # Panics
+/// `auto`, which stands for none before a device is measured.
+pub fn kinds(choice: AttentionChoice) -> Kinds {
     match choice {
-        AttentionChoice::MhaReplicated => Kind::MhaReplicated,
-        AttentionChoice::MhaNocache => Kind::MhaNocache,
-        AttentionChoice::El => Kind::El,
-        AttentionChoice::Mha | AttentionChoice::Auto => Kind::Mha,
+        AttentionChoice::Auto => panic!("a prediction needs kinds"),
+        AttentionChoice::Mha => Kinds::both(Kind::Mha),
+        AttentionChoice::MhaReplicated => Kinds::both(Kind::MhaReplicated),
+        AttentionChoice::MhaNocache => Kinds::both(Kind::MhaNocache),
+        AttentionChoice::El => Kinds::both(Kind::El),
+        AttentionChoice::Kinds(kinds) => kinds,
     }
 }
 
@@ -91,7 +96,7 @@ impl Planned<'_> {
         let outline = Outline::new(self.config_only().config());
         let plan = MemoryPlan {
             outline: &outline,
-            kinds: Kinds::both(kind(self.attention)),
+            kinds: kinds(self.attention),
             dtype: self.dtype,
             max_binding_bytes: session.device().capabilities().max_binding_bytes,
             memory_limit: session.device().pool().limit(),

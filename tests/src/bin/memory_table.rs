@@ -48,7 +48,7 @@ fn main() {
             let allocator = session.device().allocator_bytes().unwrap_or(0);
             println!(
                 "| {name} | {} | {largest} | {} | {} | {} | {allocator} |",
-                elgen_tests::planned::kind(attention),
+                elgen_tests::planned::kinds(attention).self_,
                 planned.total,
                 pool.peak().total,
                 pool.current().total
