@@ -31,6 +31,7 @@
 //! ```
 
 mod batch;
+pub mod bench;
 mod cancel;
 mod capacity;
 mod config_only;

@@ -273,6 +273,10 @@ impl Model {
         self.shared.kinds
     }
 
+    pub(crate) fn weights(&self) -> &dyn Architecture {
+        &*self.shared.weights
+    }
+
     pub(crate) fn layers(&self) -> usize {
         self.shared.weights.cache_layout().layers
     }

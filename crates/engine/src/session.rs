@@ -12,7 +12,7 @@ use elgen_tensor::Device;
 use crate::batch::{BatchState, Control};
 use crate::capacity::{auto_sentences, largest_batch, longest, next_batch, sentences_per_binding};
 use crate::error::EngineError;
-use crate::events::{Events, Notice};
+use crate::events::{Events, Notice, on_done};
 use crate::max_time::MaxTime;
 use crate::metrics::{Totals, metrics};
 use crate::model::Model;
@@ -219,6 +219,69 @@ impl Session {
         }
         ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
         ready
+    }
+
+    /// Sentences that are predicted to fit together, as with [`BatchSize::Auto`]; at most as many as there are requests.
+    ///
+    /// # Errors
+    /// A request that cannot run.
+    pub(crate) fn predicted_sentences(
+        &mut self,
+        requests: &[Request],
+        config: &GenerationConfig,
+    ) -> Result<usize, EngineError> {
+        let ready = self.prepare_all(requests, config)?;
+        let (device, runner) = (self.model.device(), &self.context.runner);
+        let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
+        let predicted = auto_sentences(device, runner, config, &ready, own);
+        Ok(predicted.min(sentences_per_binding(device, runner, config)))
+    }
+
+    /// The best hypotheses of all requests, in their order, run as one batch: where memory runs out, this is an error.
+    ///
+    /// # Errors
+    /// A request that cannot run; out of memory; the device failed.
+    pub(crate) fn run_as_one(
+        &mut self,
+        requests: &[Request],
+        config: &GenerationConfig,
+    ) -> Result<Vec<Hypothesis>, EngineError> {
+        let started = Instant::now();
+        let ready = self.prepare_all(requests, config)?;
+        let run = RunOptions::default();
+        let mut silent = on_done(|_, _| {});
+        let mut streamed = HashMap::new();
+        let result = self.run_batch(&ready, config, ready.len(), &ready, &run, &run.hooks, &mut streamed, &mut silent);
+        let Some(found) = result.inspect_err(|_| self.context.state = None)? else {
+            return Err(EngineError::Cancelled);
+        };
+        self.first_token(started);
+        let mut by_request: Vec<(usize, Hypothesis)> = Vec::with_capacity(ready.len());
+        for (prepared, hypotheses) in ready.iter().zip(found) {
+            by_request.extend(hypotheses.into_iter().next().map(|best| (prepared.request, best)));
+        }
+        by_request.sort_by_key(|(request, _)| *request);
+        Ok(by_request.into_iter().map(|(_, best)| best).collect())
+    }
+
+    /// The requests, all of which must be able to run.
+    fn prepare_all(&mut self, requests: &[Request], config: &GenerationConfig) -> Result<Vec<Prepared>, EngineError> {
+        let mut failed = None;
+        let mut events = on_done(|_, result| failed = failed.take().or(result.err()));
+        let ready = self.prepare(requests, config, &RunOptions::default(), &mut events);
+        failed.map_or(Ok(ready), Err)
+    }
+
+    /// Counts anew.
+    pub(crate) fn reset_counters(&mut self) {
+        self.context.totals = Totals::default();
+    }
+
+    /// Milliseconds to the first token since the last call.
+    pub(crate) fn take_first_token_ms(&mut self) -> f64 {
+        let totals = &mut self.context.totals;
+        totals.batch.first_token = None;
+        totals.first_token_ms.take().unwrap_or(0.0)
     }
 
     /// Sentences together at most.

@@ -1,7 +1,7 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
 use elgen_search::Hooks;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cancel::CancelToken;
 
@@ -224,7 +224,7 @@ pub struct Metrics {
 }
 
 /// Attention kinds in use, by place.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttentionKinds {
     /// Encoder self-attention (`None` for decoder-only models).
     pub encoder: Option<String>,
@@ -268,7 +268,7 @@ pub struct PerStep {
 }
 
 /// Peak bytes by class.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeakBytes {
     /// Model weights.
     pub weights: u64,
