@@ -32,6 +32,8 @@ mod kernel_peaks;
 mod kernel_store;
 mod kernel_token_logprobs;
 mod memory;
+mod memory_outline;
+mod memory_plan;
 mod parity_fixtures;
 mod parity_real_bart;
 mod parity_search;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
-use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded};
+use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded, tensor_bytes};
 
 use crate::bias::PositionBias;
 use crate::caches::Caches;
@@ -156,6 +156,15 @@ impl Workspace {
         let el = if extras.el { 2 * shape.num_heads * padded(shape.d_model) } else { 0 };
         let triple = if extras.el_prefill { 3 * shape.inner() } else { 0 };
         4 * (4 * shape.inner() + el + triple) as u64
+    }
+
+    /// Bytes that [`Workspace::new`] takes.
+    pub fn bytes(shape: Shape, rows: usize, extras: Extras) -> u64 {
+        let memory = match extras.memory_slots {
+            0 => 0,
+            slots => tensor_bytes(slots, 2 * shape.inner(), DType::F32),
+        };
+        rows as u64 * Self::bytes_per_row(shape, extras) + memory
     }
 
     /// Elements of the widest row: bounds the rows of one binding.

@@ -4,7 +4,7 @@
 //! (MHA) or one in all (EL, mha-nocache) for cross-attention. Each buffer is below one binding; kernels are dispatched per slab.
 //! A slot of MHA holds key and value side by side, `[2 * inner]`; a slot of EL holds one hidden state, `[d_model]`.
 
-use elgen_tensor::{Class, DType, Device, RowState, Tensor, padded};
+use elgen_tensor::{Class, DType, Device, RowState, Tensor, padded, tensor_bytes};
 
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
@@ -63,6 +63,68 @@ impl CacheLayout {
     /// Bytes of one cross slot over all layers (docs/el-attention.md §1.5: `2 L E s` or `D s`).
     pub fn cross_slot_bytes(&self) -> u64 {
         self.cross_buffers() as u64 * self.cross_width() as u64 * self.cross_dtype().bytes()
+    }
+
+    /// Slots of one slab that one binding holds: (self, cross). What mha-nocache makes of its cross slots must fit one too.
+    fn slab_limits(&self, max_binding_bytes: u64) -> (u64, u64) {
+        let rows = |width: usize, dtype: DType| {
+            if width == 0 { u64::from(u32::MAX) } else { max_binding_bytes / (width as u64 * dtype.bytes()) }
+        };
+        let cross = rows(self.cross_width(), self.cross_dtype());
+        let recomputed = match self.cross {
+            Some((shape, Kind::MhaNocache)) => rows(2 * shape.inner(), DType::F32),
+            _ => cross,
+        };
+        (rows(self.self_width(), self.dtype), cross.min(recomputed))
+    }
+
+    /// The slabs that hold these sentences, admitted in order, where a binding holds `max_binding_bytes`: (self, cross) slots of each. Nothing
+    /// is lost between sentences; a slab ends where the next sentence would not fit.
+    ///
+    /// # Errors
+    /// A sentence larger than a slab can be.
+    pub fn slabs(
+        &self,
+        needs: impl IntoIterator<Item = Need>,
+        max_binding_bytes: u64,
+    ) -> Result<Vec<(u64, u64)>, AttentionError> {
+        let (self_limit, cross_limit) = self.slab_limits(max_binding_bytes);
+        let mut slabs: Vec<(u64, u64)> = Vec::new();
+        for need in needs {
+            let (s, c) = self.slots(&need);
+            if s > self_limit || c > cross_limit {
+                return Err(self.too_large(s, c, max_binding_bytes));
+            }
+            match slabs.last_mut() {
+                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
+                    last.0 += s;
+                    last.1 += c;
+                }
+                _ => slabs.push((s, c)),
+            }
+        }
+        Ok(slabs)
+    }
+
+    /// Bytes of the buffers of a slab of (self, cross) slots.
+    pub fn slab_bytes(&self, (self_slots, cross_slots): (u64, u64)) -> CacheBytes {
+        let buffer = |slots: u64, width: usize, dtype: DType| tensor_bytes(slots as usize, width, dtype);
+        CacheBytes {
+            self_: self.layers as u64 * buffer(self_slots, self.self_width(), self.dtype),
+            cross: self.cross_buffers() as u64 * buffer(cross_slots, self.cross_width(), self.cross_dtype()),
+        }
+    }
+
+    fn too_large(&self, self_slots: u64, cross_slots: u64, limit: u64) -> AttentionError {
+        let self_bytes = self_slots * self.self_width() as u64 * self.dtype.bytes();
+        let cross_bytes = match self.cross {
+            Some((shape, Kind::MhaNocache)) => {
+                cross_slots * (2 * shape.inner()).max(self.cross_width()) as u64 * DType::F32.bytes()
+            }
+            _ => cross_slots * self.cross_width() as u64 * self.cross_dtype().bytes(),
+        };
+        let asked = self_bytes.max(cross_bytes);
+        AttentionError::SentenceTooLarge { positions: self_slots.max(cross_slots), asked, limit }
     }
 
     /// Slots that a sentence reserves: (self, cross).
@@ -134,6 +196,11 @@ impl Placement {
     pub fn cross_range(&self, beam: u32) -> [u32; 2] {
         let length = self.need.source_len as u32;
         [self.cross_first + if self.replicate_cross { beam * length } else { 0 }, length]
+    }
+
+    /// What the sentence asked for.
+    pub fn need(&self) -> Need {
+        self.need
     }
 
     /// Copies of the prompt and of the source that are stored.
@@ -216,41 +283,13 @@ impl Caches {
         self.peak_slack
     }
 
-    /// Slots of one slab that one binding holds: (self, cross). What mha-nocache makes of its cross slots must fit one too.
-    fn slab_limits(&self) -> (u64, u64) {
-        let binding = self.device.capabilities().max_binding_bytes;
-        let rows = |width: usize, dtype: DType| {
-            if width == 0 { u64::from(u32::MAX) } else { binding / (width as u64 * dtype.bytes()) }
-        };
-        let cross = rows(self.layout.cross_width(), self.layout.cross_dtype());
-        let recomputed = match self.layout.cross {
-            Some((shape, Kind::MhaNocache)) => rows(2 * shape.inner(), DType::F32),
-            _ => cross,
-        };
-        (rows(self.layout.self_width(), self.layout.dtype), cross.min(recomputed))
-    }
-
     /// Makes room for a batch: keeps the slabs if `needs` fit into them, otherwise (only while nothing is admitted) replaces them by slabs
     /// that hold this batch. After this, admitting `needs` in order allocates nothing.
     ///
     /// # Errors
     /// Out of memory, or a sentence larger than a slab can be.
     pub fn prepare(&mut self, needs: &[Need]) -> Result<()> {
-        let (self_limit, cross_limit) = self.slab_limits();
-        let mut wanted: Vec<(u64, u64)> = Vec::new();
-        for need in needs {
-            let (s, c) = self.layout.slots(need);
-            if s > self_limit || c > cross_limit {
-                return Err(self.too_large(s, c));
-            }
-            match wanted.last_mut() {
-                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
-                    last.0 += s;
-                    last.1 += c;
-                }
-                _ => wanted.push((s, c)),
-            }
-        }
+        let wanted = self.layout.slabs(needs.iter().copied(), self.device.capabilities().max_binding_bytes)?;
         let enough = wanted.len() <= self.slabs.len()
             && wanted.iter().zip(&self.slabs).all(|(w, slab)| w.0 <= slab.self_capacity && w.1 <= slab.cross_capacity);
         if self.admitted > 0 || enough {
@@ -274,21 +313,6 @@ impl Caches {
             self.slabs.clear();
         }
         result
-    }
-
-    fn too_large(&self, self_slots: u64, cross_slots: u64) -> AttentionError {
-        let self_bytes = self_slots * self.layout.self_width() as u64 * self.layout.dtype.bytes();
-        let cross_bytes = match self.layout.cross {
-            Some((shape, Kind::MhaNocache)) => {
-                cross_slots * (2 * shape.inner()).max(self.layout.cross_width()) as u64 * DType::F32.bytes()
-            }
-            _ => cross_slots * self.layout.cross_width() as u64 * self.layout.cross_dtype().bytes(),
-        };
-        AttentionError::SentenceTooLarge {
-            positions: self_slots.max(cross_slots),
-            asked: self_bytes.max(cross_bytes),
-            limit: self.device.capabilities().max_binding_bytes,
-        }
     }
 
     fn add_slab(&mut self, self_slots: u64, cross_slots: u64) -> Result<()> {
@@ -318,10 +342,7 @@ impl Caches {
     /// Out of memory, or a sentence larger than a slab can be.
     pub fn admit(&mut self, need: Need) -> Result<Placement> {
         let (s, c) = self.layout.slots(&need);
-        let (self_limit, cross_limit) = self.slab_limits();
-        if s > self_limit || c > cross_limit {
-            return Err(self.too_large(s, c));
-        }
+        self.layout.slabs([need], self.device.capabilities().max_binding_bytes)?;
         let fits = |slab: &Slab| slab.self_free.fits(s as u32) && slab.cross_free.fits(c as u32);
         let slab = match self.slabs.iter().position(fits) {
             Some(at) => at,
@@ -365,13 +386,14 @@ impl Caches {
         self.reserved.cross -= u64::from(placement.cross_slots) * self.layout.cross_slot_bytes();
     }
 
+    /// (self, cross) slots of each slab.
+    pub fn slab_slots(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.slabs.iter().map(|slab| (slab.self_capacity, slab.cross_capacity))
+    }
+
     /// Bytes of all slabs.
     pub fn slab_bytes(&self) -> u64 {
-        self.slabs
-            .iter()
-            .map(|s| {
-                s.self_capacity * self.layout.self_slot_bytes() + s.cross_capacity * self.layout.cross_slot_bytes()
-            })
-            .sum()
+        let bytes = self.slab_slots().map(|slots| self.layout.slab_bytes(slots));
+        bytes.map(|bytes| bytes.self_ + bytes.cross).sum()
     }
 }

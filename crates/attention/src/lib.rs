@@ -27,6 +27,7 @@ mod kind;
 mod mha;
 pub mod planner;
 mod slots;
+mod weight_bytes;
 mod weights;
 
 pub use attend::{Attend, Keys, attend, attend_tiled};
@@ -40,4 +41,5 @@ pub use error::{AttentionError, Result};
 pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Kinds, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
-pub use weights::{AttentionWeights, MatrixSource, Projection, load_linear};
+pub use weight_bytes::{BlockPlace, block_weight_bytes, position_bias_bytes};
+pub use weights::{AttentionWeights, MatrixSource, Projection, UPLOAD_WINDOW, load_linear};

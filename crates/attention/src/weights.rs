@@ -45,8 +45,8 @@ pub struct AttentionWeights<'a> {
     pub o: Projection<'a>,
 }
 
-/// Values read at a time: bounds host memory while loading.
-const WINDOW: usize = 1 << 20;
+/// Values that loading reads and uploads at a time: bounds host memory.
+pub const UPLOAD_WINDOW: usize = 1 << 20;
 
 fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Result<()> {
     if (weight.rows(), weight.cols()) == (rows, cols) {
@@ -111,7 +111,7 @@ fn copy_rows(device: &Device, linear: &Linear, source: &dyn MatrixSource, base: 
     if let Some(random) = source.random() {
         return Ok(linear.fill_random(device, base..base + rows, 0..cols, &random)?);
     }
-    let step = (WINDOW / cols.max(1)).clamp(1, rows.max(1));
+    let step = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use elgen_models::{Probe, Runner, Sentence};
-use elgen_search::device::{DeviceSearch, NewToken, SentenceStart};
+use elgen_search::device::{BatchTraits, DeviceSearch, NewToken, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tensor};
+use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tally, Tensor};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -69,17 +69,27 @@ impl BatchState {
         })
     }
 
-    /// Bytes that [`BatchState::new`] takes for these sizes, but for rounding.
-    pub(crate) fn bytes(config: &GenerationConfig, capacity: usize, max_length: usize, max_new: usize) -> u64 {
+    /// Counts what [`BatchState::new`] allocates for these sizes and what a batch with these traits adds.
+    pub(crate) fn tally(
+        config: &GenerationConfig,
+        capacity: usize,
+        max_length: usize,
+        max_new: usize,
+        traits: BatchTraits,
+        tally: &mut Tally,
+    ) {
         let rows = capacity * config.rows_per_sentence();
-        Rows::bytes(rows, max_length)
-            + rows as u64 * elgen_tensor::padded(config.vocab_size) as u64 * 4
-            + DeviceSearch::bytes(config, capacity, max_new)
+        Rows::tally(rows, max_length, tally);
+        tally.tensor(Class::Activations, rows, config.vocab_size, DType::F32);
+        DeviceSearch::tally(config, capacity, max_new, traits, tally);
     }
 
-    /// Bytes that it holds.
+    /// Bytes that it holds, but for what its hooks took.
     pub(crate) fn held_bytes(&self) -> u64 {
-        Self::bytes(&self.config, self.capacity, self.max_length, self.max_new)
+        let mut tally = Tally::default();
+        let traits = BatchTraits::default();
+        Self::tally(&self.config, self.capacity, self.max_length, self.max_new, traits, &mut tally);
+        tally.usage().total
     }
 
     /// True if it can run batches of these sizes.

@@ -1,10 +1,13 @@
 //! How many sentences go together.
 
-use elgen_models::{Runner, Sentence};
+use elgen_attention::Need;
+use elgen_models::Runner;
 use elgen_search::GenerationConfig;
-use elgen_tensor::Device;
+use elgen_search::device::BatchTraits;
+use elgen_tensor::{Device, Tally};
 
 use crate::batch::BatchState;
+use crate::plan::largest;
 use crate::prepare::Prepared;
 
 /// Sentences together at most on a software adapter: its memory traffic per sentence no longer falls beyond that.
@@ -17,7 +20,7 @@ pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &G
     let width = config.rows_per_sentence().max(1);
     let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
     let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
-    (rows.min(runner.max_rows()) / width).max(1)
+    (rows.min(runner.footprint().max_rows()) / width).max(1)
 }
 
 /// The longest, in sum over all requests of a run: what a [`BatchState`] is sized for.
@@ -27,34 +30,39 @@ pub(crate) fn longest(ready: &[Prepared]) -> (usize, usize) {
 }
 
 /// The most sentences whose predicted bytes fit what is free of the memory limit, one at least. `ready`: the longest first,
-/// so that no later batch takes more. `own`: bytes that this session holds and will use again or give back.
+/// so that no later batch takes more. `own`: bytes that this session holds and will use again or give back. The peak of the pool will be
+/// what is predicted here, so nothing is kept in reserve.
 pub(crate) fn auto_sentences(
     device: &Device,
     runner: &Runner,
     config: &GenerationConfig,
     ready: &[Prepared],
+    traits: BatchTraits,
     own: u64,
 ) -> usize {
     let pool = device.pool();
-    let free = pool.limit().saturating_sub(pool.current().total.saturating_sub(own));
-    // One thirty-second is the upload ring's at most, another what rounding and read-backs take.
-    let free = free - pool.limit().min(free) / 16;
+    let limit = pool.limit();
+    let own = own + device.upload_ring_bytes();
+    let free = limit.saturating_sub(pool.current().total.saturating_sub(own));
     let cap = if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES };
     let width = config.rows_per_sentence();
+    let need =
+        |p: &Prepared| Need { prompt_len: p.prompt.len(), max_new: p.max_new(), width, source_len: p.source.len() };
+    let needs: Vec<Need> = ready.iter().take(cap).map(need).collect();
+    // What a state is sized for, whichever sentences are in its batch.
     let (max_length, max_new) = longest(ready);
-    let longest = ready.iter().fold((0, 0), |(s, p), r| (r.source.len().max(s), r.prompt.len().max(p)));
-    let (mut sentences, mut sources, mut prompts) = (0, 0, 0);
-    for (count, p) in (1..=cap).zip(ready) {
-        let sentence = Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() };
-        sentences += runner.sentence_bytes(&sentence, width);
-        sources += p.source.len();
-        prompts += p.prompt.len() - 1;
-        let packed = runner.packed_bytes(sources, prompts, longest);
-        if sentences + packed + BatchState::bytes(config, count, max_length, max_new) > free {
-            return (count - 1).max(1);
-        }
-    }
-    cap.min(ready.len()).max(1)
+    let fits = |count: usize| {
+        let needs = &needs[..count];
+        let mut tally = Tally::default();
+        let source_ids = ready[..count].iter().map(Prepared::input_len).sum();
+        BatchState::tally(config, count, max_length, max_new, BatchTraits { source_ids, ..traits }, &mut tally);
+        let held = runner.tally(needs, count * width, &mut tally);
+        tally.upload_ring(limit);
+        held.is_ok()
+            && tally.usage().total <= free
+            && tally.largest_binding() <= device.capabilities().max_binding_bytes
+    };
+    largest(needs.len(), fits).unwrap_or(1)
 }
 
 /// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.

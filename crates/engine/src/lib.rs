@@ -43,6 +43,7 @@ mod inspect;
 mod max_time;
 mod metrics;
 mod model;
+mod plan;
 mod prepare;
 mod score;
 mod session;
@@ -57,6 +58,7 @@ pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use model::{Model, ModelDescription, describe};
+pub use plan::{MemoryPlan, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,

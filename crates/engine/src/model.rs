@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use elgen_attention::Kind;
 use elgen_models::{
-    Architecture, Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load,
+    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load, prefill_budget,
 };
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
@@ -188,8 +188,7 @@ impl Model {
     }
 
     fn context(&self) -> Context {
-        // A small memory limit also bounds the working tensors of the encoder.
-        let budget = DEFAULT_PREFILL_BUDGET.min(self.device().pool().limit() / 8);
+        let budget = prefill_budget(self.device().pool().limit());
         Context::new(Runner::new(self.device(), Arc::clone(&self.shared.weights), budget))
     }
 

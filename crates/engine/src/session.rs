@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use elgen_models::{Runner, Tokenizer};
+use elgen_search::device::BatchTraits;
 use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
 use elgen_tensor::Device;
 
@@ -126,7 +127,7 @@ impl Session {
         let hooks = self.hooks(config, run)?;
         let started = Instant::now();
         let ready = self.prepare(requests, config, run, events);
-        let most = self.most_sentences(config, &ready);
+        let most = self.most_sentences(config, &ready, run, &hooks);
         let mut capacity = match &self.context.proven {
             Some((known, sentences)) if known == config => most.min(*sentences),
             _ => most,
@@ -285,13 +286,19 @@ impl Session {
     }
 
     /// Sentences together at most.
-    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared]) -> usize {
+    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared], run: &RunOptions, hooks: &Hooks) -> usize {
         let (device, runner) = (self.model.device(), &self.context.runner);
         let most = match self.model.batch_size() {
             BatchSize::Sentences(n) => n,
             BatchSize::Auto => {
                 let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
-                auto_sentences(device, runner, config, ready, own)
+                let traits = BatchTraits {
+                    sees_tokens: run.stream || !hooks.stop_criteria.is_empty() || config.max_time.is_some(),
+                    processors: !hooks.processors.is_empty(),
+                    noise: hooks.noise.is_some(),
+                    source_ids: 0,
+                };
+                auto_sentences(device, runner, config, ready, traits, own)
             }
         };
         most.min(sentences_per_binding(device, runner, config)).min(ready.len()).max(1)

@@ -8,6 +8,7 @@ use elgen_tensor::{Buffer, Recorder, Tensor};
 use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
 use crate::layers::{FeedForward, Space, StackShape};
+use crate::outline::Outline;
 use crate::stack::{Norms, Stream};
 
 #[derive(Debug)]
@@ -29,10 +30,8 @@ pub(crate) struct Projections {
 #[derive(Debug)]
 pub(crate) struct DecoderOnly {
     pub(crate) family: &'static str,
-    pub(crate) limits: ModelLimits,
+    pub(crate) outline: Outline,
     pub(crate) cache_layout: CacheLayout,
-    /// Inner width of the feed-forward blocks.
-    pub(crate) ffn: usize,
     pub(crate) embedding: Linear,
     pub(crate) positions: Linear,
     /// Rows of the position table before position 0.
@@ -96,7 +95,7 @@ impl DecoderOnly {
 
 impl Architecture for DecoderOnly {
     fn limits(&self) -> ModelLimits {
-        self.limits
+        self.outline.limits
     }
 
     fn cache_layout(&self) -> CacheLayout {
@@ -108,9 +107,7 @@ impl Architecture for DecoderOnly {
     }
 
     fn decoder_shape(&self) -> StackShape {
-        // The feed-forward tensor also takes rows of the embedding table on their way through the projections.
-        let table = if self.projections.is_some() { self.embedding.in_features } else { 0 };
-        StackShape { attention: self.cache_layout.self_shape, ffn: self.ffn.max(table), gated: false }
+        self.outline.decoder
     }
 
     fn encode(

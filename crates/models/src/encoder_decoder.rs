@@ -13,6 +13,7 @@ use crate::architecture::{Architecture, Probe};
 use crate::checkpoint::Seq2SeqEmbeddings;
 use crate::error::ModelError;
 use crate::layers::{FeedForward, Loader, Space, StackShape};
+use crate::outline::Outline;
 use crate::stack::{Norms, Stream};
 
 #[derive(Debug)]
@@ -59,10 +60,8 @@ impl Side {
 /// A loaded encoder-decoder model.
 #[derive(Debug)]
 pub(crate) struct EncoderDecoder {
-    pub(crate) limits: ModelLimits,
+    pub(crate) outline: Outline,
     pub(crate) cache_layout: CacheLayout,
-    pub(crate) encoder_shape: StackShape,
-    pub(crate) decoder_shape: StackShape,
     pub(crate) encoder_side: Side,
     pub(crate) decoder_side: Side,
     pub(crate) encoder: Vec<EncoderLayer>,
@@ -121,7 +120,7 @@ impl EncoderDecoder {
 
 impl Architecture for EncoderDecoder {
     fn limits(&self) -> ModelLimits {
-        self.limits
+        self.outline.limits
     }
 
     fn cache_layout(&self) -> CacheLayout {
@@ -129,11 +128,11 @@ impl Architecture for EncoderDecoder {
     }
 
     fn encoder_shape(&self) -> Option<StackShape> {
-        Some(self.encoder_shape)
+        self.outline.encoder
     }
 
     fn decoder_shape(&self) -> StackShape {
-        self.decoder_shape
+        self.outline.decoder
     }
 
     fn encode(

@@ -1,9 +1,7 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{
-    AttentionWeights, BlockSpec, CacheLayout, Kinds, Projection, SelfAttention, Shape, self_attention,
-};
+use elgen_attention::{AttentionWeights, BlockSpec, Kinds, Projection, SelfAttention, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
@@ -11,7 +9,8 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{Gpt2Config, ModelFamily, NormOrder};
 use crate::decoder_only::{DecoderOnly, Layer};
 use crate::error::ModelError;
-use crate::layers::{Columns, FeedForward, Loader};
+use crate::layers::{Columns, FeedForward, Loader, StackShape};
+use crate::outline::{Outline, Weight, feed_forward};
 use crate::stack::Norms;
 
 fn shape(config: &Gpt2Config, layer: usize) -> Shape {
@@ -48,6 +47,32 @@ fn attention(
     };
     let spec = BlockSpec { what: &name, layer: l, shape: shape(config, l), dtype: loader.dtype, bias: None };
     Ok(self_attention(loader.device, kinds.self_, &spec, weights)?)
+}
+
+/// What the config says.
+pub(crate) fn outline(config: &Gpt2Config) -> Outline {
+    let (d, layers, shape) = (config.n_embd, config.n_layer, shape(config, 0));
+    let tables = 1 + usize::from(!config.tie_word_embeddings);
+    let mut weights = vec![
+        (tables, Weight::Matrix { rows: config.vocab_size, cols: d, bias: false }),
+        (1, Weight::Matrix { rows: config.n_positions, cols: d, bias: false }),
+        (2 * layers + 1, Weight::Norm { cols: d, shift: true }),
+        (layers, Weight::SelfAttention { shape, biases: true }),
+    ];
+    weights.extend(feed_forward(layers, d, config.n_inner, false, true));
+    Outline {
+        limits: ModelLimits {
+            vocab_size: config.vocab_size,
+            max_position_embeddings: Some(config.n_positions),
+            is_encoder_decoder: false,
+        },
+        encoder_layers: 0,
+        decoder_layers: layers,
+        encoder: None,
+        decoder: StackShape { attention: shape, ffn: config.n_inner, gated: false },
+        head_width: d,
+        weights,
+    }
 }
 
 /// Loads the weights.
@@ -91,19 +116,8 @@ pub(crate) fn load(
     };
     Ok(DecoderOnly {
         family: ModelFamily::Gpt2.model_type(),
-        limits: ModelLimits {
-            vocab_size: config.vocab_size,
-            max_position_embeddings: Some(config.n_positions),
-            is_encoder_decoder: false,
-        },
-        cache_layout: CacheLayout {
-            layers: config.n_layer,
-            self_shape: shape(config, 0),
-            self_kind: kinds.self_,
-            cross: None,
-            dtype,
-        },
-        ffn: f,
+        outline: outline(config),
+        cache_layout: outline(config).cache_layout(kinds, dtype),
         embedding,
         positions: loader.table("positions", positions, None)?,
         position_offset: 0,

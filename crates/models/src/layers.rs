@@ -2,7 +2,7 @@
 
 use elgen_attention::{AttentionWeights, Epilogue, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
 use elgen_tensor::ops::{self, LayerNorm, Linear, RandomMatrix, layer_norm, linear, linear_gated};
-use elgen_tensor::{Class, DType, Device, Recorder, Tensor, TensorError};
+use elgen_tensor::{Class, DType, Device, Recorder, Tally, Tensor, TensorError, padded};
 
 use crate::checkpoint::{TensorView, Weights};
 use crate::config::Activation;
@@ -183,13 +183,6 @@ pub struct StackShape {
     pub gated: bool,
 }
 
-impl StackShape {
-    /// Elements of a row inside the feed-forward block.
-    fn inner(&self) -> usize {
-        if self.gated { 2 * self.ffn } else { self.ffn }
-    }
-}
-
 /// Inside the feed-forward block: `[rows, ffn]` each.
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -233,14 +226,29 @@ impl Space {
         })
     }
 
-    /// Bytes that a row takes.
-    pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
-        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * shape.attention.d_model + shape.inner()) as u64
+    /// Counts what [`Space::new`] allocates.
+    pub fn tally(shape: StackShape, rows: usize, extras: Extras, tally: &mut Tally) {
+        let widest = rows as u64 * Self::widest_row(shape, extras) as u64 * 4;
+        tally.buffers(Class::Activations, Workspace::bytes(shape.attention, rows, extras), widest);
+        let d = shape.attention.d_model;
+        let inner = [shape.ffn, shape.ffn];
+        for cols in [d, d, d].iter().chain(&inner[..1 + usize::from(shape.gated)]) {
+            tally.tensor(Class::Activations, rows, *cols, DType::F32);
+        }
     }
 
-    /// Rows that one binding allows.
-    pub fn max_rows(device: &Device, shape: StackShape, extras: Extras) -> usize {
-        let widest = Workspace::widest_row(shape.attention, extras).max(shape.ffn).max(shape.attention.d_model);
-        (device.capabilities().max_binding_bytes / (4 * widest.max(1) as u64 + 16)) as usize
+    fn widest_row(shape: StackShape, extras: Extras) -> usize {
+        Workspace::widest_row(shape.attention, extras).max(shape.ffn).max(shape.attention.d_model)
+    }
+
+    /// Bytes that a row takes.
+    pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
+        let inner = padded(shape.ffn) * if shape.gated { 2 } else { 1 };
+        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * padded(shape.attention.d_model) + inner) as u64
+    }
+
+    /// Rows that one binding of `max_binding_bytes` allows.
+    pub fn max_rows(max_binding_bytes: u64, shape: StackShape, extras: Extras) -> usize {
+        (max_binding_bytes / (4 * Self::widest_row(shape, extras).max(1) as u64 + 16)) as usize
     }
 }

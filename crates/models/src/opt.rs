@@ -1,7 +1,7 @@
 //! OPT (Zhang et al. 2022, arXiv 2205.01068) as in Hugging Face `OPTForCausalLM`: a decoder with learned positions (offset 2), pre-norm but for
 //! the 350m model, whose embeddings are narrower than its layers as well.
 
-use elgen_attention::{BlockSpec, CacheLayout, Kinds, Shape, self_attention};
+use elgen_attention::{BlockSpec, Kinds, Shape, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::{DType, Device};
 
@@ -9,8 +9,46 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{ModelFamily, OptConfig};
 use crate::decoder_only::{DecoderOnly, Layer, Projections};
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Loader};
+use crate::layers::{FeedForward, Loader, StackShape};
+use crate::outline::{Outline, Weight, feed_forward};
 use crate::stack::Norms;
+
+fn shape(config: &OptConfig) -> Shape {
+    let head_dim = config.head_dim();
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    Shape { d_model: config.hidden_size, num_heads: config.num_attention_heads, head_dim, scale }
+}
+
+/// What the config says.
+pub(crate) fn outline(config: &OptConfig) -> Outline {
+    let (d, w, layers) = (config.hidden_size, config.word_embed_proj_dim, config.num_hidden_layers);
+    let (shape, biases) = (shape(config), config.enable_bias);
+    let matrix = |rows, cols| Weight::Matrix { rows, cols, bias: false };
+    let projections = usize::from(config.projects());
+    let mut weights = vec![
+        (1 + usize::from(!config.tie_word_embeddings), matrix(config.vocab_size, w)),
+        (1, matrix(config.position_rows(), d)),
+        (projections, matrix(d, w)),
+        (projections, matrix(w, d)),
+        (2 * layers + usize::from(config.final_norm), Weight::Norm { cols: d, shift: true }),
+        (layers, Weight::SelfAttention { shape, biases }),
+    ];
+    weights.extend(feed_forward(layers, d, config.ffn_dim, false, biases));
+    Outline {
+        limits: ModelLimits {
+            vocab_size: config.vocab_size,
+            max_position_embeddings: Some(config.max_position_embeddings),
+            is_encoder_decoder: false,
+        },
+        encoder_layers: 0,
+        decoder_layers: layers,
+        encoder: None,
+        // The feed-forward tensor also takes rows of the embedding table on their way through the projections.
+        decoder: StackShape { attention: shape, ffn: config.ffn_dim.max(projections * w), gated: false },
+        head_width: w,
+        weights,
+    }
+}
 
 /// Loads the weights.
 ///
@@ -37,9 +75,7 @@ pub(crate) fn load(
         }),
         false => None,
     };
-    let head_dim = config.head_dim();
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let shape = Shape { d_model: d, num_heads: config.num_attention_heads, head_dim, scale };
+    let shape = shape(config);
     let layers = (0..config.num_hidden_layers)
         .map(|l| {
             let name = format!("decoder.layers.{l}");
@@ -70,19 +106,8 @@ pub(crate) fn load(
     };
     Ok(DecoderOnly {
         family: ModelFamily::Opt.model_type(),
-        limits: ModelLimits {
-            vocab_size: config.vocab_size,
-            max_position_embeddings: Some(config.max_position_embeddings),
-            is_encoder_decoder: false,
-        },
-        cache_layout: CacheLayout {
-            layers: config.num_hidden_layers,
-            self_shape: shape,
-            self_kind: kinds.self_,
-            cross: None,
-            dtype,
-        },
-        ffn: f,
+        outline: outline(config),
+        cache_layout: outline(config).cache_layout(kinds, dtype),
         embedding,
         positions: loader.table("positions", positions, None)?,
         position_offset: OptConfig::POSITION_OFFSET,

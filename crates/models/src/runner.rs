@@ -1,18 +1,20 @@
 //! A model at work: its caches, its working tensors, and the admission of batches. Implements [`DecodeStep`], so a search can drive it.
 
-mod plan;
+mod footprint;
 mod score;
 
 use std::sync::Arc;
 
-use elgen_attention::{CacheBytes, CacheLayout, Caches, Extras, Kind, Need, Packed, Placement, Step};
+use elgen_attention::{CacheBytes, Caches, Need, Packed, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor};
 
 use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
+use footprint::{Chunk, Held, PackedSize};
 
+pub use footprint::{DEFAULT_PREFILL_BUDGET, Footprint, prefill_budget};
 pub use score::{LogitRows, SeeLogits};
 
 /// One sentence to admit.
@@ -26,9 +28,6 @@ pub struct Sentence<'a> {
     pub max_new: usize,
 }
 
-/// Bytes of working tensors that an encoder or prefill micro-batch may take, unless one sentence alone needs more.
-pub const DEFAULT_PREFILL_BUDGET: u64 = 128 << 20;
-
 /// Working tensors and index buffers of packed rows.
 #[derive(Debug)]
 struct PrefillSpace {
@@ -41,13 +40,19 @@ struct PrefillSpace {
     slots: Vec<Buffer>,
 }
 
+impl PrefillSpace {
+    fn size(&self) -> PackedSize {
+        PackedSize { tokens: self.space.rows, copies: self.slots.len(), extras: self.space.extras }
+    }
+}
+
 /// A model with its caches, for one batch at a time of up to a fixed number of rows.
 #[derive(Debug)]
 pub struct Runner {
     device: Device,
     model: Arc<dyn Architecture>,
     caches: Caches,
-    prefill_budget: u64,
+    footprint: Footprint,
     encode_space: Option<PrefillSpace>,
     prompt_space: Option<PrefillSpace>,
     step_space: Option<Space>,
@@ -56,21 +61,22 @@ pub struct Runner {
     slabs: Vec<usize>,
 }
 
-/// A stretch of sentences whose packed rows run together.
-struct Chunk {
-    sentences: std::ops::Range<usize>,
-    tokens: usize,
-}
-
 impl Runner {
     /// A runner without working tensors; they come with the first batch and grow with larger ones.
     pub fn new(device: &Device, model: Arc<dyn Architecture>, prefill_budget: u64) -> Self {
-        let caches = Caches::new(device, model.cache_layout());
+        let layout = model.cache_layout();
+        let footprint = Footprint {
+            encoder: model.encoder_shape(),
+            decoder: model.decoder_shape(),
+            layout,
+            max_binding_bytes: device.capabilities().max_binding_bytes,
+            prefill_budget,
+        };
         Self {
             device: device.clone(),
             model,
-            caches,
-            prefill_budget,
+            caches: Caches::new(device, layout),
+            footprint,
             encode_space: None,
             prompt_space: None,
             step_space: None,
@@ -90,24 +96,41 @@ impl Runner {
         &self.caches
     }
 
-    /// What the caches reserve for a sentence of `width` rows: (self, cross) bytes.
-    pub fn cache_need(layout: &CacheLayout, sentence: &Sentence<'_>, width: usize) -> CacheBytes {
-        let (self_slots, cross_slots) = layout.slots(&need(sentence, width));
-        CacheBytes { self_: self_slots * layout.self_slot_bytes(), cross: cross_slots * layout.cross_slot_bytes() }
+    /// What decides the bytes of a batch.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
     }
 
-    /// Rows of a decode step that one binding allows for each working tensor.
-    pub fn max_rows(&self) -> usize {
-        Space::max_rows(&self.device, self.model.decoder_shape(), self.step_extras(0))
+    /// Counts all that this runner holds once it has begun a batch of `needs` where there are `rows` physical rows; what it holds from earlier
+    /// batches is kept where that serves. Gives the bytes of the cache slabs, which the tally holds too.
+    ///
+    /// # Errors
+    /// A sentence larger than a slab can be.
+    pub fn tally(&self, needs: &[Need], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
+        self.footprint.tally_beside(&self.held(), needs, rows, tally)
     }
 
-    fn step_extras(&self, memory_slots: usize) -> Extras {
-        let layout = self.caches.layout();
-        let cross = layout.cross.map(|(_, kind)| kind);
-        Extras {
-            el: layout.self_kind == Kind::El || cross == Some(Kind::El),
-            el_prefill: false,
-            memory_slots: if cross == Some(Kind::MhaNocache) { memory_slots } else { 0 },
+    /// Bytes of cache slabs and working tensors that are held between batches.
+    pub fn held_bytes(&self) -> u64 {
+        let held = self.held();
+        let mut tally = Tally::default();
+        if let Some((rows, extras)) = held.step {
+            Space::tally(self.footprint.decoder, rows, extras, &mut tally);
+        }
+        let encode = held.encode.zip(self.footprint.encoder);
+        for (size, shape) in encode.into_iter().chain(held.prompt.map(|size| (size, self.footprint.decoder))) {
+            size.tally(shape, &mut tally);
+        }
+        self.caches.slab_bytes() + held.cross_ranges + tally.usage().total
+    }
+
+    fn held(&self) -> Held {
+        Held {
+            encode: self.encode_space.as_ref().map(PrefillSpace::size),
+            prompt: self.prompt_space.as_ref().map(PrefillSpace::size),
+            step: self.step_space.as_ref().map(|space| (space.rows, space.extras)),
+            slabs: self.caches.slab_slots().collect(),
+            cross_ranges: self.cross_ranges.as_ref().map_or(0, Buffer::bytes),
         }
     }
 
@@ -201,22 +224,20 @@ impl Runner {
     fn prepare_step(&mut self, rows: usize) -> Result<(), ModelError> {
         let memory_slots =
             self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
-        let extras = self.step_extras(memory_slots);
+        let extras = self.footprint.step_extras(memory_slots);
         let enough = |s: &Space| s.rows >= rows && s.extras.memory_slots >= extras.memory_slots;
         if !self.step_space.as_ref().is_some_and(enough) {
             // The old one goes first: the peak is that of the larger one.
             self.step_space = None;
-            self.step_space = Some(Space::new(&self.device, self.model.decoder_shape(), rows, extras)?);
+            self.step_space = Some(Space::new(&self.device, self.footprint.decoder, rows, extras)?);
         }
         Ok(())
     }
 
     fn encode(&mut self, shape: StackShape, sentences: &[Sentence<'_>]) -> Result<RecordStats, ModelError> {
-        let lengths: Vec<usize> = sentences.iter().map(|s| s.source.len()).collect();
-        let copies = self.placements.iter().map(|p| p.copies().1).max().unwrap_or(1);
-        let chunks = self.chunks(&lengths, shape, Extras::default());
-        let tokens = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
-        prepare_packed(&self.device, &mut self.encode_space, shape, tokens, copies, Extras::default())?;
+        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
+        let chunks = self.footprint.encode_chunks(&needs);
+        prepare_packed(&self.device, &mut self.encode_space, shape, self.footprint.encode_size(&needs))?;
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
         let mut stats = RecordStats::default();
         for chunk in chunks {
@@ -233,21 +254,11 @@ impl Runner {
         sentences: &[Sentence<'_>],
         mut score: Option<score::Scoring<'_>>,
     ) -> Result<RecordStats, ModelError> {
-        let lengths: Vec<usize> = sentences.iter().map(|s| s.prompt.len() - 1).collect();
-        if lengths.iter().all(|n| *n == 0) {
-            return Ok(RecordStats::default());
-        }
-        let shape = self.model.decoder_shape();
-        let layout = self.caches.layout();
-        let extras = Extras {
-            el: layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
-            el_prefill: layout.self_kind == Kind::El,
-            memory_slots: self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots),
-        };
-        let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
-        let chunks = self.chunks(&lengths, shape, extras);
-        let tokens = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
-        prepare_packed(&self.device, &mut self.prompt_space, shape, tokens, copies, extras)?;
+        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
+        let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
+        let Some(size) = self.footprint.prompt_size(&needs, memory_slots) else { return Ok(RecordStats::default()) };
+        let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
+        prepare_packed(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
         let mut stats = RecordStats::default();
         for chunk in chunks.into_iter().filter(|c| c.tokens > 0) {
@@ -261,23 +272,6 @@ impl Runner {
             }
         }
         Ok(stats)
-    }
-
-    /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut.
-    fn chunks(&self, lengths: &[usize], shape: StackShape, extras: Extras) -> Vec<Chunk> {
-        let by_budget = (self.prefill_budget / Space::bytes_per_row(shape, extras).max(1)) as usize;
-        let limit = by_budget.min(Space::max_rows(&self.device, shape, extras));
-        let mut chunks: Vec<Chunk> = Vec::new();
-        for (s, length) in lengths.iter().enumerate() {
-            match chunks.last_mut() {
-                Some(last) if last.tokens + length <= limit => {
-                    last.sentences.end = s + 1;
-                    last.tokens += length;
-                }
-                _ => chunks.push(Chunk { sentences: s..s + 1, tokens: *length }),
-            }
-        }
-        chunks
     }
 
     /// Uploads ids, ranges and slots of a stretch. Encoder rows see their whole sentence, prompt rows what precedes them.
@@ -375,21 +369,17 @@ fn need(sentence: &Sentence<'_>, width: usize) -> Need {
     Need { prompt_len: sentence.prompt.len(), max_new: sentence.max_new, width, source_len: sentence.source.len() }
 }
 
-/// Makes sure that working tensors for `tokens` packed rows and `copies` slot lists are there.
+/// Makes sure that working tensors and index buffers of this size are there.
 fn prepare_packed(
     device: &Device,
     place: &mut Option<PrefillSpace>,
     shape: StackShape,
-    tokens: usize,
-    copies: usize,
-    extras: Extras,
+    size: PackedSize,
 ) -> Result<(), ModelError> {
-    let enough = |p: &PrefillSpace| {
-        p.space.rows >= tokens && p.slots.len() >= copies && p.space.extras.memory_slots >= extras.memory_slots
-    };
-    if place.as_ref().is_some_and(enough) {
+    if place.as_ref().is_some_and(|held| held.size().serves(&size)) {
         return Ok(());
     }
+    let PackedSize { tokens, copies, extras } = size;
     *place = None;
     let words = |what: &str, per_token: u64| device.alloc(what, Class::Activations, tokens as u64 * per_token);
     let index = words("row numbers", 4)?;

@@ -2,9 +2,7 @@
 //! `PegasusForConditionalGeneration`: encoder-decoders with the same tensors under the same names. Where the norms stand, whether one follows the
 //! embeddings, what the positions are and how many vocabularies there are is the config's to say ([`Seq2SeqConfig`]).
 
-use elgen_attention::{
-    BlockSpec, CacheLayout, EncoderAttention, Kinds, Shape, cross_attention, load_linear, self_attention,
-};
+use elgen_attention::{BlockSpec, EncoderAttention, Kinds, Shape, cross_attention, load_linear, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{Class, DType, Device};
@@ -14,6 +12,7 @@ use crate::config::{NormOrder, Positions, Seq2SeqConfig, StackConfig};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, PositionTable, Side};
 use crate::error::ModelError;
 use crate::layers::{FeedForward, Loader, StackShape};
+use crate::outline::{Outline, Weight, feed_forward};
 use crate::positions::Sinusoidal;
 use crate::stack::Norms;
 
@@ -80,6 +79,44 @@ fn side(
     })
 }
 
+/// What the config says.
+pub(crate) fn outline(config: &Seq2SeqConfig) -> Outline {
+    let (d, vocab) = (config.d_model, config.decoder_vocab_size);
+    let (encoder_shape, decoder_shape) = (shape(config, &config.encoder), shape(config, &config.decoder));
+    // The encoder's working tensors also take the cross projections of the decoder's blocks, 2 * inner wide: both stacks have the same
+    // d_model, but their padded heads may differ.
+    let widest = if encoder_shape.inner() >= decoder_shape.inner() { encoder_shape } else { decoder_shape };
+    let (encoder, decoder) = (config.encoder, config.decoder);
+    let table = |rows| Weight::Matrix { rows, cols: d, bias: false };
+    let side_norms = usize::from(config.embedding_norm) + usize::from(config.norm_order == NormOrder::Pre);
+    let norms = 2 * encoder.layers + 3 * decoder.layers + 2 * side_norms;
+    let mut weights = vec![
+        (1, table(config.vocab_size)),
+        (usize::from(!config.share_embeddings) + usize::from(!config.tie_word_embeddings), table(vocab)),
+        (1, Weight::Vector { len: vocab }),
+        (2, table(config.position_rows())),
+        (norms, Weight::Norm { cols: d, shift: true }),
+        (encoder.layers, Weight::Encoder { shape: encoder_shape, biases: true }),
+        (decoder.layers, Weight::SelfAttention { shape: decoder_shape, biases: true }),
+        (decoder.layers, Weight::CrossAttention { shape: decoder_shape, biases: true }),
+    ];
+    weights.extend(feed_forward(encoder.layers, d, encoder.ffn_dim, false, true));
+    weights.extend(feed_forward(decoder.layers, d, decoder.ffn_dim, false, true));
+    Outline {
+        limits: ModelLimits {
+            vocab_size: vocab,
+            max_position_embeddings: Some(config.max_position_embeddings),
+            is_encoder_decoder: true,
+        },
+        encoder_layers: encoder.layers,
+        decoder_layers: decoder.layers,
+        encoder: Some(StackShape { attention: widest, ffn: encoder.ffn_dim, gated: false }),
+        decoder: StackShape { attention: decoder_shape, ffn: decoder.ffn_dim, gated: false },
+        head_width: d,
+        weights,
+    }
+}
+
 /// Loads the weights.
 ///
 /// # Errors
@@ -136,24 +173,9 @@ pub(crate) fn load(
         .collect::<Result<_, ModelError>>()?;
     // `final_layer_norm` of a layer is that of its feed-forward block.
     let (own, cross, last) = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm");
-    // The encoder's working tensors also take the cross projections of the decoder's blocks, 2 * inner wide: both stacks have the same
-    // d_model, but their padded heads may differ.
-    let widest = if encoder_shape.inner() >= decoder_shape.inner() { encoder_shape } else { decoder_shape };
     Ok(EncoderDecoder {
-        limits: ModelLimits {
-            vocab_size: config.decoder_vocab_size,
-            max_position_embeddings: Some(config.max_position_embeddings),
-            is_encoder_decoder: true,
-        },
-        cache_layout: CacheLayout {
-            layers: config.decoder.layers,
-            self_shape: decoder_shape,
-            self_kind: kinds.self_,
-            cross: Some((decoder_shape, kinds.cross)),
-            dtype,
-        },
-        encoder_shape: StackShape { attention: widest, ffn: config.encoder.ffn_dim, gated: false },
-        decoder_shape: StackShape { attention: decoder_shape, ffn: config.decoder.ffn_dim, gated: false },
+        outline: outline(config),
+        cache_layout: outline(config).cache_layout(kinds, dtype),
         encoder_side: side(&loader, config, "encoder", encoder_embedding, config.encoder.layers, &[own, last])?,
         decoder_side: side(&loader, config, "decoder", decoder_embedding, config.decoder.layers, &[own, cross, last])?,
         encoder,

@@ -7,8 +7,8 @@
 //! norm's gain, or their keys and values, a projection of the same.
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, CacheLayout, EncoderAttention, Kinds, PositionBias, Projection, Shape,
-    cross_attention, self_attention,
+    AttentionWeights, BlockSpec, EncoderAttention, Kinds, PositionBias, Projection, Shape, cross_attention,
+    self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
@@ -19,6 +19,7 @@ use crate::config::{NormOrder, T5Config};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, Side};
 use crate::error::ModelError;
 use crate::layers::{FeedForward, Loader, Rows, StackShape};
+use crate::outline::{Outline, Weight, feed_forward};
 use crate::stack::Norms;
 
 /// Both stacks have the same heads.
@@ -108,6 +109,32 @@ impl Blocks<'_> {
     }
 }
 
+/// What the config says. transformers 5 calls every model tied; one whose head is its own it tells by `scale_decoder_outputs`.
+pub(crate) fn outline(config: &T5Config) -> Outline {
+    let (d, shape) = (config.d_model, shape(config));
+    let (layers, decoder_layers) = (config.num_layers, config.num_decoder_layers);
+    let tables = 1 + usize::from(!config.scale_decoder_outputs);
+    let mut weights = vec![
+        (tables, Weight::Matrix { rows: config.vocab_size, cols: d, bias: false }),
+        (2, Weight::PositionBias { heads: config.num_heads, reach: config.relative_attention_max_distance }),
+        (2 * layers + 3 * decoder_layers + 2, Weight::Norm { cols: d, shift: false }),
+        (layers, Weight::Encoder { shape, biases: false }),
+        (decoder_layers, Weight::SelfAttention { shape, biases: false }),
+        (decoder_layers, Weight::CrossAttention { shape, biases: false }),
+    ];
+    weights.extend(feed_forward(layers + decoder_layers, d, config.d_ff, config.is_gated_act, false));
+    let stack = StackShape { attention: shape, ffn: config.d_ff, gated: config.is_gated_act };
+    Outline {
+        limits: ModelLimits { vocab_size: config.vocab_size, max_position_embeddings: None, is_encoder_decoder: true },
+        encoder_layers: layers,
+        decoder_layers,
+        encoder: Some(stack),
+        decoder: stack,
+        head_width: d,
+        weights,
+    }
+}
+
 /// Loads the weights.
 ///
 /// # Errors
@@ -153,18 +180,9 @@ pub(crate) fn load(
         .collect::<Result<_, ModelError>>()?;
     // The scaling before a tied head goes into the norm before it.
     let head_scale = if config.scale_decoder_outputs { 1.0 / (config.d_model as f32).sqrt() } else { 1.0 };
-    let stack = StackShape { attention: shape, ffn: config.d_ff, gated: config.is_gated_act };
     Ok(EncoderDecoder {
-        limits: ModelLimits { vocab_size: config.vocab_size, max_position_embeddings: None, is_encoder_decoder: true },
-        cache_layout: CacheLayout {
-            layers: config.num_decoder_layers,
-            self_shape: shape,
-            self_kind: kinds.self_,
-            cross: Some((shape, kinds.cross)),
-            dtype,
-        },
-        encoder_shape: stack,
-        decoder_shape: stack,
+        outline: outline(config),
+        cache_layout: outline(config).cache_layout(kinds, dtype),
         encoder_side: blocks.side("encoder", encoder_embedding, config.num_layers, 2, 1.0)?,
         decoder_side: blocks.side("decoder", decoder_embedding, config.num_decoder_layers, 3, head_scale)?,
         encoder,

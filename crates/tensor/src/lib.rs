@@ -18,6 +18,7 @@ pub mod ops;
 mod pool;
 mod recorder;
 mod rows;
+mod tally;
 mod tensor;
 mod transfer;
 
@@ -28,5 +29,6 @@ pub use memory::MemoryInfo;
 pub use pool::{Class, Pool, Usage};
 pub use recorder::{RecordStats, Recorder};
 pub use rows::{Grouping, RowState, Rows, Segment};
-pub use tensor::{Buffer, DType, Tensor, padded};
+pub use tally::Tally;
+pub use tensor::{Buffer, DType, Tensor, buffer_bytes, padded, tensor_bytes};
 pub use transfer::Readback;

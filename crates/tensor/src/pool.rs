@@ -49,6 +49,13 @@ impl Usage {
     pub fn of(&self, class: Class) -> u64 {
         self.by_class[class.index()]
     }
+
+    /// Adds bytes to a class and to the sum.
+    pub fn add(&mut self, class: Class, bytes: u64) {
+        let place = &mut self.by_class[class.index()];
+        *place = place.saturating_add(bytes);
+        self.total = self.total.saturating_add(bytes);
+    }
 }
 
 #[derive(Debug, Default)]

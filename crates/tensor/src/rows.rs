@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
+use crate::tally::Tally;
 use crate::tensor::Buffer;
 
 /// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
@@ -142,9 +143,14 @@ impl Rows {
         })
     }
 
-    /// Bytes of the tables for these sizes.
-    pub fn bytes(capacity: usize, max_length: usize) -> u64 {
-        capacity as u64 * (max_length as u64 * 16 + size_of::<RowState>() as u64 + 12)
+    /// Counts what [`Rows::new`] allocates for these sizes and the uploads of [`Rows::begin`].
+    pub fn tally(capacity: usize, max_length: usize, tally: &mut Tally) {
+        let rows = capacity as u64;
+        let table = rows.saturating_mul(max_length as u64).saturating_mul(4);
+        for bytes in [rows * size_of::<RowState>() as u64, rows * 4, rows * 8, table, table, table, table] {
+            tally.buffer(Class::Cache, bytes);
+            tally.upload(bytes);
+        }
     }
 
     /// Physical rows that fit.

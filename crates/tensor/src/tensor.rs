@@ -67,7 +67,7 @@ impl Device {
             return Err(TensorError::TooLarge { what: what.to_owned(), asked: bytes, limit, kind: "binding" });
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-        self.alloc_raw(what, class, bytes.max(1).next_multiple_of(16), usage)
+        self.alloc_raw(what, class, buffer_bytes(bytes), usage)
     }
 
     pub(crate) fn alloc_raw(&self, what: &str, class: Class, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
@@ -118,6 +118,16 @@ impl Device {
         let buffer = self.alloc(what, class, bytes.ok_or_else(too_large)?)?;
         Ok(Tensor { buffer, rows, cols, dtype })
     }
+}
+
+/// What [`Device::alloc`] takes for `bytes` bytes.
+pub fn buffer_bytes(bytes: u64) -> u64 {
+    bytes.max(1).checked_next_multiple_of(16).unwrap_or(u64::MAX)
+}
+
+/// What [`Device::tensor`] takes for `[rows, cols]`.
+pub fn tensor_bytes(rows: usize, cols: usize, dtype: DType) -> u64 {
+    buffer_bytes((rows as u64).saturating_mul(padded(cols) as u64).saturating_mul(dtype.bytes()))
 }
 
 /// `cols` rounded up to whole quads: the row stride of every tensor.

@@ -19,10 +19,17 @@ fn chunk_bytes(limit: u64) -> u64 {
     (limit / 64).clamp(SMALL_CHUNK, CHUNK) / 16 * 16
 }
 
+/// Bytes of the upload ring once it has seen an upload of this size.
+pub(crate) fn ring_bytes(largest_upload: u64, limit: u64) -> u64 {
+    2 * if largest_upload > SMALL_CHUNK { chunk_bytes(limit) } else { SMALL_CHUNK }
+}
+
 /// The upload ring: two chunks, one is filled while the other is copied. Allocated at the first upload, freed by [`Device::trim`].
 #[derive(Debug, Default)]
 pub(crate) struct Transfer {
     chunks: Vec<Buffer>,
+    /// Bytes that a chunk must have: that of small uploads until a large one comes.
+    chunk: u64,
     /// The submission that last read each chunk.
     pending: Vec<Option<wgpu::SubmissionIndex>>,
     next: usize,
@@ -89,19 +96,22 @@ impl Device {
         }
         let full = chunk_bytes(self.pool().limit());
         let mut ring = lock(&self.inner.transfer);
+        ring.chunk = ring.chunk.max(if data.len() as u64 > SMALL_CHUNK { full } else { SMALL_CHUNK });
         for (i, part) in data.chunks(full as usize).enumerate() {
             let slot = ring.next;
-            if ring.chunks.len() <= slot {
-                // A ring that never sees a large upload stays small.
-                let bytes = if data.len() as u64 <= SMALL_CHUNK && ring.chunks.is_empty() { SMALL_CHUNK } else { full };
+            if ring.chunks.get(slot).is_none_or(|chunk| chunk.bytes() < ring.chunk) {
+                // The smaller one goes before the larger one comes.
+                if slot < ring.chunks.len() {
+                    ring.chunks.truncate(slot);
+                    ring.pending.truncate(slot);
+                }
                 let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-                let chunk = self.alloc_raw("upload ring", Class::Staging, bytes, usage)?;
+                let chunk = self.alloc_raw("upload ring", Class::Staging, ring.chunk, usage).inspect_err(|_| {
+                    // Small uploads may still find room.
+                    ring.chunk = SMALL_CHUNK;
+                })?;
                 ring.chunks.push(chunk);
                 ring.pending.push(None);
-            } else if ring.chunks[slot].bytes() < part.len() as u64 {
-                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-                ring.chunks[slot] = self.alloc_raw("upload ring", Class::Staging, full, usage)?;
-                ring.pending[slot] = None;
             }
             let chunk = ring.chunks[slot].clone();
             let bytes = part.len() as u64;
@@ -133,6 +143,11 @@ impl Device {
     pub fn wait(&self) -> Result<()> {
         self.inner.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| TensorError::Device(e.to_string()))?;
         self.check()
+    }
+
+    /// Bytes of the upload ring as it is.
+    pub fn upload_ring_bytes(&self) -> u64 {
+        lock(&self.inner.transfer).chunks.iter().map(Buffer::bytes).sum()
     }
 
     /// Frees the upload ring; the next upload allocates it again.

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use elgen_tensor::{Device, Readback, Recorder, Rows, Tensor};
+use elgen_tensor::{Device, Readback, Recorder, Rows, Tally, Tensor};
 
 use super::candidates;
 use super::settings::NONE;
@@ -28,9 +28,13 @@ pub(super) struct HostBeams {
 
 impl HostBeams {
     pub(super) fn new(device: &Device, config: &GenerationConfig, max_rows: usize, by_logits: bool) -> Result<Self> {
-        let bytes = if by_logits { logits_bytes(config, max_rows) } else { candidates::list_bytes(max_rows, config) };
-        let readback = device.readback("search candidates", bytes)?;
+        let readback = device.readback("search candidates", read_bytes(config, max_rows, by_logits))?;
         Ok(Self { searches: Vec::new(), done: Vec::new(), readback, by_logits })
+    }
+
+    /// Counts what [`HostBeams::new`] allocates.
+    pub(super) fn tally(config: &GenerationConfig, max_rows: usize, by_logits: bool, tally: &mut Tally) {
+        tally.readback(read_bytes(config, max_rows, by_logits));
     }
 
     /// Whether it reads logits.
@@ -63,6 +67,11 @@ impl HostBeams {
         }
         rows
     }
+}
+
+/// Bytes that a step reads: logits, or lists of candidates.
+fn read_bytes(config: &GenerationConfig, rows: usize, by_logits: bool) -> u64 {
+    if by_logits { logits_bytes(config, rows) } else { candidates::list_bytes(rows, config) }
 }
 
 /// Bytes of whole rows of logits.

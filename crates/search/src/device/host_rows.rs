@@ -1,7 +1,7 @@
 //! Greedy search and sampling under the eyes of the host: it runs users' processors, applies stop criteria and reports the
 //! tokens of each step. What a step appended comes with the read that tells which sentences are open.
 
-use elgen_tensor::{Buffer, Class, Device, Readback, RecordStats, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Class, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor};
 
 use super::host::logits_bytes;
 use super::results::Trace;
@@ -36,6 +36,17 @@ impl HostRows {
             step_readback: device.readback("new tokens", trace_bytes(max_rows, 1))?,
             logits: if logits { Some(device.readback("logits", bytes)?) } else { None },
         })
+    }
+
+    /// Counts what [`HostRows::new`] allocates, and the uploads of its steps.
+    pub(super) fn tally(config: &GenerationConfig, max_rows: usize, logits: bool, tally: &mut Tally) {
+        let step = trace_bytes(max_rows, 1);
+        tally.buffer(Class::Activations, step);
+        tally.readback(step);
+        if logits {
+            tally.readback(logits_bytes(config, max_rows));
+            tally.upload(logits_bytes(config, max_rows));
+        }
     }
 
     /// Whether it reads logits.

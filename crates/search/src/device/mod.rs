@@ -73,7 +73,9 @@ mod settings;
 mod sources;
 mod warp;
 
-use elgen_tensor::{Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tensor, TensorError, padded};
+use elgen_tensor::{
+    Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, padded,
+};
 
 use crate::config::{GenerationConfig, Lengths, Mode};
 use crate::hooks::Hooks;
@@ -83,7 +85,7 @@ use candidates::{Parts, list_bytes};
 use host::HostBeams;
 use host_rows::HostRows;
 use results::{Slot, Trace};
-use settings::Settings;
+use settings::{Settings, noise_bytes};
 use sources::Sources;
 
 pub use error::SearchError;
@@ -121,6 +123,19 @@ pub struct SentenceStart<'a> {
     pub prompt: &'a [u32],
     /// Its encoder input; the prompt of a decoder-only model.
     pub source: &'a [u32],
+}
+
+/// What decides the bytes of a batch beside its sizes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchTraits {
+    /// The host sees each step's tokens: they are reported, or there are stop criteria.
+    pub sees_tokens: bool,
+    /// There are users' logits processors.
+    pub processors: bool,
+    /// There is noise from outside.
+    pub noise: bool,
+    /// Ids of all sources, for the options that look at them.
+    pub source_ids: usize,
 }
 
 /// What the search keeps of a sentence of the running batch.
@@ -282,25 +297,45 @@ impl DeviceSearch {
         Ok(search)
     }
 
-    /// Bytes that [`DeviceSearch::new`] allocates for these sizes, for planning; up to 16 bytes per buffer are lost to
-    /// rounding. Options that look at sources add 16 bytes for each sentence and up to 8 for each id of a batch's sources.
-    /// Hooks take more where a batch begins with them.
-    pub fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
+    /// Counts what [`DeviceSearch::new`] allocates for these sizes and what a batch of that many sentences adds to it where it begins.
+    pub fn tally(
+        config: &GenerationConfig,
+        max_sentences: usize,
+        max_new: usize,
+        batch: BatchTraits,
+        tally: &mut Tally,
+    ) {
         let rows = max_sentences * config.rows_per_sentence();
         let (trace_bytes, slot_bytes) = kept_bytes(config, rows, max_new);
-        let mut beams = 0;
+        let class = Class::Activations;
+        let mut result_bytes = trace_bytes;
         if config.mode.has_beams() {
-            beams = running_bytes(rows) + list_bytes(rows, config) + slot_bytes;
+            result_bytes = result_bytes.max(slot_bytes);
+            for bytes in [running_bytes(rows), list_bytes(rows, config), slot_bytes] {
+                tally.buffer(class, bytes);
+            }
+            tally.upload(running_bytes(rows).max(slot_bytes));
         }
-        if config.mode == Mode::DiverseBeam {
-            let by_logits = needs_logits(config);
-            beams += if by_logits { host::logits_bytes(config, rows) } else { list_bytes(rows, config) };
+        let sentences = max_sentences as u64;
+        let settings = Settings::bytes(config, max_sentences, max_new);
+        let noise = if batch.noise && config.mode.samples() { noise_bytes(config, rows) } else { 0 };
+        tally.buffer(class, settings + noise);
+        tally.upload(settings.max(noise));
+        tally.buffer(class, sentences * 4);
+        tally.buffer(class, trace_bytes);
+        tally.readback(sentences * 4);
+        tally.readback(result_bytes);
+        if Sources::are_needed(config) && batch.source_ids > 0 {
+            let bytes = Sources::most_bytes(max_sentences, batch.source_ids);
+            tally.buffer(class, bytes);
+            tally.upload(bytes);
         }
-        Settings::bytes(config, max_sentences, max_new)
-            + max_sentences as u64 * 8
-            + trace_bytes
-            + trace_bytes.max(slot_bytes)
-            + beams
+        let takes_part = batch.processors || batch.sees_tokens;
+        if config.mode == Mode::DiverseBeam || (config.mode.has_beams() && takes_part) {
+            HostBeams::tally(config, rows, batch.processors || needs_logits(config), tally);
+        } else if takes_part {
+            HostRows::tally(config, rows, batch.processors, tally);
+        }
     }
 
     fn compile(&self) -> Result<()> {

@@ -67,6 +67,11 @@ struct Sentence {
     ordinal_high: u32,
 }
 
+/// Bytes of noise from outside for this many rows.
+pub(super) fn noise_bytes(config: &GenerationConfig, rows: usize) -> u64 {
+    rows as u64 * padded(config.vocab_size) as u64 * 4
+}
+
 /// The settings on the device.
 pub(super) struct Settings {
     pub(super) buffer: Buffer,
@@ -87,8 +92,7 @@ impl Settings {
         let mut words = encode(config, max_new);
         let sentences_at = words.len() as u64 * 4;
         let bytes = Self::bytes(config, max_sentences, max_new);
-        let noise_bytes = noise_rows as u64 * padded(config.vocab_size) as u64 * 4;
-        let buffer = device.alloc("search settings", Class::Activations, bytes + noise_bytes)?;
+        let buffer = device.alloc("search settings", Class::Activations, bytes + noise_bytes(config, noise_rows))?;
         let noise_at = (noise_rows > 0).then_some(bytes);
         if let Some(at) = noise_at {
             words[offset_of!(Header, noise) / 4] = ((at - size_of::<Header>() as u64) / 4) as u32;

@@ -20,6 +20,11 @@ impl Sources {
         config.encoder_repetition_penalty != 1.0 || config.encoder_no_repeat_ngram_size > 0
     }
 
+    /// Bytes of `sentences` sources with `ids` ids in sum, if no id comes twice.
+    pub(super) fn most_bytes(sentences: usize, ids: usize) -> u64 {
+        4 * (sentences * HEAD + 2 * ids) as u64
+    }
+
     /// The sources on the device, if they are needed.
     pub(super) fn buffer(&self) -> Option<&Buffer> {
         self.buffer.as_ref()

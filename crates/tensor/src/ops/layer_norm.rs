@@ -8,7 +8,7 @@ use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, tensor_bytes};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -49,6 +49,11 @@ impl LayerNorm {
     pub fn rms(device: &Device, what: &str, weight: &[f32], eps: f32) -> Result<Self> {
         let weight = device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, weight)?;
         Ok(Self { weight, bias: None, eps })
+    }
+
+    /// Bytes of a layer norm of `cols` columns, or of an RMS norm, which has no shift.
+    pub fn bytes(cols: usize, has_shift: bool) -> u64 {
+        (1 + u64::from(has_shift)) * tensor_bytes(1, cols, DType::F32)
     }
 }
 

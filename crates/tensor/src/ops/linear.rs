@@ -8,7 +8,7 @@ use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor, padded};
+use crate::tensor::{DType, Tensor, padded, tensor_bytes};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -74,6 +74,19 @@ pub struct Linear {
     pub bias: Option<Tensor>,
 }
 
+/// The row windows of a matrix `[out_features, in_features]`, as (first row, rows). Whole quads of rows, so that a window starts at a whole
+/// output quad. Four rows too long for a binding are refused by the allocation.
+fn windows(
+    out_features: usize,
+    in_features: usize,
+    dtype: DType,
+    max_binding_bytes: u64,
+) -> impl Iterator<Item = (usize, usize)> {
+    let row_bytes = (padded(in_features) as u64 * dtype.bytes()).max(1);
+    let fitting = (max_binding_bytes / row_bytes / 4 * 4).clamp(4, u64::from(u32::MAX)) as usize;
+    parts(0, out_features, fitting)
+}
+
 impl Linear {
     /// Allocates a matrix of zeros (class weights) and uploads the bias.
     ///
@@ -93,10 +106,7 @@ impl Linear {
             let message = format!("{what}: {} biases for [{out_features}, {in_features}]", bias.len());
             return Err(TensorError::Shape { op: "linear", message });
         }
-        let row_bytes = (padded(in_features) as u64 * dtype.bytes()).max(1);
-        // A window of whole quads of rows starts at a whole output quad. Four rows too long for a binding are refused by the allocation.
-        let fitting = (device.capabilities().max_binding_bytes / row_bytes / 4 * 4).max(4) as usize;
-        let windows = parts(0, out_features, fitting)
+        let windows = windows(out_features, in_features, dtype, device.capabilities().max_binding_bytes)
             .map(|(first_row, rows)| {
                 let tensor = device.tensor(what, Class::Weights, padded(rows), in_features, dtype)?;
                 Ok(Window { first_row, rows, tensor })
@@ -105,6 +115,14 @@ impl Linear {
         let bias =
             bias.map(|b| device.tensor_from(what, Class::Weights, 1, out_features, DType::F32, b)).transpose()?;
         Ok(Self { out_features, in_features, dtype, windows, bias })
+    }
+
+    /// Bytes that [`Linear::new`] takes on a device whose bindings hold `max_binding_bytes`.
+    pub fn bytes(out_features: usize, in_features: usize, dtype: DType, has_bias: bool, max_binding_bytes: u64) -> u64 {
+        let matrix: u64 = windows(out_features, in_features, dtype, max_binding_bytes)
+            .map(|(_, rows)| tensor_bytes(padded(rows), in_features, dtype))
+            .sum();
+        matrix + if has_bias { tensor_bytes(1, out_features, DType::F32) } else { 0 }
     }
 
     /// Writes whole rows of `in_features` values from row `first_row` on.

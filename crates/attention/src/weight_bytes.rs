@@ -1,0 +1,44 @@
+//! Device bytes of a block's weights, known without loading them.
+
+use elgen_tensor::ops::Linear;
+use elgen_tensor::{DType, tensor_bytes};
+
+use crate::kind::{Kind, Shape};
+
+/// A block whose weights are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// [`crate::EncoderAttention`].
+    Encoder,
+    /// What [`crate::self_attention`] builds.
+    SelfAttention(Kind),
+    /// What [`crate::cross_attention`] builds.
+    CrossAttention(Kind),
+}
+
+/// Bytes that a block's projections take on a device whose bindings hold `max_binding_bytes`. Multi-head attention fuses the matrices that
+/// read one input; EL keeps W_q, W_k and W_v apart, without b_k. `has_biases`: whether the checkpoint has biases on all four projections.
+pub fn block_weight_bytes(
+    place: BlockPlace,
+    shape: Shape,
+    dtype: DType,
+    has_biases: bool,
+    max_binding_bytes: u64,
+) -> u64 {
+    let stack =
+        |parts: usize, bias: bool| Linear::bytes(parts * shape.inner(), shape.d_model, dtype, bias, max_binding_bytes);
+    let output = Linear::bytes(shape.d_model, shape.inner(), dtype, has_biases, max_binding_bytes);
+    let inputs = match place {
+        BlockPlace::SelfAttention(Kind::El) | BlockPlace::CrossAttention(Kind::El) => {
+            stack(1, has_biases) + stack(1, false) + stack(1, has_biases)
+        }
+        BlockPlace::Encoder | BlockPlace::SelfAttention(_) => stack(3, has_biases),
+        BlockPlace::CrossAttention(_) => stack(1, has_biases) + stack(2, has_biases),
+    };
+    inputs + output
+}
+
+/// Bytes of a [`crate::PositionBias`].
+pub fn position_bias_bytes(num_heads: usize, reach: usize) -> u64 {
+    tensor_bytes(num_heads, 2 * reach + 1, DType::F32)
+}

@@ -1,0 +1,197 @@
+//! What a run takes from the memory pool, known before anything is loaded or allocated.
+
+use elgen_attention::Need;
+use elgen_models::{Footprint, Kinds, Outline, prefill_budget};
+use elgen_search::GenerationConfig;
+use elgen_search::device::BatchTraits;
+use elgen_tensor::{Class, DType, Tally, TensorError};
+use serde::Serialize;
+
+use crate::batch::BatchState;
+use crate::error::EngineError;
+
+/// Sentences that [`MemoryPlan::largest_batch`] looks at; the bindings of all known devices end before.
+const MOST_SENTENCES: usize = 1 << 20;
+
+/// The sentences of a batch, all of one size, and how they are generated.
+#[derive(Clone, Debug)]
+pub struct Workload<'a> {
+    /// Encoder positions; 0 for decoder-only models.
+    pub source_len: usize,
+    /// Ids of the decoder prompt: 1 where it is the start token.
+    pub prompt_len: usize,
+    /// Ids generated at most.
+    pub max_new: usize,
+    /// Beams or samples, vocabulary, and the options whose search takes memory.
+    pub config: &'a GenerationConfig,
+    /// What the host takes part in.
+    pub traits: BatchTraits,
+}
+
+impl<'a> Workload<'a> {
+    /// A workload without anything that only a run can plug in: streaming, users' processors, criteria and noise.
+    pub fn new(config: &'a GenerationConfig, source_len: usize, prompt_len: usize, max_new: usize) -> Self {
+        let sees_tokens = !config.stop_strings.is_empty() || config.max_time.is_some();
+        let traits = BatchTraits { sees_tokens, ..BatchTraits::default() };
+        Self { source_len, prompt_len, max_new, config, traits }
+    }
+
+    fn need(&self) -> Need {
+        Need {
+            prompt_len: self.prompt_len,
+            max_new: self.max_new,
+            width: self.config.rows_per_sentence(),
+            source_len: self.source_len,
+        }
+    }
+}
+
+/// Bytes of the memory pool at its peak, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PlannedBytes {
+    /// Model weights.
+    pub weights: u64,
+    /// Slots of the decoder's self-attention.
+    pub self_cache: u64,
+    /// Slots of cross-attention.
+    pub cross_cache: u64,
+    /// Tables of rows, tokens and slots.
+    pub tables: u64,
+    /// Working tensors, logits and the state of the search.
+    pub activations: u64,
+    /// Upload ring and read-back buffers.
+    pub staging: u64,
+    /// The peak of the sum: of a run, or of loading if that takes more.
+    pub total: u64,
+}
+
+/// A model that is not loaded, on a device that need not be there.
+///
+/// ```
+/// use elgen_attention::Kind;
+/// use elgen_engine::{MemoryPlan, Workload};
+/// use elgen_models::{Kinds, ModelConfig, Outline};
+/// use elgen_search::GenerationOptions;
+/// use elgen_tensor::DType;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264, "decoder_start_token_id": 2 });
+/// let outline = Outline::new(&ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?);
+/// let options = GenerationOptions {
+///     num_beams: Some(4),
+///     max_new_tokens: Some(140),
+///     decoder_start_token_id: Some(2),
+///     ..GenerationOptions::default()
+/// };
+/// let (config, _) = options.resolve(&outline.limits)?;
+/// let workload = Workload::new(&config, 1024, 1, 140);
+/// let plan = |kind| MemoryPlan {
+///     outline: &outline,
+///     kinds: Kinds::both(kind),
+///     dtype: DType::F16,
+///     max_binding_bytes: 2 << 30,
+///     memory_limit: 16 << 30,
+/// };
+/// let largest = |kind| plan(kind).largest_batch(&workload);
+/// assert!(largest(Kind::El) > largest(Kind::Mha) && largest(Kind::Mha) > largest(Kind::MhaReplicated));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryPlan<'a> {
+    /// The model.
+    pub outline: &'a Outline,
+    /// Attention kinds.
+    pub kinds: Kinds,
+    /// Storage of weights and caches.
+    pub dtype: DType,
+    /// Bytes that one binding of the device holds.
+    pub max_binding_bytes: u64,
+    /// Bytes that the pool may hold. It also bounds the upload ring and the working tensors of prompts.
+    pub memory_limit: u64,
+}
+
+impl MemoryPlan<'_> {
+    /// The bytes of a fresh session that runs `batch` sentences at a time. The limit itself is not checked.
+    ///
+    /// # Errors
+    /// A sentence whose slots of a layer exceed one binding, or a batch of which a buffer does.
+    pub fn predict(&self, workload: &Workload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
+        let budget = prefill_budget(self.memory_limit);
+        let footprint = Footprint::new(self.outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
+        let needs = vec![workload.need(); batch];
+        let mut tally = Tally::default();
+        let (config, max_new) = (workload.config, workload.max_new);
+        let input = if workload.source_len > 0 { workload.source_len } else { workload.prompt_len };
+        let traits = BatchTraits { source_ids: batch * input, ..workload.traits };
+        BatchState::tally(config, batch, workload.prompt_len + max_new, max_new, traits, &mut tally);
+        let caches = footprint.tally(&needs, batch * config.rows_per_sentence(), &mut tally)?;
+        if tally.largest_binding() > self.max_binding_bytes {
+            return Err(TensorError::TooLarge {
+                what: format!("a batch of {batch}"),
+                asked: tally.largest_binding(),
+                limit: self.max_binding_bytes,
+                kind: "binding",
+            }
+            .into());
+        }
+        tally.upload_ring(self.memory_limit);
+        let mut load = Tally::default();
+        self.outline.tally_weights(self.kinds, self.dtype, self.max_binding_bytes, &mut load);
+        load.upload_ring(self.memory_limit);
+        // The ring of loading is gone before the first run.
+        let (run, load) = (tally.usage(), load.usage());
+        let weights = load.of(Class::Weights);
+        Ok(PlannedBytes {
+            weights,
+            self_cache: caches.self_,
+            cross_cache: caches.cross,
+            tables: run.of(Class::Cache) - caches.self_ - caches.cross,
+            activations: run.of(Class::Activations),
+            staging: run.of(Class::Staging).max(load.of(Class::Staging)),
+            total: load.total.max(weights.saturating_add(run.total)),
+        })
+    }
+
+    /// The most sentences that run together within the memory limit; `None` if one does not.
+    pub fn largest_batch(&self, workload: &Workload<'_>) -> Option<usize> {
+        largest(MOST_SENTENCES, |batch| {
+            self.predict(workload, batch).is_ok_and(|bytes| bytes.total <= self.memory_limit)
+        })
+    }
+}
+
+/// The largest number up to `most` for which `fits` holds; `None` if it does not hold for 1. `fits` holds up to some number and not beyond.
+pub(crate) fn largest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    if most == 0 || !fits(1) {
+        return None;
+    }
+    // `known` fits; `beyond` does not, or is one too many.
+    let (mut known, mut beyond) = (1, 2);
+    while beyond <= most && fits(beyond) {
+        (known, beyond) = (beyond, beyond * 2);
+    }
+    beyond = beyond.min(most + 1);
+    while beyond - known > 1 {
+        let middle = known + (beyond - known) / 2;
+        if fits(middle) {
+            known = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    Some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_for_the_largest_finds_every_end() {
+        for most in 0..40 {
+            for end in 0..50 {
+                let expected = (end.min(most) > 0).then_some(end.min(most));
+                assert_eq!(largest(most, |n| n <= end), expected, "{most} {end}");
+            }
+        }
+    }
+}
