@@ -57,7 +57,7 @@ pub use devices::{DeviceReport, devices};
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use model::{Model, ModelDescription, describe};
+pub use model::{Model, ModelDescription, describe, open_device};
 pub use plan::{MemoryPlan, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,

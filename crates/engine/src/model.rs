@@ -310,7 +310,7 @@ impl Model {
 ///
 /// # Errors
 /// There is none, or its driver refuses.
-pub(crate) fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
+pub fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
     Ok(Device::open(&DeviceOptions {
         selector: options.device.clone(),
         memory_limit: options.memory_limit,

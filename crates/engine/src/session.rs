@@ -234,7 +234,7 @@ impl Session {
         let ready = self.prepare_all(requests, config)?;
         let (device, runner) = (self.model.device(), &self.context.runner);
         let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
-        let predicted = auto_sentences(device, runner, config, &ready, own);
+        let predicted = auto_sentences(device, runner, config, &ready, BatchTraits::default(), own);
         Ok(predicted.min(sentences_per_binding(device, runner, config)))
     }
 

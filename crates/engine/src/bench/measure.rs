@@ -1,4 +1,4 @@
-//! Running a workload and counting what it cost.
+//! Running a trial and counting what it cost.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub enum BatchRows {
 
 /// What to run, and how often.
 #[derive(Clone, Debug)]
-pub struct Workload {
+pub struct Trial {
     /// Source lengths; of a decoder-only model, prompt lengths.
     pub sources: Sources,
     /// New ids of each sentence, exactly.
@@ -36,7 +36,7 @@ pub struct Workload {
     pub num_beams: usize,
     /// Sentences.
     pub batch: BatchRows,
-    /// Further options: penalties and the like. Lengths and EOS are the workload's own.
+    /// Further options: penalties and the like. Lengths and EOS are the trial's own.
     pub options: GenerationOptions,
     /// Measured runs, after a warm-up that is not.
     pub repetitions: usize,
@@ -46,7 +46,7 @@ pub struct Workload {
     pub seed: u64,
 }
 
-impl Workload {
+impl Trial {
     /// One sentence at a time, three repetitions.
     pub fn new(sources: Sources, new_tokens: usize, num_beams: usize) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Workload {
         }
     }
 
-    /// Checked against the model: the workload's lengths, no end before them and none forced.
+    /// Checked against the model: the trial's lengths, no end before them and none forced.
     fn config(&self, model: &Model) -> Result<GenerationConfig, EngineError> {
         let forced = GenerationOptions {
             num_beams: Some(self.num_beams),
@@ -75,7 +75,7 @@ impl Workload {
     }
 }
 
-/// How a workload ended.
+/// How a trial ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -85,7 +85,7 @@ pub enum Outcome {
     OutOfMemory(String),
 }
 
-/// What running a workload cost. Times are means over the repetitions.
+/// What running a trial cost. Times are means over the repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Sentences of the batch.
@@ -118,22 +118,22 @@ pub struct Cost {
     pub output_hash: String,
 }
 
-/// Runs the workload once to warm up and then as often as it says. Memory that runs out is an outcome; with
+/// Runs the trial once to warm up and then as often as it says. Memory that runs out is an outcome; with
 /// [`BatchRows::Largest`] it makes the batch smaller, until one sentence alone does not fit.
 ///
 /// # Errors
 /// Options that do not fit the model; the device failed.
-pub fn measure(model: &Model, workload: &Workload) -> Result<Outcome, EngineError> {
-    let outcome = measure_batches(model, workload);
+pub fn measure(model: &Model, trial: &Trial) -> Result<Outcome, EngineError> {
+    let outcome = measure_batches(model, trial);
     model.device().trim()?;
     outcome
 }
 
-fn measure_batches(model: &Model, workload: &Workload) -> Result<Outcome, EngineError> {
-    let config = workload.config(model)?;
-    let most = most_source(model, workload);
-    let requests = |count| workload.sources.requests(model, count, most, workload.seed);
-    let mut batch = match workload.batch {
+fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError> {
+    let config = trial.config(model)?;
+    let most = most_source(model, trial);
+    let requests = |count| trial.sources.requests(model, count, most, trial.seed);
+    let mut batch = match trial.batch {
         BatchRows::Sentences(count) => count.max(1),
         BatchRows::Largest => model.session().predicted_sentences(&requests(MOST_SENTENCES), &config)?,
     };
@@ -141,18 +141,18 @@ fn measure_batches(model: &Model, workload: &Workload) -> Result<Outcome, Engine
         model.device().trim()?;
         model.device().pool().reset_peak();
         let mut session = model.session();
-        match repeat(&mut session, &requests(batch), &config, workload) {
+        match repeat(&mut session, &requests(batch), &config, trial) {
             Ok(cost) => return Ok(Outcome::Measured(Box::new(cost))),
             Err(error) if !error.is_out_of_memory() => return Err(error),
-            Err(_) if workload.batch == BatchRows::Largest && batch > 1 => batch -= (batch / 32).max(1),
+            Err(_) if trial.batch == BatchRows::Largest && batch > 1 => batch -= (batch / 32).max(1),
             Err(error) => return Ok(Outcome::OutOfMemory(error.to_string())),
         }
     }
 }
 
 /// The longest source that leaves positions for the new ids.
-fn most_source(model: &Model, workload: &Workload) -> usize {
-    let taken = if model.limits().is_encoder_decoder { 0 } else { workload.new_tokens };
+fn most_source(model: &Model, trial: &Trial) -> usize {
+    let taken = if model.limits().is_encoder_decoder { 0 } else { trial.new_tokens };
     model.model_config().max_positions().map_or(usize::MAX, |positions| positions.saturating_sub(taken).max(1))
 }
 
@@ -160,13 +160,13 @@ fn repeat(
     session: &mut Session,
     requests: &[Request],
     config: &GenerationConfig,
-    workload: &Workload,
+    trial: &Trial,
 ) -> Result<Cost, EngineError> {
     let begun = Instant::now();
     let warm_up = hash(&session.run_as_one(requests, config)?);
     session.reset_counters();
     let (mut samples, mut tokens, mut first_token_ms) = (Vec::new(), Vec::new(), 0.0);
-    while samples.len() < workload.repetitions.max(1) {
+    while samples.len() < trial.repetitions.max(1) {
         let started = Instant::now();
         let results = session.run_as_one(requests, config)?;
         let seconds = started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
@@ -175,16 +175,16 @@ fn repeat(
         tokens.push(new as f64 / seconds);
         first_token_ms += session.take_first_token_ms();
         if hash(&results) != warm_up {
-            return Err(EngineError::Batch("two runs of one workload gave different tokens".into()));
+            return Err(EngineError::Batch("two runs of one trial gave different tokens".into()));
         }
-        if workload.patience.is_some_and(|patience| begun.elapsed() > patience) {
+        if trial.patience.is_some_and(|patience| begun.elapsed() > patience) {
             break;
         }
     }
     let (metrics, runs) = (session.metrics(), samples.len() as f64);
     let steps = metrics.steps as f64 / runs;
     let step_seconds = metrics.seconds.decode / runs / steps.max(1.0);
-    let load = step_load(session, requests, config, workload);
+    let load = step_load(session, requests, config, trial);
     let step = cost::decode_step(&model_shape(session.model()), session.model().kinds(), &load).total();
     Ok(Cost {
         batch: requests.len(),
@@ -230,9 +230,9 @@ fn model_shape(model: &Model) -> ModelShape {
 }
 
 /// An average step: costs are linear in the number of keys.
-fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig, workload: &Workload) -> StepLoad {
-    let most = most_source(session.model(), workload);
-    let total: usize = (0..requests.len()).map(|s| workload.sources.length(s, most)).sum();
+fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig, trial: &Trial) -> StepLoad {
+    let most = most_source(session.model(), trial);
+    let total: usize = (0..requests.len()).map(|s| trial.sources.length(s, most)).sum();
     let source = total as f64 / requests.len().max(1) as f64;
     let encoder_decoder = session.limits().is_encoder_decoder;
     let prompt = if encoder_decoder { 1.0 } else { source };
@@ -240,7 +240,7 @@ fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig,
         sentences: requests.len(),
         beams: config.rows_per_sentence(),
         // Step t feeds position prompt - 1 + t.
-        self_keys: prompt + (workload.new_tokens as f64 - 1.0) / 2.0,
+        self_keys: prompt + (trial.new_tokens as f64 - 1.0) / 2.0,
         shared_keys: prompt,
         source_keys: if encoder_decoder { source } else { 0.0 },
         dtype: session.model().weights().cache_layout().dtype,

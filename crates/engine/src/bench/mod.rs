@@ -1,13 +1,13 @@
-//! Measuring models: workloads, what running one costs, and the settings of the EL-attention paper.
+//! Measuring models: trials, what running one costs, and the settings of the EL-attention paper.
 //!
 //! ```no_run
-//! use elgen_engine::bench::{BatchRows, Outcome, Sources, Workload, builtin_config, measure};
+//! use elgen_engine::bench::{BatchRows, Outcome, Sources, Trial, builtin_config, measure};
 //! use elgen_engine::{Model, SessionOptions};
 //! # fn main() -> Result<(), elgen_engine::EngineError> {
 //! let model = Model::random(&builtin_config("bart-base", 1)?, 0, &SessionOptions::default())?;
-//! let mut workload = Workload::new(Sources::Fixed(512), 32, 4);
-//! workload.batch = BatchRows::Largest;
-//! if let Outcome::Measured(cost) = measure(&model, &workload)? {
+//! let mut trial = Trial::new(Sources::Fixed(512), 32, 4);
+//! trial.batch = BatchRows::Largest;
+//! if let Outcome::Measured(cost) = measure(&model, &trial)? {
 //!     println!("{} sentences: {:.1} ± {:.1} a second", cost.batch, cost.samples_per_second.mean, cost.samples_per_second.deviation);
 //! }
 //! # Ok(()) }
@@ -23,7 +23,7 @@ mod sources;
 mod spread;
 
 pub use configs::{BUILTIN_CONFIGS, builtin_config, scaled_config};
-pub use measure::{BatchRows, Cost, Outcome, Workload, measure};
+pub use measure::{BatchRows, Cost, Outcome, Trial, measure};
 pub use presets::{PRESETS, Preset};
 pub use sources::Sources;
 pub use spread::Spread;
