@@ -28,6 +28,11 @@ use rows::{Row, rows};
 
 /// Runs `elgen bench`; returns the exit code.
 pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
+    let output = arguments.report.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
+    let files = Files { format: arguments.report.format, output, plot: arguments.report.plot.as_deref() };
+    if let Some(path) = &arguments.from {
+        return files.render(&report::read(path)?).map(|()| 0);
+    }
     let begun = Instant::now();
     let console = Console::new(arguments.report.quiet);
     let options = SessionOptions {
@@ -51,8 +56,6 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
         ours: reasons(keys.iter().copied()),
         rows: Vec::new(),
     };
-    let output = arguments.report.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
-    let files = Files { format: arguments.report.format, output, plot: arguments.report.plot.as_deref() };
     if let Some(output) = output {
         report.rows = resume(&state_path(output, files.format), &report.place, &keys)?;
         match report.rows.len() {
@@ -168,40 +171,45 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes the rows so far, so that an end at any time loses none.
-    fn save(&self, report: &Report) -> Result<(), CliError> {
-        let complete = report.rows.len() == report.planned;
-        let report = Report { complete, ..report.clone() };
-        match self.output {
-            Some(output) if self.format == BenchFormat::Json => write_whole(output, &report.json()?),
-            Some(output) => {
-                write_whole(&state_path(output, self.format), &report.json()?)?;
-                write_whole(output, &table::render(&report, self.format))
-            }
-            None => Ok(()),
+    /// The report in the format that was asked for.
+    fn text(&self, report: &Report) -> Result<String, CliError> {
+        match self.format {
+            BenchFormat::Json => report.json(),
+            format => Ok(table::render(report, format)),
         }
     }
 
-    /// Writes everything. What was kept to go on from goes once all rows are there.
-    fn finish(&self, report: &Report) -> Result<(), CliError> {
+    /// Writes the rows so far, so that an end at any time loses none.
+    fn save(&self, report: &Report) -> Result<(), CliError> {
+        let Some(output) = self.output else { return Ok(()) };
+        let report = Report { complete: report.rows.len() == report.planned, ..report.clone() };
+        let state = state_path(output, self.format);
+        if state != output {
+            write_whole(&state, &report.json()?)?;
+        }
+        write_whole(output, &self.text(&report)?)
+    }
+
+    /// Writes results and plot.
+    fn render(&self, report: &Report) -> Result<(), CliError> {
         if let Some(plot) = self.plot {
             write_whole(plot, &chart::chart(report))?;
         }
-        let Some(output) = self.output else {
-            let text = match self.format {
-                BenchFormat::Json => report.json()?,
-                format => table::render(report, format),
-            };
-            return print_report(&text).map(drop);
-        };
+        match self.output {
+            Some(output) => write_whole(output, &self.text(report)?),
+            None => print_report(&self.text(report)?).map(drop),
+        }
+    }
+
+    /// [`Files::render`]. What was kept to go on from goes once all rows are there.
+    fn finish(&self, report: &Report) -> Result<(), CliError> {
         self.save(report)?;
+        self.render(report)?;
+        let Some(output) = self.output else { return Ok(()) };
         let state = state_path(output, self.format);
         if report.complete && state != output {
-            std::fs::remove_file(&state).map_err(|source| CliError::File {
-                action: "remove",
-                path: state.clone(),
-                source,
-            })?;
+            std::fs::remove_file(&state)
+                .map_err(|source| CliError::File { action: "remove", path: state.clone(), source })?;
         }
         Ok(())
     }

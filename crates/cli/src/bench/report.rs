@@ -101,6 +101,13 @@ pub(super) fn state_path(output: &Path, format: BenchFormat) -> PathBuf {
     name.into()
 }
 
+/// A report that was written as JSON.
+pub(super) fn read(path: &Path) -> Result<Report, CliError> {
+    let bytes = fs::read(path).map_err(|source| CliError::File { action: "read", path: path.into(), source })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| CliError::Failed(format!("{}: not a JSON report of elgen bench: {error}", path.display())))
+}
+
 /// The rows that an earlier run of the same command has left in `path`.
 pub(super) fn resume(path: &Path, place: &Place, planned: &[&RowKey]) -> Result<Vec<Measured>, CliError> {
     let bytes = match fs::read(path) {

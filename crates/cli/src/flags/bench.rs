@@ -56,6 +56,10 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|preset| preset.name)))]
     pub(crate) preset: Vec<String>,
 
+    /// Write the rows of a JSON report again, in --format and as --plot, and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "config", "preset"])]
+    pub(crate) from: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) rows: RowFlags,
 
