@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use elgen_engine::DeviceReport;
+use elgen_engine::{ATTEND_FLOPS, DeviceReport, LINEAR_FLOPS, MeasuredClass, measure_device};
+use serde::Serialize;
 
 use crate::{
     error::CliError,
@@ -20,10 +21,75 @@ pub(crate) fn devices(arguments: &DevicesArgs) -> Result<u8, CliError> {
     if found.is_empty() {
         return Err(CliError::Failed(NO_DRIVER.to_owned()));
     }
+    if arguments.measure {
+        return measure(arguments, &found);
+    }
     match arguments.format {
         ReportFormat::Json => print_report(&pretty_json(&found)?),
         ReportFormat::Text => print_report(&table(&found)),
     }
+}
+
+/// An adapter and what it was measured at.
+#[derive(Serialize)]
+struct Measured<'a> {
+    #[serde(flatten)]
+    device: &'a DeviceReport,
+    classes: Vec<MeasuredClass>,
+}
+
+/// `elgen devices --measure`.
+fn measure(arguments: &DevicesArgs, found: &[DeviceReport]) -> Result<u8, CliError> {
+    let chosen: Vec<&DeviceReport> = match &arguments.device {
+        None => found.iter().collect(),
+        Some(selector) => {
+            let selected = |device: &&DeviceReport| match selector.parse::<usize>() {
+                Ok(number) => device.index == number,
+                Err(_) => device.name.to_lowercase().contains(&selector.to_lowercase()),
+            };
+            let device = found.iter().find(selected);
+            vec![device.ok_or_else(|| CliError::Failed(format!("--device {selector}: no such adapter")))?]
+        }
+    };
+    let mut all = Vec::new();
+    for device in chosen {
+        all.push(Measured { device, classes: measure_device(&device.index.to_string())? });
+    }
+    match arguments.format {
+        ReportFormat::Json => print_report(&pretty_json(&all)?),
+        ReportFormat::Text => {
+            let text = all.iter().map(|m| table(std::slice::from_ref(m.device)) + &rates(&m.classes));
+            print_report(&text.collect::<String>())
+        }
+    }
+}
+
+/// What an adapter was measured at, as lines of its entry.
+fn rates(classes: &[MeasuredClass]) -> String {
+    let mut text = String::new();
+    for MeasuredClass { dtype, class } in classes {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "   {dtype:<10} memory {:.1} GB/s, multiply-adds {:.1} GFLOP/s, dispatch {:.1} us, submission {:.0} us",
+            class.bandwidth / 1e9,
+            class.alu_flops / 1e9,
+            class.dispatch_seconds * 1e6,
+            class.submission_seconds * 1e6
+        );
+        for (name, curve, flops) in [
+            ("weights", &class.linear, LINEAR_FLOPS),
+            ("mha self", &class.mha_self, ATTEND_FLOPS),
+            ("mha cross", &class.mha_cross, ATTEND_FLOPS),
+            ("el self", &class.el_self, ATTEND_FLOPS),
+            ("el cross", &class.el_cross, ATTEND_FLOPS),
+        ] {
+            let rate = |(rows, seconds): &(f64, f64)| format!("{:.2} at {rows} rows", flops * rows / seconds / 1e9);
+            let points: Vec<String> = curve.points().iter().map(rate).collect();
+            let _ = writeln!(text, "   {:<10} {name}: {} GFLOP/s", "", points.join(", "));
+        }
+    }
+    text
 }
 
 fn table(found: &[DeviceReport]) -> String {

@@ -229,6 +229,14 @@ pub(crate) struct DevicesArgs {
     /// Format of the list
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) format: ReportFormat,
+
+    /// Measure the adapters anew, which `--attention auto` relies on, and show what was measured; takes seconds for each
+    #[arg(long)]
+    pub(crate) measure: bool,
+
+    /// With --measure: only this adapter; part of its name, or its number
+    #[arg(long, value_name = "DEVICE", requires = "measure")]
+    pub(crate) device: Option<String>,
 }
 
 /// Arguments of `elgen inspect`.

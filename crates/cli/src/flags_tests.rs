@@ -1,5 +1,5 @@
 use clap::{CommandFactory, error::ErrorKind};
-use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, Expected};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};
 
 use super::generation::flag;
@@ -178,7 +178,7 @@ fn booleans_stand_alone_or_take_a_value_behind_an_equals_sign() {
 
 #[test]
 fn engine_flags_become_session_options() {
-    let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options();
+    let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options(Expected::default());
     let default = session(&[]);
     assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
     assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, BatchSize::Sentences(32)));

@@ -110,6 +110,14 @@ impl RecordReader {
         RecordReader::new(Source::Arguments(texts.into_iter()), "argument".to_owned(), RecordFormat::Text)
     }
 
+    /// The given texts that are not read yet; `None` for lines.
+    pub(crate) fn texts(&self) -> Option<&[String]> {
+        match &self.source {
+            Source::Arguments(texts) => Some(texts.as_slice()),
+            Source::Lines(_) => None,
+        }
+    }
+
     /// Reads a file.
     pub(crate) fn from_file(path: &Path, format: RecordFormat) -> io::Result<RecordReader> {
         let file = File::open(path)?;

@@ -28,6 +28,10 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
         row("", "software adapter: only ratios, counts and bytes mean something".to_owned());
     }
     row("attention", attention(&metrics.attention));
+    if let Some(plan) = &metrics.attention.plan {
+        row("  self", plan.self_reason.clone());
+        plan.cross_reason.iter().for_each(|reason| row("  cross", reason.clone()));
+    }
     row("inputs", format!("{} ({} cut, {failed} failed)", metrics.inputs, metrics.truncated));
     row("prompt tokens", metrics.prompt_tokens.to_string());
     row("generated tokens", metrics.generated_tokens.to_string());
@@ -138,6 +142,7 @@ mod tests {
             "/attention/encoder",
             "/attention/self",
             "/attention/cross",
+            "/attention/plan",
             "/inputs",
             "/truncated",
             "/prompt_tokens",

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use elgen_engine::{EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
+use elgen_engine::{AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::{ModelError, Tokenizer};
 use elgen_search::{GenerationConfig, GenerationOptions};
 
@@ -22,6 +22,7 @@ use crate::{
     stream::StreamWriter,
 };
 
+mod expect;
 mod records;
 mod target;
 
@@ -49,7 +50,12 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if arguments.files.stream == Some(true) {
         check_stream(&arguments, &config, &typed)?;
     }
-    let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
+    let expected = expect::expected(&arguments, &config, input.as_deref(), reader.texts());
+    let mut load = arguments.engine.session_options(expected);
+    if load.attention == AttentionChoice::Auto {
+        load.attention = target::kinds_to_continue(&arguments).unwrap_or(AttentionChoice::Auto);
+    }
+    let mut session = Session::load(&arguments.model, &load).map_err(load_error)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }

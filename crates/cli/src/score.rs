@@ -3,8 +3,8 @@
 use std::{fs::File, io, path::Path, time::Instant};
 
 use elgen_engine::{
-    CorpusScore, Divergence, EngineError, Metrics, RunComparison, RunHeader, RunOptions, RunReader, RunWriter, Session,
-    TextWindows, WholeText, describe,
+    CorpusScore, Divergence, EngineError, Expected, Metrics, RunComparison, RunHeader, RunOptions, RunReader,
+    RunWriter, Session, TextWindows, WholeText, describe,
 };
 use elgen_models::Tokenizer;
 use elgen_search::{GenerationOptions, ModelLimits};
@@ -47,7 +47,9 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let comparison = open_comparison(&arguments, limits.vocab_size)?;
     let (tokenizer, asked) = set_languages(&arguments)?;
 
-    let mut session = Session::load(&arguments.model, &arguments.engine.session_options()).map_err(load_error)?;
+    let expected = Expected { max_new_tokens: Some(0), ..Expected::default() };
+    let mut session =
+        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(load_error)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }

@@ -15,6 +15,11 @@ const SOFTWARE_SENTENCES: usize = 256;
 /// Sentences together at most elsewhere.
 const HARDWARE_SENTENCES: usize = 4096;
 
+/// Sentences together at most with [`crate::BatchSize::Auto`].
+pub(crate) fn most_sentences(device: &Device) -> usize {
+    if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES }
+}
+
 /// Sentences of a batch that one binding of logits allows.
 pub(crate) fn sentences_per_binding(device: &Device, runner: &Runner, config: &GenerationConfig) -> usize {
     let width = config.rows_per_sentence().max(1);
@@ -44,7 +49,7 @@ pub(crate) fn auto_sentences(
     let limit = pool.limit();
     let own = own + device.upload_ring_bytes();
     let free = limit.saturating_sub(pool.current().total.saturating_sub(own));
-    let cap = if device.capabilities().software { SOFTWARE_SENTENCES } else { HARDWARE_SENTENCES };
+    let cap = most_sentences(device);
     let width = config.rows_per_sentence();
     let need =
         |p: &Prepared| Need { prompt_len: p.prompt.len(), max_new: p.max_new(), width, source_len: p.source.len() };

@@ -38,6 +38,7 @@ pub(crate) fn metrics(model: &Model, context: &Context, opened: Instant) -> Metr
             encoder: cross.then(|| Kind::Mha.name().to_owned()),
             self_: model.kinds().self_.name().to_owned(),
             cross: cross.then(|| model.kinds().cross.name().to_owned()),
+            plan: model.plan().cloned(),
         },
         inputs: totals.inputs,
         truncated: totals.truncated,

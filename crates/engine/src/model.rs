@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use elgen_attention::Kind;
 use elgen_models::{
     Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load, prefill_budget,
 };
@@ -14,9 +13,10 @@ use elgen_tensor::{DType, Device, DeviceOptions};
 use crate::config_only::ConfigOnly;
 use crate::error::EngineError;
 use crate::events::on_done;
+use crate::planner::decide;
 use crate::session::{Context, Session};
 use crate::stop_strings::TokenBytes;
-use crate::types::{AttentionChoice, BatchSize, DtypeChoice, Generation, Input, Request, RunOptions, SessionOptions};
+use crate::types::{AttentionPlan, BatchSize, DtypeChoice, Generation, Input, Request, RunOptions, SessionOptions};
 
 /// Contexts that [`Model::generate`] keeps for its next calls; each holds its caches.
 const IDLE_CONTEXTS: usize = 2;
@@ -35,6 +35,7 @@ struct Shared {
     checkpoint_options: GenerationOptions,
     weights: Arc<dyn Architecture>,
     kinds: Kinds,
+    plan: Option<AttentionPlan>,
     batch_size: BatchSize,
     max_batch_tokens: Option<usize>,
     load_started: Instant,
@@ -151,13 +152,9 @@ impl Model {
         checkpoint: &Checkpoint,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let kinds = Kinds::both(match options.attention {
-            AttentionChoice::Auto | AttentionChoice::Mha => Kind::Mha,
-            AttentionChoice::MhaReplicated => Kind::MhaReplicated,
-            AttentionChoice::MhaNocache => Kind::MhaNocache,
-            AttentionChoice::El => Kind::El,
-        });
-        let weights = load(&device, &config, checkpoint, kinds, dtype(options.dtype, &device, &config))?;
+        let dtype = dtype(options.dtype, &device, &config);
+        let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
+        let weights = load(&device, &config, checkpoint, kinds, dtype)?;
         device.trim()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -167,6 +164,7 @@ impl Model {
                 checkpoint_options,
                 weights: Arc::from(weights),
                 kinds,
+                plan,
                 batch_size: options.batch_size,
                 max_batch_tokens: options.max_batch_tokens,
                 load_started,
@@ -268,12 +266,18 @@ impl Model {
         &self.shared.config
     }
 
-    pub(crate) fn kinds(&self) -> Kinds {
+    /// The attention kinds that it was loaded with.
+    pub fn kinds(&self) -> Kinds {
         self.shared.kinds
     }
 
     pub(crate) fn weights(&self) -> &dyn Architecture {
         &*self.shared.weights
+    }
+
+    /// Why it has these kinds; `None` where [`SessionOptions::attention`] named them.
+    pub fn plan(&self) -> Option<&AttentionPlan> {
+        self.shared.plan.as_ref()
     }
 
     pub(crate) fn layers(&self) -> usize {

@@ -1,5 +1,6 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
+use elgen_attention::{Kind, Kinds};
 use elgen_search::Hooks;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,20 @@ pub struct SessionOptions {
     pub memory_limit: Option<u64>,
     /// Compile shaders with bounds checks (tests); release builds default to unchecked.
     pub checked_shaders: bool,
+    /// What the sessions of the model will do: [`AttentionChoice::Auto`] chooses for it.
+    pub expected: Expected,
+}
+
+/// What the sessions of a model are expected to do. It decides about speed alone: runs that do something else give the same results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Rows of a sentence: beams, or returned samples. `None`: as the checkpoint's own options have it.
+    pub num_beams: Option<usize>,
+    /// Ids of the longest source, or prompt of a decoder-only model. `None`: as many as the position table holds (beside the new
+    /// tokens, for a decoder-only model); 512 where the positions set no limit.
+    pub source_length: Option<usize>,
+    /// Ids that are generated for a sentence at most; 0: targets are only scored. `None`: as the checkpoint's own options have it.
+    pub max_new_tokens: Option<usize>,
 }
 
 impl Default for SessionOptions {
@@ -122,6 +137,7 @@ impl Default for SessionOptions {
             max_batch_tokens: None,
             memory_limit: None,
             checked_shaders: false,
+            expected: Expected::default(),
         }
     }
 }
@@ -145,7 +161,8 @@ impl From<usize> for BatchSize {
 /// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionChoice {
-    /// Until a planner exists: `mha`.
+    /// What the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
+    /// separately. The device is measured once, for about a second.
     Auto,
     /// Multi-head attention, cross keys and values shared by the beams of a sentence.
     Mha,
@@ -155,6 +172,17 @@ pub enum AttentionChoice {
     MhaNocache,
     /// EL-attention for self- and cross-attention.
     El,
+    /// One kind for self-attention, and one for cross-attention.
+    Kinds(Kinds),
+}
+
+impl AttentionChoice {
+    /// The kinds of these names, as [`AttentionKinds`] has them: self-attention, and cross-attention if there is one.
+    pub fn of_names(self_: &str, cross: Option<&str>) -> Option<Self> {
+        let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let self_ = kind(self_)?;
+        Some(Self::Kinds(Kinds { self_, cross: cross.map_or(Some(self_), kind)? }))
+    }
 }
 
 /// `--dtype`.
@@ -224,7 +252,7 @@ pub struct Metrics {
 }
 
 /// Attention kinds in use, by place.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct AttentionKinds {
     /// Encoder self-attention (`None` for decoder-only models).
     pub encoder: Option<String>,
@@ -233,6 +261,57 @@ pub struct AttentionKinds {
     pub self_: String,
     /// Cross-attention (`None` for decoder-only models).
     pub cross: Option<String>,
+    /// Why these; `None` where they were named.
+    pub plan: Option<AttentionPlan>,
+}
+
+/// What the planner chose, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AttentionPlan {
+    /// Why self-attention has its kind, in one sentence.
+    #[serde(rename = "self")]
+    pub self_reason: String,
+    /// The same for cross-attention (`None` for decoder-only models).
+    #[serde(rename = "cross")]
+    pub cross_reason: Option<String>,
+    /// What it was chosen for.
+    pub expected: Option<Expected>,
+    /// Measured bytes per second of the device's memory.
+    pub bandwidth: Option<f64>,
+    /// EL in self-attention.
+    pub el_self: Option<BreakEven>,
+    /// EL in cross-attention (`None` for decoder-only models).
+    pub el_cross: Option<BreakEven>,
+    /// All that was compared, each at the largest batch that fits.
+    pub candidates: Vec<PlannedKinds>,
+}
+
+/// EL's speed and what it takes to win.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BreakEven {
+    /// Measured FLOP/s of its core.
+    pub el_flops: f64,
+    /// FLOP/s above which it beats shared multi-head attention where memory is the limit: `2 * heads * bandwidth / element size` in
+    /// self-attention, that times beams in cross-attention.
+    pub break_even_flops: f64,
+}
+
+/// A combination of kinds and what was predicted for it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedKinds {
+    /// Decoder self-attention.
+    #[serde(rename = "self")]
+    pub self_: String,
+    /// Cross-attention (`None` for decoder-only models).
+    pub cross: Option<String>,
+    /// Sentences together; `None` (and no predictions) if not one fits into memory.
+    pub batch: Option<usize>,
+    /// Seconds of a decode step at that batch.
+    pub step_seconds: Option<f64>,
+    /// Sentences per second, encoder and prompts included.
+    pub sentences_per_second: Option<f64>,
+    /// How it compares with what was chosen.
+    pub reason: String,
 }
 
 /// Wall-clock seconds by phase.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use elgen_attention::{CacheLayout, Caches, Kind, Kinds, Packed, Step};
+pub use elgen_attention::Kinds;
+use elgen_attention::{CacheLayout, Caches, Kind, Packed, Step};
 use elgen_search::ModelLimits;
 use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
 

@@ -33,10 +33,9 @@ mod stack;
 mod t5;
 pub mod tokenizer;
 
-pub use architecture::{Architecture, Probe, ProbeFn, load};
+pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
 pub use checkpoint::Checkpoint;
 pub use config::{ModelConfig, ModelFamily};
-pub use elgen_attention::Kinds;
 pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use layers::{Space, StackShape};

@@ -1,5 +1,16 @@
 //! The planner: what attention costs, what a device can do, and which kinds a session should use.
 //!
-//! [`cost`] counts from shapes alone. See docs/planner.md.
+//! [`cost`] counts from shapes alone. [`measure()`] takes a [`DeviceClass`] of a device. [`choose()`] predicts every combination of kinds
+//! at the largest batch that fits, and picks the one with the highest throughput. See docs/planner.md.
 
+mod choose;
 pub mod cost;
+mod device_class;
+mod measure;
+mod predict;
+
+pub use choose::{BreakEven, Candidate, Plan, choose};
+pub use cost::{Cost, ModelShape, Stack, StepCost, StepLoad};
+pub use device_class::{ATTEND_FLOPS, ClassKey, Curve, DeviceClass, LINEAR_FLOPS};
+pub use measure::measure;
+pub use predict::{Prediction, Workload, predict};

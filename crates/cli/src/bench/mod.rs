@@ -10,17 +10,17 @@ use std::{path::Path, time::Instant};
 
 use elgen_engine::{
     BatchSize, EngineError, Model, SessionOptions,
-    bench::{Outcome, measure},
+    bench::{BatchRows, Outcome, Peaks, measure, peaks},
     open_device,
 };
-use elgen_tensor::Device;
+use elgen_tensor::{DType, Device};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     console::Console,
     error::{CliError, one_line},
     files::STANDARD,
-    flags::{BenchArgs, BenchFormat},
+    flags::{AttentionFlag, BenchArgs, BenchFormat, DtypeFlag},
     print_report,
 };
 use report::{Measured, Place, Report, Status, reasons, resume, state_path, write_whole};
@@ -67,12 +67,15 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
         }
     }
     let mut loaded: Option<Loaded> = None;
+    let mut known = Vec::new();
     for (n, row) in planned.iter().enumerate().skip(report.rows.len()) {
         if arguments.runs.time_budget.is_some_and(|budget| begun.elapsed().as_secs_f64() > budget) {
             console.note(&format!("the time budget is spent: {n} of {} rows; the same command goes on", planned.len()));
             break;
         }
+        let peaks = peaks_of(&device, row.dtype, &console, &mut known);
         let measured = measure_row(&device, &options, row, arguments.runs.seed, &mut loaded)?;
+        let measured = Measured { peaks, ..measured };
         console.note(&progress(n, planned.len(), &measured));
         report.rows.push(measured);
         files.save(&report)?;
@@ -99,7 +102,7 @@ fn place(device: &Device, arguments: &BenchArgs) -> Place {
 
 /// A model on the device, or why there is none.
 struct Loaded {
-    identity: (String, String, String),
+    identity: String,
     model: Result<Model, EngineError>,
 }
 
@@ -111,7 +114,7 @@ fn measure_row(
     seed: u64,
     loaded: &mut Option<Loaded>,
 ) -> Result<Measured, CliError> {
-    let identity = (row.key.model.clone(), row.key.attention.clone(), row.key.dtype.clone());
+    let identity = identity(row);
     let current = match loaded.take().filter(|loaded| loaded.identity == identity) {
         Some(same) => same,
         None => {
@@ -120,8 +123,16 @@ fn measure_row(
             if left > 0 {
                 return Err(CliError::Failed(format!("{left} bytes of the model before are still allocated")));
             }
-            let options =
-                SessionOptions { attention: row.attention.choice(), dtype: row.dtype.choice(), ..options.clone() };
+            let options = SessionOptions {
+                attention: row.attention.choice(),
+                dtype: row.dtype.choice(),
+                batch_size: match row.trial.batch {
+                    BatchRows::Sentences(sentences) => BatchSize::Sentences(sentences),
+                    BatchRows::Largest => BatchSize::Auto,
+                },
+                expected: row.trial.expected(),
+                ..options.clone()
+            };
             let model = match &row.source.dir {
                 Some(dir) => Model::load_on(device, dir, &options),
                 None => Model::random_on(device, &row.source.config, seed, &options),
@@ -141,7 +152,33 @@ fn measure_row(
     };
     // A lost device fails every row behind: say so once.
     device.check().map_err(EngineError::from)?;
-    Ok(Measured { key: row.key.clone(), status, message, cost })
+    Ok(Measured { key: row.key.clone(), status, message, cost, peaks: None })
+}
+
+/// What a model is loaded for. `auto` chooses by what it is to do, so rows that differ in that need another model.
+fn identity(row: &Row) -> String {
+    let key = &row.key;
+    let load = format!("{} {} {}", key.model, key.attention, key.dtype);
+    match row.attention {
+        AttentionFlag::Auto => format!("{load} {} {} {:?}", key.num_beams, key.batch_asked, row.trial.expected()),
+        _ => load,
+    }
+}
+
+/// The device's peaks for a row's dtype, measured once.
+fn peaks_of(
+    device: &Device,
+    dtype: DtypeFlag,
+    console: &Console,
+    known: &mut Vec<(DtypeFlag, Option<Peaks>)>,
+) -> Option<Peaks> {
+    if let Some((_, peaks)) = known.iter().find(|(known, _)| *known == dtype) {
+        return *peaks;
+    }
+    let found = peaks(device, if dtype == DtypeFlag::F16 { DType::F16 } else { DType::F32 });
+    let found = found.inspect_err(|error| console.warning(&format!("no peaks: {}", one_line(error)))).ok();
+    known.push((dtype, found));
+    found
 }
 
 /// `[3/20] bart-large el f16, 4 beams, batch 32: 12.3 samples/s`
@@ -208,8 +245,11 @@ impl Files<'_> {
         let Some(output) = self.output else { return Ok(()) };
         let state = state_path(output, self.format);
         if report.complete && state != output {
-            std::fs::remove_file(&state)
-                .map_err(|source| CliError::File { action: "remove", path: state.clone(), source })?;
+            std::fs::remove_file(&state).map_err(|source| CliError::File {
+                action: "remove",
+                path: state.clone(),
+                source,
+            })?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elgen_engine::bench::{Cost, PRESETS};
+use elgen_engine::bench::{Cost, PRESETS, Peaks};
 use serde::{Deserialize, Serialize};
 
 use super::rows::RowKey;
@@ -66,6 +66,8 @@ pub(super) struct Measured {
     /// Why there is no cost.
     pub(super) message: Option<String>,
     pub(super) cost: Option<Cost>,
+    /// What the device can do at this dtype, if it could be measured.
+    pub(super) peaks: Option<Peaks>,
 }
 
 /// How a row ended.

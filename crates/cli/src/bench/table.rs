@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use elgen_engine::{AttentionKinds, bench::Cost};
+use elgen_engine::bench::{Cost, Peaks, Spread};
 
 use super::report::{Measured, Report, Status};
 use crate::flags::BenchFormat;
@@ -31,7 +31,7 @@ const COLUMNS: [&str; 14] = [
 ];
 
 /// Measured columns for programs.
-const RAW_COLUMNS: [&str; 20] = [
+const RAW_COLUMNS: [&str; 22] = [
     "status",
     "repetitions",
     "samples_per_second",
@@ -50,6 +50,8 @@ const RAW_COLUMNS: [&str; 20] = [
     "dispatches_per_step",
     "gigabytes_per_second",
     "teraflops",
+    "peak_gigabytes_per_second",
+    "peak_teraflops",
     "output_hash",
     "message",
 ];
@@ -146,10 +148,10 @@ fn people(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
         let mut cells = key_cells(row);
         let ours = cells.pop().unwrap_or_default();
         if let (Some(cost), "auto") = (&row.cost, row.key.attention.as_str()) {
-            cells[2] = format!("auto: {}", picked(&cost.attention));
+            cells[2] = format!("auto: {}", picked(cost));
         }
         cells.extend(match &row.cost {
-            Some(cost) => costs(cost),
+            Some(cost) => costs(cost, row.peaks.as_ref()),
             None => {
                 let mut cells = vec![String::new(); COLUMNS.len()];
                 cells[0] = match row.status {
@@ -172,14 +174,13 @@ fn people(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 /// "self el, cross mha"
-fn picked(kinds: &AttentionKinds) -> String {
-    let cross = kinds.cross.as_ref().map_or_else(String::new, |kind| format!(", cross {kind}"));
-    format!("self {}{cross}", kinds.self_)
+fn picked(cost: &Cost) -> String {
+    let cross = cost.cross_attention.as_ref().map_or_else(String::new, |kind| format!(", cross {kind}"));
+    format!("self {}{cross}", cost.self_attention)
 }
 
-fn costs(cost: &Cost) -> Vec<String> {
-    let spread =
-        |spread: elgen_engine::bench::Spread| format!("{} ± {}", number(spread.mean), number(spread.deviation));
+fn costs(cost: &Cost, peaks: Option<&Peaks>) -> Vec<String> {
+    let spread = |spread: Spread| format!("{} ± {}", number(spread.mean), number(spread.deviation));
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / MIB);
     let peak = &cost.peak_bytes;
     vec![
@@ -194,10 +195,15 @@ fn costs(cost: &Cost) -> Vec<String> {
         mib(peak.staging),
         mib(peak.total),
         format!("{:.0}", cost.dispatches_per_step),
-        number(cost.gigabytes_per_second),
-        number(cost.teraflops),
+        of(cost.gigabytes_per_second, peaks.map(|peaks| peaks.gigabytes_per_second)),
+        of(cost.teraflops, peaks.map(|peaks| peaks.teraflops)),
         cost.output_hash.clone(),
     ]
+}
+
+/// A rate beside the device's peak.
+fn of(rate: f64, peak: Option<f64>) -> String {
+    peak.map_or_else(|| number(rate), |peak| format!("{} of {}", number(rate), number(peak)))
 }
 
 /// Three significant digits at least.
@@ -250,7 +256,7 @@ fn csv(report: &Report) -> String {
     for row in &report.rows {
         let mut cells = key_cells(row);
         cells[5] = row.cost.as_ref().map_or_else(|| row.key.batch_asked.clone(), |cost| cost.batch.to_string());
-        cells.push(row.cost.as_ref().map(|cost| picked(&cost.attention)).unwrap_or_default());
+        cells.push(row.cost.as_ref().map(|cost| picked(cost)).unwrap_or_default());
         let status = match row.status {
             Status::Ok => "ok",
             Status::Oom => "oom",
@@ -258,7 +264,7 @@ fn csv(report: &Report) -> String {
         };
         cells.push(status.to_owned());
         match &row.cost {
-            Some(cost) => cells.extend(raw(cost)),
+            Some(cost) => cells.extend(raw(cost, row.peaks.as_ref())),
             None => cells.extend(vec![String::new(); RAW_COLUMNS.len() - 2]),
         }
         cells.push(row.message.clone().unwrap_or_default());
@@ -276,7 +282,7 @@ fn csv(report: &Report) -> String {
     text
 }
 
-fn raw(cost: &Cost) -> Vec<String> {
+fn raw(cost: &Cost, peaks: Option<&Peaks>) -> Vec<String> {
     let (samples, tokens, peak) = (cost.samples_per_second, cost.tokens_per_second, &cost.peak_bytes);
     vec![
         cost.repetitions.to_string(),
@@ -296,6 +302,8 @@ fn raw(cost: &Cost) -> Vec<String> {
         cost.dispatches_per_step.to_string(),
         cost.gigabytes_per_second.to_string(),
         cost.teraflops.to_string(),
+        peaks.map_or_else(String::new, |peaks| peaks.gigabytes_per_second.to_string()),
+        peaks.map_or_else(String::new, |peaks| peaks.teraflops.to_string()),
         cost.output_hash.clone(),
     ]
 }

@@ -1,7 +1,7 @@
 //! Engine flags: how the model runs, whatever it generates.
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, SessionOptions};
+use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, Expected, SessionOptions};
 
 use super::values;
 
@@ -9,7 +9,8 @@ use super::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineFlags {
-    /// Attention kind; all give the same tokens and differ in memory and speed
+    /// Attention kind; all give the same tokens and differ in memory and speed. auto predicts which is fastest on this device and in this
+    /// memory, for self- and cross-attention separately; `--stats` says why
     #[arg(long, value_name = "KIND", value_enum, default_value_t = AttentionFlag::Auto)]
     attention: AttentionFlag,
 
@@ -38,7 +39,7 @@ pub(crate) struct EngineFlags {
 /// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttentionFlag {
-    /// Same as mha
+    /// What is predicted to be fastest; measures a device once, for about a second
     Auto,
     /// Multi-head attention; the beams of an input share the cross-attention cache
     Mha,
@@ -112,8 +113,8 @@ fn name(value: Option<PossibleValue>) -> String {
 }
 
 impl EngineFlags {
-    /// How to load the model.
-    pub(crate) fn session_options(&self) -> SessionOptions {
+    /// How to load the model, for runs as expected.
+    pub(crate) fn session_options(&self, expected: Expected) -> SessionOptions {
         SessionOptions {
             attention: self.attention.choice(),
             dtype: self.dtype.choice(),
@@ -122,6 +123,7 @@ impl EngineFlags {
             max_batch_tokens: self.max_batch_tokens,
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
+            expected,
         }
     }
 

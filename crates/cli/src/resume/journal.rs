@@ -93,6 +93,13 @@ impl Journal {
         Ok(Some((Journal { path: path.to_owned(), file }, Written { setup, failed })))
     }
 
+    /// The setup of the journal at `path`, if there is one that can be read.
+    pub(crate) fn setup_at(path: &Path) -> Option<Setup> {
+        let mut first = Vec::new();
+        BufReader::new(File::open(path).ok()?).read_until(b'\n', &mut first).ok()?;
+        serde_json::from_slice(&first).ok()
+    }
+
     /// Notes that a record failed; to be called before the record is written.
     pub(crate) fn failed(&mut self, index: u64) -> io::Result<()> {
         self.file.write_all(&line(&Failed { failed: index })?)

@@ -33,6 +33,11 @@ impl Setup {
         }
     }
 
+    /// A noted value.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// Notes what identifies an input.
     pub(crate) fn set_input(&mut self, survey: &Survey) {
         self.set("the input", json!({ "bytes": survey.bytes, "sha256": survey.sha256 }));

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use elgen_engine::Metrics;
+use elgen_engine::{AttentionChoice, Metrics};
 use elgen_search::GenerationOptions;
 use serde_json::{Value, json};
 
@@ -98,6 +98,20 @@ pub(super) fn survey(input: &Path, format: RecordFormat) -> Result<Survey, CliEr
     Survey::of_file(input, format).map_err(|source| CliError::File { action: "read", path: input.to_owned(), source })
 }
 
+/// Where a setup has the attention kinds in use.
+const KINDS: &str = "the attention kinds";
+
+/// The kinds that `--attention auto` had chosen for the run that is to be continued, whatever it would choose now: memory may have
+/// become short, or the batch size another one.
+pub(super) fn kinds_to_continue(arguments: &GenerateArgs) -> Option<AttentionChoice> {
+    if arguments.files.resume != Some(true) {
+        return None;
+    }
+    let written = Journal::setup_at(&Journal::path_of(files::output_path(arguments)?))?;
+    let kinds = written.get(KINDS)?;
+    AttentionChoice::of_names(kinds.get(0)?.as_str()?, kinds.get(1)?.as_str())
+}
+
 /// What has a part in the bytes of the output.
 pub(super) fn setup(
     arguments: &GenerateArgs,
@@ -118,6 +132,8 @@ pub(super) fn setup(
     setup.set("the device", json!(format!("{}, {}", metrics.device, metrics.driver)));
     let (attention, dtype) = arguments.engine.kind_and_dtype();
     setup.set("--attention", json!(attention));
+    // Scores of two kinds differ in their last digits.
+    setup.set(KINDS, json!([metrics.attention.self_, metrics.attention.cross]));
     setup.set("--dtype", json!(dtype));
     setup.set("--input-format", json!(input_format.name()));
     setup.set("--format", json!(layout.format.name()));

@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use elgen_attention::planner::LINEAR_FLOPS;
 use elgen_attention::planner::cost::{self, ModelShape, Stack, StepLoad};
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
+use elgen_tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
 use crate::bench::spread::Spread;
+use crate::device_class::class_of;
 use crate::error::EngineError;
 use crate::model::Model;
 use crate::session::Session;
-use crate::types::{AttentionKinds, PeakBytes, Request};
+use crate::types::{Expected, PeakBytes, Request};
 
 /// Sentences of a batch at most; those of the engine's own automatic choice.
 const MOST_SENTENCES: usize = 4096;
@@ -61,6 +64,15 @@ impl Trial {
         }
     }
 
+    /// What `auto` chooses the kinds for.
+    pub fn expected(&self) -> Expected {
+        Expected {
+            num_beams: Some(self.num_beams),
+            source_length: Some(self.sources.longest()),
+            max_new_tokens: Some(self.new_tokens),
+        }
+    }
+
     /// Checked against the model: the trial's lengths, no end before them and none forced.
     fn config(&self, model: &Model) -> Result<GenerationConfig, EngineError> {
         let forced = GenerationOptions {
@@ -92,8 +104,10 @@ pub struct Cost {
     pub batch: usize,
     /// Measured repetitions.
     pub repetitions: usize,
-    /// Kinds of attention in use.
-    pub attention: AttentionKinds,
+    /// Kind of self-attention in use.
+    pub self_attention: String,
+    /// Kind of cross-attention; `None` for decoder-only models.
+    pub cross_attention: Option<String>,
     /// Sentences per second: encoder, prefill, decoding and search; not loading.
     pub samples_per_second: Spread,
     /// New tokens of the returned sequences per second.
@@ -116,6 +130,25 @@ pub struct Cost {
     pub teraflops: f64,
     /// CRC-32 of all new ids in the order of the sentences: equal results have equal hashes.
     pub output_hash: String,
+}
+
+/// What a device can do, as the planner measures it once and keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peaks {
+    /// 10^9 bytes per second of reading memory.
+    pub gigabytes_per_second: f64,
+    /// 10^12 FLOP/s of f32 multiply-adds, or of products with weights if these are faster.
+    pub teraflops: f64,
+}
+
+/// The peaks of a device for weights and caches of a dtype.
+///
+/// # Errors
+/// The device could not be measured.
+pub fn peaks(device: &Device, dtype: DType) -> Result<Peaks, EngineError> {
+    let class = class_of(device, dtype, false)?;
+    let flops = class.alu_flops.max(class.linear.best_flops(LINEAR_FLOPS));
+    Ok(Peaks { gigabytes_per_second: class.bandwidth / 1e9, teraflops: flops / 1e12 })
 }
 
 /// Runs the trial once to warm up and then as often as it says. Memory that runs out is an outcome; with
@@ -189,7 +222,8 @@ fn repeat(
     Ok(Cost {
         batch: requests.len(),
         repetitions: samples.len(),
-        attention: metrics.attention,
+        self_attention: metrics.attention.self_,
+        cross_attention: metrics.attention.cross,
         samples_per_second: Spread::of(&samples),
         tokens_per_second: Spread::of(&tokens),
         encode_ms: metrics.seconds.encode / runs * 1e3,

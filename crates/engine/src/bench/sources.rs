@@ -16,6 +16,14 @@ pub enum Sources {
 }
 
 impl Sources {
+    /// The longest of them.
+    pub(crate) fn longest(&self) -> usize {
+        match self {
+            Self::Fixed(length) => *length,
+            Self::Lengths(lengths) => lengths.iter().copied().max().unwrap_or(1),
+        }
+    }
+
     /// Length of source `s`, at most `most`.
     pub(crate) fn length(&self, s: usize, most: usize) -> usize {
         let length = match self {

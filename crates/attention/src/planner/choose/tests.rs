@@ -1,0 +1,185 @@
+use super::*;
+use crate::kind::Shape;
+use crate::planner::cost::Stack;
+use crate::planner::device_class::{ATTEND_FLOPS, Curve, LINEAR_FLOPS};
+
+const GIB: f64 = 1073741824.0;
+
+fn bart_large() -> ModelShape {
+    let attention = Shape { d_model: 1024, num_heads: 16, head_dim: 64, scale: 0.125 };
+    let stack = Stack { layers: 12, attention, ffn: 4096, gated: false };
+    ModelShape { decoder: stack, encoder: Some(stack), vocab_size: 50264 }
+}
+
+fn gpt2(heads: usize) -> ModelShape {
+    let attention = Shape { d_model: heads * 64, num_heads: heads, head_dim: 64, scale: 0.125 };
+    let stack = Stack { layers: heads, attention, ffn: heads * 256, gated: false };
+    ModelShape { decoder: stack, encoder: None, vocab_size: 50257 }
+}
+
+/// An ideal device: kernels are limited by `bandwidth` or by `peak` FLOP/s, EL's by `el_peak`.
+fn device(bandwidth: f64, peak: f64, el_peak: f64, dtype: DType) -> DeviceClass {
+    let size = dtype.bytes() as f64;
+    let curve = |bytes: f64, flops: f64, peak: f64, rows: &[f64]| {
+        Curve::new(rows.iter().map(|r| (*r, (bytes / bandwidth).max(flops * r / peak))).collect())
+    };
+    // Points where the tests look: between them, a curve cuts the corner of an ideal device.
+    let rows = [1.0, 4.0, 12.0, 16.0, 20.0, 25.0, 64.0, 128.0, 1024.0];
+    let keys = |rows: &[f64]| curve(2.0 * size, ATTEND_FLOPS, peak, rows);
+    let states = || curve(size, ATTEND_FLOPS, el_peak, &rows);
+    DeviceClass {
+        bandwidth,
+        alu_flops: peak,
+        dispatch_seconds: 3e-6,
+        submission_seconds: 30e-6,
+        linear: curve(size, LINEAR_FLOPS, peak, &rows),
+        mha_self: keys(&[1.0]),
+        mha_cross: keys(&rows),
+        el_self: states(),
+        el_cross: states(),
+    }
+}
+
+/// The tensor cores of a V100 for every kernel.
+fn v100() -> DeviceClass {
+    device(0.9e12, 112e12, 112e12, DType::F16)
+}
+
+/// An H100 without its matrix units.
+fn h100_plain() -> DeviceClass {
+    device(3.35e12, 67e12, 67e12, DType::F16)
+}
+
+fn cnndm(batch_limit: usize) -> Workload {
+    Workload { beams: 4, source_length: 1024, prompt_length: 1, max_new_tokens: 140, batch_limit }
+}
+
+/// Sentences of BART-large that fit into `gib` beside weights: what §1.5 of the sheet says a sentence takes.
+fn by_cache(gib: f64) -> impl Fn(Kinds) -> Option<usize> {
+    move |kinds| {
+        let mib = 1048576.0;
+        let own = match kinds.self_ {
+            Kind::El => 13.125,
+            _ => 26.25,
+        };
+        let cross = match kinds.cross {
+            Kind::El => 2.0,
+            Kind::Mha => 48.0,
+            Kind::MhaReplicated => 192.0,
+            Kind::MhaNocache => 4.0,
+        };
+        Some((gib * GIB / ((own + cross) * mib)) as usize)
+    }
+}
+
+#[test]
+fn matrix_units_make_el_win_at_equal_batch() {
+    let plan = choose(&v100(), &bart_large(), &cnndm(32), DType::F16, |_| Some(32));
+    // Outputs are short: expanded queries and contexts, 256 KiB per row and layer in f32, outweigh some seventy keys.
+    assert_eq!(plan.pick, Kinds { self_: Kind::Mha, cross: Kind::El }, "{plan:#?}");
+    let long = Workload { max_new_tokens: 1000, ..cnndm(32) };
+    let long = choose(&v100(), &bart_large(), &long, DType::F16, |_| Some(32));
+    assert_eq!(long.pick, Kinds::both(Kind::El), "{long:#?}");
+    let [mha, el] = [Kind::Mha, Kind::El].map(|kind| *long.of(Kinds::both(kind)).unwrap());
+    // §1.8: 1.8 times in cross-attention without intermediates.
+    let gain = mha.cross_seconds / el.cross_seconds;
+    assert!((1.1..1.8).contains(&gain), "{gain}");
+    assert!(el.self_seconds < mha.self_seconds);
+    let reason = plan.cross_reason.unwrap();
+    assert!(
+        reason.starts_with("el reads 0.50 of mha's bytes") && reason.contains("the break-even of 58 TFLOP/s"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn plain_arithmetic_makes_el_lose_cross_until_memory_is_short() {
+    let (model, class) = (bart_large(), h100_plain());
+    let ample = choose(&class, &model, &cnndm(32), DType::F16, |_| Some(32));
+    assert_eq!(ample.pick.cross, Kind::Mha, "{ample:#?}");
+    let reason = ample.cross_reason.as_ref().unwrap();
+    assert!(reason.contains("67 TFLOP/s, below the break-even of 214 TFLOP/s"), "{reason}");
+    // §1.8: a third of the speed over the whole block.
+    let [mha, el] = [Kind::Mha, Kind::El].map(|cross| *ample.of(Kinds { cross, ..ample.pick }).unwrap());
+    assert!((0.25..0.4).contains(&(mha.cross_seconds / el.cross_seconds)), "{ample:#?}");
+
+    // A device of 67 TFLOP/s spends so little on a batch of two that only the batch counts.
+    let tight = choose(&class, &model, &cnndm(512), DType::F16, by_cache(0.15));
+    assert_eq!(tight.pick.cross, Kind::El, "{tight:#?}");
+    assert_eq!(tight.of(Kinds::both(Kind::Mha)).unwrap().batch, 2);
+    assert!(tight.prediction().unwrap().batch >= 5);
+    assert!(tight.cross_reason.unwrap().contains("instead of"));
+}
+
+#[test]
+fn what_does_not_fit_is_not_picked() {
+    let only = |wanted: Kinds| move |kinds: Kinds| (kinds == wanted).then_some(3);
+    for wanted in [Kinds { self_: Kind::Mha, cross: Kind::El }, Kinds::both(Kind::MhaNocache)] {
+        let plan = choose(&h100_plain(), &bart_large(), &cnndm(8), DType::F16, only(wanted));
+        assert_eq!(plan.pick, wanted);
+        assert!(plan.candidates.iter().all(|c| (c.kinds == wanted) == c.prediction.is_some()));
+    }
+    let none = choose(&h100_plain(), &bart_large(), &cnndm(8), DType::F16, |_| None);
+    assert_eq!((none.pick, none.self_reason.as_str()), (Kinds::both(Kind::Mha), "nothing fits into memory"));
+    // No sentence is not a batch.
+    assert_eq!(choose(&h100_plain(), &bart_large(), &cnndm(8), DType::F16, |_| Some(0)), none);
+}
+
+#[test]
+fn replicas_never_win_and_ties_are_mha() {
+    for model in [bart_large(), gpt2(12)] {
+        for class in [v100(), h100_plain()] {
+            let plan = choose(&class, &model, &cnndm(16), DType::F16, |_| Some(16));
+            let rate = |kind| plan.of(Kinds::both(kind)).unwrap().sentences_per_second();
+            assert!(rate(Kind::MhaReplicated) <= rate(Kind::Mha));
+        }
+    }
+    // One head, one beam, one key: nothing to gain.
+    let attention = Shape { d_model: 64, num_heads: 1, head_dim: 64, scale: 0.125 };
+    let stack = Stack { layers: 1, attention, ffn: 64, gated: false };
+    let model = ModelShape { decoder: stack, encoder: None, vocab_size: 10_000_000 };
+    let workload = Workload { beams: 1, source_length: 0, prompt_length: 1, max_new_tokens: 1, batch_limit: 1 };
+    let plan = choose(&v100(), &model, &workload, DType::F16, |_| Some(1));
+    assert_eq!(plan.pick, Kinds::both(Kind::Mha));
+    assert_eq!(plan.cross_reason, None);
+    assert_eq!(plan.candidates.len(), 3);
+}
+
+/// The table of §1.8: what EL gains in self-attention falls with the number of heads on plain arithmetic, and does not with matrix units.
+#[test]
+fn self_attention_of_gpt2_as_in_the_sheet() {
+    // Per key, row and hidden column: MHA reads two elements, EL reads one and computes every head with it.
+    let gain = |class: &DeviceClass, heads: usize| class.mha_self.at(1.0) / class.el_self.at(heads as f64);
+    let near = |value: f64, expected: f64| assert!((value - expected).abs() < 0.06, "{value}, {expected}");
+    for heads in [12, 16, 20, 25] {
+        near(gain(&v100(), heads), 2.0);
+    }
+    for (heads, expected) in [(12, 1.7), (16, 1.25), (20, 1.0), (25, 0.8)] {
+        near(gain(&h100_plain(), heads), expected);
+    }
+}
+
+#[test]
+fn time_grows_with_what_is_done() {
+    let (model, class) = (bart_large(), v100());
+    let of = |workload: &Workload, kinds, batch| predict(&class, &model, kinds, workload, DType::F16, batch);
+    let base = cnndm(64);
+    for kinds in combinations(true) {
+        let seconds = of(&base, kinds, 32).seconds();
+        assert!(of(&base, kinds, 64).seconds() > seconds);
+        assert!(of(&Workload { max_new_tokens: 280, ..base }, kinds, 32).seconds() > 2.0 * seconds * 0.9);
+        assert!(of(&Workload { beams: 5, ..base }, kinds, 32).seconds() > seconds);
+        assert!(of(&Workload { source_length: 2048, ..base }, kinds, 32).seconds() > seconds);
+    }
+    // The mean step: 140 tokens behind a start token see 1 to 140 keys, 70.5 on average.
+    let p = of(&base, Kinds::both(Kind::El), 1);
+    assert_eq!(p.self_bytes, 12.0 * (1.0 + 4.0 * 69.5) * 2048.0);
+    assert_eq!(p.steps, 140);
+    assert!((p.seconds() - p.prefill_seconds - 140.0 * p.step_seconds).abs() < 1e-12);
+}
+
+#[test]
+fn the_same_question_has_the_same_answer() {
+    let ask = || choose(&h100_plain(), &bart_large(), &cnndm(512), DType::F16, by_cache(8.0));
+    assert_eq!(ask(), ask());
+}

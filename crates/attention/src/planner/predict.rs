@@ -1,0 +1,156 @@
+//! Seconds from costs and a device class.
+
+use elgen_tensor::DType;
+use serde::{Deserialize, Serialize};
+
+use super::cost::{self, Cost, ModelShape, StepLoad};
+use super::device_class::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
+use crate::kind::{Kind, Kinds};
+
+/// What a session is expected to do; every sentence is taken to be as long as the longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Rows of a sentence: beams, or returned samples.
+    pub beams: usize,
+    /// Encoder ids of a sentence; 0 for decoder-only models.
+    pub source_length: usize,
+    /// Ids of the decoder's prompt; 1 or a little more for encoder-decoder models.
+    pub prompt_length: usize,
+    /// Ids that are generated.
+    pub max_new_tokens: usize,
+    /// Sentences that are decoded together at most.
+    pub batch_limit: usize,
+}
+
+/// What a kind is predicted to take for one batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Sentences of the batch.
+    pub batch: usize,
+    /// Seconds before the first step: the encoder, what cross-attention keeps of its output, the prompts.
+    pub prefill_seconds: f64,
+    /// Seconds of a step, as a mean over the steps.
+    pub step_seconds: f64,
+    /// Of them, self-attention's.
+    pub self_seconds: f64,
+    /// Of them, cross-attention's.
+    pub cross_seconds: f64,
+    /// Bytes of self-attention's caches that a step reads, each once, as a mean.
+    pub self_bytes: f64,
+    /// The same for cross-attention.
+    pub cross_bytes: f64,
+    /// Steps.
+    pub steps: usize,
+}
+
+impl Prediction {
+    /// Seconds of the whole batch.
+    pub fn seconds(&self) -> f64 {
+        self.prefill_seconds + self.steps as f64 * self.step_seconds
+    }
+
+    /// Sentences per second.
+    pub fn sentences_per_second(&self) -> f64 {
+        self.batch as f64 / self.seconds()
+    }
+}
+
+/// Seconds of a product: the measured curve, but never faster than memory gives the weights.
+fn products(class: &DeviceClass, cost: &Cost, dtype: DType) -> f64 {
+    let weights = cost.weight_bytes / dtype.bytes() as f64;
+    if weights == 0.0 {
+        return 0.0;
+    }
+    // The curve is straight enough that products of different row counts may be taken at their mean.
+    let rows = cost.projection_flops / (LINEAR_FLOPS * weights);
+    (weights * class.linear.at(rows)).max(cost.weight_bytes / class.bandwidth)
+}
+
+/// Seconds of a cost whose core takes `core` seconds by the measured curves.
+fn seconds(class: &DeviceClass, cost: &Cost, core: f64, dtype: DType) -> f64 {
+    products(class, cost, dtype)
+        + core.max(cost.cache_bytes / class.bandwidth)
+        + cost.scratch_bytes / class.bandwidth
+        + cost.dispatches * class.dispatch_seconds
+}
+
+/// Seconds of the core of attention: `flops` with `rows` query rows for each load of an element.
+fn core(curve: &Curve, flops: f64, rows: f64) -> f64 {
+    let elements = flops / (ATTEND_FLOPS * rows.max(1.0));
+    elements * curve.at(rows)
+}
+
+/// Seconds of the self-attention of one layer.
+fn self_seconds(class: &DeviceClass, model: &ModelShape, kind: Kind, load: &StepLoad) -> (Cost, f64) {
+    let shape = model.decoder.attention;
+    let cost = cost::self_attention(kind, shape, load);
+    let core = match kind {
+        Kind::El => core(&class.el_self, cost.core_flops, shape.num_heads as f64),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => core(&class.mha_self, cost.core_flops, 1.0),
+    };
+    (cost, seconds(class, &cost, core, load.dtype))
+}
+
+/// Seconds of the cross-attention of one layer.
+fn cross_seconds(class: &DeviceClass, model: &ModelShape, kind: Kind, load: &StepLoad) -> (Cost, f64) {
+    if model.encoder.is_none() {
+        return (Cost::default(), 0.0);
+    }
+    let shape = model.decoder.attention;
+    let cost = cost::cross_attention(kind, shape, load);
+    let core = match kind {
+        Kind::El => core(&class.el_cross, cost.core_flops, (load.beams * shape.num_heads) as f64),
+        Kind::Mha | Kind::MhaNocache => core(&class.mha_cross, cost.core_flops, load.beams as f64),
+        Kind::MhaReplicated => core(&class.mha_cross, cost.core_flops, 1.0),
+    };
+    (cost, seconds(class, &cost, core, load.dtype))
+}
+
+/// Seconds over packed rows, where the rows of a sentence share its keys: as fast as the widest group that was measured.
+fn packed_seconds(class: &DeviceClass, cost: &Cost, dtype: DType) -> f64 {
+    let rate = class.mha_cross.best_flops(ATTEND_FLOPS);
+    let core = if rate > 0.0 { cost.core_flops / rate } else { 0.0 };
+    seconds(class, cost, core, dtype)
+}
+
+/// Predicts one batch of `batch` sentences.
+///
+/// Every part of a step grows linearly with its keys (but for the corner where a core's time passes from memory to arithmetic), so the
+/// mean over the steps is the step at the mean number of keys.
+pub fn predict(
+    class: &DeviceClass,
+    model: &ModelShape,
+    kinds: Kinds,
+    workload: &Workload,
+    dtype: DType,
+    batch: usize,
+) -> Prediction {
+    let Workload { beams, source_length, prompt_length, max_new_tokens, .. } = *workload;
+    let layers = model.decoder.layers as f64;
+    let load = StepLoad {
+        sentences: batch,
+        beams,
+        self_keys: prompt_length as f64 + (max_new_tokens.max(1) as f64 - 1.0) / 2.0,
+        shared_keys: prompt_length as f64,
+        source_keys: source_length as f64,
+        dtype,
+    };
+    let (self_cost, own) = self_seconds(class, model, kinds.self_, &load);
+    let (cross_cost, cross) = cross_seconds(class, model, kinds.cross, &load);
+    let rest = cost::decode_step(model, kinds, &load).rest;
+    let prefill = [
+        cost::encode(model, batch, source_length, dtype),
+        cost::memorize(model, kinds.cross, batch, beams, source_length, dtype),
+        cost::prefill(model, batch, prompt_length, dtype),
+    ];
+    Prediction {
+        batch,
+        prefill_seconds: prefill.iter().map(|cost| packed_seconds(class, cost, dtype)).sum(),
+        step_seconds: layers * (own + cross) + seconds(class, &rest, 0.0, dtype) + class.submission_seconds,
+        self_seconds: layers * own,
+        cross_seconds: layers * cross,
+        self_bytes: layers * self_cost.cache_bytes,
+        cross_bytes: layers * cross_cost.cache_bytes,
+        steps: max_new_tokens.max(1),
+    }
+}

@@ -1,0 +1,211 @@
+//! Measured device classes and where they are kept: a file per adapter, driver, version and dtype in the user's cache folder.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use elgen_attention::planner::{ClassKey, DeviceClass, measure};
+use elgen_models::ModelError;
+use elgen_tensor::{DType, Device, DeviceOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::error::EngineError;
+
+/// The file's content. What does not parse, or belongs to another key, is measured again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    key: ClassKey,
+    class: DeviceClass,
+}
+
+/// Classes that this process knows: a folder that cannot be written must not mean a measurement per model.
+static KNOWN: Mutex<Option<HashMap<String, DeviceClass>>> = Mutex::new(None);
+
+/// What an adapter was measured at for weights and caches of one dtype.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasuredClass {
+    /// "f32" or "f16".
+    pub dtype: &'static str,
+    /// The numbers.
+    #[serde(flatten)]
+    pub class: DeviceClass,
+}
+
+/// Measures an adapter anew for each dtype, and replaces what is kept of it in the user's cache folder. `selector`: its number, or part
+/// of its name.
+///
+/// # Errors
+/// The adapter cannot be opened, has too little memory, or failed.
+pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError> {
+    let options = DeviceOptions { selector: Some(selector.to_owned()), ..DeviceOptions::default() };
+    let device = Device::open(&options)?;
+    let measured = |dtype: DType| Ok(MeasuredClass { dtype: dtype.name(), class: class_of(&device, dtype, true)? });
+    [DType::F32, DType::F16].into_iter().map(measured).collect()
+}
+
+/// The class of an open device; what is measured runs on a device of its own, so that this one's memory counters see nothing of it.
+pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<DeviceClass, EngineError> {
+    let report = device.report();
+    let key = ClassKey::new(&report.name, &report.driver, dtype);
+    let name = file_name(&key);
+    // Held while measuring: two measurements at once would disturb each other.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    let folder = folder(|variable| std::env::var_os(variable).map(PathBuf::from));
+    if !refresh {
+        if let Some(class) = known.get(&name) {
+            return Ok(class.clone());
+        }
+        if let Some(class) = folder.as_deref().and_then(|folder| load(folder, &key)) {
+            known.insert(name, class.clone());
+            return Ok(class);
+        }
+    }
+    let own = Device::open(&DeviceOptions { selector: Some(report.index.to_string()), ..DeviceOptions::default() })?;
+    let mut class = measure(&own, dtype).map_err(ModelError::from)?;
+    if let Some(folder) = folder {
+        // Processes that measured at once agree on the first one's numbers, so that they choose the same. A folder that cannot be written
+        // is no error: the class is known all the same.
+        match load(&folder, &key).filter(|_| !refresh) {
+            Some(first) => class = first,
+            None if save(&folder, &key, &class, refresh).is_ok() => class = load(&folder, &key).unwrap_or(class),
+            None => {}
+        }
+    }
+    known.insert(name, class.clone());
+    Ok(class)
+}
+
+/// `$XDG_CACHE_HOME/elgen`, `~/.cache/elgen`, or on Windows `%LOCALAPPDATA%\elgen`. Relative paths in these variables are ignored, as
+/// the XDG base directory specification has it.
+fn folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .or_else(|| absolute("LOCALAPPDATA"))
+        .map(|cache| cache.join("elgen"))
+}
+
+fn file_name(key: &ClassKey) -> String {
+    let text = [&key.adapter, &key.driver, &key.version, &key.dtype].map(String::as_str).join("\n");
+    format!("device-{:08x}.json", crc32fast::hash(text.as_bytes()))
+}
+
+/// What the folder holds for a key; `None` where there is nothing usable.
+fn load(folder: &Path, key: &ClassKey) -> Option<DeviceClass> {
+    let text = fs::read(folder.join(file_name(key))).ok()?;
+    let stored: Stored = serde_json::from_slice(&text).ok()?;
+    (stored.key == *key && stored.class.is_usable()).then_some(stored.class)
+}
+
+/// Writes a class so that no reader ever sees half of it. Unless it is to `replace` one, a usable one that is there stays.
+fn save(folder: &Path, key: &ClassKey, class: &DeviceClass, replace: bool) -> std::io::Result<()> {
+    if !class.is_usable() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    let text = serde_json::to_vec_pretty(&Stored { key: key.clone(), class: class.clone() })?;
+    let path = folder.join(file_name(key));
+    let partial = folder.join(format!("{}.{}", file_name(key), std::process::id()));
+    let place = || match fs::hard_link(&partial, &path) {
+        Ok(()) => fs::remove_file(&partial),
+        // There is one already, or this file system has no links.
+        Err(_) if replace || load(folder, key).is_none() => fs::rename(&partial, &path),
+        Err(_) => fs::remove_file(&partial),
+    };
+    let written = fs::write(&partial, text).and_then(|()| place());
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(driver: &str) -> ClassKey {
+        ClassKey::new("an adapter", driver, DType::F32)
+    }
+
+    fn class() -> DeviceClass {
+        let curve = json(r#"{"points": [[1.0, 1e-9], [16.0, 4e-9]]}"#);
+        let text = format!(
+            r#"{{"bandwidth": 1e10, "alu_flops": 1e11, "dispatch_seconds": 1e-6, "submission_seconds": 1e-5,
+                "linear": {curve}, "mha_self": {curve}, "mha_cross": {curve}, "el_self": {curve}, "el_cross": {curve}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn json(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_found_under_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("not/there/yet");
+        assert_eq!(load(&inner, &key("1")), None);
+        save(&inner, &key("1"), &class(), false).unwrap();
+        assert_eq!(load(&inner, &key("1")), Some(class()));
+        assert_eq!(load(&inner, &key("2")), None, "another driver");
+        assert_eq!(load(&inner, &ClassKey { version: "0.0.0".into(), ..key("1") }), None, "another version");
+        assert_eq!(load(&inner, &ClassKey { dtype: "f16".into(), ..key("1") }), None, "another dtype");
+        // A file under the right name that belongs to another key: two keys with one checksum.
+        fs::rename(inner.join(file_name(&key("1"))), inner.join(file_name(&key("2")))).unwrap();
+        assert_eq!(load(&inner, &key("2")), None);
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no partial file stays");
+        // The damaged one is replaced; the first of two stays, unless the second is to replace it.
+        let faster = DeviceClass { bandwidth: 2e10, ..class() };
+        save(&inner, &key("2"), &class(), false).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(class()));
+        save(&inner, &key("2"), &faster, false).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(class()));
+        save(&inner, &key("2"), &faster, true).unwrap();
+        assert_eq!(load(&inner, &key("2")), Some(faster));
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no partial file stays");
+    }
+
+    #[test]
+    fn damaged_files_are_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name(&key("1")));
+        save(folder.path(), &key("1"), &class(), false).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        for damaged in [
+            String::new(),
+            "{}".to_owned(),
+            whole[..whole.len() / 2].to_owned(),
+            whole.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": -1.0"),
+            whole.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": null"),
+            whole.replacen("16.0", "0.5", 1),
+        ] {
+            assert_ne!(damaged, whole);
+            fs::write(&path, &damaged).unwrap();
+            assert_eq!(load(folder.path(), &key("1")), None, "{damaged}");
+        }
+        fs::write(&path, whole).unwrap();
+        assert_eq!(load(folder.path(), &key("1")), Some(class()));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_of_save_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(save(file.path(), &key("1"), &class(), true).is_err());
+        assert_eq!(load(file.path(), &key("1")), None);
+    }
+
+    #[test]
+    fn the_folder_is_the_users_cache() {
+        let of = |set: &[(&str, &str)]| {
+            let set: HashMap<String, PathBuf> = set.iter().map(|(k, v)| (k.to_string(), PathBuf::from(v))).collect();
+            folder(|name| set.get(name).cloned())
+        };
+        let path = |p: &str| Some(PathBuf::from(p));
+        assert_eq!(of(&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")]), path("/x/elgen"));
+        assert_eq!(of(&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")]), path("/h/.cache/elgen"));
+        assert_eq!(of(&[("LOCALAPPDATA", "/l")]), path("/l/elgen"));
+        assert_eq!(of(&[]), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! `--attention auto`: which kinds a model is loaded with. Decided once, from what the session is expected to do.
+
+use elgen_attention::planner::{ModelShape, Plan, Stack, Workload, choose};
+use elgen_attention::{Kind, Kinds};
+use elgen_models::{ModelConfig, Outline, StackShape};
+use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
+use elgen_tensor::{DType, Device};
+
+use crate::capacity::most_sentences;
+use crate::device_class::class_of;
+use crate::plan::{MemoryPlan, largest};
+use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expected, PlannedKinds, SessionOptions};
+
+/// Source tokens of a model whose positions set no limit.
+const UNLIMITED_SOURCE: usize = 512;
+/// New tokens where the checkpoint's own options cannot be resolved: Hugging Face's default.
+const NEW_TOKENS: usize = 20;
+
+/// The kinds to load a model with, and why, if they were chosen here.
+pub(crate) fn decide(
+    device: &Device,
+    config: &ModelConfig,
+    checkpoint: &GenerationOptions,
+    options: &SessionOptions,
+    dtype: DType,
+) -> (Kinds, Option<AttentionPlan>) {
+    let named = match options.attention {
+        AttentionChoice::Auto => None,
+        AttentionChoice::Mha => Some(Kinds::both(Kind::Mha)),
+        AttentionChoice::MhaReplicated => Some(Kinds::both(Kind::MhaReplicated)),
+        AttentionChoice::MhaNocache => Some(Kinds::both(Kind::MhaNocache)),
+        AttentionChoice::El => Some(Kinds::both(Kind::El)),
+        AttentionChoice::Kinds(kinds) => Some(kinds),
+    };
+    if let Some(kinds) = named {
+        return (kinds, None);
+    }
+    let outline = Outline::new(config);
+    let mha = |reason: String| {
+        let cross = outline.limits.is_encoder_decoder.then(|| reason.clone());
+        (
+            Kinds::both(Kind::Mha),
+            Some(AttentionPlan { self_reason: reason, cross_reason: cross, ..AttentionPlan::default() }),
+        )
+    };
+    if options.expected.max_new_tokens == Some(0) {
+        return mha("nothing is generated: prompts are computed as multi-head attention whatever is cached".into());
+    }
+    let Some((workload, run)) = workload(checkpoint, &outline.limits, options, most_sentences(device)) else {
+        return mha("the checkpoint's generation options contradict each other".into());
+    };
+    let class = match class_of(device, dtype, false) {
+        Ok(class) => class,
+        Err(error) => return mha(format!("the device could not be measured: {error}")),
+    };
+    let fits = |kinds| {
+        let memory = MemoryPlan {
+            outline: &outline,
+            kinds,
+            dtype,
+            max_binding_bytes: device.capabilities().max_binding_bytes,
+            memory_limit: device.pool().limit(),
+        };
+        largest_batch(&memory, &workload, &run)
+    };
+    let plan = choose(&class, &shape(&outline), &workload, dtype, fits);
+    (plan.pick, Some(report(&plan, &workload, class.bandwidth)))
+}
+
+/// What is expected, with the checkpoint's own options and the position table where the caller says nothing, and options of such a run.
+/// `most`: sentences together where the caller lets the engine choose.
+fn workload(
+    checkpoint: &GenerationOptions,
+    limits: &ModelLimits,
+    options: &SessionOptions,
+    most: usize,
+) -> Option<(Workload, GenerationConfig)> {
+    let expected = &options.expected;
+    let own = checkpoint.clone().resolve(limits).ok().map(|(config, _)| config);
+    let beams = expected.num_beams.or(own.as_ref().map(GenerationConfig::rows_per_sentence)).unwrap_or(1).max(1);
+    let positions = limits.max_position_embeddings;
+    let new_tokens = |prompt: usize| {
+        let default = own.as_ref().and_then(|config| config.lengths(prompt).ok());
+        let default = default.map_or(NEW_TOKENS, |lengths| lengths.max_length - prompt);
+        expected.max_new_tokens.unwrap_or(default).min(positions.unwrap_or(usize::MAX)).max(1)
+    };
+    let source = |taken: usize| {
+        let longest = positions.unwrap_or(UNLIMITED_SOURCE).saturating_sub(taken).max(1);
+        expected.source_length.unwrap_or(longest).min(positions.map_or(usize::MAX, |_| longest)).max(1)
+    };
+    let (source_length, prompt_length, max_new_tokens) = if limits.is_encoder_decoder {
+        (source(0), 1, new_tokens(1))
+    } else {
+        let new = new_tokens(1);
+        (0, source(new), new)
+    };
+    let longest = source_length.max(prompt_length);
+    let most = match options.batch_size {
+        BatchSize::Sentences(sentences) => sentences,
+        BatchSize::Auto => most,
+    };
+    let by_tokens = options.max_batch_tokens.map_or(usize::MAX, |tokens| (tokens / longest).max(1));
+    let run = GenerationOptions {
+        num_beams: Some(beams),
+        max_new_tokens: Some(max_new_tokens),
+        eos_token_id: checkpoint.eos_token_id.clone(),
+        pad_token_id: checkpoint.pad_token_id,
+        bos_token_id: checkpoint.bos_token_id,
+        decoder_start_token_id: checkpoint.decoder_start_token_id,
+        ..GenerationOptions::default()
+    };
+    let (run, _) = run.resolve(limits).ok()?;
+    let batch_limit = most.min(by_tokens).max(1);
+    Some((Workload { beams, source_length, prompt_length, max_new_tokens, batch_limit }, run))
+}
+
+fn shape(outline: &Outline) -> ModelShape {
+    let stack = |layers: usize, shape: StackShape| Stack {
+        layers,
+        attention: shape.attention,
+        ffn: shape.ffn,
+        gated: shape.gated,
+    };
+    ModelShape {
+        decoder: stack(outline.decoder_layers, outline.decoder),
+        encoder: outline.encoder.map(|shape| stack(outline.encoder_layers, shape)),
+        vocab_size: outline.limits.vocab_size,
+    }
+}
+
+/// The most sentences of a workload that the memory limit allows.
+fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationConfig) -> Option<usize> {
+    let Workload { source_length, prompt_length, max_new_tokens, batch_limit, .. } = *workload;
+    let sentences = crate::plan::Workload::new(run, source_length, prompt_length, max_new_tokens);
+    largest(batch_limit, |batch| {
+        memory.predict(&sentences, batch).is_ok_and(|bytes| bytes.total <= memory.memory_limit)
+    })
+}
+
+fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
+    let break_even =
+        |at: &elgen_attention::planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
+    AttentionPlan {
+        self_reason: plan.self_reason.clone(),
+        cross_reason: plan.cross_reason.clone(),
+        expected: Some(Expected {
+            num_beams: Some(workload.beams),
+            source_length: Some(workload.source_length.max(workload.prompt_length)),
+            max_new_tokens: Some(workload.max_new_tokens),
+        }),
+        bandwidth: Some(bandwidth),
+        el_self: Some(break_even(&plan.el_self)),
+        el_cross: plan.el_cross.as_ref().map(break_even),
+        candidates: plan
+            .candidates
+            .iter()
+            .map(|candidate| {
+                let p = candidate.prediction.as_ref();
+                PlannedKinds {
+                    self_: candidate.kinds.self_.name().to_owned(),
+                    cross: plan.cross_reason.as_ref().map(|_| candidate.kinds.cross.name().to_owned()),
+                    batch: p.map(|p| p.batch),
+                    step_seconds: p.map(|p| p.step_seconds),
+                    sentences_per_second: p.map(|p| p.sentences_per_second()),
+                    reason: candidate.reason.clone(),
+                }
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+use super::*;
+
+fn bart_large() -> Outline {
+    // The defaults of its config class are BART-large's.
+    let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264 });
+    let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap();
+    Outline::new(&config)
+}
+
+fn gpt2() -> Outline {
+    let json = serde_json::json!({ "model_type": "gpt2" });
+    let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap();
+    Outline::new(&config)
+}
+
+fn cnndm() -> GenerationOptions {
+    GenerationOptions {
+        num_beams: Some(4),
+        max_length: Some(142),
+        decoder_start_token_id: Some(2),
+        eos_token_id: Some(elgen_search::TokenIds(vec![2])),
+        ..GenerationOptions::default()
+    }
+}
+
+fn of(checkpoint: &GenerationOptions, outline: &Outline, options: &SessionOptions) -> Workload {
+    workload(checkpoint, &outline.limits, options, 4096).unwrap().0
+}
+
+#[test]
+fn the_checkpoint_and_the_positions_say_what_the_caller_does_not() {
+    let options = SessionOptions::default();
+    let own = of(&cnndm(), &bart_large(), &options);
+    assert_eq!(own, Workload { beams: 4, source_length: 1024, prompt_length: 1, max_new_tokens: 141, batch_limit: 32 });
+    // Hugging Face's 20 new tokens, and the rest of the positions for the prompt.
+    let plain = of(&GenerationOptions::default(), &gpt2(), &options);
+    assert_eq!(
+        plain,
+        Workload { beams: 1, source_length: 0, prompt_length: 1004, max_new_tokens: 20, batch_limit: 32 }
+    );
+}
+
+#[test]
+fn the_caller_is_heard_within_the_positions() {
+    let expected = Expected { num_beams: Some(6), source_length: Some(300), max_new_tokens: Some(60) };
+    let batch_size = BatchSize::Auto;
+    let options = SessionOptions { expected, batch_size, max_batch_tokens: Some(3000), ..SessionOptions::default() };
+    let asked = of(&cnndm(), &bart_large(), &options);
+    assert_eq!(asked, Workload { beams: 6, source_length: 300, prompt_length: 1, max_new_tokens: 60, batch_limit: 10 });
+    let far = Expected { source_length: Some(1 << 20), ..Expected::default() };
+    let options = SessionOptions { expected: far, batch_size, ..SessionOptions::default() };
+    assert_eq!(of(&cnndm(), &bart_large(), &options).source_length, 1024);
+    assert_eq!(of(&cnndm(), &bart_large(), &options).batch_limit, 4096);
+    assert_eq!(of(&GenerationOptions::default(), &gpt2(), &options).prompt_length, 1004);
+}
+
+#[test]
+fn batches_are_as_large_as_the_memory() {
+    let outline = bart_large();
+    let workload =
+        |batch_limit| Workload { beams: 4, source_length: 1024, prompt_length: 1, max_new_tokens: 140, batch_limit };
+    let run = |limit| {
+        let options = SessionOptions { batch_size: BatchSize::Sentences(limit), ..SessionOptions::default() };
+        super::workload(&cnndm(), &outline.limits, &options, 0).unwrap().1
+    };
+    let largest = |kinds, gib: u64, limit: usize| {
+        let memory = MemoryPlan {
+            outline: &outline,
+            kinds,
+            dtype: DType::F16,
+            max_binding_bytes: 2 << 30,
+            memory_limit: gib << 30,
+        };
+        largest_batch(&memory, &workload(limit), &run(limit))
+    };
+    let [mha, replicated, _, el] = Kind::ALL.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
+    // A sentence takes 74, 218 and 15 MiB of caches; logits, tables and working tensors come to it.
+    assert!((150..205).contains(&mha), "{mha}");
+    assert!((55..70).contains(&replicated), "{replicated}");
+    assert!((500..1000).contains(&el), "{el}");
+    assert_eq!(largest(Kinds::both(Kind::Mha), 16, 32), Some(32));
+    assert_eq!(largest(Kinds::both(Kind::Mha), 0, 32), None);
+    // Weights alone take 775 MiB: a GiB leaves room for a few sentences, and for more of them with EL.
+    let [mha, el] = [Kind::Mha, Kind::El].map(|kind| largest(Kinds::both(kind), 1, 32));
+    assert!(mha < el, "{mha:?} {el:?}");
+}
