@@ -158,7 +158,8 @@ fn measure_row(
 /// What a model is loaded for. `auto` chooses by what it is to do, so rows that differ in that need another model.
 fn identity(row: &Row) -> String {
     let key = &row.key;
-    let load = format!("{} {} {}", key.model, key.attention, key.dtype);
+    // Two models may have the same name.
+    let load = format!("{:p} {} {}", std::sync::Arc::as_ptr(&row.source), key.attention, key.dtype);
     match row.attention {
         AttentionFlag::Auto => format!("{load} {} {} {:?}", key.num_beams, key.batch_asked, row.trial.expected()),
         _ => load,

@@ -159,59 +159,75 @@ fn model_rows(
     let news = or_default(&flags.max_new_tokens, &[preset.map_or(32, |preset| preset.new_tokens)]);
     let lengths = or_default(&flags.source_length, &[preset.map_or(128, |preset| preset.source_length)]);
     let file = flags.lengths_from.as_deref().map(|path| Lengths::read(path, model.dir.as_deref())).transpose()?;
-    let mut rows = Vec::new();
-    for &dtype in &dtypes {
-        let dtype = dtype.or_by_adapter(software);
-        for &attention in &kinds {
-            for &length in &lengths {
-                for &new_tokens in &news {
-                    for &num_beams in &beams {
-                        for &batch in &batches {
-                            let (sources, source_length) = match &file {
-                                None => (Sources::Fixed(length), Some(length)),
-                                // Without --source-length, only the model's positions cut.
-                                Some(file) if flags.source_length.is_empty() && preset.is_none() => {
-                                    (file.sources(usize::MAX), None)
-                                }
-                                Some(file) => (file.sources(length), Some(length)),
-                            };
-                            let options = preset.map_or_else(GenerationOptions::default, Preset::options);
-                            let key = RowKey {
-                                preset: preset.map(|preset| preset.name.to_owned()),
-                                model: if arguments.scale > 1 && model.dir.is_none() {
-                                    format!("{} / {}", model.name, arguments.scale)
-                                } else {
-                                    model.name.clone()
-                                },
-                                attention: attention.name(),
-                                dtype: dtype.name(),
-                                num_beams,
-                                batch_asked: batch_name(batch),
-                                source_length,
-                                lengths_from: file.as_ref().map(Lengths::describe),
-                                new_tokens,
-                                options: options.clone(),
-                                ours: preset.map_or_else(Vec::new, |preset| ours(preset, arguments, batch)),
-                            };
-                            let trial = Trial {
-                                batch,
-                                options,
-                                repetitions: arguments.runs.repetitions,
-                                patience: arguments
-                                    .runs
-                                    .row_seconds
-                                    .map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9))),
-                                seed: arguments.runs.seed,
-                                ..Trial::new(sources, new_tokens, num_beams)
-                            };
-                            rows.push(Row { key, source: Arc::clone(model), attention, dtype, trial });
-                        }
-                    }
-                }
+    let mut points = Vec::new();
+    for &length in &lengths {
+        for &new_tokens in &news {
+            for &num_beams in &beams {
+                points.extend(batches.iter().map(|&batch| Point { length, new_tokens, num_beams, batch }));
             }
         }
     }
+    let mut rows = Vec::new();
+    for &dtype in &dtypes {
+        for &attention in &kinds {
+            let load = Load { model, preset, attention, dtype: dtype.or_by_adapter(software), lengths: file.as_ref() };
+            rows.extend(points.iter().map(|point| row(arguments, &load, point)));
+        }
+    }
     Ok(rows)
+}
+
+/// What a model is loaded for.
+struct Load<'a> {
+    model: &'a Arc<ModelSource>,
+    preset: Option<&'a Preset>,
+    attention: AttentionFlag,
+    dtype: DtypeFlag,
+    lengths: Option<&'a Lengths>,
+}
+
+/// What is done with it.
+struct Point {
+    length: usize,
+    new_tokens: usize,
+    num_beams: usize,
+    batch: BatchRows,
+}
+
+fn row(arguments: &BenchArgs, load: &Load<'_>, point: &Point) -> Row {
+    let (model, runs) = (load.model, &arguments.runs);
+    let (sources, source_length) = match load.lengths {
+        None => (Sources::Fixed(point.length), Some(point.length)),
+        // Without a length that was asked for, only the model's positions cut.
+        Some(file) if arguments.rows.source_length.is_empty() && load.preset.is_none() => {
+            (file.sources(usize::MAX), None)
+        }
+        Some(file) => (file.sources(point.length), Some(point.length)),
+    };
+    let narrow = arguments.scale > 1 && model.dir.is_none();
+    let options = load.preset.map_or_else(GenerationOptions::default, Preset::options);
+    let key = RowKey {
+        preset: load.preset.map(|preset| preset.name.to_owned()),
+        model: if narrow { format!("{} / {}", model.name, arguments.scale) } else { model.name.clone() },
+        attention: load.attention.name(),
+        dtype: load.dtype.name(),
+        num_beams: point.num_beams,
+        batch_asked: batch_name(point.batch),
+        source_length,
+        lengths_from: load.lengths.map(Lengths::describe),
+        new_tokens: point.new_tokens,
+        options: options.clone(),
+        ours: load.preset.map_or_else(Vec::new, |preset| ours(preset, arguments, point.batch)),
+    };
+    let trial = Trial {
+        batch: point.batch,
+        options,
+        repetitions: runs.repetitions,
+        patience: runs.row_seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 1e9))),
+        seed: runs.seed,
+        ..Trial::new(sources, point.new_tokens, point.num_beams)
+    };
+    Row { key, source: Arc::clone(model), attention: load.attention, dtype: load.dtype, trial }
 }
 
 /// The columns of a preset's row that are not the paper's: those that it documents, and those that flags replaced.
