@@ -99,7 +99,9 @@ fn formats_hold_the_same_rows() {
     let lines = csv.lines();
     assert_eq!((lines.len(), lines[0].starts_with("preset,model,attention")), (3, true), "{csv:#?}");
     assert!(lines[2].contains(",el,f32,2,2,12,5,"), "{csv:#?}");
-    assert!(lines.iter().all(|line| line.matches(',').count() == lines[1].matches(',').count()), "{csv:#?}");
+    // Adapters have commas in their names: those between quotes are no separators.
+    let columns = |line: &str| line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>();
+    assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{csv:#?}");
     assert_eq!(json(&again("json").stdout), json(&fs::read_to_string(&report).unwrap()));
     finish(elgen().args(["bench", "--from"]).arg(&plot)).expect_error(1, &["plot.svg", "report"]);
 }

@@ -69,12 +69,12 @@ pub(super) fn render(report: &Report, format: BenchFormat) -> String {
             let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
             let _ = write!(text, "\n{}", line(&names));
             text.push_str(&line(&names.iter().map(|_| "---".to_owned()).collect::<Vec<_>>()));
-            rows.iter().for_each(|row| {
-                text.push_str(&line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>()))
-            });
-            footer(report).iter().for_each(|line| {
+            for row in rows {
+                text.push_str(&line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>()));
+            }
+            for line in footer(report) {
                 let _ = write!(text, "\n- {line}");
-            });
+            }
             if !report.ours.is_empty() {
                 text.push('\n');
             }
@@ -84,9 +84,9 @@ pub(super) fn render(report: &Report, format: BenchFormat) -> String {
             let mut text = header(report).join("\n") + "\n\n";
             let (names, rows) = people(report);
             text.push_str(&aligned(&names, &rows));
-            footer(report).iter().for_each(|line| {
+            for line in footer(report) {
                 let _ = writeln!(text, "{line}");
-            });
+            }
             text
         }
     }
@@ -256,7 +256,7 @@ fn csv(report: &Report) -> String {
     for row in &report.rows {
         let mut cells = key_cells(row);
         cells[5] = row.cost.as_ref().map_or_else(|| row.key.batch_asked.clone(), |cost| cost.batch.to_string());
-        cells.push(row.cost.as_ref().map(|cost| picked(cost)).unwrap_or_default());
+        cells.push(row.cost.as_ref().map(picked).unwrap_or_default());
         let status = match row.status {
             Status::Ok => "ok",
             Status::Oom => "oom",
