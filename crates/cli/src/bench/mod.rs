@@ -50,7 +50,10 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     let mut report = Report {
         place: place(&device, arguments),
         command: std::env::args().collect(),
-        date: OffsetDateTime::now_utc().format(&Rfc3339).map_err(|error| CliError::Failed(error.to_string()))?,
+        date: OffsetDateTime::now_utc()
+            .truncate_to_second()
+            .format(&Rfc3339)
+            .map_err(|error| CliError::Failed(error.to_string()))?,
         planned: planned.len(),
         complete: false,
         ours: reasons(keys.iter().copied()),
