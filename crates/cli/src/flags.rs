@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{console::ProgressMode, input::RecordFormat};
 
+mod bench;
 mod engine;
 mod eval;
 mod generation;
@@ -16,7 +17,8 @@ mod score;
 mod tokenize;
 mod values;
 
-pub(crate) use engine::EngineFlags;
+pub(crate) use bench::{BenchArgs, BenchFormat};
+pub(crate) use engine::{AttentionFlag, DtypeFlag, EngineFlags};
 pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;
@@ -101,6 +103,8 @@ pub(crate) enum Command {
     Score(Box<ScoreArgs>),
     /// Score texts against references: BLEU, chrF, ROUGE
     Eval(EvalArgs),
+    /// Measure speed and memory by attention kind, beams, batch and lengths
+    Bench(Box<BenchArgs>),
     /// List the adapters that models can run on
     Devices(DevicesArgs),
     /// Show what a model directory holds and what it costs

@@ -251,7 +251,7 @@ fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
     for flag in ["--penalty-alpha", "--guidance-scale", "--alignments"] {
         assert_eq!(refused(&[flag]).kind(), ErrorKind::UnknownArgument, "{flag}");
     }
-    for command in ["bench", "serve", "convert"] {
+    for command in ["serve", "convert"] {
         let error = Cli::try_parse_from(["elgen", command]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
     }

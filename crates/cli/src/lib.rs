@@ -1,5 +1,5 @@
-//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen devices`, `elgen inspect`
-//! and `elgen plan`.
+//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`
+//! and `elgen inspect`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 mod asked;
+mod bench;
 mod console;
 mod devices;
 mod error;
@@ -64,6 +65,7 @@ where
     let result = match cli.command {
         Command::Generate(arguments) => run::generate(*arguments),
         Command::Score(arguments) => score::score(*arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),

@@ -87,7 +87,7 @@ pub enum EngineError {
 
 impl EngineError {
     /// True if a smaller batch may succeed.
-    pub(crate) fn is_out_of_memory(&self) -> bool {
+    pub fn is_out_of_memory(&self) -> bool {
         let tensor = match self {
             Self::Tensor(e) | Self::Model(ModelError::Tensor(e)) | Self::Search(SearchError::Tensor(e)) => e,
             Self::Model(ModelError::Attention(elgen_attention::AttentionError::Tensor(e))) => e,

@@ -31,6 +31,7 @@
 //! ```
 
 mod batch;
+pub mod bench;
 mod cancel;
 mod capacity;
 mod config_only;
@@ -60,7 +61,7 @@ pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOP
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use model::{Model, ModelDescription, describe};
+pub use model::{Model, ModelDescription, describe, open_device};
 pub use plan::{Comparison, MemoryPlan, PlanRow, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,

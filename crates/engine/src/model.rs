@@ -273,6 +273,10 @@ impl Model {
         self.shared.kinds
     }
 
+    pub(crate) fn weights(&self) -> &dyn Architecture {
+        &*self.shared.weights
+    }
+
     /// Why it has these kinds; `None` where [`SessionOptions::attention`] named them.
     pub fn plan(&self) -> Option<&AttentionPlan> {
         self.shared.plan.as_ref()
@@ -312,7 +316,7 @@ impl Model {
 ///
 /// # Errors
 /// There is none, or its driver refuses.
-pub(crate) fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
+pub fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
     Ok(Device::open(&DeviceOptions {
         selector: options.device.clone(),
         memory_limit: options.memory_limit,

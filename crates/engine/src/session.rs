@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use elgen_models::{Runner, Tokenizer};
 use elgen_search::device::BatchTraits;
-use elgen_search::{GenerationConfig, GenerationOptions, Hooks, ModelLimits};
+use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
 use elgen_tensor::Device;
 
 use crate::batch::{BatchState, Control, Finished, OnStep};
 use crate::capacity::{auto_sentences, largest_batch, longest, next_batch, sentences_per_binding};
 use crate::error::EngineError;
-use crate::events::{Events, Notice};
+use crate::events::{Events, Notice, on_done};
 use crate::max_time::MaxTime;
 use crate::metrics::{Totals, metrics};
 use crate::model::Model;
@@ -49,6 +49,12 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(runner: Runner) -> Self {
         Self { runner, state: None, proven: None, told_cut: false, told_fault: false, totals: Totals::default() }
+    }
+
+    /// Gives back what batches use and keep: after memory has run out, a smaller one must not find it held.
+    fn let_go(&mut self) {
+        self.state = None;
+        self.runner.clear();
     }
 }
 
@@ -167,14 +173,12 @@ impl Session {
                 Err(error) if error.is_out_of_memory() && batch.len() > 1 => {
                     // A sentence's result does not depend on its batch, so a smaller one gives the same. What the larger one got so far
                     // would stand in its way.
-                    self.context.state = None;
-                    self.context.runner.clear();
+                    self.context.let_go();
                     capacity = batch.len().div_ceil(2);
                     refused.get_or_insert_with(|| (batch.len(), error.to_string()));
                 }
                 Err(error) if error.is_out_of_memory() => {
-                    self.context.state = None;
-                    self.context.runner.clear();
+                    self.context.let_go();
                     events.done(batch[0].request, Err(error));
                     at += 1;
                 }
@@ -231,6 +235,70 @@ impl Session {
         }
         ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
         ready
+    }
+
+    /// Sentences that are predicted to fit together, as with [`BatchSize::Auto`]; at most as many as there are requests.
+    ///
+    /// # Errors
+    /// A request that cannot run.
+    pub(crate) fn predicted_sentences(
+        &mut self,
+        requests: &[Request],
+        config: &GenerationConfig,
+    ) -> Result<usize, EngineError> {
+        let ready = self.prepare_all(requests, config)?;
+        let (device, runner) = (self.model.device(), &self.context.runner);
+        let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
+        let predicted = auto_sentences(device, runner, config, &ready, false, BatchTraits::default(), own);
+        Ok(predicted.min(sentences_per_binding(device, runner, config, &ready)))
+    }
+
+    /// The best hypotheses of all requests, in their order, run as one batch: where memory runs out, this is an error.
+    ///
+    /// # Errors
+    /// A request that cannot run; out of memory; the device failed.
+    pub(crate) fn run_as_one(
+        &mut self,
+        requests: &[Request],
+        config: &GenerationConfig,
+    ) -> Result<Vec<Hypothesis>, EngineError> {
+        let started = Instant::now();
+        let ready = self.prepare_all(requests, config)?;
+        let run = RunOptions::default();
+        let mut silent = on_done(|_, _| {});
+        let mut streamed = HashMap::new();
+        let result =
+            self.run_batch(&ready, config, ready.len(), &ready, &run, None, &run.hooks, &mut streamed, &mut silent);
+        let Some(found) = result.inspect_err(|_| self.context.let_go())? else {
+            return Err(EngineError::Cancelled);
+        };
+        self.first_token(started);
+        let mut by_request: Vec<(usize, Hypothesis)> = Vec::with_capacity(ready.len());
+        for (prepared, finished) in ready.iter().zip(found) {
+            by_request.extend(finished.hypotheses.into_iter().next().map(|best| (prepared.request, best)));
+        }
+        by_request.sort_by_key(|(request, _)| *request);
+        Ok(by_request.into_iter().map(|(_, best)| best).collect())
+    }
+
+    /// The requests, all of which must be able to run.
+    fn prepare_all(&mut self, requests: &[Request], config: &GenerationConfig) -> Result<Vec<Prepared>, EngineError> {
+        let mut failed = None;
+        let mut events = on_done(|_, result| failed = failed.take().or(result.err()));
+        let ready = self.prepare(requests, config, &RunOptions::default(), &mut events);
+        failed.map_or(Ok(ready), Err)
+    }
+
+    /// Counts anew.
+    pub(crate) fn reset_counters(&mut self) {
+        self.context.totals = Totals::default();
+    }
+
+    /// Milliseconds to the first token since the last call.
+    pub(crate) fn take_first_token_ms(&mut self) -> f64 {
+        let totals = &mut self.context.totals;
+        totals.batch.first_token = None;
+        totals.first_token_ms.take().unwrap_or(0.0)
     }
 
     /// Sentences together at most.

@@ -3,7 +3,7 @@
 use elgen_attention::{Kind, Kinds};
 use elgen_search::Hooks;
 use elgen_tensor::Cooperative;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cancel::CancelToken;
 
@@ -358,7 +358,7 @@ pub struct PerStep {
 }
 
 /// Peak bytes by class.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeakBytes {
     /// Model weights.
     pub weights: u64,

@@ -100,6 +100,12 @@ impl Pool {
         self.lock().peak
     }
 
+    /// Counts peaks anew, from what is held now.
+    pub fn reset_peak(&self) {
+        let mut counters = self.lock();
+        counters.peak = counters.current;
+    }
+
     /// Buffers allocated so far.
     pub fn allocations(&self) -> u64 {
         self.lock().allocations
@@ -166,6 +172,8 @@ mod tests {
             (40, 0, 40)
         );
         assert_eq!((pool.peak().total, pool.peak().of(Class::Weights)), (100, 60));
+        pool.reset_peak();
+        assert_eq!((pool.peak().total, pool.peak().of(Class::Weights)), (40, 0));
         drop(b);
         assert_eq!(pool.take_freed().len(), 2);
     }

@@ -280,7 +280,10 @@ impl Bench {
             (Made { rows: inner, cols: self.shape.d_model }, Made { rows: self.shape.d_model, cols: inner });
         let part = |weight| Projection { weight, bias: None };
         let weights = AttentionWeights { q: part(&narrow), k: part(&narrow), v: part(&narrow), o: part(&wide) };
-        build(&BlockSpec { what: "timing", layer: 0, shape: self.shape, dtype, bias: None, masks_whole_rows: false }, weights)
+        build(
+            &BlockSpec { what: "timing", layer: 0, shape: self.shape, dtype, bias: None, masks_whole_rows: false },
+            weights,
+        )
     }
 }
 

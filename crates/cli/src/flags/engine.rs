@@ -36,8 +36,9 @@ pub(crate) struct EngineFlags {
     memory_limit: Option<u64>,
 }
 
+/// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum AttentionFlag {
+pub(crate) enum AttentionFlag {
     /// What is predicted to be fastest; measures a device once, for about a second
     Auto,
     /// Multi-head attention; the beams of an input share the cross-attention cache
@@ -50,8 +51,9 @@ enum AttentionFlag {
     El,
 }
 
+/// `--dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DtypeFlag {
+pub(crate) enum DtypeFlag {
     /// f32 on software adapters; elsewhere f16 where the checkpoint is f16
     Auto,
     /// 32-bit floats
@@ -60,22 +62,62 @@ enum DtypeFlag {
     F16,
 }
 
+impl AttentionFlag {
+    /// In the order of the paper's tables: what caches least cleverly first.
+    pub(crate) const MEASURED: [Self; 5] = [Self::MhaNocache, Self::MhaReplicated, Self::Mha, Self::El, Self::Auto];
+
+    /// The engine's word for it.
+    pub(crate) fn choice(self) -> AttentionChoice {
+        match self {
+            Self::Auto => AttentionChoice::Auto,
+            Self::Mha => AttentionChoice::Mha,
+            Self::MhaReplicated => AttentionChoice::MhaReplicated,
+            Self::MhaNocache => AttentionChoice::MhaNocache,
+            Self::El => AttentionChoice::El,
+        }
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        name(self.to_possible_value())
+    }
+}
+
+impl DtypeFlag {
+    /// The engine's word for it.
+    pub(crate) fn choice(self) -> DtypeChoice {
+        match self {
+            Self::Auto => DtypeChoice::Auto,
+            Self::F32 => DtypeChoice::F32,
+            Self::F16 => DtypeChoice::F16,
+        }
+    }
+
+    /// `auto` for measurements: f32 on software adapters, else f16.
+    pub(crate) fn or_by_adapter(self, software: bool) -> Self {
+        match self {
+            Self::Auto if software => Self::F32,
+            Self::Auto => Self::F16,
+            chosen => chosen,
+        }
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        name(self.to_possible_value())
+    }
+}
+
+fn name(value: Option<PossibleValue>) -> String {
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 impl EngineFlags {
     /// How to load the model, for runs as expected.
     pub(crate) fn session_options(&self, expected: Expected) -> SessionOptions {
         SessionOptions {
-            attention: match self.attention {
-                AttentionFlag::Auto => AttentionChoice::Auto,
-                AttentionFlag::Mha => AttentionChoice::Mha,
-                AttentionFlag::MhaReplicated => AttentionChoice::MhaReplicated,
-                AttentionFlag::MhaNocache => AttentionChoice::MhaNocache,
-                AttentionFlag::El => AttentionChoice::El,
-            },
-            dtype: match self.dtype {
-                DtypeFlag::Auto => DtypeChoice::Auto,
-                DtypeFlag::F32 => DtypeChoice::F32,
-                DtypeFlag::F16 => DtypeChoice::F16,
-            },
+            attention: self.attention.choice(),
+            dtype: self.dtype.choice(),
             device: self.device.clone(),
             batch_size: self.batch_size.unwrap_or(SessionOptions::default().batch_size),
             max_batch_tokens: self.max_batch_tokens,
@@ -98,8 +140,7 @@ impl EngineFlags {
 
     /// `--attention` and `--dtype` as they were typed or defaulted.
     pub(crate) fn kind_and_dtype(&self) -> (String, String) {
-        let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
-        (name(self.attention.to_possible_value()), name(self.dtype.to_possible_value()))
+        (self.attention.name(), self.dtype.name())
     }
 
     /// Whether the user chose a number of inputs.
