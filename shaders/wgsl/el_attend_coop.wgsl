@@ -11,47 +11,7 @@ enable wgpu_cooperative_matrix;
 // q' and P are f32 and go in as two f16 each, upper and lower half: about 22 bits. q' is scaled to below 2^15 by a power of two per row; P is scaled by 2^10,
 // so that neither half meets f16's subnormals where it counts.
 // Contexts are rescaled only when a score exceeds the row's reference by more than SLACK, so P stays below 2^5.
-#ifdef SLOTS
-#include rows
-#endif
-struct Params {
-    first: u32,      // SLOTS: first query row; else first group
-    heads: u32,
-    width: u32,      // quads of a hidden state
-    x_ld: u32,       // row strides in quads
-    q_ld: u32,
-    out_ld: u32,     // of `out` or of `partials`
-    table_ld: u32,   // row stride of the slot table
-    split: u32,      // keys of a split
-    rows: u32,       // rows from one split to the next in `partials` and `stats`
-    scale: f32,
-    bias_reach: u32,
-    bias_ld: u32,    // elements from one head of the bias to the next
-}
-#include params
-#ifdef SLOTS
-@group(0) @binding(0) var<storage, read> active_rows: array<u32>;
-@group(0) @binding(1) var<storage, read> state: array<RowState>;
-@group(0) @binding(2) var<storage, read> slots: array<u32>;
-#else
-@group(0) @binding(0) var<storage, read> groups: array<vec2<u32>>;
-@group(0) @binding(1) var<storage, read> row_numbers: array<u32>;
-@group(0) @binding(2) var<storage, read> ranges: array<vec2<u32>>;
-#endif
-@group(0) @binding(3) var<storage, read> query: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> x: array<Quad>;
-#ifdef SPLITS
-@group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> stats: array<vec2<f32>>;
-#ifdef BIASED
-@group(0) @binding(7) var<storage, read> bias: array<f32>;
-#endif
-#else
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
-#ifdef BIASED
-@group(0) @binding(6) var<storage, read> bias: array<f32>;
-#endif
-#endif
+#include el_interface
 alias Left = #TILE<f16, A>;
 alias Right = #TILE<f16, B>;
 alias Sums = #TILE<f32, C>;

@@ -34,7 +34,7 @@ fn pairs(device: &Device, pairs: &[[u32; 2]]) -> Buffer {
 }
 
 /// Packed rows of sentences of these lengths; `slot(placement, copy, position)` says where a row is stored.
-fn pack(
+pub fn pack(
     device: &Device,
     placements: &[Placement],
     lengths: &[usize],

@@ -1,6 +1,6 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`], [`block_runs`]), the demo models as test data ([`demo`]),
 //! models with any kinds of attention ([`kinds`]), batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]), a judge of near ties
-//! ([`rescore`]), and a CPU twin of every kernel ([`twin`]).
+//! ([`rescore`]), times of kernels ([`timing`]), and a CPU twin of every kernel ([`twin`]).
 
 pub mod block_runs;
 pub mod blocks;
@@ -10,6 +10,7 @@ pub mod kinds;
 pub mod planned;
 pub mod recorded;
 pub mod rescore;
+pub mod timing;
 pub mod twin;
 
 use std::path::PathBuf;

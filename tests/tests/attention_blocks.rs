@@ -5,7 +5,7 @@ use elgen_attention::{
     Packed, Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Grouping, RowState, Rows, Tensor};
+use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Tensor};
 use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
@@ -118,35 +118,6 @@ impl Outputs {
 
 fn words(device: &Device, pairs: &[[u32; 2]]) -> Buffer {
     upload_u32(device, pairs.as_flattened())
-}
-
-/// Packed rows of sentences of these lengths; `first` gives a token row's slot in a copy.
-fn pack(
-    device: &Device,
-    placements: &[Placement],
-    lengths: &[usize],
-    causal: bool,
-    copies: usize,
-    slot: impl Fn(&Placement, u32, u32) -> u32,
-) -> Packed {
-    let (mut ranges, mut slots, mut grouping) = (Vec::new(), vec![Vec::new(); copies], Grouping::default());
-    for (sentence, (placement, length)) in (0..).zip(placements.iter().zip(lengths)) {
-        let (first, count) = (ranges.len() as u32, *length as u32);
-        ranges.extend((0..count).map(|p| [first, if causal { p + 1 } else { count }]));
-        for (copy, list) in (0..).zip(&mut slots) {
-            list.extend((0..count).map(|p| slot(placement, copy, p)));
-        }
-        grouping.push(placement.slab, sentence, count);
-    }
-    Packed {
-        tokens: ranges.len(),
-        index: upload_u32(device, &(0..ranges.len() as u32).collect::<Vec<_>>()),
-        ranges: words(device, &ranges),
-        groups: words(device, &grouping.groups),
-        segments: grouping.segments,
-        slots: slots.iter().map(|s| upload_u32(device, s)).collect(),
-        cross_ranges: None,
-    }
 }
 
 const BEAMS: usize = 3;

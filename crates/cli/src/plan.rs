@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs};
 
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{Comparison, ConfigOnly, EngineError, PlanRow, Workload, best_device};
+use elgen_engine::{Comparison, ConfigOnly, EngineError, PlanRow, Workload, best_device, device_class};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tensor::DType;
@@ -66,12 +66,15 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
     };
     let limits = limits(arguments)?;
     let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
+    // A device that is consulted for its limits is also measured, unless it was before.
+    let class = limits.device.is_some().then(|| device_class(arguments.device.as_deref(), dtype)).transpose()?;
     let comparison = Comparison {
         outline: &outline,
         dtype,
         max_binding_bytes: limits.binding,
         memory_limit: limits.memory,
         workload: &workload,
+        class: class.as_ref(),
     };
     let rows = comparison.rows(arguments.batch_size);
     if let Some(path) = &arguments.plot {
@@ -225,6 +228,13 @@ fn table(report: &Report<'_>) -> String {
                 (Some(reason), None) if note == reason => writeln!(text, "{}: {}; {note}", kind.attention, kind.self_),
                 _ => writeln!(text, "{}: {note}", kind.attention),
             };
+        }
+        let reasons = kind
+            .plan
+            .iter()
+            .flat_map(|plan| [("self", Some(&plan.self_reason)), ("cross", plan.cross_reason.as_ref())]);
+        for (place, reason) in reasons.filter_map(|(place, reason)| Some((place, reason?))) {
+            let _ = writeln!(text, "  {place}: {reason}");
         }
     }
     text

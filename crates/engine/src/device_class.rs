@@ -44,6 +44,16 @@ pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError>
     [DType::F32, DType::F16].into_iter().map(measured).collect()
 }
 
+/// What an adapter was measured at for one dtype: what is kept of it, else it is measured now. `selector`: as in
+/// [`crate::SessionOptions::device`].
+///
+/// # Errors
+/// The adapter cannot be opened, has too little memory, or failed.
+pub fn device_class(selector: Option<&str>, dtype: DType) -> Result<DeviceClass, EngineError> {
+    let options = DeviceOptions { selector: selector.map(str::to_owned), ..DeviceOptions::default() };
+    class_of(&Device::open(&options)?, dtype, false)
+}
+
 /// The class of an open device; what is measured runs on a device of its own, so that this one's memory counters see nothing of it.
 pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<DeviceClass, EngineError> {
     let report = device.report();

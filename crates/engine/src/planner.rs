@@ -114,7 +114,7 @@ fn workload(
     Some((Workload { beams, source_length, prompt_length, max_new_tokens, batch_limit }, run))
 }
 
-fn shape(outline: &Outline) -> ModelShape {
+pub(crate) fn shape(outline: &Outline) -> ModelShape {
     let stack = |layers: usize, shape: StackShape| Stack {
         layers,
         attention: shape.attention,
@@ -137,7 +137,8 @@ fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationC
     })
 }
 
-fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
+/// What was predicted, for reports.
+pub(crate) fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
     let break_even =
         |at: &elgen_attention::planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
     AttentionPlan {

@@ -4,11 +4,10 @@
 //! `attend_bench [self|cross|prefill|tilings]..`; `$ELGEN_TEST_DEVICE` selects the adapter. `tilings` times every tiling of a few shapes: where
 //! `Tiling::choose` gets its numbers from.
 
-use std::time::Instant;
-
 use elgen_attention::{Attend, CrossQueries, Keys, MhaAttend, QueryRows, Shape, Tiling, attend, mha_attend_tiled};
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Recorder, Result, RowState, Rows, Segment, Tensor};
 use elgen_tests::harness::{upload_u32, values};
+use elgen_tests::timing::best_seconds;
 use serde_json::json;
 
 /// (d_model, heads).
@@ -149,7 +148,7 @@ impl Bench {
                     for keys in KEYS {
                         let copies = if slots { beams } else { 1 };
                         let step = Step::new(&self.device, model, beams, keys, copies, dtype)?;
-                        let seconds = best(&self.device, &|rec| step.product(rec, slots, None))?;
+                        let seconds = best_seconds(&self.device, &|rec| step.product(rec, slots, None))?;
                         self.note(op, &step, dtype, beams, copies, seconds);
                     }
                 }
@@ -205,7 +204,8 @@ impl Bench {
                     first: 0,
                     count: tokens as u32,
                 };
-                let seconds = best(&self.device, &|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product))?;
+                let seconds =
+                    best_seconds(&self.device, &|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product))?;
                 let gflops = (4 * tokens * tokens * d_model) as f64 / seconds / 1e9;
                 eprintln!(
                     "prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s",
@@ -237,35 +237,11 @@ impl Bench {
                         continue;
                     }
                     let tiling = Tiling { workgroup, heads, rows: if slots { 1 } else { beams as u32 } };
-                    let seconds = best(&self.device, &|rec| step.product(rec, slots, Some(tiling)))?;
+                    let seconds = best_seconds(&self.device, &|rec| step.product(rec, slots, Some(tiling)))?;
                     self.note(&format!("wg {workgroup:2} heads {heads}"), &step, DType::F32, beams, 1, seconds);
                 }
             }
         }
         Ok(())
     }
-}
-
-/// Seconds per call: the best of eight turns of about 20 ms, fewer where that takes more than two seconds.
-fn best(device: &Device, op: &dyn Fn(&mut Recorder) -> Result<()>) -> Result<f64> {
-    let readback = device.readback("fence", 16)?;
-    let fence = device.alloc("fence", Class::Staging, 16)?;
-    let run = |repeats: usize| -> Result<f64> {
-        let mut rec = device.recorder();
-        for _ in 0..repeats {
-            op(&mut rec)?;
-        }
-        let started = Instant::now();
-        rec.submit_and_read(&readback, &fence, 16)?;
-        Ok(started.elapsed().as_secs_f64() / repeats as f64)
-    };
-    run(1)?;
-    let mut time = run(1)?;
-    let started = Instant::now();
-    for _ in 0..8 {
-        if started.elapsed().as_secs_f64() < 2.0 {
-            time = time.min(run((0.02 / time).clamp(1.0, 500.0) as usize)?);
-        }
-    }
-    Ok(time)
 }

@@ -3,12 +3,11 @@
 //!
 //! `kernel_bench [rows,..]`; `$ELGEN_TEST_DEVICE` selects the adapter.
 
-use std::time::Instant;
-
 use elgen_attention::{ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Recorder, Result, RowState, Rows};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Result, RowState, Rows};
 use elgen_tests::harness::values;
+use elgen_tests::timing::best_seconds;
 use serde_json::json;
 
 /// Shapes (n, k): the products of a 256-wide model with 8 000 ids, and of a 768-wide one.
@@ -51,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for &rows in &rows {
                 let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
                 let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
-                let seconds = time(&device, &|rec| linear(rec, &x, &w, Activation::None, None, &out, rows))?;
+                let seconds = best_seconds(&device, &|rec| linear(rec, &x, &w, Activation::None, None, &out, rows))?;
                 note("linear", dtype, rows, n, k, seconds);
             }
         }
@@ -62,8 +61,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
             let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
             for tile in Tile::ALL {
-                let seconds =
-                    time(&device, &|rec| linear_tiled(rec, &x, &w, Activation::None, None, &out, rows, Some(tile)))?;
+                let seconds = best_seconds(&device, &|rec| {
+                    linear_tiled(rec, &x, &w, Activation::None, None, &out, rows, Some(tile))
+                })?;
                 note(&format!("{tile:?}"), dtype, rows, n, k, seconds);
             }
         }
@@ -80,9 +80,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             )?;
             let c = device.tensor("c", Class::Activations, rows, heads * d, DType::F32)?;
             let back = device.tensor("back", Class::Activations, rows, heads * width, DType::F32)?;
-            let seconds = time(&device, &|rec| heads_expand(rec, &q, &w, heads, &c, rows))?;
+            let seconds = best_seconds(&device, &|rec| heads_expand(rec, &q, &w, heads, &c, rows))?;
             note("heads_expand", dtype, rows, heads * d, width, seconds);
-            let seconds = time(&device, &|rec| heads_contract(rec, &c, &w, None, heads, &back, rows))?;
+            let seconds = best_seconds(&device, &|rec| heads_contract(rec, &c, &w, None, heads, &back, rows))?;
             note("heads_contract", dtype, rows, heads * width, d, seconds);
         }
     }
@@ -152,27 +152,5 @@ fn time_el(
         true => ElQueries::Slots(&table),
         false => ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges },
     };
-    Ok(time(device, &|rec| el_attend(rec, queries, product))?)
-}
-
-/// Seconds per call: the best of three submissions that each take about 0.1 s.
-fn time(device: &Device, op: &dyn Fn(&mut Recorder) -> Result<()>) -> Result<f64> {
-    let readback = device.readback("fence", 16)?;
-    let fence = device.alloc("fence", Class::Staging, 16)?;
-    let run = |repeats: usize| -> Result<f64> {
-        let mut rec = device.recorder();
-        for _ in 0..repeats {
-            op(&mut rec)?;
-        }
-        let started = Instant::now();
-        rec.submit_and_read(&readback, &fence, 16)?;
-        Ok(started.elapsed().as_secs_f64() / repeats as f64)
-    };
-    run(1)?;
-    let repeats = (0.1 / run(1)?).clamp(1.0, 1000.0) as usize;
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        best = best.min(run(repeats)?);
-    }
-    Ok(best)
+    Ok(best_seconds(device, &|rec| el_attend(rec, queries, product))?)
 }

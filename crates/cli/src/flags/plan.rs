@@ -24,7 +24,10 @@ further sentence adds to a large batch; the most sentences within the limit,
 with a * where the device's bindings are the limit and not its memory.
 self and cross are attention caches, tables say where cached vectors lie,
 staging is for uploads and read-backs.
-auto picks the kinds with the largest batch; for speed it needs a device.
+auto is what `generate --attention auto` would pick on the device: the kinds that
+are predicted to be fastest at their largest batches. The device is measured for
+that once, for about a second, and kept in the user's cache folder. Without a
+device auto is the kinds with the largest batch.
 
 JSON output: one object: {\"model\": \"bart\", \"source_length\": n,
  \"prompt_length\": n, \"max_new_tokens\": n, \"rows_per_sentence\": n,
@@ -34,7 +37,7 @@ JSON output: one object: {\"model\": \"bart\", \"source_length\": n,
  {\"weights\", \"self_cache\", \"cross_cache\", \"tables\", \"activations\",
  \"staging\", \"total\"}|null, \"error\": text|null, \"bytes_per_sentence\":
  n|null, \"largest_batch\": n|null, \"limited_by\": \"memory|binding\", \"reason\":
- text|null}]}
+ text|null, \"plan\": object|null}]}. plan is attention.plan of --stats-json.
 
 Exit codes: 0 all done; 1 something failed; 2 wrong usage.";
 

@@ -1,11 +1,14 @@
 //! The attention kinds side by side: what each takes and how many sentences it lets run together.
 
+use elgen_attention::planner::{self, DeviceClass, choose};
 use elgen_attention::{Kind, Kinds};
 use elgen_models::Outline;
 use elgen_tensor::DType;
 use serde::Serialize;
 
 use super::{MemoryPlan, PlannedBytes, Workload};
+use crate::planner::{report, shape};
+use crate::types::AttentionPlan;
 
 /// What one attention kind takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +32,8 @@ pub struct PlanRow {
     pub limited_by: Option<&'static str>,
     /// Why `auto` picked these kinds.
     pub reason: Option<String>,
+    /// What `auto` compared, on a measured device.
+    pub plan: Option<AttentionPlan>,
 }
 
 /// What is compared.
@@ -44,6 +49,8 @@ pub struct Comparison<'a> {
     pub memory_limit: u64,
     /// The sentences.
     pub workload: &'a Workload<'a>,
+    /// What the device was measured at; without, `auto` goes by memory alone.
+    pub class: Option<&'a DeviceClass>,
 }
 
 /// The batch from which on bytes grow evenly: encoder micro-batches have reached their budget.
@@ -95,12 +102,39 @@ impl<'a> Comparison<'a> {
             largest_batch,
             limited_by: Some(if beyond.is_ok() { "memory" } else { "binding" }),
             reason: None,
+            plan: None,
         }
+    }
+
+    fn auto_row(&self, batch: usize) -> PlanRow {
+        match self.class {
+            Some(class) => self.fastest_row(class, batch),
+            None => self.largest_row(batch),
+        }
+    }
+
+    /// What `auto` picks on a measured device: the kinds that are predicted to serve most sentences a second, each at its largest batch.
+    fn fastest_row(&self, class: &DeviceClass, batch: usize) -> PlanRow {
+        let workload = planner::Workload {
+            beams: self.workload.config.rows_per_sentence(),
+            source_length: self.workload.source_len,
+            prompt_length: self.workload.prompt_len,
+            max_new_tokens: self.workload.max_new,
+            batch_limit: usize::MAX,
+        };
+        let fits = |kinds| self.plan(kinds).largest_batch(self.workload);
+        let chosen = choose(class, &shape(self.outline), &workload, self.dtype, fits);
+        let reason = match chosen.prediction() {
+            Some(best) => format!("predicted {:.3} sentences/s at batch {}", best.sentences_per_second(), best.batch),
+            None => "not one sentence fits".to_owned(),
+        };
+        let plan = report(&chosen, &workload, class.bandwidth);
+        PlanRow { reason: Some(reason), plan: Some(plan), ..self.row("auto", chosen.pick, batch) }
     }
 
     /// What `auto` picks where no device has been measured: the kinds with the largest batch. Ties go to multi-head attention, which computes
     /// least, for cross-attention before self-attention.
-    fn auto_row(&self, batch: usize) -> PlanRow {
+    fn largest_row(&self, batch: usize) -> PlanRow {
         let [mha, el] = [Kind::Mha, Kind::El];
         let mut candidates = vec![Kinds::both(mha)];
         if self.outline.encoder.is_some() {
