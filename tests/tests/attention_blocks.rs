@@ -2,10 +2,11 @@
 
 use elgen_attention::{
     BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind, Need,
-    Packed, Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
+    Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Tensor};
+use elgen_tests::block_runs::pack;
 use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
