@@ -114,6 +114,7 @@ fn workload(
     Some((Workload { beams, source_length, prompt_length, max_new_tokens, batch_limit }, run))
 }
 
+/// The widths that costs depend on.
 pub(crate) fn shape(outline: &Outline) -> ModelShape {
     let stack = |layers: usize, shape: StackShape| Stack {
         layers,

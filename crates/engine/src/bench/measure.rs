@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use elgen_attention::planner::LINEAR_FLOPS;
-use elgen_attention::planner::cost::{self, ModelShape, Stack, StepLoad};
+use elgen_attention::planner::cost::{self, StepLoad};
+use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
 use elgen_tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::bench::spread::Spread;
 use crate::device_class::class_of;
 use crate::error::EngineError;
 use crate::model::Model;
+use crate::planner::shape;
 use crate::session::Session;
 use crate::types::{Expected, PeakBytes, Request};
 
@@ -218,7 +220,8 @@ fn repeat(
     let steps = metrics.steps as f64 / runs;
     let step_seconds = metrics.seconds.decode / runs / steps.max(1.0);
     let load = step_load(session, requests, config, trial);
-    let step = cost::decode_step(&model_shape(session.model()), session.model().kinds(), &load).total();
+    let widths = shape(&Outline::new(session.model().model_config()));
+    let step = cost::decode_step(&widths, session.model().kinds(), &load).total();
     Ok(Cost {
         batch: requests.len(),
         repetitions: samples.len(),
@@ -244,23 +247,6 @@ fn hash(results: &[Hypothesis]) -> String {
         hasher.update(&id.to_le_bytes());
     }
     format!("{:08x}", hasher.finalize())
-}
-
-/// The widths that costs depend on.
-fn model_shape(model: &Model) -> ModelShape {
-    let stack = |shape: elgen_models::StackShape, layers| Stack {
-        layers,
-        attention: shape.attention,
-        ffn: shape.ffn,
-        gated: shape.gated,
-    };
-    let weights = model.weights();
-    let summary = model.model_config().summary();
-    ModelShape {
-        decoder: stack(weights.decoder_shape(), model.layers()),
-        encoder: weights.encoder_shape().map(|shape| stack(shape, summary.encoder_layers)),
-        vocab_size: model.limits().vocab_size,
-    }
 }
 
 /// An average step: costs are linear in the number of keys.
