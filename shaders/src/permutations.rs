@@ -74,6 +74,8 @@ const MATRIX_TILES: &[&[&str]] = &[
     &["STORE_F16", "TILE=coop_mat8x8", "EDGE=8", "BANDS=2"],
     &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16", "BANDS=1"],
 ];
+const MATRIX_EDGES: &[&[&str]] =
+    &[&["STORE_F16", "TILE=coop_mat8x8", "EDGE=8"], &["STORE_F16", "TILE=coop_mat16x16", "EDGE=16"]];
 const OWNED_TILES: &[&[&str]] =
     &[&["OWNED=1"], &["OWNED=2"], &["OWNED=3"], &["OWNED=4"], &["OWNED=6"], &["OWNED=8"], &["OWNED=12"], &["OWNED=16"]];
 
@@ -135,6 +137,7 @@ const FAMILIES: &[Family] = &[
     Family { shader: "value_bias", axes: &[PARAMS] },
     Family { shader: "stream", axes: &[PARAMS] },
     Family { shader: "fma", axes: &[PARAMS] },
+    Family { shader: "matrix_fma", axes: &[MATRIX_EDGES, PARAMS] },
     Family { shader: "process", axes: &[PARAMS, REDUCTION, SOURCE_OPTIONS] },
     Family { shader: "warp", axes: &[PARAMS, REDUCTION] },
     Family { shader: "top_h", axes: &[PARAMS, REDUCTION] },
@@ -183,8 +186,8 @@ fn requirements(symbols: &Symbols) -> Vec<Requirement> {
         ("STORE_F16", Requirement::ShaderF16),
         ("SUBGROUP", Requirement::Subgroup),
         ("IMMEDIATES", Requirement::Immediates),
-        ("BANDS", Requirement::CooperativeMatrix),
-        ("BANDS", Requirement::Subgroup),
+        ("EDGE", Requirement::CooperativeMatrix),
+        ("EDGE", Requirement::Subgroup),
     ]
     .into_iter()
     .filter(|(name, _)| symbols.is_defined(name))

@@ -10,6 +10,7 @@ mod attention_blocks;
 mod attention_probabilities;
 mod caches;
 mod coop_el_attend;
+mod coop_matrix_fma;
 mod coop_models;
 mod counts_el;
 mod counts_mha;

@@ -77,6 +77,9 @@ fn rates(classes: &[MeasuredClass]) -> String {
             class.dispatch_seconds * 1e6,
             class.submission_seconds * 1e6
         );
+        if let Some(matrices) = class.matrix_flops {
+            let _ = writeln!(text, "              matrices (f16 x f16 -> f32) {:.1} TFLOP/s", matrices / 1e12);
+        }
         for (name, curve, flops) in [
             ("weights", &class.linear, LINEAR_FLOPS),
             ("mha self", &class.mha_self, ATTEND_FLOPS),

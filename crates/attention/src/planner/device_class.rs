@@ -74,6 +74,9 @@ pub struct DeviceClass {
     pub bandwidth: f64,
     /// FLOP/s of independent f32 multiply-adds.
     pub alu_flops: f64,
+    /// FLOP/s of independent multiply-adds of cooperative matrices, f16 x f16 -> f32; `None` where they are not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_flops: Option<f64>,
     /// Seconds that a dispatch takes beyond its work, one after the other in a submission.
     pub dispatch_seconds: f64,
     /// Seconds from a submission until the host has read its result.
@@ -105,7 +108,7 @@ impl DeviceClass {
     /// True if every number can be computed with: what a file said may be anything.
     pub fn is_usable(&self) -> bool {
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        let rates = [self.bandwidth, self.alu_flops];
+        let rates = [self.bandwidth, self.alu_flops, self.matrix_flops.unwrap_or(1.0)];
         let waits = [self.dispatch_seconds, self.submission_seconds];
         let curves = [&self.linear, &self.mha_self, &self.mha_cross, &self.el_self, &self.el_cross];
         rates.into_iter().all(positive)

@@ -6,14 +6,14 @@
 
 use std::time::Instant;
 
-use elgen_tensor::ops::{Activation, FMA_CHAINS, Linear, fma_rounds, linear, stream};
+use elgen_tensor::ops::{Activation, FMA_CHAINS, Linear, MatrixLayout, fma_rounds, linear, matrix_rounds, stream};
 use elgen_tensor::{Buffer, Class, DType, Device, Grouping, Readback, Recorder, Rows, Tensor, TensorError};
 
 use super::device_class::{Curve, DeviceClass};
 use crate::block::{BlockSpec, CrossQueries, Epilogue, Extras, Step, Workspace};
 use crate::caches::{CacheLayout, Caches, Need, Placement};
 use crate::combine::Splits;
-use crate::error::Result;
+use crate::error::{AttentionError, Result};
 use crate::factory::{cross_attention, self_attention};
 use crate::kind::{Kind, Shape};
 use crate::weights::{AttentionWeights, MatrixSource, Projection};
@@ -99,6 +99,7 @@ pub fn measure(device: &Device, dtype: DType) -> Result<DeviceClass> {
     let mut class = DeviceClass {
         bandwidth: bandwidth(&timer, &size)?,
         alu_flops: alu_flops(&timer, &size)?,
+        matrix_flops: matrix_flops(&timer, &size)?,
         dispatch_seconds,
         submission_seconds,
         ..DeviceClass::default()
@@ -198,6 +199,19 @@ fn alu_flops(timer: &Timer<'_>, size: &Size) -> Result<f64> {
     let results = timer.device.tensor("multiply-adds", Class::Activations, groups, 1024, DType::F32)?;
     let seconds = timer.seconds(&|rec| Ok(fma_rounds(rec, &results, size.rounds, 0.99, 0.01)?))?;
     Ok(2.0 * (groups as u64 * 1024 * FMA_CHAINS) as f64 * f64::from(size.rounds) / seconds)
+}
+
+/// `None` where cooperative matrices are not used, or turn out not to work.
+fn matrix_flops(timer: &Timer<'_>, size: &Size) -> Result<Option<f64>> {
+    let Some(layout) = MatrixLayout::of(timer.device) else { return Ok(None) };
+    let (edge, groups) = (layout.edge as usize, 1024);
+    let rows = groups * layout.places;
+    let results = timer.device.tensor("matrices", Class::Activations, rows, edge * edge, DType::F32)?;
+    let seconds = match timer.seconds(&|rec| Ok(matrix_rounds(rec, &results, size.rounds)?)) {
+        Err(AttentionError::Tensor(TensorError::Kernel { .. })) => return Ok(None),
+        other => other?,
+    };
+    Ok(Some((groups as u64 * layout.flops()) as f64 * f64::from(size.rounds) / seconds))
 }
 
 fn linear_curve(timer: &Timer<'_>, size: &Size, dtype: DType, dispatch_seconds: f64) -> Result<Curve> {

@@ -139,7 +139,7 @@ pub struct Cost {
 pub struct Peaks {
     /// 10^9 bytes per second of reading memory.
     pub gigabytes_per_second: f64,
-    /// 10^12 FLOP/s of f32 multiply-adds, or of products with weights if these are faster.
+    /// 10^12 FLOP/s of f32 multiply-adds, of products with weights, or (f16) of cooperative matrices, whichever are faster.
     pub teraflops: f64,
 }
 
@@ -149,7 +149,8 @@ pub struct Peaks {
 /// The device could not be measured.
 pub fn peaks(device: &Device, dtype: DType) -> Result<Peaks, EngineError> {
     let class = class_of(device, dtype, false)?;
-    let flops = class.alu_flops.max(class.linear.best_flops(LINEAR_FLOPS));
+    let matrices = class.matrix_flops.filter(|_| dtype == DType::F16).unwrap_or(0.0);
+    let flops = class.alu_flops.max(class.linear.best_flops(LINEAR_FLOPS)).max(matrices);
     Ok(Peaks { gigabytes_per_second: class.bandwidth / 1e9, teraflops: flops / 1e12 })
 }
 

@@ -10,6 +10,7 @@ mod fma;
 mod heads_expand;
 mod layer_norm;
 mod linear;
+mod matrix_fma;
 mod store;
 mod stream;
 mod token_logprobs;
@@ -23,6 +24,7 @@ pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
 pub use linear::{
     Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_gated, linear_tiled,
 };
+pub use matrix_fma::{MatrixLayout, matrix_rounds};
 pub use store::{store, store_packed};
 pub use stream::stream;
 pub use token_logprobs::{TokenScore, token_logprobs};

@@ -30,6 +30,7 @@ fn device(bandwidth: f64, peak: f64, el_peak: f64, dtype: DType) -> DeviceClass 
     DeviceClass {
         bandwidth,
         alu_flops: peak,
+        matrix_flops: None,
         dispatch_seconds: 3e-6,
         submission_seconds: 30e-6,
         linear: curve(size, LINEAR_FLOPS, peak, &rows),
