@@ -353,6 +353,18 @@ fn tiles_batches_and_spare_splits_do_not_change_a_bit() {
     }
 }
 
+/// The last split takes what is left: too few of them cost time, never keys.
+#[test]
+fn too_few_splits_leave_no_key_out() {
+    for slots in [false, true] {
+        let mut case = Case::plain(3, 30, slots, &[(2, 200), (1, 64), (1, 90)]);
+        (case.split, case.splits) = (64, 2);
+        case.tile = Some((4, 1));
+        let device = &devices()[1].device;
+        compare(&case.all(device), &case.twin()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    }
+}
+
 /// The widths of real models, with the tile that is chosen for them.
 #[test]
 fn wide_hidden_states() {

@@ -61,6 +61,19 @@ fn windows_do_not_show() {
     }
 }
 
+/// A grid holds 65,535 rows: a taller rectangle takes several dispatches.
+#[test]
+fn tall_rectangles_are_filled_to_the_end() {
+    let (rows, cols) = (66_000, 4);
+    let random = RandomMatrix::new(3, 0.05);
+    let mut want = vec![0.0; rows * cols];
+    twin::fill_random(&mut want, cols, 1..rows, 0..cols, 3, f64::from(random.bound()) / 1023.0, (0, 0), false);
+    let device = &devices()[0].device;
+    let linear = Linear::new(device, "random", rows, cols, DType::F32, None).unwrap();
+    linear.fill_random(device, 1..rows, 0..cols, &random).unwrap();
+    assert!(held(device, &linear) == want);
+}
+
 #[test]
 fn numbers_are_spread() {
     let random = RandomMatrix::new(11, 0.02);
