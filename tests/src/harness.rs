@@ -268,3 +268,30 @@ mod tests {
         assert!(v.iter().sum::<f32>().abs() < 100.0 && v.iter().any(|x| *x > 0.9) && v.iter().any(|x| *x < -0.9));
     }
 }
+
+/// Rows of attention heads as they lie in device memory: each head is padded with zeros to whole quads.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRows {
+    /// Heads of a row.
+    pub heads: usize,
+    /// Values of a head.
+    pub dim: usize,
+    /// Quads of nonsense before the first head.
+    pub lead: usize,
+}
+
+impl HeadRows {
+    /// `rows` rows: the first value of each head is `constant`, the others are random ones between `-factor` and `factor`.
+    pub fn values(self, seed: u64, rows: usize, factor: f32, constant: f32) -> Vec<f32> {
+        let mut out = Vec::new();
+        for row in values(seed, rows * self.heads * self.dim).chunks(self.heads * self.dim) {
+            out.extend(vec![7.0; 4 * self.lead]);
+            for head in row.chunks(self.dim) {
+                out.push(constant);
+                out.extend(head[1..].iter().map(|x| x * factor));
+                out.resize(out.len().next_multiple_of(4), 0.0);
+            }
+        }
+        out
+    }
+}

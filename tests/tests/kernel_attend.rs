@@ -3,7 +3,8 @@
 use elgen_attention::{Attend, Keys, PositionBias, Shape, attend};
 use elgen_tensor::{Class, DType, Device, TensorError};
 use elgen_tests::harness::{
-    assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
+    HeadRows, assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
+    values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -56,17 +57,7 @@ impl Case {
 
     /// Rows of `cols` values in heads of `dim` that are padded with zeros to whole quads, behind `lead` quads of nonsense.
     fn spread_heads(&self, seed: u64, rows: usize, heads: usize, factor: f32, constant: f32) -> Vec<f32> {
-        let v = values(seed, rows * heads * self.dim);
-        let mut out = Vec::new();
-        for row in v.chunks(heads * self.dim) {
-            out.extend(vec![7.0; 4 * self.lead]);
-            for head in row.chunks(self.dim) {
-                out.push(constant);
-                out.extend(head[1..].iter().map(|x| x * factor));
-                out.resize(out.len().next_multiple_of(4), 0.0);
-            }
-        }
-        out
+        HeadRows { heads, dim: self.dim, lead: self.lead }.values(seed, rows, factor, constant)
     }
 
     /// Queries whose first column, met by a key's first column of 1, gives every score `shift`; the others spread scores by about `spread`.

@@ -3,7 +3,8 @@
 use elgen_attention::{ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled};
 use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows, Segment, TensorError};
 use elgen_tests::harness::{
-    assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32, values,
+    HeadRows, assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
+    values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -81,14 +82,7 @@ impl Case {
 
     /// Rows of `heads` times `dim` values, each head padded with zeros to whole quads and beginning with `constant`.
     fn spread_heads(&self, seed: u64, rows: usize, heads: usize, factor: f32, constant: f32) -> Vec<f32> {
-        let v = values(seed, rows * heads * self.dim);
-        let mut out = Vec::new();
-        for head in v.chunks(self.dim) {
-            out.push(constant);
-            out.extend(head[1..].iter().map(|x| x * factor));
-            out.resize(out.len().next_multiple_of(4), 0.0);
-        }
-        out
+        HeadRows { heads, dim: self.dim, lead: 0 }.values(seed, rows, factor, constant)
     }
 
     /// Queries whose first column, met by a key's first column of 1, gives every score `shift`; the others spread scores by about `spread`.
