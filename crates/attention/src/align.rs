@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, DType, KernelSpec, Recorder, Tensor, TensorError};
 
+use crate::MAX_GROUPS;
 use crate::kind::Shape;
 
 #[repr(C)]
@@ -20,9 +21,6 @@ struct Params {
     lse_ld: u32,
     scale: f32,
 }
-
-/// Query rows of one dispatch: what one dimension of a grid holds on every device.
-const MAX_ROWS: usize = 65535;
 
 /// Receives the attention probabilities of query rows: f32, row `i` belongs to query row `i`.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +94,7 @@ pub fn align(
     let kernel = device.kernel(&spec)?;
     let mut buffers = vec![index, ranges, &a.q.0.buffer, &a.k.0.buffer, &out.mean.buffer];
     buffers.extend(out.log_sum_exp.map(|l| &l.buffer));
-    for first in (a.first as usize..end).step_by(MAX_ROWS) {
+    for first in (a.first as usize..end).step_by(MAX_GROUPS as usize) {
         let params = Params {
             first_row: first as u32,
             heads: heads as u32,
@@ -110,7 +108,7 @@ pub fn align(
             lse_ld: out.log_sum_exp.map_or(0, |l| l.ld() as u32),
             scale: a.shape.scale,
         };
-        rec.dispatch(&kernel, &buffers, &params, [(end - first).min(MAX_ROWS) as u32, 1, 1])?;
+        rec.dispatch(&kernel, &buffers, &params, [((end - first) as u32).min(MAX_GROUPS), 1, 1])?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, DType, Device, Kernel, KernelSpec, Recorder, Tensor, TensorError};
 use std::sync::Arc;
 
+use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::kind::Shape;
 
@@ -25,9 +26,6 @@ struct Params {
 
 /// Invocations of a workgroup, and keys of one chunk.
 const WORKGROUP: u32 = 64;
-
-/// Query rows of one dispatch: what one dimension of a grid holds on every device.
-const MAX_ROWS: u32 = 65535;
 
 /// Where the keys of each row are: `ranges[index[i]]` = (first key row, count), as u32 pairs.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +103,7 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
     let kernel = kernel(&device, &a, width)?;
     let mut buffers = vec![keys.index, keys.ranges, &a.q.0.buffer, &a.k.0.buffer, &a.v.0.buffer, &a.out.buffer];
     buffers.extend(a.bias.map(|bias| &bias.table.buffer));
-    for first in (a.first..a.first + a.count).step_by(MAX_ROWS as usize) {
+    for first in (a.first..a.first + a.count).step_by(MAX_GROUPS as usize) {
         let params = Params {
             first_row: first,
             width: (width / 4) as u32,
@@ -119,7 +117,7 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
             bias_reach: a.bias.map_or(0, |bias| bias.reach as u32),
             bias_ld: a.bias.map_or(0, |bias| bias.table.ld() as u32),
         };
-        let count = MAX_ROWS.min(a.first + a.count - first);
+        let count = MAX_GROUPS.min(a.first + a.count - first);
         rec.dispatch(&kernel, &buffers, &params, [count, a.shape.num_heads as u32, 1])?;
     }
     Ok(())

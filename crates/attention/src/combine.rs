@@ -3,12 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, padded};
 
+use crate::MAX_GROUPS;
+
 /// Keys of one split. A row's splits begin at its position 0 and depend on nothing but its own number of keys: what else is in a batch
 /// never changes a bit of its result.
 pub const SPLIT: usize = 512;
-
-/// Query rows of one dispatch: what one dimension of a grid holds on every device.
-const MAX_ROWS: u32 = 65535;
 
 /// Splits that the longest row of a batch needs. 0 counts as 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +65,11 @@ impl Partials {
         Ok(Self { contexts, stats, rows, splits })
     }
 
+    /// True if there is room for so many splits of query rows below `rows`, with `columns` columns.
+    pub(crate) fn hold(&self, splits: usize, rows: usize, columns: usize) -> bool {
+        splits <= self.splits && rows <= self.rows && columns <= self.contexts.ld()
+    }
+
     /// Bytes that [`Partials::new`] takes per row.
     pub fn bytes_per_row(splits: usize, num_heads: usize, columns: usize) -> u64 {
         splits as u64 * (4 * padded(columns) + 8 * num_heads) as u64
@@ -99,9 +103,9 @@ pub fn combine(
     }
     let columns = num_heads * width;
     let fits = width.is_multiple_of(4)
-        && splits <= partials.splits
-        && (first + count) as usize <= partials.rows.min(out.rows)
-        && columns <= partials.contexts.ld().min(out.ld())
+        && partials.hold(splits, (first + count) as usize, columns)
+        && (first + count) as usize <= out.rows
+        && columns <= out.ld()
         && (partials.splits * partials.rows * num_heads) as u64 * 8 <= partials.stats.bytes()
         && out.dtype == DType::F32;
     if !fits {
@@ -115,7 +119,7 @@ pub fn combine(
         return Err(TensorError::Shape { op: "combine", message });
     }
     let kernel = rec.device().kernel(&KernelSpec::new("combine").constant("WG", 64))?;
-    for at in (first..first + count).step_by(MAX_ROWS as usize) {
+    for at in (first..first + count).step_by(MAX_GROUPS as usize) {
         let params = Params {
             first_row: at,
             rows: partials.rows as u32,
@@ -126,7 +130,7 @@ pub fn combine(
             out_ld: out.quads(),
         };
         let buffers = [&partials.contexts.buffer, &partials.stats, &out.buffer];
-        rec.dispatch(&kernel, &buffers, &params, [MAX_ROWS.min(first + count - at), num_heads as u32, 1])?;
+        rec.dispatch(&kernel, &buffers, &params, [MAX_GROUPS.min(first + count - at), num_heads as u32, 1])?;
     }
     Ok(())
 }

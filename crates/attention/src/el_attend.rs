@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, padded};
 
+use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::combine::{Partials, SPLIT, combine};
 use crate::el_attend_coop;
@@ -24,9 +25,6 @@ struct Params {
     bias_reach: u32,
     bias_ld: u32,
 }
-
-/// Hypotheses or groups of one dispatch: what one dimension of a grid holds on every device.
-const MAX_GROUPS: u32 = 65535;
 
 /// Invocations of a workgroup that every device has.
 const MAX_WORKGROUP: u32 = 256;
@@ -163,7 +161,7 @@ pub fn el_attend_tiled(
         && a.x.ld() >= width
         && end <= a.q.rows.min(a.out.rows)
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
-        && (splits == 1 || partials.is_some_and(|p| p.splits >= splits && p.rows >= end && p.contexts.ld() >= columns));
+        && (splits == 1 || partials.is_some_and(|p| p.hold(splits, end, columns)));
     let device = rec.device().clone();
     let pairs = heads * if slots { 1 } else { a.segment.widest_group as usize };
     let chosen = tile.is_some() || counts.is_some();

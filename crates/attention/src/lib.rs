@@ -35,6 +35,9 @@ mod slots;
 mod weight_bytes;
 mod weights;
 
+/// Workgroups that one dimension of a grid holds on every device.
+pub(crate) const MAX_GROUPS: u32 = 65535;
+
 pub use align::{Align, Probabilities, align};
 pub use attend::{Attend, Keys, attend};
 pub use bias::PositionBias;

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError};
 
+use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::block::CrossQueries;
 use crate::combine::{Partials, SPLIT, combine};
@@ -27,9 +28,6 @@ struct Params {
     bias_reach: u32,
     bias_ld: u32,
 }
-
-/// Query rows or groups of one dispatch: what one dimension of a grid holds on every device.
-const MAX_GROUPS: u32 = 65535;
 
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 64;
@@ -153,9 +151,7 @@ pub fn mha_attend_tiled(
         && tiling.fits(quads)
         && counts.is_none_or(|counts| counts.bytes() / 4 >= 2 + a.kv.rows as u64 * u64::from(a.kv.quads()))
         && (tiling.rows == 1 || matches!(rows, QueryRows::Groups { shared: true, .. }))
-        && a.splits.is_none_or(|(partials, splits)| {
-            splits <= partials.splits && last <= partials.rows && columns <= partials.contexts.ld()
-        });
+        && a.splits.is_none_or(|(partials, splits)| partials.hold(splits, last, columns));
     if !fits {
         let message = format!(
             "{heads} heads x {width}, rows {}+{}, {tiling:?}: q {} from column {}, k and v {} from {:?}, out {}, bias {}",
