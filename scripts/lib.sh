@@ -101,6 +101,48 @@ need_vulkan() {
   ((${#missing[@]} == 0)) || apt_install "Vulkan is not complete here" "${missing[@]}"
 }
 
+# debian_archive — the address of a Debian archive among this machine's apt sources.
+debian_archive() {
+  # shellcheck disable=SC2016
+  apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
+    awk '$2 == "main" && $1 ~ /\/debian\/?$/ { print $1; exit }'
+}
+
+# unpack_once FOLDER WHAT SUITE install|download PACKAGE… — fetches packages of a Debian suite and unpacks them into FOLDER; nothing is installed.
+# `install` takes all that they need along, as for a machine that has no package yet. The apt state is one of its own, so no rights are needed.
+unpack_once() {
+  local folder=$1 what=$2 suite=$3 how=$4 archive fresh deb apt
+  shift 4
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null || die "this is no Debian or Ubuntu machine"
+  archive=$(debian_archive)
+  [[ -n $archive ]] || die "no Debian archive is among this machine's apt sources"
+  mkdir -p "${folder%/*}"
+  fresh=$(mktemp -d "$folder.XXXXXX")
+  # shellcheck disable=SC2064
+  trap "rm -rf '$fresh'" EXIT
+  mkdir -p "$fresh"/{lists/partial,archives/partial,root}
+  : >"$fresh/status"
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$archive" "$suite" >"$fresh/sources.list"
+  apt=(apt-get -q -o Dir::Etc::sourcelist="$fresh/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State::Lists="$fresh/lists" -o Dir::State::status="$fresh/status" -o Dir::Cache::archives="$fresh/archives"
+    -o APT::Install-Recommends=false -o Debug::NoLocking=1 -o APT::Sandbox::User=root)
+  step "Fetching $what, once"
+  if ! {
+    "${apt[@]}" update
+    case $how in
+    install) "${apt[@]}" install -y --download-only "$@" ;;
+    download) (cd "$fresh/archives" && "${apt[@]}" download "$@") ;;
+    esac
+  } >"$fresh/log" 2>&1 </dev/null; then
+    die "$what could not be fetched" "$(tail -n 5 "$fresh/log")"
+  fi
+  for deb in "$fresh"/archives/*.deb; do dpkg -x "$deb" "$fresh/root"; done
+  # Whoever is first wins; another run that unpacked at the same time has the same files.
+  mv -T "$fresh/root" "$folder" 2>/dev/null || [[ -e $folder ]] || die "$what could not be put into $folder"
+  rm -rf "$fresh"
+  trap - EXIT
+}
+
 # number FILE KEY… — a number of a JSON object; KEY… is the path to it, objects as they nest. Enough for --stats-json.
 number() {
   local text key

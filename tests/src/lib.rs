@@ -28,7 +28,16 @@ pub fn full() -> bool {
     std::env::var_os("ELGEN_FULL").is_some_and(|v| v == "1")
 }
 
-/// The examples of the README.
+/// The examples of the README and of the crates' own.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
+mod readmes {
+    macro_rules! examples {
+        ($($name:ident: $file:literal),* $(,)?) => {
+            $(#[doc = include_str!(concat!("../../", $file, "README.md"))] pub struct $name;)*
+        };
+    }
+    examples! {
+        Elgen: "", Shaders: "shaders/", Tensor: "crates/tensor/", Attention: "crates/attention/", Search: "crates/search/", Models: "crates/models/",
+        Engine: "crates/engine/", Metrics: "crates/metrics/", Cli: "crates/cli/",
+    }
+}

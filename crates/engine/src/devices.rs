@@ -54,7 +54,7 @@ fn report(a: AdapterReport) -> DeviceReport {
         index: a.index,
         name: a.name,
         driver: a.driver,
-        backend: "vulkan".into(),
+        backend: a.backend.into(),
         device_type: a.device_type.into(),
         software: a.software,
         memory_total: a.memory.map(|m| m.total),

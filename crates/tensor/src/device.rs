@@ -39,6 +39,8 @@ pub struct AdapterReport {
     pub name: String,
     /// Driver name and version.
     pub driver: String,
+    /// "vulkan", "metal" or "dx12".
+    pub backend: &'static str,
     /// "discrete", "integrated", "virtual", "software" or "other".
     pub device_type: &'static str,
     /// True for adapters that run on the CPU.
@@ -69,15 +71,28 @@ const USEFUL: [(Features, &str); 5] = [
 /// Bytes of immediates that kernels use at most.
 pub(crate) const IMMEDIATE_BYTES: u32 = 64;
 
+/// What this build may use; wgpu passes over those that the platform lacks.
+fn backends() -> wgpu::Backends {
+    let built = [
+        (cfg!(feature = "vulkan"), wgpu::Backends::VULKAN),
+        (cfg!(feature = "metal"), wgpu::Backends::METAL),
+        (cfg!(feature = "dx12"), wgpu::Backends::DX12),
+    ];
+    built.iter().filter(|(built, _)| *built).map(|(_, backend)| *backend).collect()
+}
+
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::VULKAN;
+    descriptor.backends = backends();
     descriptor.flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(descriptor)
 }
 
 fn enumerate() -> Vec<wgpu::Adapter> {
-    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::VULKAN))
+    let mut found = pollster::block_on(instance().enumerate_adapters(backends()));
+    // A card may be there once for each backend: its Vulkan adapter comes first, so that the best adapter is that one.
+    found.sort_by_key(|adapter| adapter.get_info().backend != wgpu::Backend::Vulkan);
+    found
 }
 
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -88,6 +103,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         index,
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         name: info.name,
+        backend: info.backend.to_str(),
         device_type: match info.device_type {
             DeviceType::DiscreteGpu => "discrete",
             DeviceType::IntegratedGpu => "integrated",
@@ -105,7 +121,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     }
 }
 
-/// All Vulkan adapters of this machine.
+/// All adapters of this machine that wgpu reaches with the backends of this build.
 pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().enumerate().map(|(i, a)| report(i, a)).collect()
 }

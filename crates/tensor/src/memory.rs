@@ -1,6 +1,11 @@
 //! How much memory an adapter has and how much of it is free.
 
-use ash::vk;
+// wgpu has no Vulkan on Apple's systems, whatever the features say.
+#[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+mod vulkan;
+
+#[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+use vulkan::heaps;
 
 /// Memory of a device in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub(crate) fn memory_info(adapter: &wgpu::Adapter) -> Option<MemoryInfo> {
 
 /// The sum of the device-local heaps and, with `VK_EXT_memory_budget`, what is left of this process's budget.
 fn heap_budget(adapter: &wgpu::Adapter) -> Option<MemoryInfo> {
-    let heaps = Heaps::query(adapter)?;
+    let heaps = heaps(adapter)?;
     Some(MemoryInfo { total: heaps.total, free: heaps.budget.map_or(heaps.total, |b| b.free) })
 }
 
@@ -31,7 +36,7 @@ pub(crate) fn heap_usage(adapter: &wgpu::Adapter) -> Option<u64> {
     if adapter.get_info().device_type == wgpu::DeviceType::Cpu {
         return None;
     }
-    Some(Heaps::query(adapter)?.budget?.used)
+    Some(heaps(adapter)?.budget?.used)
 }
 
 /// The device-local heaps, in sum.
@@ -46,39 +51,10 @@ struct Budget {
     free: u64,
 }
 
-impl Heaps {
-    fn query(adapter: &wgpu::Adapter) -> Option<Self> {
-        // SAFETY: the guard is only read: the handles are used for two queries while the adapter is alive, and nothing is destroyed.
-        let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
-        let instance = hal.shared_instance().raw_instance();
-        let device = hal.raw_physical_device();
-        // SAFETY: `device` was enumerated from `instance`, both are alive, and the output structures outlive the calls.
-        let (memory, budget) = unsafe {
-            let has_budget = instance
-                .enumerate_device_extension_properties(device)
-                .ok()?
-                .iter()
-                .any(|e| e.extension_name_as_c_str().is_ok_and(|name| name == ash::ext::memory_budget::NAME));
-            let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
-            let mut query = vk::PhysicalDeviceMemoryProperties2::default();
-            if has_budget {
-                query = query.push_next(&mut budget);
-            }
-            instance.get_physical_device_memory_properties2(device, &mut query);
-            let memory = query.memory_properties;
-            (memory, has_budget.then_some(budget))
-        };
-        let local = |i: &usize| memory.memory_heaps[*i].flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
-        let heaps: Vec<usize> = (0..memory.memory_heap_count as usize).filter(local).collect();
-        let sum = |see: &dyn Fn(usize) -> u64| heaps.iter().map(|i| see(*i)).sum();
-        Some(Self {
-            total: sum(&|i| memory.memory_heaps[i].size),
-            budget: budget.map(|b| Budget {
-                used: sum(&|i| b.heap_usage[i]),
-                free: sum(&|i| b.heap_budget[i].saturating_sub(b.heap_usage[i])),
-            }),
-        })
-    }
+/// Other backends do not tell.
+#[cfg(not(all(feature = "vulkan", not(target_vendor = "apple"))))]
+fn heaps(_: &wgpu::Adapter) -> Option<Heaps> {
+    None
 }
 
 fn host_memory() -> Option<MemoryInfo> {
