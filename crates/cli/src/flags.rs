@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use crate::{console::ProgressMode, input::RecordFormat};
+use crate::{color::ColorMode, console::ProgressMode, input::RecordFormat, output::OutputFormat};
 
 mod bench;
 mod engine;
@@ -29,6 +30,17 @@ pub(crate) use tokenize::TokenizeArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
+
+const COMPLETIONS_HELP: &str = "\
+Where shells look for them:
+  elgen completions bash > ~/.local/share/bash-completion/completions/elgen
+  elgen completions zsh > \"${fpath[1]}/_elgen\"
+  elgen completions fish > ~/.config/fish/completions/elgen.fish";
+
+const MAN_HELP: &str = "\
+Where `man` looks for it:
+  elgen man > ~/.local/share/man/man1/elgen.1
+  elgen man generate > ~/.local/share/man/man1/elgen-generate.1";
 
 const GENERATE_HELP: &str = "\
 Text input: one UTF-8 text per line. An empty line gives an empty output line
@@ -92,6 +104,10 @@ leaves whole lines behind; a second one ends the program at once.";
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// Colours of messages and help
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorMode::Auto)]
+    pub(crate) color: ColorMode,
 }
 
 /// What to do.
@@ -113,6 +129,10 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Turn texts into token ids, or token ids into texts
     Tokenize(TokenizeArgs),
+    /// Print a shell's completions of commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual page of elgen, or of one of its commands
+    Man(ManArgs),
 }
 
 /// Arguments of `elgen generate`.
@@ -150,21 +170,31 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct FileFlags {
-    /// File of texts or records; `-` is stdin, the default
+    /// File of texts or records; `-` is stdin, the default. Repeat it for several files, which are read one behind the other
     #[arg(short, long, value_name = "FILE", conflicts_with = "texts")]
-    pub(crate) input: Option<PathBuf>,
+    pub(crate) input: Vec<PathBuf>,
 
     /// Format of the input [default: jsonl for a file ending in .jsonl, else text]
     #[arg(long, value_name = "FORMAT", conflicts_with = "texts")]
     pub(crate) input_format: Option<RecordFormat>,
 
+    /// Take each input file as one text, its inner line ends included: a document for each --input
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "texts")]
+    pub(crate) whole_file: Option<bool>,
+
+    /// Text that is put before each source text, as T5 is told its task: "summarize: ". Empty lines stay empty, and token
+    /// ids are not touched
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) source_prefix: Option<String>,
+
     /// File for the results; `-` is stdout, the default
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Format of the output [default: jsonl for a file ending in .jsonl, else text]
+    /// Format of the output; moses is for n-best lists: `number ||| text ||| score`
+    /// [default: jsonl for a file ending in .jsonl, else text]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<RecordFormat>,
+    pub(crate) format: Option<OutputFormat>,
 
     /// Text output as `score ||| text`
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -183,7 +213,16 @@ pub(crate) struct FileFlags {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) stream: Option<bool>,
 
-    /// Text that outputs must begin with, where a JSONL record gives no `prefix` of its own; it is not in the results
+    /// Text to stdout with real line ends instead of \\n, \\r and \\\\ [default: with --stream on a terminal]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) raw: Option<bool>,
+
+    /// With --stream: write the input before its continuation (decoder-only models) [default: on a terminal]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) echo: Option<bool>,
+
+    /// Text that outputs must begin with, on the decoder's side, where a JSONL record gives no `prefix` of its own; it is
+    /// not in the results. For what stands before each source, as T5's tasks do, there is --source-prefix
     #[arg(long, value_name = "TEXT")]
     pub(crate) prefix: Option<String>,
 
@@ -249,6 +288,24 @@ pub(crate) struct DevicesArgs {
     /// With --measure: only this adapter; part of its name, or its number
     #[arg(long, value_name = "DEVICE", requires = "measure")]
     pub(crate) device: Option<String>,
+}
+
+/// Arguments of `elgen completions`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that is to complete
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Arguments of `elgen man`.
+#[derive(Debug, Args)]
+#[command(after_help = MAN_HELP)]
+pub(crate) struct ManArgs {
+    /// A command, for its own page
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// Arguments of `elgen inspect`.

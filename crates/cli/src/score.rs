@@ -77,7 +77,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         },
     };
     if pairs.waits_for_terminal() {
-        console.note("reading texts from the terminal; Ctrl-D ends them");
+        console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
     if console.shows_progress(arguments.report.progress, output.is_none()) {
         console.start_progress(Progress::new(Instant::now(), 0, None));

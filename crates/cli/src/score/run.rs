@@ -93,10 +93,15 @@ impl Run {
         options: &RunOptions,
         batch_size: usize,
     ) -> Result<End, CliError> {
-        let largest = batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
-        let mut window = batch_size;
+        // Who types waits for an answer.
+        let typed = self.pairs.waits_for_terminal();
+        let largest = if typed { 1 } else { batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS) };
+        let mut window = batch_size.min(largest);
         while self.pairs.total().is_none() {
             let records = self.pairs.window(window)?;
+            for warning in self.pairs.take_warnings() {
+                self.console.warning(&warning);
+            }
             if let Some(total) = self.pairs.total() {
                 self.console.set_total(total);
             }
