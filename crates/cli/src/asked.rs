@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     error::CliError,
     flags::{GenerationFlags, Names, flag, name_flags, set_names},
+    suggest::did_you_mean,
 };
 
 /// The options that the user set, in whatever way.
@@ -78,7 +79,8 @@ fn settings(set: &[(String, Value)]) -> Result<GenerationOptions, CliError> {
     let mut fields = Map::new();
     for (key, value) in set {
         if !GenerationOptions::knows(key) {
-            return Err(CliError::Usage(format!("--set {key}: no generation option has this name")));
+            let hint = did_you_mean(key, GenerationOptions::NAMES.iter().copied());
+            return Err(CliError::Usage(format!("--set {key}: no generation option has this name{hint}")));
         }
         fields.insert(key.clone(), value.clone());
     }

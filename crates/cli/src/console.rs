@@ -191,6 +191,11 @@ impl Bar {
     }
 }
 
+/// Tells that a device is measured, which nothing can be seen of for seconds.
+pub(crate) fn tell_measurement(device: &str) {
+    write_line(&format!("measuring {device} for --attention auto; the result is kept for later runs"));
+}
+
 /// Writes to stderr; where nobody listens any more there is nobody to tell.
 pub(crate) fn write_line(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");

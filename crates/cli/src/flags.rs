@@ -286,7 +286,7 @@ pub(crate) struct DevicesArgs {
     pub(crate) measure: bool,
 
     /// With --measure: only this adapter; part of its name, or its number
-    #[arg(long, value_name = "DEVICE", requires = "measure")]
+    #[arg(long, value_name = "DEVICE", requires = "measure", allow_negative_numbers = true)]
     pub(crate) device: Option<String>,
 }
 

@@ -17,6 +17,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 mod asked;
 mod bench;
+mod builtin;
 mod color;
 mod completions;
 mod console;

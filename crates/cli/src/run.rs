@@ -6,14 +6,16 @@ use std::{
     time::Instant,
 };
 
-use elgen_engine::{AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
+use elgen_engine::{
+    AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, SessionOptions, describe,
+};
 use elgen_models::{ModelError, Tokenizer};
 use elgen_search::{GenerationConfig, GenerationOptions, Warning};
 
 use crate::{
     asked::{Asked, refusal},
-    console::Console,
-    error::CliError,
+    console::{Console, tell_measurement},
+    error::{CliError, one_line},
     files,
     flags::{GenerateArgs, Names, flag, name_flags},
     input::RecordFormat,
@@ -28,6 +30,7 @@ use crate::{
 };
 
 mod expect;
+mod needs;
 mod records;
 mod target;
 
@@ -65,7 +68,14 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if load.attention == AttentionChoice::Auto {
         load.attention = target::kinds_to_continue(&arguments).unwrap_or(AttentionChoice::Auto);
     }
-    let mut session = Session::load(&arguments.model, &load).map_err(load_error)?;
+    if !quiet {
+        elgen_engine::on_measurement(tell_measurement);
+    }
+    let with_need = |error: CliError| match error {
+        CliError::Engine(error) if error.is_out_of_memory() => short_of_memory(&error, &arguments.model, &load, &config),
+        other => other,
+    };
+    let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
@@ -134,7 +144,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         cancel: run.interrupt.cancel_token(),
         ..RunOptions::default()
     };
-    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window());
+    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window()).map_err(with_need);
     run.console.end_progress();
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
@@ -294,6 +304,15 @@ pub(crate) fn load_error(error: EngineError) -> CliError {
         EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
         other => other.into(),
     }
+}
+
+/// What does not fit, and what would do.
+fn short_of_memory(error: &EngineError, model: &Path, load: &SessionOptions, config: &GenerationConfig) -> CliError {
+    let cause = one_line(error);
+    CliError::Failed(match needs::least(model, load, config) {
+        Some(least) => format!("{cause}; this run needs at least {least} (elgen plan has the sums)"),
+        None => format!("{cause}; elgen plan tells what a run needs"),
+    })
 }
 
 fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output: OutputFormat) -> Result<(), CliError> {

@@ -19,7 +19,7 @@ pub(crate) struct EngineFlags {
     dtype: DtypeFlag,
 
     /// Adapter: part of its name, or its number in `elgen devices` [default: the best one]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", allow_negative_numbers = true)]
     device: Option<String>,
 
     /// Inputs that are decoded together at most; auto takes as many as the memory allows; results do not depend on it
