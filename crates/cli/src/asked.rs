@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use elgen_search::{GenerationOptions, OptionError};
+use elgen_search::{GenerationOptions, OptionError, OptionProblem};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -97,6 +97,12 @@ fn file(path: &Path) -> Result<GenerationOptions, CliError> {
 /// An error of the options: the user's if it names one of theirs, else the checkpoint's.
 pub(crate) fn refusal(error: &OptionError, names: &Names, model: &Path) -> CliError {
     match name_flags(&error.to_string(), names) {
+        (_, true) if matches!(error.problem, OptionProblem::Needs { .. }) => {
+            // What is still to be typed is named as it is typed.
+            let all = GenerationOptions::NAMES.iter().map(|option| ((*option).to_owned(), flag(option)));
+            let names = all.chain(names.clone()).collect();
+            CliError::Usage(name_flags(&error.to_string(), &names).0)
+        }
         (message, true) => CliError::Usage(message),
         (message, false) => CliError::Failed(format!("{}: generation options: {message}", model.display())),
     }

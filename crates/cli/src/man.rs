@@ -36,16 +36,21 @@ fn command(name: Option<&str>) -> Result<Command, CliError> {
 }
 
 /// The page in roff. What `--help` ends with is laid out with blanks, which roff would run together; it is kept as it stands.
-fn page(command: Command) -> io::Result<Vec<u8>> {
+fn page(mut command: Command) -> io::Result<Vec<u8>> {
     let end = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
     let has_commands = command.has_subcommands();
+    let usage = command.render_usage().to_string();
     let version = env!("CARGO_PKG_VERSION");
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let man = Man::new(command.version(version)).title(name).section("1").source(format!("elgen {version}"));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    page.write_all(b".SH SYNOPSIS\n.nf\n")?;
+    for line in usage.trim_start_matches("Usage:").lines() {
+        writeln!(page, "{}", roff_line(line.trim()))?;
+    }
+    page.write_all(b".fi\n")?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     if has_commands {
@@ -58,7 +63,19 @@ fn page(command: Command) -> io::Result<Vec<u8>> {
         }
         page.write_all(b".fi\n")?;
     }
-    Ok(page)
+    Ok(begun_by_title(&String::from_utf8_lossy(&page)).into_bytes())
+}
+
+/// What every section of clap_mangen begins with: how an apostrophe is written.
+const QUOTES: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+/// The page with its title first, as readers of man pages expect it, and the definition of quotes once behind.
+fn begun_by_title(page: &str) -> String {
+    let page = page.replace(QUOTES, "");
+    match page.split_once('\n') {
+        Some((title, rest)) => format!("{title}\n{QUOTES}{rest}"),
+        None => page,
+    }
 }
 
 /// A line as roff prints it: no control line, no escapes, hyphens that can be copied.
@@ -78,14 +95,15 @@ mod tests {
     #[test]
     fn every_command_has_a_page_with_its_flags() {
         let all = text(None);
-        assert!(all.contains("\n.TH elgen 1 ") || all.starts_with(".TH elgen 1 "), "{all}");
+        assert!(all.starts_with(".TH elgen 1 ") && all.matches(QUOTES).count() == 1, "{all}");
         let mut elgen = Cli::command();
         elgen.build();
         for found in elgen.get_subcommands().filter(|found| found.get_name() != "help") {
             let name = found.get_name();
             assert!(all.contains(&format!("elgen\\-{name}(1)")), "{name}: {all}");
             let own = text(Some(name));
-            assert!(own.contains(&format!(".TH elgen-{name} 1 ")), "{own}");
+            assert!(own.starts_with(&format!(".TH elgen-{name} 1 ")), "{own}");
+            assert!(own.contains(&format!(".SH SYNOPSIS\n.nf\nelgen {name} ")), "{own}");
             for flag in found.get_arguments().filter_map(|flag| flag.get_long()) {
                 assert!(own.contains(&format!("\\-\\-{}", flag.replace('-', "\\-"))), "{name} --{flag}");
             }
@@ -110,6 +128,6 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there() {
         let error = command(Some("generat")).unwrap_err().to_string();
-        assert!(error.starts_with("generat: no such command, did you mean generate? there are generate, "), "{error}");
+        assert!(error.starts_with("generat: no such command (did you mean generate?); there are generate, "), "{error}");
     }
 }

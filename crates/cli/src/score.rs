@@ -23,6 +23,7 @@ use crate::{
     resume::Setup,
     run::load_error,
     survey::hex,
+    terminal::Terminal,
 };
 
 mod lines;
@@ -39,6 +40,9 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let quiet = arguments.report.quiet;
     let mut console = Console::new(quiet);
     check_files(&arguments)?;
+    if arguments.files.header == Some(true) && layout(&arguments, output_path(&arguments)).header().is_none() {
+        return Err(CliError::Usage("--header: is for text output; JSONL names its fields".to_owned()));
+    }
     let pairs = Pairs::open(&arguments)?;
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
     let interrupt = Interrupt::install();
@@ -68,7 +72,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         (None, Some(run)) => (Rows::Save(run), String::new()),
         (None, None) => (Rows::None, String::new()),
     };
-    let output = arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
+    let output = output_path(&arguments);
     let sink: Box<dyn io::Write> = match output {
         None => Box::new(io::stdout()),
         Some(path) => match File::create(path) {
@@ -82,13 +86,19 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     if console.shows_progress(arguments.report.progress, output.is_none()) {
         console.start_progress(Progress::new(Instant::now(), 0, None));
     }
+    let layout = layout(&arguments, output);
+    let header = layout.header().filter(|_| {
+        // Programs that read the lines need none.
+        arguments.files.header.unwrap_or_else(|| output.is_none() && Terminal::of_process().stdout)
+    });
     let mut run = Run {
         console,
         pairs,
         whole,
         sink,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
-        layout: layout(&arguments, output),
+        layout,
+        header,
         rows,
         interrupt,
         corpus: CorpusScore::default(),
@@ -132,6 +142,10 @@ fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> R
         summary::write(path, metrics, failures, corpus.summary(), divergence.as_ref())?;
     }
     Ok(u8::from(failures > 0))
+}
+
+fn output_path(arguments: &ScoreArgs) -> Option<&Path> {
+    arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
 }
 
 fn layout(arguments: &ScoreArgs, output: Option<&Path>) -> Layout {

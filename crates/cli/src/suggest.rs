@@ -1,8 +1,8 @@
 //! What a name that is not there was probably meant to be.
 
-/// `, did you mean NAME?` where a known name is near to the one that was typed, else nothing.
+/// ` (did you mean NAME?)` where a known name is near to the one that was typed, else nothing.
 pub(crate) fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(typed, known).map_or_else(String::new, |name| format!(", did you mean {name}?"))
+    nearest(typed, known).map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
 /// The known name that differs by the fewest edits, where no more than a third of the letters are wrong.
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(nearest("flags", known), None);
         assert_eq!(nearest("", known), None);
         assert_eq!(nearest(&"num_beams".repeat(1000), known), None);
-        assert_eq!(did_you_mean("tpo_k", known), ", did you mean top_k?");
+        assert_eq!(did_you_mean("tpo_k", known), " (did you mean top_k?)");
         assert_eq!(did_you_mean("x", known), "");
     }
 }

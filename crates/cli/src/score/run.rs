@@ -78,6 +78,8 @@ pub(super) struct Run {
     /// The output's name in messages.
     pub(super) output: PathBuf,
     pub(super) layout: Layout,
+    /// The columns' names, if they are still to be written.
+    pub(super) header: Option<&'static str>,
     pub(super) rows: Rows,
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) corpus: CorpusScore,
@@ -150,7 +152,7 @@ impl Run {
             origins.push((line, id, outcome));
         }
         let mut scores = self.scores(&inputs, &numbers, session, config, options)?.into_iter();
-        let mut lines = Vec::new();
+        let mut lines = self.header.take().map_or_else(Vec::new, |header| header.as_bytes().to_vec());
         for (line, id, outcome) in origins {
             let outcome = outcome.unwrap_or_else(|| match scores.next() {
                 Some(Ok(score)) => Outcome::Scored(score),
