@@ -17,7 +17,7 @@ mod object;
 
 pub(crate) use files::Place;
 use files::Files;
-use object::{Object, UnknownFields};
+use object::{Object, Oddities};
 
 /// The longest line that is read, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
@@ -91,6 +91,18 @@ pub(crate) enum Content {
     Empty,
 }
 
+impl Content {
+    /// A text behind what stands before all of them. Ids and empty lines stay as they are.
+    pub(crate) fn behind(self, source_prefix: Option<&str>) -> Content {
+        match (self, source_prefix) {
+            (Content::Run { input: Input::Text(text), prefix, target }, Some(before)) => {
+                Content::Run { input: Input::Text(format!("{before}{text}")), prefix, target }
+            }
+            (content, _) => content,
+        }
+    }
+}
+
 enum Source {
     Arguments(std::vec::IntoIter<String>),
     Lines(Files),
@@ -109,7 +121,7 @@ pub(crate) struct RecordReader {
     lines: u64,
     bytes: Vec<u8>,
     ended: bool,
-    unknown: UnknownFields,
+    oddities: Oddities,
 }
 
 impl RecordReader {
@@ -159,7 +171,7 @@ impl RecordReader {
             lines: 0,
             bytes: Vec::new(),
             ended: false,
-            unknown: UnknownFields::default(),
+            oddities: Oddities::default(),
         }
     }
 
@@ -193,9 +205,9 @@ impl RecordReader {
         }
     }
 
-    /// What is to be told of fields that play no part, each once.
+    /// What is to be told of what was read: fields that play no part, each once, and records that were taken as texts.
     pub(crate) fn take_warnings(&mut self) -> Vec<String> {
-        self.unknown.take()
+        self.oddities.take()
     }
 
     /// Whether somebody has to type the records.
@@ -275,7 +287,14 @@ impl RecordReader {
                 }
                 Line::Whole(bytes) => match std::str::from_utf8(bytes) {
                     Err(error) => (None, Err(format!("invalid UTF-8 at byte {}", error.valid_up_to() + 1))),
-                    Ok(text) if self.format == RecordFormat::Text => (None, Ok(parse_text(text))),
+                    Ok(text) if self.format == RecordFormat::Text => {
+                        if self.records == 0 && matches!(self.source, Source::Lines(_)) {
+                            let mut oddities = std::mem::take(&mut self.oddities);
+                            oddities.record_as_text(text, || self.place(place));
+                            self.oddities = oddities;
+                        }
+                        (None, Ok(parse_text(text)))
+                    }
                     // Blank lines separate nothing in JSONL and are no records.
                     Ok(text) if text.trim_ascii().is_empty() => {
                         self.bytes = line.into_bytes();
@@ -284,9 +303,9 @@ impl RecordReader {
                     Ok(text) => {
                         let Parsed { id, content, others } = parse_json(text, self.scored);
                         if !others.is_empty() {
-                            let mut unknown = std::mem::take(&mut self.unknown);
-                            unknown.note(others, || self.place(place));
-                            self.unknown = unknown;
+                            let mut oddities = std::mem::take(&mut self.oddities);
+                            oddities.fields(others, || self.place(place));
+                            self.oddities = oddities;
                         }
                         (id, content)
                     }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     console::Console,
-    error::CliError,
+    error::{CliError, one_line},
     files::{self, STANDARD},
     flags::{ScoreArgs, WholeFlags},
     input::RecordFormat,
@@ -53,7 +53,12 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
 
     let expected = Expected { max_new_tokens: Some(0), ..Expected::default() };
     let mut session =
-        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(load_error)?;
+        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(|error| {
+            match error.is_out_of_memory() {
+                true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),
+                false => load_error(error),
+            }
+        })?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
@@ -97,6 +102,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         whole,
         sink,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
+        source_prefix: arguments.files.source_prefix.clone().filter(|prefix| !prefix.is_empty()),
         layout,
         header,
         rows,

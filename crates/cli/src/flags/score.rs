@@ -104,6 +104,11 @@ pub(crate) struct ScoreFiles {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<RecordFormat>,
 
+    /// Text that is put before each source text, as T5 is told its task: "summarize: ". Token ids, and whole texts of
+    /// decoder-only models, are not touched
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) source_prefix: Option<String>,
+
     /// Text file of targets, line N for line N of a text input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) targets: Option<PathBuf>,

@@ -8,6 +8,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use crate::suggest::did_you_mean;
+
 /// Names that are told of one input, at most.
 const MOST_NAMES: usize = 8;
 /// Characters of a name that are shown.
@@ -74,16 +76,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// The names of fields that play no part, each told once.
+/// What is odd about an input and no error: above all the names of fields that play no part, each told once.
 #[derive(Debug, Default)]
-pub(super) struct UnknownFields {
+pub(super) struct Oddities {
     seen: BTreeSet<String>,
     untold: Vec<String>,
 }
 
-impl UnknownFields {
+impl Oddities {
     /// Notes the other fields of the record at `place`.
-    pub(super) fn note(&mut self, others: Vec<String>, place: impl FnOnce() -> String) {
+    pub(super) fn fields(&mut self, others: Vec<String>, place: impl FnOnce() -> String) {
         let new: Vec<String> = others.into_iter().filter(|name| !self.seen.contains(name)).collect();
         let room = MOST_NAMES.saturating_sub(self.seen.len());
         if new.is_empty() || room == 0 {
@@ -93,6 +95,14 @@ impl UnknownFields {
         self.seen.extend(new.into_iter().take(room));
         let (noun, verb) = if shown.len() == 1 { ("field", "is") } else { ("fields", "are") };
         self.untold.push(format!("{}: unknown {noun} {} {verb} ignored", place(), shown.join(", ")));
+    }
+
+    /// Notes that the text at `place` is a record, if it is.
+    pub(super) fn record_as_text(&mut self, text: &str, place: impl FnOnce() -> String) {
+        let is_record = |object: Object<'_>| object.text.is_some() || object.input_ids.is_some();
+        if text.starts_with('{') && serde_json::from_str(text).is_ok_and(is_record) {
+            self.untold.push(format!("{}: a JSON record, taken as a text; did you mean --input-format jsonl?", place()));
+        }
     }
 
     /// What is to be told now.
@@ -107,7 +117,7 @@ fn shown(name: &str) -> String {
     if name.chars().nth(MOST_CHARACTERS).is_some() {
         text.push('…');
     }
-    format!("`{text}`")
+    format!("`{text}`{}", did_you_mean(name, FIELDS))
 }
 
 #[cfg(test)]
@@ -131,11 +141,11 @@ mod tests {
 
     #[test]
     fn each_name_is_told_once_and_no_flood_comes_of_it() {
-        let mut unknown = UnknownFields::default();
+        let mut unknown = Oddities::default();
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        unknown.note(names(&["num_beams"]), || "in.jsonl:1".into());
-        unknown.note(names(&["num_beams"]), || panic!("told twice"));
-        unknown.note(names(&["num_beams", "a\u{1b}[31m", "b"]), || "in.jsonl:3".into());
+        unknown.fields(names(&["num_beams"]), || "in.jsonl:1".into());
+        unknown.fields(names(&["num_beams"]), || panic!("told twice"));
+        unknown.fields(names(&["num_beams", "a\u{1b}[31m", "b"]), || "in.jsonl:3".into());
         assert_eq!(
             unknown.take(),
             [
@@ -143,11 +153,28 @@ mod tests {
                 "in.jsonl:3: unknown fields `a\\u{1b}[31m`, `b` are ignored"
             ]
         );
+        unknown.fields(names(&["prefx"]), || "in.jsonl:4".into());
+        assert_eq!(unknown.take(), ["in.jsonl:4: unknown field `prefx` (did you mean prefix?) is ignored"]);
         for n in 0..1000 {
-            unknown.note(vec![format!("{n}{}", "x".repeat(100))], || format!("in.jsonl:{n}"));
+            unknown.fields(vec![format!("{n}{}", "x".repeat(100))], || format!("in.jsonl:{n}"));
         }
         let told = unknown.take();
-        assert_eq!(told.len(), MOST_NAMES - 3);
+        assert_eq!(told.len(), MOST_NAMES - 4);
         assert!(told.iter().all(|line| line.len() < 100), "{told:?}");
+    }
+
+    #[test]
+    fn records_that_are_taken_as_texts_are_noticed() {
+        let told = |text: &str| {
+            let mut oddities = Oddities::default();
+            oddities.record_as_text(text, || "in.txt:1".into());
+            oddities.take()
+        };
+        let expected = ["in.txt:1: a JSON record, taken as a text; did you mean --input-format jsonl?"];
+        assert_eq!(told(r#"{"id": 4, "text": "x"}"#), expected);
+        assert_eq!(told(r#"{"input_ids": [1]}"#), expected);
+        for text in ["{", "{}", "{\"a\": 1}", "text", "[\"text\"]", ""] {
+            assert!(told(text).is_empty(), "{text}");
+        }
     }
 }

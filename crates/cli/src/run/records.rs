@@ -169,9 +169,8 @@ impl Run {
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
             let mut origin = Origin { index, line, id, continued: String::new() };
-            match content {
+            match content.map(|content| content.behind(self.source_prefix.as_deref())) {
                 Ok(Content::Run { input, prefix, .. }) => {
-                    let input = with_prefix(self.source_prefix.as_deref(), input);
                     let prefix = prefix.or_else(|| self.prefix.clone().map(Input::Text));
                     if let Writer::Stream(writer) = &self.writer
                         && writer.echoes()
@@ -232,31 +231,10 @@ impl Run {
     }
 }
 
-/// A source behind what stands before all of them; ids are taken as they are.
-fn with_prefix(prefix: Option<&str>, input: Input) -> Input {
-    match (prefix, input) {
-        (Some(prefix), Input::Text(text)) => Input::Text(format!("{prefix}{text}")),
-        (_, input) => input,
-    }
-}
-
 /// The text of an input that has one.
 fn text_of(input: &Input) -> &str {
     match input {
         Input::Text(text) => text,
         Input::Ids(_) => "",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_prefix_is_for_texts() {
-        assert_eq!(text_of(&with_prefix(Some("summarize: "), Input::Text("a b".to_owned()))), "summarize: a b");
-        assert_eq!(text_of(&with_prefix(None, Input::Text("a".to_owned()))), "a");
-        assert!(matches!(with_prefix(Some("x"), Input::Ids(vec![4])), Input::Ids(ids) if ids == [4]));
-        assert_eq!(text_of(&Input::Ids(vec![4])), "");
     }
 }

@@ -119,11 +119,11 @@ impl Pairs {
         }
     }
 
-    /// What is to be told of fields that play no part, each once.
+    /// What is to be told of what was read.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         match self {
-            Pairs::One(reader) => reader.take_warnings(),
-            Pairs::Two { .. } | Pairs::Whole { .. } => Vec::new(),
+            Pairs::One(reader) | Pairs::Two { sources: reader, .. } => reader.take_warnings(),
+            Pairs::Whole { .. } => Vec::new(),
         }
     }
 

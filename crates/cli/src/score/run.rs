@@ -77,6 +77,8 @@ pub(super) struct Run {
     pub(super) sink: Box<dyn Write>,
     /// The output's name in messages.
     pub(super) output: PathBuf,
+    /// What stands before each source text.
+    pub(super) source_prefix: Option<String>,
     pub(super) layout: Layout,
     /// The columns' names, if they are still to be written.
     pub(super) header: Option<&'static str>,
@@ -137,7 +139,9 @@ impl Run {
         let mut numbers = Vec::with_capacity(records.len());
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
-            let outcome = match content {
+            // A text without a target is no source.
+            let prefix = self.source_prefix.as_deref().filter(|_| matches!(&content, Ok(Content::Run { target: Some(_), .. })));
+            let outcome = match content.map(|content| content.behind(prefix)) {
                 Ok(Content::Run { input, target, .. }) => {
                     inputs.push(match (target, &self.whole) {
                         (Some(target), _) => ScoreRequest { source: input, target }.into(),
