@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn a_wrong_name_lists_those_that_there_are() {
         let message = refused("bart-bse");
-        assert!(message.contains("--config bart-bse: ") && message.contains("(did you mean bart-base?); there are"), "{message}");
+        assert!(
+            message.contains("--config bart-bse: ") && message.contains("(did you mean bart-base?); there are"),
+            "{message}"
+        );
         assert!(BUILTIN_CONFIGS.iter().all(|(name, _)| message.contains(name)), "{message}");
         let message = refused("opt");
         assert!(message.contains("no built-in config; there are bart-large, "), "{message}");

@@ -44,21 +44,31 @@ Where `man` looks for it:
 
 const GENERATE_HELP: &str = "\
 Text input: one UTF-8 text per line. An empty line gives an empty output line
-without running the model.
+without running the model. With --whole-file each file is one text; its last line
+end is not part of it. Several files (--input A --input B) are read one behind the
+other, records numbered through; --resume goes on with one file of lines only.
+On a terminal each line is answered before the next is read.
 
-JSONL input: one object per line, blank lines skipped; other fields are ignored:
+JSONL input: one object per line, blank lines skipped; other fields are ignored,
+and named once:
   {\"id\": any?, \"text\": \"…\"}  or  {\"id\": any?, \"input_ids\": [0, 42, 2]}
 A \"prefix\" (text, or token ids) is what the output must begin with. It follows the
 decoder start token or the input, is not in the results, and counts for
 --max-length.
 An empty \"text\" runs through the model like any other.
-A line of more than 16 MiB is a failed record.
+A line, or a whole file, of more than 16 MiB is a failed record.
+--source-prefix stands before each \"text\", on the encoder's side where there is one:
+  --source-prefix \"translate English to German: \"
 
 Text output: one line per input, in input order; with --num-return-sequences N,
 N lines per input, best first (samples: in the order drawn).
 Newlines, carriage returns and backslashes inside a text are written \\n, \\r, \\\\.
 A failed record is an empty line (N lines), and a line on stderr that names the
 input's file and line.
+
+Moses output (--format moses): number ||| text ||| score, with N lines per input;
+number is the input's, from 0. An empty input has N empty texts of score 0, a failed
+record N empty lines.
 
 JSONL output: one object per input, in input order:
   {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
@@ -74,7 +84,10 @@ text is null for a model without a tokenizer.
 
 Score: with beams, the sum of the natural-log probabilities of the new tokens,
 divided by their number to the power of --length-penalty (Hugging Face's
-sequences_scores); without beams, the sum itself.
+sequences_scores); without beams, the sum itself. Where so few tokens may follow that
+not all beams find an end (--max-new-tokens 1 with a forced id, say), the rest of an
+n-best list are unfilled slots: score -1e9 and no token_ids, where Hugging Face has
+padding or the forced id.
 
 Generation options, the first that says something wins: the option's flag,
 --set, the file of --generation-config, generation_config.json of the model (or,
@@ -85,6 +98,10 @@ Streaming (--stream): for greedy search and sampling, one sequence per input. Te
 is written as it becomes certain and ends up as without --stream. JSONL output has,
 before each record's object, a line for each of its tokens:
   {\"id\": …, \"token_id\": 42, \"logprob\": -0.1, \"text\": \"…\"}
+On a terminal a stream of texts is made for people: line ends are line ends, and a
+decoder-only model's text stands behind its input. --raw=false and --echo=false turn
+that off, --raw and --echo ask for it elsewhere. With --raw, control characters other
+than line ends and tabs are written as escapes, as \\u{1b}.
 
 Resuming: while a file is written from a file, OUT.elgen-resume lies beside it. If
 the run is killed or interrupted, the same command with --resume cuts off a record

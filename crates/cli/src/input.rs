@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 mod files;
 mod object;
 
-pub(crate) use files::Place;
 use files::Files;
+pub(crate) use files::Place;
 use object::{Object, Oddities};
 
 /// The longest line that is read, in bytes.

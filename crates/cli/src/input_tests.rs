@@ -308,10 +308,12 @@ fn a_prefix_has_no_part_in_scoring() {
 
 #[test]
 fn a_source_prefix_is_for_texts() {
-    let behind = |line: &[u8]| show(&Record {
-        content: Ok(all(line, RecordFormat::Jsonl).remove(0).content.unwrap().behind(Some("summarize: "))),
-        ..all(line, RecordFormat::Jsonl).remove(0)
-    });
+    let behind = |line: &[u8]| {
+        show(&Record {
+            content: Ok(all(line, RecordFormat::Jsonl).remove(0).content.unwrap().behind(Some("summarize: "))),
+            ..all(line, RecordFormat::Jsonl).remove(0)
+        })
+    };
     assert_eq!(behind(br#"{"text": "a b"}"#), r#"1 0 text "summarize: a b""#);
     assert_eq!(behind(br#"{"input_ids": [4]}"#), "1 0 ids [4]");
     assert!(matches!(Content::Empty.behind(Some("x")), Content::Empty));

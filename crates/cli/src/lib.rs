@@ -65,9 +65,7 @@ where
     color::set(color);
     let mut command = Cli::command().color(color.choice());
     let parsed = command.try_get_matches_from_mut(arguments);
-    let parsed = parsed.and_then(|matches| {
-        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-    });
+    let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(answer) => {

@@ -128,6 +128,9 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there() {
         let error = command(Some("generat")).unwrap_err().to_string();
-        assert!(error.starts_with("generat: no such command (did you mean generate?); there are generate, "), "{error}");
+        assert!(
+            error.starts_with("generat: no such command (did you mean generate?); there are generate, "),
+            "{error}"
+        );
     }
 }

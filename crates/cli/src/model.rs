@@ -40,7 +40,10 @@ fn resolve(
     let reason = match fs::metadata(model) {
         Ok(_) => "not a directory".to_owned(),
         Err(error) if model.components().count() == 1 => {
-            format!("{error}; give a directory, or OWNER/NAME on the hub, e.g. {}", on_the_hub(&model.to_string_lossy()))
+            format!(
+                "{error}; give a directory, or OWNER/NAME on the hub, e.g. {}",
+                on_the_hub(&model.to_string_lossy())
+            )
         }
         Err(error) => error.to_string(),
     };

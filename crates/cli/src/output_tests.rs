@@ -136,7 +136,8 @@ fn a_failing_sink_is_an_error() {
             Ok(())
         }
     }
-    let layout = Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
     let mut writer = OrderedWriter::new(Box::new(Closed), layout, 0);
     let error = writer.put(0, &RecordId::Index(0), &Outcome::Empty).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -145,7 +146,8 @@ fn a_failing_sink_is_an_error() {
 #[test]
 fn token_logprobs_are_an_array_beside_the_ids() {
     let sink = Shared::default();
-    let layout = Layout { format: OutputFormat::Jsonl, with_scores: false, sequences: 1, token_logprobs: true, raw: false };
+    let layout =
+        Layout { format: OutputFormat::Jsonl, with_scores: false, sequences: 1, token_logprobs: true, raw: false };
     let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 0);
     writer.put(0, &RecordId::Index(0), &done(&[("x", -0.5)])).unwrap();
     assert_eq!(
@@ -177,7 +179,8 @@ fn an_alignment_is_a_list_for_each_id() {
 #[test]
 fn a_continued_output_begins_with_its_next_record() {
     let sink = Shared::default();
-    let layout = Layout { format: OutputFormat::Text, with_scores: false, sequences: 2, token_logprobs: false, raw: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 2, token_logprobs: false, raw: false };
     assert_eq!(layout.lines_per_record(), 2);
     assert_eq!(Layout { format: OutputFormat::Jsonl, ..layout }.lines_per_record(), 1);
     let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 7);
@@ -202,7 +205,8 @@ fn every_write_ends_with_a_record() {
         }
     }
     let sizes = Rc::default();
-    let layout = Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
     let mut writer = OrderedWriter::new(Box::new(Whole(Rc::clone(&sizes))), layout, 0);
     let long = "x".repeat(300_000);
     for index in (0..20).rev() {
@@ -220,7 +224,8 @@ fn moses_lines_carry_the_number_of_their_input() {
     writer.put(0, &given, &done(&[("a1", -0.25)])).unwrap();
     writer.put(2, &given, &Outcome::Empty).unwrap();
     writer.put(3, &given, &failed()).unwrap();
-    let expected = "0 ||| a1 ||| -0.25\n\n1 ||| b\\n1 ||| -0.5\n1 ||| b2 ||| -1000000000\n2 |||  ||| 0\n2 |||  ||| 0\n\n\n";
+    let expected =
+        "0 ||| a1 ||| -0.25\n\n1 ||| b\\n1 ||| -0.5\n1 ||| b2 ||| -1000000000\n2 |||  ||| 0\n2 |||  ||| 0\n\n\n";
     assert_eq!(sink.text(), expected);
 }
 

@@ -72,7 +72,9 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         elgen_engine::on_measurement(tell_measurement);
     }
     let with_need = |error: CliError| match error {
-        CliError::Engine(error) if error.is_out_of_memory() => short_of_memory(&error, &arguments.model, &load, &config),
+        CliError::Engine(error) if error.is_out_of_memory() => {
+            short_of_memory(&error, &arguments.model, &load, &config)
+        }
         other => other,
     };
     let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
@@ -224,7 +226,9 @@ fn look(arguments: &GenerateArgs, model: &ModelDescription) -> Result<Look, CliE
         Some(true) if model.limits.is_encoder_decoder => {
             return refuse(format!("is for decoder-only models; {} has an encoder", arguments.model.display()));
         }
-        Some(true) if output_format(arguments) != OutputFormat::Text => return refuse("needs --format text".to_owned()),
+        Some(true) if output_format(arguments) != OutputFormat::Text => {
+            return refuse("needs --format text".to_owned());
+        }
         _ => {}
     }
     let asked = terminal::Asked { raw: arguments.files.raw, echo: arguments.files.echo };

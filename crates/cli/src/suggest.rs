@@ -12,7 +12,11 @@ pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
     if typed.chars().count() > LONGEST {
         return None;
     }
-    let found = known.into_iter().map(|name| (edits(typed, name), name)).min_by_key(|(edits, _)| *edits);
+    let found = known
+        .into_iter()
+        .filter(|name| *name != typed)
+        .map(|name| (edits(typed, name), name))
+        .min_by_key(|(edits, _)| *edits);
     let allowed = (typed.chars().count() / 3).max(1);
     found.filter(|(edits, _)| *edits <= allowed).map(|(_, name)| name)
 }
@@ -57,6 +61,7 @@ mod tests {
         assert_eq!(nearest("Bart-Large", known), Some("bart-large"));
         assert_eq!(nearest("flags", known), None);
         assert_eq!(nearest("", known), None);
+        assert_eq!(nearest("top_k", known), None, "what is there needs no other");
         assert_eq!(nearest(&"num_beams".repeat(1000), known), None);
         assert_eq!(did_you_mean("tpo_k", known), " (did you mean top_k?)");
         assert_eq!(did_you_mean("x", known), "");

@@ -104,7 +104,10 @@ fn contradictory_options_name_the_flags_that_were_typed() {
             &["--num-return-sequences", "2", "--num-beams", "1"],
             &["--num-return-sequences: 2 needs --do-sample or as many --num-beams"],
         ),
-        (&["--num-beams", "4", "--num-beam-groups", "2"], &["--num-beam-groups: 2 needs a --diversity-penalty above 0"]),
+        (
+            &["--num-beams", "4", "--num-beam-groups", "2"],
+            &["--num-beam-groups: 2 needs a --diversity-penalty above 0"],
+        ),
         (
             &["--num-beams", "4", "--num-beam-groups", "2", "--diversity-penalty", "-1"],
             &["--diversity-penalty: must be above 0 with several groups (--num-beam-groups)"],

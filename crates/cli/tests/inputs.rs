@@ -117,12 +117,23 @@ fn a_source_prefix_stands_before_each_text() {
         finish_with_input(quick().args(flags).args(more), input.as_bytes()).expect(0).stdout
     };
     let plain = run(&[], "{\"text\": \"Tom said: I was born.\"}\n{\"input_ids\": [0, 60, 2]}\n");
-    let prefixed = run(&["--source-prefix", "Tom said: "], "{\"text\": \"I was born.\"}\n{\"input_ids\": [0, 60, 2]}\n");
+    let prefixed =
+        run(&["--source-prefix", "Tom said: "], "{\"text\": \"I was born.\"}\n{\"input_ids\": [0, 60, 2]}\n");
     assert_eq!(prefixed, plain);
     let typed = finish(quick().args(["--format=jsonl", "--source-prefix=Tom said: ", "", "I was born."])).expect(0);
     let lines = parsed(&typed.lines());
     assert_eq!(lines[0]["prompt_tokens"], 0, "an empty line stays one");
     assert_eq!(lines[1]["sequences"], parsed(&plain.lines().collect::<Vec<_>>())[0]["sequences"]);
+    let score = |flags: &[&str], text: &str| {
+        let mut command = elgen();
+        command
+            .args(["score", "--quiet", "--attention=mha", "--input-format=jsonl", "--model"])
+            .arg(demo())
+            .args(flags);
+        let record = serde_json::json!({"text": text, "target": "Non."}).to_string();
+        finish_with_input(&mut command, record.as_bytes()).expect(0).stdout
+    };
+    assert_eq!(score(&["--source-prefix=Tom said: "], "No."), score(&[], "Tom said: No."));
     let finished = finish(quick().arg("--source-prefix")).expect(2);
     assert!(finished.stderr.contains("--source-prefix <TEXT>"), "{finished:#?}");
 }
@@ -132,9 +143,17 @@ fn a_file_name_given_as_a_text_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "in.txt", "No.\n");
     let run = |flags: &[&str]| {
-        finish(elgen().args(["tokenize", "--model"]).arg(demo()).args(flags).args(["No.", file.to_str().unwrap()]).arg(&file))
+        finish(
+            elgen()
+                .args(["tokenize", "--model"])
+                .arg(demo())
+                .args(flags)
+                .args(["No.", file.to_str().unwrap()])
+                .arg(&file),
+        )
     };
-    let warning = format!("warning: {} is an existing file, taken as a text here; did you mean --input?\n", file.display());
+    let warning =
+        format!("warning: {} is an existing file, taken as a text here; did you mean --input?\n", file.display());
     assert_eq!(run(&[]).expect(0).stderr, warning);
     let mut command = generate(&demo());
     command.args(["--num-beams=1", "--max-new-tokens=2", "--print-config"]).arg(&file).arg(dir.path());
@@ -142,6 +161,17 @@ fn a_file_name_given_as_a_text_is_noticed() {
     assert_eq!(finish(command.arg("--quiet")).expect(0).stderr, "");
     // A folder's name is an ordinary word more often.
     assert_eq!(finish(generate(&demo()).args(["--print-config", "."])).expect(0).stderr, "");
+}
+
+#[test]
+fn jsonl_read_as_text_is_noticed() {
+    let mut command = elgen();
+    command.args(["tokenize", "--model"]).arg(demo());
+    let finished = finish_with_input(&mut command, b"{\"text\": \"No.\"}\n{\"text\": \"Yes.\"}\n").expect(0);
+    let expected = "warning: <stdin>:1: a JSON record, taken as a text; did you mean --input-format jsonl?\n";
+    assert_eq!(finished.stderr, expected);
+    let finished = finish_with_input(command.arg("--input-format=jsonl"), b"{\"text\": \"No.\"}\n").expect(0);
+    assert_eq!(finished.stderr, "");
 }
 
 #[test]
@@ -213,7 +243,8 @@ fn what_moses_and_raw_output_cannot_have() {
 fn raw_texts_and_echoes_as_asked_for() {
     let stories = common::stories();
     let flags = ["--quiet", "--do-sample", "--seed=1", "--max-new-tokens=60", "--stream", "--attention=mha"];
-    let run = |more: &[&str]| finish(generate(&stories).args(flags).args(more).arg("Once upon a time")).expect(0).stdout;
+    let run =
+        |more: &[&str]| finish(generate(&stories).args(flags).args(more).arg("Once upon a time")).expect(0).stdout;
     let (escaped, raw) = (run(&[]), run(&["--raw", "--echo"]));
     assert!(escaped.contains("\\n"), "the sample has a paragraph's end: {escaped}");
     assert_eq!(raw, format!("Once upon a time{}", escaped.replace("\\n", "\n")));
@@ -228,11 +259,13 @@ fn models_without_an_owner_are_helped() {
     for (name, hint) in [("gpt2", "openai-community/gpt2"), ("t5-small", "google-t5/t5-small"), ("nowhere", "e.g. ")] {
         for command in ["generate", "tokenize", "score"] {
             let mut command = elgen_with(command, name);
-            finish(command.current_dir(dir.path())).expect_error(1, &[&format!("model directory {name}: "), "OWNER/NAME", hint]);
+            finish(command.current_dir(dir.path()))
+                .expect_error(1, &[&format!("model directory {name}: "), "OWNER/NAME", hint]);
         }
     }
     // A path is no name.
-    finish(elgen_with("tokenize", "./no/such/dir").current_dir(dir.path())).expect_error(1, &["./no/such/dir: No such file"]);
+    finish(elgen_with("tokenize", "./no/such/dir").current_dir(dir.path()))
+        .expect_error(1, &["./no/such/dir: No such file"]);
 }
 
 fn elgen_with(command: &str, model: &str) -> Command {
@@ -270,7 +303,8 @@ fn limits_of_the_process_are_named() {
     let plan = format!("plan --config bart-base --memory-limit 16GiB --plot {}", plot.display());
     limited("-f 1", &plan).expect_error(1, &["cannot write", "plot.svg: File too large"]);
     // Enough for the program, too little for the driver.
-    limited("-v 200000", "devices").expect_error(1, &["no Vulkan adapter was found", "195.3 MiB (ulimit -v)", "install"]);
+    limited("-v 200000", "devices")
+        .expect_error(1, &["no Vulkan adapter was found", "195.3 MiB (ulimit -v)", "install"]);
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn each_line_is_answered_before_the_next() {
 
 #[test]
 fn scores_of_typed_lines_come_at_once_below_their_names() {
-    let Some(mut session) = Session::start(&format!("score --attention mha --model {}", stories().display()), 80) else {
+    let Some(mut session) = Session::start(&format!("score --attention mha --model {}", stories().display()), 80)
+    else {
         return;
     };
     session.wait_for("Ctrl-D ends them");

@@ -18,7 +18,9 @@ mod tests {
     #[test]
     fn the_soft_limit_is_read() {
         let table = |limit: &str| {
-            format!("Limit   Soft Limit  Hard Limit  Units\nMax cpu time  unlimited  unlimited  seconds\nMax address space         {limit}            unlimited            bytes\n")
+            format!(
+                "Limit   Soft Limit  Hard Limit  Units\nMax cpu time  unlimited  unlimited  seconds\nMax address space         {limit}            unlimited            bytes\n"
+            )
         };
         assert_eq!(parse(&table("204800000")), Some(204_800_000));
         assert_eq!(parse(&table("unlimited")), None);

@@ -128,7 +128,9 @@ fn no_driver_hint(address_space: Option<u64>) -> String {
         None => NO_DRIVER_HINT.to_owned(),
         Some(limit) => {
             let limit = Bytes(limit);
-            format!("this process may map only {limit} (ulimit -v), which a driver may not fit into; if it is not that, {NO_DRIVER_HINT}")
+            format!(
+                "this process may map only {limit} (ulimit -v), which a driver may not fit into; if it is not that, {NO_DRIVER_HINT}"
+            )
         }
     }
 }

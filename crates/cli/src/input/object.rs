@@ -101,7 +101,8 @@ impl Oddities {
     pub(super) fn record_as_text(&mut self, text: &str, place: impl FnOnce() -> String) {
         let is_record = |object: Object<'_>| object.text.is_some() || object.input_ids.is_some();
         if text.starts_with('{') && serde_json::from_str(text).is_ok_and(is_record) {
-            self.untold.push(format!("{}: a JSON record, taken as a text; did you mean --input-format jsonl?", place()));
+            self.untold
+                .push(format!("{}: a JSON record, taken as a text; did you mean --input-format jsonl?", place()));
         }
     }
 

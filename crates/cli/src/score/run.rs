@@ -140,7 +140,8 @@ impl Run {
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
             // A text without a target is no source.
-            let prefix = self.source_prefix.as_deref().filter(|_| matches!(&content, Ok(Content::Run { target: Some(_), .. })));
+            let prefix =
+                self.source_prefix.as_deref().filter(|_| matches!(&content, Ok(Content::Run { target: Some(_), .. })));
             let outcome = match content.map(|content| content.behind(prefix)) {
                 Ok(Content::Run { input, target, .. }) => {
                     inputs.push(match (target, &self.whole) {
