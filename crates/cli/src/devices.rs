@@ -6,7 +6,7 @@ use elgen_engine::{ATTEND_FLOPS, DeviceReport, LINEAR_FLOPS, MeasuredClass, best
 use serde::Serialize;
 
 use crate::{
-    error::CliError,
+    error::{CliError, name_device},
     flags::{DevicesArgs, ReportFormat},
     pretty_json, print_report,
     report::bytes,
@@ -40,7 +40,7 @@ struct Measured<'a> {
 fn measure(arguments: &DevicesArgs, found: Vec<DeviceReport>) -> Result<u8, CliError> {
     let chosen = match &arguments.device {
         None => found,
-        Some(selector) => vec![best_device(Some(selector))?],
+        Some(selector) => vec![best_device(Some(selector)).map_err(name_device)?],
     };
     let mut all = Vec::new();
     for device in &chosen {

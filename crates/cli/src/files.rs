@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     console::Console,
-    error::CliError,
+    error::{CliError, one_line},
     flags::{FileFlags, GenerateArgs},
     input::{RecordFormat, RecordReader},
     resume::Journal,
@@ -29,7 +29,7 @@ pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, 
     let (reader, files) = match &input[..] {
         [] => (open_reader(None, Some(format), texts)?.0, Vec::new()),
         [only] => {
-            let (reader, file) = open_reader(Some(only), Some(format), texts)?;
+            let (reader, file) = open_reader(Some(only), Some(format), texts).map_err(text_as_file)?;
             (reader, file.into_iter().collect())
         }
         several => {
@@ -41,6 +41,18 @@ pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, 
         }
     };
     Ok((if whole_file { reader.whole() } else { reader }, files))
+}
+
+/// A file that is not there and has a text for its name.
+fn text_as_file(error: CliError) -> CliError {
+    match &error {
+        CliError::File { path, source, .. }
+            if source.kind() == io::ErrorKind::NotFound && path.to_string_lossy().contains(char::is_whitespace) =>
+        {
+            CliError::Failed(format!("{}; a text is given without --input", one_line(&error)))
+        }
+        _ => error,
+    }
 }
 
 /// The one format of all inputs.

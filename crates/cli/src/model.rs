@@ -38,7 +38,7 @@ fn resolve(
         return from_hub(name, hub, console, quiet, config_only);
     }
     let reason = match fs::metadata(model) {
-        Ok(_) => "not a directory".to_owned(),
+        Ok(_) => "not a directory; give the one that the model's files are in".to_owned(),
         Err(error) if model.components().count() == 1 => {
             format!(
                 "{error}; give a directory, or OWNER/NAME on the hub, e.g. {}",

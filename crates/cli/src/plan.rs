@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     builtin,
     console::{Console, tell_measurement},
-    error::CliError,
+    error::{CliError, name_device},
     flags::{PlanArgs, PlanFormat, StorageFlag, flag, name_flags, set_names},
     model::resolve_config,
     plot::{Chart, Series},
@@ -173,7 +173,7 @@ fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
     if let (Some(memory), None) = (arguments.memory_limit, &arguments.device) {
         return Ok(Limits { memory, binding: USUAL_BINDING, device: None });
     }
-    let device = best_device(arguments.device.as_deref())?;
+    let device = best_device(arguments.device.as_deref()).map_err(name_device)?;
     let free = device.memory_free.map(|free| free / 10 * 9);
     let memory = arguments
         .memory_limit

@@ -15,7 +15,7 @@ use elgen_search::{GenerationConfig, GenerationOptions, Warning};
 use crate::{
     asked::{Asked, refusal},
     console::{Console, tell_measurement},
-    error::{CliError, one_line},
+    error::{CliError, name_device, one_line},
     files,
     flags::{GenerateArgs, Names, flag, name_flags},
     input::RecordFormat,
@@ -72,9 +72,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         elgen_engine::on_measurement(tell_measurement);
     }
     let with_need = |error: CliError| match error {
-        CliError::Engine(error) if error.is_out_of_memory() => {
-            short_of_memory(&error, &arguments.model, &load, &config)
-        }
+        CliError::Engine(error) if needs::is_short(&error) => short_of_memory(&error, &arguments.model, &load, &config),
         other => other,
     };
     let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
@@ -91,7 +89,9 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
 
-    let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
+    // A bar would run into the lines that are typed.
+    let seen = output.is_none() || reader.waits_for_terminal();
+    let shows_progress = console.shows_progress(arguments.report.progress, seen);
     let resumable = files::is_resumable(&arguments, &inputs);
     let survey = match &inputs[..] {
         [input] if resumable => Some(target::survey(input, reader.format())?),
@@ -137,6 +137,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         prefix: arguments.files.prefix.clone(),
         source_prefix: arguments.files.source_prefix.clone().filter(|prefix| !prefix.is_empty()),
         told: Vec::new(),
+        short: false,
     };
     let run_options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
@@ -151,6 +152,11 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
         run.console.line(report::table(&metrics, run.failed).trim_end());
+    }
+    if run.short
+        && let Some(least) = needs::least(&arguments.model, &load, &config)
+    {
+        run.console.warning(&format!("memory was short: this run needs at least {least} (elgen plan has the sums)"));
     }
     let written = match &arguments.report.stats_json {
         Some(path) => write_stats(path, &metrics),
@@ -306,7 +312,7 @@ fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) 
 pub(crate) fn load_error(error: EngineError) -> CliError {
     match error {
         EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
-        other => other.into(),
+        other => name_device(other),
     }
 }
 

@@ -286,9 +286,14 @@ fn no_vulkan_driver() {
 fn an_adapter_that_does_not_exist() {
     finish(quick().args(["--device", "no such adapter", "x"])).expect_error(1, &["no such adapter"]);
     finish(quick().args(["--device", "99", "x"])).expect_error(1, &["99"]);
-    finish(quick().args(["--device", "-1", "x"])).expect_error(1, &["no Vulkan adapter matches \"-1\"", "number 0"]);
-    finish(elgen().args(["devices", "--measure", "--device", "-1"])).expect_error(1, &["matches \"-1\""]);
-    finish(elgen().args(["plan", "--config", "bart-base", "--device", "-1"])).expect_error(1, &["matches \"-1\""]);
+    finish(quick().args(["--device", "-1", "x"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\"", "number 0"]);
+    finish(elgen().args(["devices", "--measure", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\""]);
+    finish(elgen().args(["plan", "--config", "bart-base", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\""]);
+    finish(elgen().args(["bench", "--config", "bart-base", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter"]);
 }
 
 #[test]
@@ -300,6 +305,12 @@ fn a_memory_limit_that_is_too_small() {
             .expect_error(1, &["do not fit", &format!(" of {shown} are in use"), "needs at least ", "elgen plan"]);
         assert!(!output.exists());
     }
+    // Loaded, but no record fits.
+    let mut command = generate(&demo());
+    let finished = finish(command.args(["--attention=mha", "--memory-limit=26MiB", "I was born in 1979.", "No."]));
+    let told: Vec<String> = finished.expect(1).stderr.lines().map(str::to_owned).collect();
+    assert!(told.iter().any(|line| line.starts_with("error: argument 1: ")), "{told:?}");
+    assert!(told.last().unwrap().starts_with("warning: memory was short: this run needs at least "), "{told:?}");
     // What is told to be enough is enough.
     let text = "I was born in 1979.";
     let run = |limit: &str| finish(quick().args(["--attention", "el", "--memory-limit", limit, text]));

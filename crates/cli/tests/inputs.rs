@@ -79,6 +79,8 @@ fn inputs_that_do_not_go_together() {
     let output = |path: &Path| with(&[input, &json, Path::new("--input-format=text"), Path::new("--output"), path]);
     output(&json).expect_error(2, &["--output", "b.jsonl: the same file as --input"]);
     assert_eq!(fs::read_to_string(&json).unwrap(), "{}");
+    let no_file = finish(quick().args(["--input", "It is late."]));
+    no_file.expect_error(1, &["cannot read It is late.: No such file", "a text is given without --input"]);
     let resume = Path::new("--resume");
     with(&[input, &a, Path::new("--output"), &new, resume])
         .expect_error(2, &["--resume: needs one --input FILE, not several"]);

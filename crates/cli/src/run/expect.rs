@@ -27,7 +27,7 @@ pub(super) fn expected(
         Some(texts) => texts.iter().map(String::len).max(),
         None if arguments.files.whole_file == Some(true) => {
             let sizes = inputs.iter().filter_map(|input| input.metadata().ok());
-            sizes.filter(|found| found.is_file()).map(|found| found.len().min(LOOKED_AT) as usize).max()
+            sizes.filter(std::fs::Metadata::is_file).map(|found| found.len().min(LOOKED_AT) as usize).max()
         }
         None => inputs.iter().filter_map(|input| longest_line(input)).max(),
     };

@@ -2,16 +2,29 @@
 
 use std::path::Path;
 
-use elgen_attention::{Kind, Kinds};
-use elgen_engine::{AttentionChoice, DtypeChoice, Expected, MemoryPlan, SessionOptions, Workload, best_device};
-use elgen_models::{ModelConfig, Outline};
-use elgen_search::GenerationConfig;
-use elgen_tensor::DType;
+use elgen_attention::{AttentionError, Kind, Kinds};
+use elgen_engine::{
+    AttentionChoice, DtypeChoice, EngineError, Expected, MemoryPlan, SessionOptions, Workload, best_device,
+};
+use elgen_models::{ModelConfig, ModelError, Outline};
+use elgen_search::{GenerationConfig, device::SearchError};
+use elgen_tensor::{DType, TensorError};
 
 /// Source tokens where neither the inputs nor the positions say anything.
 const USUAL_SOURCE: usize = 512;
 /// Nobody limits memory more finely.
 const FINE: u64 = 1 << 10;
+
+/// Whether the memory limit, or what the driver has, is the reason; the size of the device's bindings may be another.
+pub(super) fn is_short(error: &EngineError) -> bool {
+    let tensor = match error {
+        EngineError::Tensor(error)
+        | EngineError::Model(ModelError::Tensor(error) | ModelError::Attention(AttentionError::Tensor(error)))
+        | EngineError::Search(SearchError::Tensor(error)) => error,
+        _ => return false,
+    };
+    matches!(tensor, TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. })
+}
 
 /// The smallest memory limit under which an expected input runs alone, in words; `None` where that cannot be told.
 ///
@@ -97,6 +110,20 @@ fn rounded_up(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_binding_that_is_too_small_is_no_lack_of_memory() {
+        let short = TensorError::MemoryLimit {
+            what: "x".into(),
+            class: elgen_tensor::Class::Cache,
+            asked: 4,
+            used: 1,
+            limit: 2,
+        };
+        assert!(is_short(&short.clone().into()) && is_short(&ModelError::from(short).into()));
+        let large = TensorError::TooLarge { what: "x".into(), asked: 4, limit: 2, kind: "binding" };
+        assert!(!is_short(&large.into()) && !is_short(&EngineError::Cancelled));
+    }
 
     #[test]
     fn sizes_are_never_told_too_small() {

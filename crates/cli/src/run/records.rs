@@ -10,6 +10,7 @@ use std::{
 use elgen_engine::{EngineError, Events, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken};
 use elgen_search::GenerationConfig;
 
+use super::needs;
 use crate::{
     console::Console,
     error::{CliError, one_line},
@@ -80,6 +81,8 @@ pub(super) struct Run {
     pub(super) source_prefix: Option<String>,
     /// Kinds of notices that were told.
     pub(super) told: Vec<Discriminant<Notice>>,
+    /// Records failed because memory was short.
+    pub(super) short: bool,
 }
 
 /// What the engine tells of one window.
@@ -196,6 +199,7 @@ impl Run {
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
+                self.short |= needs::is_short(&error);
                 let message = name_flags(&one_line(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
