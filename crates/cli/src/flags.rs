@@ -134,7 +134,7 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Log-probabilities and perplexity of given texts
     Score(Box<ScoreArgs>),
-    /// Score texts against references: BLEU, chrF, ROUGE
+    /// Score texts against references: BLEU, chrF, TER, ROUGE
     Eval(EvalArgs),
     /// Measure speed and memory by attention kind, beams, batch and lengths
     Bench(Box<BenchArgs>),
