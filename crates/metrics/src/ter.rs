@@ -236,20 +236,19 @@ impl Matrix {
             let mut row = Row { first, cells: Vec::with_capacity(end.saturating_sub(first)) };
             for j in first..end {
                 let delete = (above.at(j).0 + 1, Operation::Delete);
-                let cell =
-                    if j == 0 {
-                        delete
-                    } else {
-                        let kept = hypothesis[i - 1] == reference[j - 1];
-                        let operation = if kept { Operation::Keep } else { Operation::Replace };
-                        let diagonal = (above.at(j - 1).0 + usize::from(!kept), operation);
-                        let insert = (row.at(j - 1).0 + 1, Operation::Insert);
-                        // Of equal costs the first one counts.
-                        let candidates = [diagonal, delete, insert];
-                        candidates
-                            .into_iter()
-                            .fold((INFINITE, Operation::None), |best, next| if next.0 < best.0 { next } else { best })
-                    };
+                let cell = if j == 0 {
+                    delete
+                } else {
+                    let kept = hypothesis[i - 1] == reference[j - 1];
+                    let operation = if kept { Operation::Keep } else { Operation::Replace };
+                    let diagonal = (above.at(j - 1).0 + usize::from(!kept), operation);
+                    let insert = (row.at(j - 1).0 + 1, Operation::Insert);
+                    // Of equal costs the first one counts.
+                    let candidates = [diagonal, delete, insert];
+                    candidates
+                        .into_iter()
+                        .fold((INFINITE, Operation::None), |best, next| if next.0 < best.0 { next } else { best })
+                };
                 row.cells.push(cell);
             }
             table.push(Rc::new(row));
