@@ -149,4 +149,5 @@ def main():
     print(len(single), "segments,", len(corpora), "corpora,", len(out["stems"]), "stems,", path.stat().st_size, "bytes")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -137,7 +137,7 @@ fn out_of_memory_is_told_once_and_changes_nothing() {
     assert_same(&tight, &free, "within a memory limit");
     let [Notice::BatchHalved { from, to, reason }] = &notices[..] else { panic!("{notices:?}") };
     eprintln!("{}", notices[0]);
-    assert!(*from == 24 && *to < 24 && *to >= 1 && reason.contains("bytes"), "{notices:?}");
+    assert!(*from == 24 && *to < 24 && *to >= 1 && reason.contains(" are in use"), "{notices:?}");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use elgen_search::{GenerationOptions, OptionError};
+use elgen_search::{GenerationOptions, OptionError, OptionProblem};
 use serde_json::{Map, Value};
 
 use crate::{
     error::CliError,
     flags::{GenerationFlags, Names, flag, name_flags, set_names},
+    suggest::did_you_mean,
 };
 
 /// The options that the user set, in whatever way.
@@ -78,7 +79,8 @@ fn settings(set: &[(String, Value)]) -> Result<GenerationOptions, CliError> {
     let mut fields = Map::new();
     for (key, value) in set {
         if !GenerationOptions::knows(key) {
-            return Err(CliError::Usage(format!("--set {key}: no generation option has this name")));
+            let hint = did_you_mean(key, GenerationOptions::NAMES.iter().copied());
+            return Err(CliError::Usage(format!("--set {key}: no generation option has this name{hint}")));
         }
         fields.insert(key.clone(), value.clone());
     }
@@ -95,6 +97,12 @@ fn file(path: &Path) -> Result<GenerationOptions, CliError> {
 /// An error of the options: the user's if it names one of theirs, else the checkpoint's.
 pub(crate) fn refusal(error: &OptionError, names: &Names, model: &Path) -> CliError {
     match name_flags(&error.to_string(), names) {
+        (_, true) if matches!(error.problem, OptionProblem::Needs { .. }) => {
+            // What is still to be typed is named as it is typed.
+            let all = GenerationOptions::NAMES.iter().map(|option| ((*option).to_owned(), flag(option)));
+            let names = all.chain(names.clone()).collect();
+            CliError::Usage(name_flags(&error.to_string(), &names).0)
+        }
         (message, true) => CliError::Usage(message),
         (message, false) => CliError::Failed(format!("{}: generation options: {message}", model.display())),
     }

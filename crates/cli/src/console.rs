@@ -1,19 +1,25 @@
 //! Messages and progress on stderr.
 
 use std::{
-    fmt,
     io::{self, IsTerminal, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{error::single_line, progress::Progress};
+use crate::{color, error::single_line, progress::Progress};
 
-const COUNTING: &str = "{spinner} {counts}";
-const BOUNDED: &str = "{bar:30} {counts}";
+/// What does not fit into the terminal's width is cut: a line that wraps cannot be drawn over.
+const COUNTING: &str = "{spinner} {wide_msg}";
+const BOUNDED: &str = "{bar:12} {wide_msg}";
+/// How often the bar is drawn while no record ends.
+const TICK: Duration = Duration::from_millis(200);
 /// How often progress is told where there is no bar to redraw.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -40,7 +46,7 @@ struct Shown {
 }
 
 enum Display {
-    Bar(ProgressBar),
+    Bar(Bar),
     Lines { next: Instant },
 }
 
@@ -52,13 +58,13 @@ impl Console {
 
     /// Prints `error: …`.
     pub(crate) fn error(&self, message: &str) {
-        self.line(&format!("error: {}", single_line(message)));
+        self.line(&format!("{} {}", color::error_prefix(), single_line(message)));
     }
 
     /// Prints `warning: …` unless quiet.
     pub(crate) fn warning(&self, message: &str) {
         if !self.quiet {
-            self.line(&format!("warning: {}", single_line(message)));
+            self.line(&format!("{} {}", color::warning_prefix(), single_line(message)));
         }
     }
 
@@ -72,7 +78,7 @@ impl Console {
     /// Prints a line as it is, above the progress bar.
     pub(crate) fn line(&self, line: &str) {
         match &self.progress {
-            Some(Shown { display: Display::Bar(bar), .. }) => bar.suspend(|| write_line(line)),
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.shown.suspend(|| write_line(line)),
             _ => write_line(line),
         }
     }
@@ -95,11 +101,7 @@ impl Console {
         let (done, total) = progress.counts();
         let progress = Arc::new(Mutex::new(progress));
         let display = if io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            bar.set_style(style(if total.is_some() { BOUNDED } else { COUNTING }, &progress));
-            bar.set_position(done);
-            bar.enable_steady_tick(Duration::from_millis(200));
-            Display::Bar(bar)
+            Display::Bar(Bar::start(&progress, done, total))
         } else {
             Display::Lines { next: Instant::now() + LINE_INTERVAL }
         };
@@ -111,8 +113,8 @@ impl Console {
         let Some(shown) = &self.progress else { return };
         lock(&shown.progress).set_total(total);
         if let Display::Bar(bar) = &shown.display {
-            bar.set_style(style(BOUNDED, &shown.progress));
-            bar.set_length(total);
+            bar.shown.set_style(style(BOUNDED));
+            bar.shown.set_length(total);
         }
     }
 
@@ -121,7 +123,7 @@ impl Console {
         let Some(shown) = &mut self.progress else { return };
         lock(&shown.progress).finished_one();
         match &mut shown.display {
-            Display::Bar(bar) => bar.inc(1),
+            Display::Bar(bar) => bar.shown.inc(1),
             Display::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {
@@ -135,7 +137,7 @@ impl Console {
     /// Removes the bar, or tells the last state.
     pub(crate) fn end_progress(&mut self) {
         match self.progress.take() {
-            Some(Shown { display: Display::Bar(bar), .. }) => bar.finish_and_clear(),
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.end(),
             Some(Shown { progress, .. }) => {
                 write_line(&format!("progress: {}", lock(&progress).line(Instant::now())));
             }
@@ -149,12 +151,49 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn style(template: &str, progress: &Arc<Mutex<Progress>>) -> ProgressStyle {
-    let progress = Arc::clone(progress);
-    let counts = move |_: &ProgressState, text: &mut dyn fmt::Write| {
-        let _ = text.write_str(&lock(&progress).line(Instant::now()));
-    };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("counts", counts)
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A bar whose text is renewed by a thread: times go on while no record ends.
+struct Bar {
+    shown: ProgressBar,
+    /// Ends the thread when it is dropped.
+    until: Sender<()>,
+    ticker: JoinHandle<()>,
+}
+
+impl Bar {
+    fn start(progress: &Arc<Mutex<Progress>>, done: u64, total: Option<u64>) -> Bar {
+        let shown = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        shown.set_style(style(if total.is_some() { BOUNDED } else { COUNTING }));
+        shown.set_position(done);
+        let (until, ended) = mpsc::channel();
+        let (bar, progress) = (shown.clone(), Arc::clone(progress));
+        let ticker = thread::spawn(move || {
+            loop {
+                let line = lock(&progress).line(Instant::now());
+                bar.set_message(line);
+                bar.tick();
+                if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+        });
+        Bar { shown, until, ticker }
+    }
+
+    fn end(self) {
+        drop(self.until);
+        // A thread that has panicked draws no more either.
+        let _ = self.ticker.join();
+        self.shown.finish_and_clear();
+    }
+}
+
+/// Tells that a device is measured, which nothing can be seen of for seconds.
+pub(crate) fn tell_measurement(device: &str) {
+    write_line(&format!("measuring {device} for --attention auto; the result is kept for later runs"));
 }
 
 /// Writes to stderr; where nobody listens any more there is nobody to tell.

@@ -2,27 +2,25 @@
 
 use std::fmt::Write;
 
-use elgen_engine::{ATTEND_FLOPS, DeviceReport, LINEAR_FLOPS, MeasuredClass, measure_device};
+use elgen_engine::{ATTEND_FLOPS, DeviceReport, LINEAR_FLOPS, MeasuredClass, best_device, measure_device};
 use serde::Serialize;
 
 use crate::{
-    error::CliError,
+    error::{CliError, name_device},
     flags::{DevicesArgs, ReportFormat},
     pretty_json, print_report,
     report::bytes,
 };
 
-const NO_DRIVER: &str = "no Vulkan driver found: install your GPU's driver, or the software one \
-     (Debian and Ubuntu: `apt install mesa-vulkan-drivers`)";
-
 /// Runs `elgen devices`; returns the exit code.
 pub(crate) fn devices(arguments: &DevicesArgs) -> Result<u8, CliError> {
     let found = elgen_engine::devices();
     if found.is_empty() {
-        return Err(CliError::Failed(NO_DRIVER.to_owned()));
+        // Says why, as every command does that needs one.
+        return Err(best_device(None).map_or_else(CliError::from, |_| CliError::Failed("no adapter".to_owned())));
     }
     if arguments.measure {
-        return measure(arguments, &found);
+        return measure(arguments, found);
     }
     match arguments.format {
         ReportFormat::Json => print_report(&pretty_json(&found)?),
@@ -39,20 +37,13 @@ struct Measured<'a> {
 }
 
 /// `elgen devices --measure`.
-fn measure(arguments: &DevicesArgs, found: &[DeviceReport]) -> Result<u8, CliError> {
-    let chosen: Vec<&DeviceReport> = match &arguments.device {
-        None => found.iter().collect(),
-        Some(selector) => {
-            let selected = |device: &&DeviceReport| match selector.parse::<usize>() {
-                Ok(number) => device.index == number,
-                Err(_) => device.name.to_lowercase().contains(&selector.to_lowercase()),
-            };
-            let device = found.iter().find(selected);
-            vec![device.ok_or_else(|| CliError::Failed(format!("--device {selector}: no such adapter")))?]
-        }
+fn measure(arguments: &DevicesArgs, found: Vec<DeviceReport>) -> Result<u8, CliError> {
+    let chosen = match &arguments.device {
+        None => found,
+        Some(selector) => vec![best_device(Some(selector)).map_err(name_device)?],
     };
     let mut all = Vec::new();
-    for device in chosen {
+    for device in &chosen {
         all.push(Measured { device, classes: measure_device(&device.index.to_string())? });
     }
     match arguments.format {

@@ -2,6 +2,9 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use elgen_engine::EngineError;
+use elgen_tensor::TensorError;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -20,7 +23,7 @@ pub(crate) enum CliError {
     },
     /// Loading or running the model failed.
     #[error(transparent)]
-    Engine(#[from] elgen_engine::EngineError),
+    Engine(#[from] EngineError),
     /// Anything else, in words.
     #[error("{0}")]
     Failed(String),
@@ -33,6 +36,16 @@ impl CliError {
             CliError::Usage(_) => 2,
             CliError::File { .. } | CliError::Engine(_) | CliError::Failed(_) => 1,
         }
+    }
+}
+
+/// The error of who looks for an adapter, with the flag that asked for one.
+pub(crate) fn name_device(error: EngineError) -> CliError {
+    match &error {
+        EngineError::Tensor(TensorError::NoAdapter { selector: Some(_), .. }) => {
+            CliError::Failed(format!("--device: {}", one_line(&error)))
+        }
+        _ => error.into(),
     }
 }
 

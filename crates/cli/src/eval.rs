@@ -8,7 +8,8 @@ use std::{
 };
 
 use elgen_metrics::{
-    BleuOptions, BleuScore, ChrfOptions, ChrfScore, RougeOptions, RougeScore, corpus_bleu, corpus_chrf, rouge,
+    BleuOptions, BleuScore, ChrfOptions, ChrfScore, RougeOptions, RougeScore, TerOptions, TerScore, corpus_bleu,
+    corpus_chrf, corpus_ter, rouge,
 };
 use serde::{Deserialize, Serialize};
 
@@ -207,6 +208,10 @@ fn scores(
                 let options = ChrfOptions { lowercase, ..options };
                 reports.push(MetricReport::chrf(corpus_chrf(hypotheses, references, &options).map_err(refuse)?));
             }
+            MetricFlag::Ter => {
+                let options = TerOptions::default();
+                reports.push(MetricReport::ter(corpus_ter(hypotheses, references, &options).map_err(refuse)?));
+            }
             MetricFlag::Rouge => {
                 let options = RougeOptions { stemmer: arguments.stemmer };
                 let found = rouge(hypotheses, references, &options).map_err(refuse)?;
@@ -242,6 +247,11 @@ impl Report {
                     )
                 }
                 Parts::Chrf {} => writeln!(text, "{}|{} = {:.2}", metric.name, metric.signature, metric.score),
+                Parts::Ter { edits, reference_words } => writeln!(
+                    text,
+                    "{}|{} = {:.2} ({edits} edits, {reference_words} words)",
+                    metric.name, metric.signature, metric.score
+                ),
                 Parts::Rouge { precision, recall } => writeln!(
                     text,
                     "{}|{} = {:.4} (precision = {precision:.4} recall = {recall:.4})",
@@ -274,6 +284,10 @@ enum Parts {
         reference_tokens: usize,
     },
     Chrf {},
+    Ter {
+        edits: usize,
+        reference_words: f64,
+    },
     Rouge {
         precision: f64,
         recall: f64,
@@ -298,6 +312,11 @@ impl MetricReport {
 
     fn chrf(score: ChrfScore) -> MetricReport {
         MetricReport { name: score.name, score: score.score, signature: score.signature, parts: Parts::Chrf {} }
+    }
+
+    fn ter(score: TerScore) -> MetricReport {
+        let TerScore { score, edits, reference_words, signature } = score;
+        MetricReport { name: "TER".to_owned(), score, signature, parts: Parts::Ter { edits, reference_words } }
     }
 
     fn rouge(name: &str, score: RougeScore, stemmer: bool) -> MetricReport {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
-    error::CliError,
-    flags::GenerateArgs,
+    console::Console,
+    error::{CliError, one_line},
+    flags::{FileFlags, GenerateArgs},
     input::{RecordFormat, RecordReader},
     resume::Journal,
 };
@@ -16,10 +17,72 @@ use crate::{
 /// The name that means stdin or stdout.
 pub(crate) const STANDARD: &str = "-";
 
-/// The reader of the input that was named, and its file if it is one.
-pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Option<PathBuf>), CliError> {
+/// The reader of what was named, and its files if there are any.
+pub(crate) fn open_input(arguments: &mut GenerateArgs) -> Result<(RecordReader, Vec<PathBuf>), CliError> {
     let texts = std::mem::take(&mut arguments.texts);
-    open_reader(arguments.files.input.as_deref(), arguments.files.input_format, texts)
+    let FileFlags { input, input_format, whole_file, .. } = &arguments.files;
+    let whole_file = *whole_file == Some(true);
+    let format = input_format_of(input, *input_format)?;
+    if whole_file && format == RecordFormat::Jsonl {
+        return Err(CliError::Usage("--whole-file: takes texts, not JSONL records".to_owned()));
+    }
+    let (reader, files) = match &input[..] {
+        [] => (open_reader(None, Some(format), texts)?.0, Vec::new()),
+        [only] => {
+            let (reader, file) = open_reader(Some(only), Some(format), texts).map_err(text_as_file)?;
+            (reader, file.into_iter().collect())
+        }
+        several => {
+            if several.iter().any(|path| path.as_os_str() == STANDARD) {
+                return Err(CliError::Usage("--input -: stdin cannot be one of several inputs".to_owned()));
+            }
+            let fail = |(path, source)| CliError::File { action: "read", path, source };
+            (RecordReader::from_files(several, format).map_err(fail)?, several.to_vec())
+        }
+    };
+    Ok((if whole_file { reader.whole() } else { reader }, files))
+}
+
+/// A file that is not there and has a text for its name.
+fn text_as_file(error: CliError) -> CliError {
+    match &error {
+        CliError::File { path, source, .. }
+            if source.kind() == io::ErrorKind::NotFound && path.to_string_lossy().contains(char::is_whitespace) =>
+        {
+            CliError::Failed(format!("{}; a text is given without --input", one_line(&error)))
+        }
+        _ => error,
+    }
+}
+
+/// The one format of all inputs.
+fn input_format_of(inputs: &[PathBuf], named: Option<RecordFormat>) -> Result<RecordFormat, CliError> {
+    if let Some(named) = named {
+        return Ok(named);
+    }
+    let first = inputs.first().map_or(RecordFormat::Text, |path| RecordFormat::of_path(path));
+    match inputs.iter().find(|path| RecordFormat::of_path(path) != first) {
+        None => Ok(first),
+        Some(other) => {
+            let (format, other_format) = (first.name(), RecordFormat::of_path(other).name());
+            let (first, other) = (inputs[0].display(), other.display());
+            Err(CliError::Usage(format!(
+                "--input: {first} is {format} and {other} {other_format} by name; give --input-format"
+            )))
+        }
+    }
+}
+
+/// The first text that is the name of a file, which is probably to be read.
+pub(crate) fn file_among_texts(texts: &[String]) -> Option<&str> {
+    texts.iter().map(String::as_str).find(|text| Path::new(text).is_file())
+}
+
+/// The warning about [`file_among_texts`].
+pub(crate) fn warn_of_file_texts(texts: &[String], console: &Console) {
+    if let Some(text) = file_among_texts(texts) {
+        console.warning(&format!("{text} is an existing file, taken as a text here; did you mean --input?"));
+    }
 }
 
 /// The reader of a file, of the given texts or, if there are neither, of stdin; and the file if it is one.
@@ -49,24 +112,21 @@ pub(crate) fn output_path(arguments: &GenerateArgs) -> Option<&Path> {
 }
 
 /// Refuses files that would overwrite each other, and files that cannot be written.
-pub(crate) fn check_targets(arguments: &GenerateArgs, input: Option<&Path>) -> Result<(), CliError> {
+pub(crate) fn check_targets(arguments: &GenerateArgs, inputs: &[PathBuf]) -> Result<(), CliError> {
     if arguments.report.stats_json.as_deref().is_some_and(|path| path.as_os_str() == STANDARD) {
         return Err(CliError::Usage("--stats-json -: give a file; stdout is for results".to_owned()));
     }
-    let named = [
-        ("--input", input),
-        ("--output", output_path(arguments)),
-        ("--stats-json", arguments.report.stats_json.as_deref()),
-    ];
+    let read: Vec<_> = inputs.iter().map(|path| ("--input", Some(path.as_path()))).collect();
+    let stats = ("--stats-json", arguments.report.stats_json.as_deref());
     if let Some(journal) = output_path(arguments).map(Journal::path_of) {
-        for (flag, path) in [named[0], named[2]] {
+        for (flag, path) in read.iter().chain([&stats]) {
             if path.is_some_and(|path| same_file(path, &journal)) {
                 let path = journal.display();
                 return Err(CliError::Usage(format!("{flag} {path}: --output needs this name, to be resumable")));
             }
         }
     }
-    check_named(&named[..1], &named[1..])
+    check_named(&read, &[("--output", output_path(arguments)), stats])
 }
 
 /// Refuses a file to be written that is also named for something else, or that cannot be written. Both lists hold flags with
@@ -85,22 +145,25 @@ pub(crate) fn check_named(read: &[(&str, Option<&Path>)], written: &[(&str, Opti
     Ok(())
 }
 
-/// Whether a run can be continued: from a regular file that can be read again, to a regular file.
-pub(crate) fn is_resumable(arguments: &GenerateArgs, input: Option<&Path>) -> bool {
+/// Whether a run can be continued: from lines of a regular file that can be read again, to a regular file.
+pub(crate) fn is_resumable(arguments: &GenerateArgs, inputs: &[PathBuf]) -> bool {
     let output_is_file =
         output_path(arguments).is_some_and(|path| fs::metadata(path).map_or(true, |found| found.is_file()));
-    output_is_file && input.is_some_and(Path::is_file)
+    let is_whole = arguments.files.whole_file == Some(true);
+    output_is_file && !is_whole && matches!(inputs, [input] if input.is_file())
 }
 
 /// Refuses `--resume` where there is nothing to go on from.
-pub(crate) fn check_resume(arguments: &GenerateArgs, input: Option<&Path>) -> Result<(), CliError> {
-    if arguments.files.resume != Some(true) || is_resumable(arguments, input) {
+pub(crate) fn check_resume(arguments: &GenerateArgs, inputs: &[PathBuf]) -> Result<(), CliError> {
+    if arguments.files.resume != Some(true) || is_resumable(arguments, inputs) {
         return Ok(());
     }
-    let wanted = match (output_path(arguments), input) {
+    let wanted = match (output_path(arguments), inputs) {
+        _ if arguments.files.whole_file == Some(true) => "not with --whole-file",
         (None, _) => "needs --output FILE; results on stdout cannot be continued",
-        (Some(_), None) => "needs --input FILE; stdin and arguments cannot be read again",
-        (Some(_), Some(path)) if !path.is_file() => "needs an input that is a regular file, which can be read again",
+        (Some(_), []) => "needs --input FILE; stdin and arguments cannot be read again",
+        (Some(_), [_, _, ..]) => "needs one --input FILE, not several",
+        (Some(_), [path]) if !path.is_file() => "needs an input that is a regular file, which can be read again",
         _ => "needs an output that is a regular file",
     };
     Err(CliError::Usage(format!("--resume: {wanted}")))

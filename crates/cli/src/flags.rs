@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use crate::{console::ProgressMode, input::RecordFormat};
+use crate::{color::ColorMode, console::ProgressMode, input::RecordFormat, output::OutputFormat};
 
 mod bench;
 mod engine;
@@ -30,23 +31,44 @@ pub(crate) use tokenize::TokenizeArgs;
 const EXIT_CODES: &str = "\
 Exit codes: 0 all done; 1 something failed, one record at least; 2 wrong usage.";
 
+const COMPLETIONS_HELP: &str = "\
+Where shells look for them:
+  elgen completions bash > ~/.local/share/bash-completion/completions/elgen
+  elgen completions zsh > \"${fpath[1]}/_elgen\"
+  elgen completions fish > ~/.config/fish/completions/elgen.fish";
+
+const MAN_HELP: &str = "\
+Where `man` looks for it:
+  elgen man > ~/.local/share/man/man1/elgen.1
+  elgen man generate > ~/.local/share/man/man1/elgen-generate.1";
+
 const GENERATE_HELP: &str = "\
 Text input: one UTF-8 text per line. An empty line gives an empty output line
-without running the model.
+without running the model. With --whole-file each file is one text; its last line
+end is not part of it. Several files (--input A --input B) are read one behind the
+other, records numbered through; --resume goes on with one file of lines only.
+On a terminal each line is answered before the next is read.
 
-JSONL input: one object per line, blank lines skipped; other fields are ignored:
+JSONL input: one object per line, blank lines skipped; other fields are ignored,
+and named once:
   {\"id\": any?, \"text\": \"…\"}  or  {\"id\": any?, \"input_ids\": [0, 42, 2]}
 A \"prefix\" (text, or token ids) is what the output must begin with. It follows the
 decoder start token or the input, is not in the results, and counts for
 --max-length.
 An empty \"text\" runs through the model like any other.
-A line of more than 16 MiB is a failed record.
+A line, or a whole file, of more than 16 MiB is a failed record.
+--source-prefix stands before each \"text\", on the encoder's side where there is one:
+  --source-prefix \"translate English to German: \"
 
 Text output: one line per input, in input order; with --num-return-sequences N,
 N lines per input, best first (samples: in the order drawn).
 Newlines, carriage returns and backslashes inside a text are written \\n, \\r, \\\\.
 A failed record is an empty line (N lines), and a line on stderr that names the
 input's file and line.
+
+Moses output (--format moses): number ||| text ||| score, with N lines per input;
+number is the input's, from 0. An empty input has N empty texts of score 0, a failed
+record N empty lines.
 
 JSONL output: one object per input, in input order:
   {\"id\": …, \"sequences\": [{\"text\": \"…\", \"token_ids\": […],
@@ -62,7 +84,10 @@ text is null for a model without a tokenizer.
 
 Score: with beams, the sum of the natural-log probabilities of the new tokens,
 divided by their number to the power of --length-penalty (Hugging Face's
-sequences_scores); without beams, the sum itself.
+sequences_scores); without beams, the sum itself. Where so few tokens may follow that
+not all beams find an end (--max-new-tokens 1 with a forced id, say), the rest of an
+n-best list are unfilled slots: score -1e9 and no token_ids, where Hugging Face has
+padding or the forced id.
 
 Generation options, the first that says something wins: the option's flag,
 --set, the file of --generation-config, generation_config.json of the model (or,
@@ -73,6 +98,10 @@ Streaming (--stream): for greedy search and sampling, one sequence per input. Te
 is written as it becomes certain and ends up as without --stream. JSONL output has,
 before each record's object, a line for each of its tokens:
   {\"id\": …, \"token_id\": 42, \"logprob\": -0.1, \"text\": \"…\"}
+On a terminal a stream of texts is made for people: line ends are line ends, and a
+decoder-only model's text stands behind its input. --raw=false and --echo=false turn
+that off, --raw and --echo ask for it elsewhere. With --raw, control characters other
+than line ends and tabs are written as escapes, as \\u{1b}.
 
 Resuming: while a file is written from a file, OUT.elgen-resume lies beside it. If
 the run is killed or interrupted, the same command with --resume cuts off a record
@@ -92,6 +121,10 @@ leaves whole lines behind; a second one ends the program at once.";
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// Colours of messages and help
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorMode::Auto)]
+    pub(crate) color: ColorMode,
 }
 
 /// What to do.
@@ -101,7 +134,7 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Log-probabilities and perplexity of given texts
     Score(Box<ScoreArgs>),
-    /// Score texts against references: BLEU, chrF, ROUGE
+    /// Score texts against references: BLEU, chrF, TER, ROUGE
     Eval(EvalArgs),
     /// Measure speed and memory by attention kind, beams, batch and lengths
     Bench(Box<BenchArgs>),
@@ -113,6 +146,10 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Turn texts into token ids, or token ids into texts
     Tokenize(TokenizeArgs),
+    /// Print a shell's completions of commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual page of elgen, or of one of its commands
+    Man(ManArgs),
 }
 
 /// Arguments of `elgen generate`.
@@ -150,21 +187,31 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct FileFlags {
-    /// File of texts or records; `-` is stdin, the default
+    /// File of texts or records; `-` is stdin, the default. Repeat it for several files, which are read one behind the other
     #[arg(short, long, value_name = "FILE", conflicts_with = "texts")]
-    pub(crate) input: Option<PathBuf>,
+    pub(crate) input: Vec<PathBuf>,
 
     /// Format of the input [default: jsonl for a file ending in .jsonl, else text]
     #[arg(long, value_name = "FORMAT", conflicts_with = "texts")]
     pub(crate) input_format: Option<RecordFormat>,
 
+    /// Take each input file as one text, its inner line ends included: a document for each --input
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "texts")]
+    pub(crate) whole_file: Option<bool>,
+
+    /// Text that is put before each source text, as T5 is told its task: "summarize: ". Empty lines stay empty, and token
+    /// ids are not touched
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) source_prefix: Option<String>,
+
     /// File for the results; `-` is stdout, the default
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Format of the output [default: jsonl for a file ending in .jsonl, else text]
+    /// Format of the output; moses is for n-best lists: `number ||| text ||| score`
+    /// [default: jsonl for a file ending in .jsonl, else text]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<RecordFormat>,
+    pub(crate) format: Option<OutputFormat>,
 
     /// Text output as `score ||| text`
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -183,7 +230,16 @@ pub(crate) struct FileFlags {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) stream: Option<bool>,
 
-    /// Text that outputs must begin with, where a JSONL record gives no `prefix` of its own; it is not in the results
+    /// Text to stdout with real line ends instead of \\n, \\r and \\\\ [default: with --stream on a terminal]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) raw: Option<bool>,
+
+    /// With --stream: write the input before its continuation (decoder-only models) [default: on a terminal]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) echo: Option<bool>,
+
+    /// Text that outputs must begin with, on the decoder's side, where a JSONL record gives no `prefix` of its own; it is
+    /// not in the results. For what stands before each source, as T5's tasks do, there is --source-prefix
     #[arg(long, value_name = "TEXT")]
     pub(crate) prefix: Option<String>,
 
@@ -247,8 +303,26 @@ pub(crate) struct DevicesArgs {
     pub(crate) measure: bool,
 
     /// With --measure: only this adapter; part of its name, or its number
-    #[arg(long, value_name = "DEVICE", requires = "measure")]
+    #[arg(long, value_name = "DEVICE", requires = "measure", allow_negative_numbers = true)]
     pub(crate) device: Option<String>,
+}
+
+/// Arguments of `elgen completions`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that is to complete
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Arguments of `elgen man`.
+#[derive(Debug, Args)]
+#[command(after_help = MAN_HELP)]
+pub(crate) struct ManArgs {
+    /// A command, for its own page
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// Arguments of `elgen inspect`.

@@ -233,7 +233,12 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
         (&["--min-p", "little"], "a finite number"),
         (&["--encoder-no-repeat-ngram-size", "-1"], "--encoder-no-repeat-ngram-size"),
         (&["--set", "num_beams"], "KEY=VALUE"),
-        (&["--format", "xml"], "possible values: text, jsonl"),
+        (&["--format", "xml"], "possible values: text, jsonl, moses"),
+        (&["--color", "sometimes"], "possible values: auto, always, never"),
+        (&["--memory-limit", "16EiB"], "a size below 16EiB"),
+        (&["--raw=maybe"], "true"),
+        (&["--echo=maybe"], "true"),
+        (&["--whole-file=maybe"], "true"),
         (&["--max-source-length", "0"], "an integer of at least 1"),
     ] {
         let text = refused(flags).to_string();
@@ -247,6 +252,8 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
 fn what_contradicts_itself_or_is_not_there_yet_is_refused() {
     assert_eq!(refused(&["text", "--input", "f"]).kind(), ErrorKind::ArgumentConflict);
     assert_eq!(refused(&["text", "--input-format", "jsonl"]).kind(), ErrorKind::ArgumentConflict);
+    assert_eq!(refused(&["text", "--whole-file"]).kind(), ErrorKind::ArgumentConflict);
+    assert_eq!(refused(&["--source-prefix"]).kind(), ErrorKind::InvalidValue);
     assert_eq!(refused(&["--seed", "1", "--seed", "2"]).kind(), ErrorKind::ArgumentConflict);
     for flag in ["--penalty-alpha", "--guidance-scale", "--alignments"] {
         assert_eq!(refused(&[flag]).kind(), ErrorKind::UnknownArgument, "{flag}");
@@ -301,6 +308,33 @@ fn flags_of_files_and_reports() {
         (alignment(&["--alignment=-3"]), parse(&["--alignment", "3"]).unwrap().texts),
         (Some(-3), vec!["3".into()])
     );
+    let files = parse(&["-i", "a", "--input", "b", "--whole-file", "--source-prefix", "-> ", "--raw"]).unwrap().files;
+    assert_eq!(files.input, [PathBuf::from("a"), PathBuf::from("b")]);
+    assert_eq!((files.whole_file, files.source_prefix.as_deref()), (Some(true), Some("-> ")));
+    assert_eq!((files.raw, files.echo), (Some(true), None));
+    assert_eq!(
+        parse(&["--device", "-1"]).unwrap().engine.session_options(Expected::default()).device.as_deref(),
+        Some("-1")
+    );
     assert_eq!(parse(&[]).unwrap().report.progress, ProgressMode::Auto);
     assert_eq!(parse(&["--progress", "never"]).unwrap().report.progress, ProgressMode::Never);
+}
+
+/// A number that a flag refuses is named with its flag, not taken for one itself.
+#[test]
+fn negative_numbers_are_values() {
+    let command = Cli::command();
+    for subcommand in command.get_subcommands() {
+        for argument in subcommand.get_arguments() {
+            let numeric = argument.get_value_names().is_some_and(|names| {
+                names.iter().any(|name| {
+                    ["N", "N|auto", "SIZE", "DEVICE", "SECONDS", "X", "P", "K", "ID"].contains(&name.as_str())
+                })
+            });
+            if numeric {
+                let flag = argument.get_long().unwrap_or_default();
+                assert!(argument.is_allow_negative_numbers_set(), "{} --{flag}", subcommand.get_name());
+            }
+        }
+    }
 }

@@ -4,14 +4,20 @@
 //! record is part of the record, so that its neighbours still run; only a failing file ends the reading.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, IsTerminal},
-    path::Path,
+    io::{self, BufRead, BufReader, IsTerminal, Read},
+    path::{Path, PathBuf},
 };
 
 use elgen_engine::Input;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
+
+mod files;
+mod object;
+
+use files::Files;
+pub(crate) use files::Place;
+use object::{Object, Oddities};
 
 /// The longest line that is read, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
@@ -61,8 +67,8 @@ pub(crate) enum RecordId {
 pub(crate) struct Record {
     /// 0-based number among the records.
     pub(crate) index: u64,
-    /// 1-based line, or number of the argument.
-    pub(crate) line: u64,
+    /// Its line, or number of the argument.
+    pub(crate) line: Place,
     /// What names the record in the output.
     pub(crate) id: RecordId,
     /// The source, or what is wrong with it.
@@ -85,15 +91,28 @@ pub(crate) enum Content {
     Empty,
 }
 
+impl Content {
+    /// A text behind what stands before all of them. Ids and empty lines stay as they are.
+    pub(crate) fn behind(self, source_prefix: Option<&str>) -> Content {
+        match (self, source_prefix) {
+            (Content::Run { input: Input::Text(text), prefix, target }, Some(before)) => {
+                Content::Run { input: Input::Text(format!("{before}{text}")), prefix, target }
+            }
+            (content, _) => content,
+        }
+    }
+}
+
 enum Source {
     Arguments(std::vec::IntoIter<String>),
-    Lines(Box<dyn BufRead>),
+    Lines(Files),
+    /// Each file is one text.
+    Whole(Files),
 }
 
 /// A stream of records.
 pub(crate) struct RecordReader {
     source: Source,
-    name: String,
     is_stdin: bool,
     format: RecordFormat,
     /// Records are to be scored.
@@ -102,30 +121,34 @@ pub(crate) struct RecordReader {
     lines: u64,
     bytes: Vec<u8>,
     ended: bool,
+    oddities: Oddities,
 }
 
 impl RecordReader {
     /// Reads the given texts.
     pub(crate) fn from_arguments(texts: Vec<String>) -> RecordReader {
-        RecordReader::new(Source::Arguments(texts.into_iter()), "argument".to_owned(), RecordFormat::Text)
+        RecordReader::new(Source::Arguments(texts.into_iter()), RecordFormat::Text)
     }
 
     /// The given texts that are not read yet; `None` for lines.
     pub(crate) fn texts(&self) -> Option<&[String]> {
         match &self.source {
             Source::Arguments(texts) => Some(texts.as_slice()),
-            Source::Lines(_) => None,
+            Source::Lines(_) | Source::Whole(_) => None,
         }
     }
 
     /// Reads a file.
     pub(crate) fn from_file(path: &Path, format: RecordFormat) -> io::Result<RecordReader> {
-        let file = File::open(path)?;
-        // Opening a directory works on Unix, reading it does not; say so before a model is loaded.
-        if file.metadata()?.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory));
-        }
-        Ok(RecordReader::from_lines(Box::new(BufReader::new(file)), path.display().to_string(), format))
+        RecordReader::from_files(&[path.to_owned()], format).map_err(|(_, error)| error)
+    }
+
+    /// Reads files, one behind the other.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, and which one it is.
+    pub(crate) fn from_files(paths: &[PathBuf], format: RecordFormat) -> Result<RecordReader, (PathBuf, io::Error)> {
+        Ok(RecordReader::new(Source::Lines(Files::of_paths(paths)?), format))
     }
 
     /// Reads standard input.
@@ -135,13 +158,12 @@ impl RecordReader {
     }
 
     fn from_lines(reader: Box<dyn BufRead>, name: String, format: RecordFormat) -> RecordReader {
-        RecordReader::new(Source::Lines(reader), name, format)
+        RecordReader::new(Source::Lines(Files::opened(reader, name)), format)
     }
 
-    fn new(source: Source, name: String, format: RecordFormat) -> RecordReader {
+    fn new(source: Source, format: RecordFormat) -> RecordReader {
         RecordReader {
             source,
-            name,
             is_stdin: false,
             format,
             scored: false,
@@ -149,6 +171,15 @@ impl RecordReader {
             lines: 0,
             bytes: Vec::new(),
             ended: false,
+            oddities: Oddities::default(),
+        }
+    }
+
+    /// Takes each file, or stdin, as one text, whose last line end is not part of it.
+    pub(crate) fn whole(self) -> RecordReader {
+        match self.source {
+            Source::Lines(files) => RecordReader { source: Source::Whole(files), ..self },
+            _ => self,
         }
     }
 
@@ -158,16 +189,25 @@ impl RecordReader {
     }
 
     /// How a line is named in messages: `file:line`.
-    pub(crate) fn place(&self, line: u64) -> String {
-        match self.source {
-            Source::Arguments(_) => format!("{} {line}", self.name),
-            Source::Lines(_) => format!("{}:{line}", self.name),
+    pub(crate) fn place(&self, Place { file, line }: Place) -> String {
+        match &self.source {
+            Source::Arguments(_) => format!("argument {line}"),
+            Source::Lines(files) => format!("{}:{line}", files.name(file)),
+            Source::Whole(files) => files.name(file).to_owned(),
         }
     }
 
-    /// The file's name in messages.
+    /// The present file's name in messages.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        match &self.source {
+            Source::Arguments(_) => "argument",
+            Source::Lines(files) | Source::Whole(files) => files.name(files.at()),
+        }
+    }
+
+    /// What is to be told of what was read: fields that play no part, each once, and records that were taken as texts.
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        self.oddities.take()
     }
 
     /// Whether somebody has to type the records.
@@ -208,15 +248,29 @@ impl RecordReader {
 
     fn next_record(&mut self) -> io::Result<Option<Record>> {
         loop {
-            let mut line = match &mut self.source {
+            let bytes = std::mem::take(&mut self.bytes);
+            let (file, mut line) = match &mut self.source {
                 Source::Arguments(texts) => {
                     let Some(text) = texts.next() else { break };
-                    Line::Whole(text.into_bytes())
+                    (0, Line::Whole(text.into_bytes()))
                 }
-                Source::Lines(reader) => match read_line(reader.as_mut(), std::mem::take(&mut self.bytes))? {
-                    Some(line) => line,
-                    None => break,
-                },
+                Source::Lines(files) => {
+                    let Some(reader) = files.reader() else { break };
+                    let Some(line) = read_line(reader, bytes)? else {
+                        files.advance()?;
+                        self.lines = 0;
+                        continue;
+                    };
+                    (files.at(), line)
+                }
+                Source::Whole(files) => {
+                    let Some(reader) = files.reader() else { break };
+                    let text = read_whole(reader, bytes)?;
+                    let file = files.at();
+                    files.advance()?;
+                    self.lines = 0;
+                    (file, text)
+                }
             };
             self.lines += 1;
             if self.lines == 1
@@ -225,24 +279,43 @@ impl RecordReader {
             {
                 bytes.drain(..BYTE_ORDER_MARK.len());
             }
+            let place = Place { file, line: self.lines };
             let (id, content) = match &line {
-                Line::TooLong => (None, Err(format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20))),
+                Line::TooLong => {
+                    let what = if matches!(self.source, Source::Whole(_)) { "file" } else { "line" };
+                    (None, Err(format!("the {what} is longer than {} MiB", MAX_LINE_BYTES >> 20)))
+                }
                 Line::Whole(bytes) => match std::str::from_utf8(bytes) {
                     Err(error) => (None, Err(format!("invalid UTF-8 at byte {}", error.valid_up_to() + 1))),
-                    Ok(text) if self.format == RecordFormat::Text => (None, Ok(parse_text(text))),
+                    Ok(text) if self.format == RecordFormat::Text => {
+                        if self.records == 0 && matches!(self.source, Source::Lines(_)) {
+                            let mut oddities = std::mem::take(&mut self.oddities);
+                            oddities.record_as_text(text, || self.place(place));
+                            self.oddities = oddities;
+                        }
+                        (None, Ok(parse_text(text)))
+                    }
                     // Blank lines separate nothing in JSONL and are no records.
                     Ok(text) if text.trim_ascii().is_empty() => {
                         self.bytes = line.into_bytes();
                         continue;
                     }
-                    Ok(text) => parse_json(text, self.scored),
+                    Ok(text) => {
+                        let Parsed { id, content, others } = parse_json(text, self.scored);
+                        if !others.is_empty() {
+                            let mut oddities = std::mem::take(&mut self.oddities);
+                            oddities.fields(others, || self.place(place));
+                            self.oddities = oddities;
+                        }
+                        (id, content)
+                    }
                 },
             };
             let index = self.records;
             self.records += 1;
             self.bytes = line.into_bytes();
             let id = id.map_or(RecordId::Index(index), RecordId::Given);
-            return Ok(Some(Record { index, line: self.lines, id, content }));
+            return Ok(Some(Record { index, line: place, id, content }));
         }
         self.ended = true;
         self.bytes.clear();
@@ -305,6 +378,20 @@ fn read_line(reader: &mut dyn BufRead, mut line: Vec<u8>) -> io::Result<Option<L
     Ok(Some(Line::Whole(line)))
 }
 
+/// All that a file holds but its last line end, in the given buffer.
+fn read_whole(reader: &mut dyn BufRead, mut text: Vec<u8>) -> io::Result<Line> {
+    text.clear();
+    // Two bytes more, for the line end of a text that just fits.
+    reader.take(MAX_LINE_BYTES as u64 + 3).read_to_end(&mut text)?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+        if text.last() == Some(&b'\r') {
+            text.pop();
+        }
+    }
+    Ok(if text.len() > MAX_LINE_BYTES { Line::TooLong } else { Line::Whole(text) })
+}
+
 fn parse_text(text: &str) -> Content {
     if text.is_empty() {
         Content::Empty
@@ -313,32 +400,31 @@ fn parse_text(text: &str) -> Content {
     }
 }
 
-#[derive(Deserialize)]
-struct Object<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input_ids: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prefix: Option<&'a RawValue>,
-    #[serde(borrow)]
-    target: Option<&'a RawValue>,
-    #[serde(borrow)]
-    target_ids: Option<&'a RawValue>,
+/// What a line of JSONL says.
+struct Parsed {
+    id: Option<Box<RawValue>>,
+    content: Result<Content, String>,
+    /// Names of fields that play no part.
+    others: Vec<String>,
 }
 
-fn parse_json(line: &str, scored: bool) -> (Option<Box<RawValue>>, Result<Content, String>) {
-    // Deserialising a struct would also take an array of its fields.
+fn parse_json(line: &str, scored: bool) -> Parsed {
+    let failed = |message: String| Parsed { id: None, content: Err(message), others: Vec::new() };
+    // A struct could also be read from an array of its fields.
     if !line.trim_ascii_start().starts_with('{') {
         let what = serde_json::from_str::<IgnoredAny>(line)
             .map_or_else(|error| format!("invalid JSON: {}", json_message(&error)), |_| "not a JSON object".to_owned());
-        return (None, Err(what));
+        return failed(what);
     }
     match serde_json::from_str::<Object<'_>>(line) {
-        Err(error) => (None, Err(format!("invalid JSON: {}", json_message(&error)))),
-        Ok(object) => (object.id.map(ToOwned::to_owned), object_content(&object, scored)),
+        Err(error) => failed(format!("invalid JSON: {}", json_message(&error))),
+        Ok(mut object) => {
+            let mut others = std::mem::take(&mut object.others);
+            if scored && object.prefix.is_some() {
+                others.push("prefix".to_owned());
+            }
+            Parsed { id: object.id.map(ToOwned::to_owned), content: object_content(&object, scored), others }
+        }
     }
 }
 

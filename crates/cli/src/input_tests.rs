@@ -29,7 +29,7 @@ fn show(record: &Record) -> String {
         Ok(Content::Empty) => "empty".to_owned(),
         Err(message) => format!("error {message}"),
     };
-    format!("{} {} {content}", record.line, serde_json::to_string(&record.id).unwrap())
+    format!("{} {} {content}", record.line.line, serde_json::to_string(&record.id).unwrap())
 }
 
 fn shown(bytes: &[u8], format: RecordFormat) -> Vec<String> {
@@ -159,16 +159,16 @@ fn windows_are_bounded_and_go_on_where_the_last_ended() {
     assert_eq!(lines.total(), None);
     let rest = lines.window(2).unwrap();
     assert_eq!(rest.len(), 1);
-    assert_eq!((rest[0].index, rest[0].line), (2, 3));
+    assert_eq!((rest[0].index, rest[0].line.line), (2, 3));
     assert_eq!(lines.total(), Some(3));
     assert!(lines.window(2).unwrap().is_empty());
 }
 
 #[test]
 fn places_name_the_file_or_the_argument() {
-    assert_eq!(reader(b"", RecordFormat::Text).place(7), "in:7");
+    assert_eq!(reader(b"", RecordFormat::Text).place(Place { file: 0, line: 7 }), "in:7");
     let mut arguments = RecordReader::from_arguments(vec!["a".to_owned(), String::new()]);
-    assert_eq!(arguments.place(2), "argument 2");
+    assert_eq!(arguments.place(Place { file: 0, line: 2 }), "argument 2");
     let records: Vec<_> = arguments.window(9).unwrap().iter().map(show).collect();
     assert_eq!(records, [r#"1 0 text "a""#, "2 1 empty"]);
 }
@@ -207,4 +207,114 @@ fn skipped_records_keep_their_numbers() {
     let rest: Vec<_> = lines.window(9).unwrap().iter().map(show).collect();
     assert_eq!(rest, [r#"5 3 text "b""#]);
     assert_eq!(lines.skip(3).unwrap(), 0);
+}
+
+fn files(dir: &Path, contents: &[&[u8]]) -> Vec<PathBuf> {
+    let write = |(number, bytes): (usize, &&[u8])| {
+        let path = dir.join(format!("{number}.txt"));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    contents.iter().enumerate().map(write).collect()
+}
+
+#[test]
+fn several_files_are_one_stream_whose_lines_know_their_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = files(dir.path(), &[b"\xEF\xBB\xBFa\nb", b"", b"\xEF\xBB\xBFc\n\n", b"d\xFF\n"]);
+    let mut reader = RecordReader::from_files(&paths, RecordFormat::Text).unwrap();
+    assert_eq!(reader.skip(1).unwrap(), 1);
+    let records = reader.window(usize::MAX).unwrap();
+    let places: Vec<String> = records.iter().map(|record| reader.place(record.line)).collect();
+    let of = |file: usize, line: u64| format!("{}:{line}", paths[file].display());
+    assert_eq!(places, [of(0, 2), of(2, 1), of(2, 2), of(3, 1)]);
+    let shown: Vec<String> = records.iter().map(show).collect();
+    assert_eq!(shown, [r#"2 1 text "b""#, r#"1 2 text "c""#, "2 3 empty", "1 4 error invalid UTF-8 at byte 2"]);
+    assert_eq!(reader.total(), Some(5));
+}
+
+#[test]
+fn several_files_of_records_are_numbered_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = files(dir.path(), &[b"\n{\"text\": \"a\"}\n", b"{\"text\": \"b\", \"x\": 1}\n{"]);
+    let mut reader = RecordReader::from_files(&paths, RecordFormat::Jsonl).unwrap();
+    let records = reader.window(usize::MAX).unwrap();
+    let shown: Vec<String> = records.iter().map(show).collect();
+    assert_eq!(&shown[..2], [r#"2 0 text "a""#, r#"1 1 text "b""#]);
+    assert!(shown[2].starts_with("2 2 error invalid JSON"), "{shown:?}");
+    assert_eq!(reader.take_warnings(), [format!("{}:1: unknown field `x` is ignored", paths[1].display())]);
+    assert!(reader.take_warnings().is_empty());
+}
+
+#[test]
+fn a_file_that_is_missing_is_told_before_the_first_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut paths = files(dir.path(), &[b"a"]);
+    for wrong in [dir.path().join("missing"), dir.path().to_owned()] {
+        paths.truncate(1);
+        paths.push(wrong.clone());
+        let (path, error) = RecordReader::from_files(&paths, RecordFormat::Text).err().unwrap();
+        assert_eq!(path, wrong);
+        assert!([io::ErrorKind::NotFound, io::ErrorKind::IsADirectory].contains(&error.kind()), "{error}");
+    }
+}
+
+#[test]
+fn whole_files_are_one_text_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = files(dir.path(), &[b"\xEF\xBB\xBFone\ntwo\r\n\r\n", b"", b"\n", b"three", b"a\xFF"]);
+    let mut reader = RecordReader::from_files(&paths, RecordFormat::Text).unwrap().whole();
+    let records = reader.window(usize::MAX).unwrap();
+    let shown: Vec<String> = records.iter().map(show).collect();
+    assert_eq!(
+        shown,
+        [
+            r#"1 0 text "one\ntwo\r\n""#,
+            "1 1 empty",
+            "1 2 empty",
+            r#"1 3 text "three""#,
+            "1 4 error invalid UTF-8 at byte 2"
+        ]
+    );
+    assert_eq!(reader.place(records[4].line), paths[4].display().to_string());
+    assert_eq!(reader.total(), Some(5));
+}
+
+#[test]
+fn a_whole_file_has_the_limit_of_a_line() {
+    for (length, end, fits) in [(MAX_LINE_BYTES, "\r\n", true), (MAX_LINE_BYTES + 1, "", false)] {
+        let mut text = vec![b'x'; length];
+        text.extend(end.as_bytes());
+        let mut reader = reader(&text, RecordFormat::Text).whole();
+        let record = reader.window(1).unwrap().remove(0);
+        assert_eq!(record.content.is_ok(), fits);
+        if let Err(message) = record.content {
+            assert_eq!(message, "the file is longer than 16 MiB");
+        }
+        assert!(reader.window(1).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_prefix_has_no_part_in_scoring() {
+    let line = br#"{"text": "x", "target": "y", "prefix": "z"}"#;
+    let mut scored = reader(line, RecordFormat::Jsonl).scored();
+    scored.window(1).unwrap();
+    assert_eq!(scored.take_warnings(), ["in:1: unknown field `prefix` is ignored"]);
+    let mut generated = reader(line, RecordFormat::Jsonl);
+    generated.window(1).unwrap();
+    assert!(generated.take_warnings().is_empty(), "a file of pairs serves both");
+}
+
+#[test]
+fn a_source_prefix_is_for_texts() {
+    let behind = |line: &[u8]| {
+        show(&Record {
+            content: Ok(all(line, RecordFormat::Jsonl).remove(0).content.unwrap().behind(Some("summarize: "))),
+            ..all(line, RecordFormat::Jsonl).remove(0)
+        })
+    };
+    assert_eq!(behind(br#"{"text": "a b"}"#), r#"1 0 text "summarize: a b""#);
+    assert_eq!(behind(br#"{"input_ids": [4]}"#), "1 0 ids [4]");
+    assert!(matches!(Content::Empty.behind(Some("x")), Content::Empty));
 }

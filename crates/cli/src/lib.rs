@@ -1,5 +1,5 @@
-//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`
-//! and `elgen inspect`.
+//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`,
+//! `elgen inspect`, `elgen completions` and `elgen man`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -13,10 +13,13 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 mod asked;
 mod bench;
+mod builtin;
+mod color;
+mod completions;
 mod console;
 mod devices;
 mod error;
@@ -26,6 +29,7 @@ mod flags;
 mod input;
 mod inspect;
 mod interrupt;
+mod man;
 mod model;
 mod output;
 mod panics;
@@ -39,7 +43,9 @@ mod run;
 mod score;
 mod spool;
 mod stream;
+mod suggest;
 mod survey;
+mod terminal;
 mod tokenize;
 
 use console::Console;
@@ -54,7 +60,13 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let color = color::asked(&arguments);
+    color::set(color);
+    let mut command = Cli::command().color(color.choice());
+    let parsed = command.try_get_matches_from_mut(arguments);
+    let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(answer) => {
             // Help and version are such answers too; a closed pipe is no reason to complain.
@@ -71,6 +83,8 @@ where
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => man::man(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -38,10 +38,29 @@ fn resolve(
         return from_hub(name, hub, console, quiet, config_only);
     }
     let reason = match fs::metadata(model) {
-        Ok(_) => "not a directory".to_owned(),
+        Ok(_) => "not a directory; give the one that the model's files are in".to_owned(),
+        Err(error) if model.components().count() == 1 => {
+            format!(
+                "{error}; give a directory, or OWNER/NAME on the hub, e.g. {}",
+                on_the_hub(&model.to_string_lossy())
+            )
+        }
         Err(error) => error.to_string(),
     };
     Err(CliError::Failed(format!("model directory {}: {reason}", model.display())))
+}
+
+/// What a model is called on the hub that people know by a name without an owner, or another one's name.
+fn on_the_hub(name: &str) -> String {
+    match name {
+        "distilgpt2" => format!("distilbert/{name}"),
+        _ if name.starts_with("gpt2") => format!("openai-community/{name}"),
+        _ if name.starts_with("t5-") => format!("google-t5/{name}"),
+        _ if name.starts_with("flan-t5-") || name.starts_with("pegasus-") => format!("google/{name}"),
+        _ if ["bart-", "mbart-", "opt-"].iter().any(|family| name.starts_with(family)) => format!("facebook/{name}"),
+        _ if name.starts_with("opus-mt-") => format!("Helsinki-NLP/{name}"),
+        _ => "openai-community/gpt2".to_owned(),
+    }
 }
 
 #[cfg(feature = "hub")]
@@ -78,4 +97,25 @@ fn from_hub(name: &str, _: &HubFlags, _: &Console, _: bool, _: bool) -> Result<P
     Err(CliError::Usage(format!(
         "--model {name}: no such directory, and this elgen cannot download from the hub; build it with `--features hub`"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_an_owner() {
+        for (name, expected) in [
+            ("gpt2", "openai-community/gpt2"),
+            ("gpt2-xl", "openai-community/gpt2-xl"),
+            ("t5-small", "google-t5/t5-small"),
+            ("flan-t5-base", "google/flan-t5-base"),
+            ("bart-large-cnn", "facebook/bart-large-cnn"),
+            ("opus-mt-en-de", "Helsinki-NLP/opus-mt-en-de"),
+            ("nowhere", "openai-community/gpt2"),
+        ] {
+            assert_eq!(on_the_hub(name), expected);
+            assert!(ModelName::parse(expected).is_some(), "{expected}");
+        }
+    }
 }

@@ -2,9 +2,12 @@
 //!
 //! A result is rendered when it arrives and written, as whole lines, as soon as all before it are.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
-use elgen_engine::{FinishReason, Generation};
+use elgen_engine::{FinishReason, Generation, Sequence};
 use serde::Serialize;
 
 use crate::{
@@ -12,10 +15,45 @@ use crate::{
     spool::Spool,
 };
 
+mod moses;
+mod raw;
+
+pub(crate) use raw::write_raw;
+
 /// Results that wait for an earlier one take this much memory at most; the rest waits in a temporary file.
 const WAITING_BYTES: usize = 64 << 20;
 /// A write ends behind the record that fills it to this size.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// How results are written in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// A text a line
+    Text,
+    /// A JSON object a line
+    Jsonl,
+    /// `number ||| text ||| score` a line, the number being the input's, from 0
+    Moses,
+}
+
+impl OutputFormat {
+    /// The format that a file name stands for.
+    pub(crate) fn of_path(path: &Path) -> OutputFormat {
+        match RecordFormat::of_path(path) {
+            RecordFormat::Text => OutputFormat::Text,
+            RecordFormat::Jsonl => OutputFormat::Jsonl,
+        }
+    }
+
+    /// The format's name in flags.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            OutputFormat::Text => "text",
+            OutputFormat::Jsonl => "jsonl",
+            OutputFormat::Moses => "moses",
+        }
+    }
+}
 
 /// What became of a record.
 #[derive(Debug)]
@@ -28,25 +66,37 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// The sequences that came of it.
+    fn sequences(&self) -> &[Sequence] {
+        match self {
+            Outcome::Done(generation) => &generation.sequences,
+            Outcome::Empty | Outcome::Failed(_) => &[],
+        }
+    }
+}
+
 /// How results are written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     /// Lines of text or JSON objects.
-    pub(crate) format: RecordFormat,
+    pub(crate) format: OutputFormat,
     /// Text lines as `score ||| text`.
     pub(crate) with_scores: bool,
     /// Text lines per record.
     pub(crate) sequences: usize,
     /// JSON objects with the log-probability of each new token.
     pub(crate) token_logprobs: bool,
+    /// Texts with their own line ends.
+    pub(crate) raw: bool,
 }
 
 impl Layout {
     /// Lines that every record takes, whatever became of it.
     pub(crate) fn lines_per_record(&self) -> u64 {
         match self.format {
-            RecordFormat::Text => self.sequences as u64,
-            RecordFormat::Jsonl => 1,
+            OutputFormat::Text | OutputFormat::Moses => self.sequences as u64,
+            OutputFormat::Jsonl => 1,
         }
     }
 }
@@ -67,7 +117,7 @@ impl OrderedWriter {
 
     /// Takes the outcome of record `index` and writes all records that are now complete up to the first gap.
     pub(crate) fn put(&mut self, index: u64, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
-        let lines = self.layout.render(id, outcome)?;
+        let lines = self.layout.render(index, id, outcome)?;
         if index != self.next {
             return self.waiting.insert(index, lines);
         }
@@ -92,27 +142,30 @@ impl OrderedWriter {
 }
 
 impl Layout {
-    /// The lines of a record.
-    pub(crate) fn render(&self, id: &RecordId, outcome: &Outcome) -> io::Result<Vec<u8>> {
+    /// The lines of record `index`.
+    pub(crate) fn render(&self, index: u64, id: &RecordId, outcome: &Outcome) -> io::Result<Vec<u8>> {
         let mut lines = Vec::new();
         match self.format {
-            RecordFormat::Text => self.text_lines(&mut lines, outcome),
-            RecordFormat::Jsonl => self.json_line(&mut lines, id, outcome)?,
+            OutputFormat::Text => self.text_lines(&mut lines, outcome),
+            OutputFormat::Moses => moses::lines(&mut lines, index, self.sequences, outcome),
+            OutputFormat::Jsonl => self.json_line(&mut lines, id, outcome)?,
         }
         Ok(lines)
     }
 
+    /// Adds a text as this layout writes it.
+    pub(crate) fn write_text(&self, line: &mut Vec<u8>, text: &str) {
+        if self.raw { write_raw(line, text) } else { escape(line, text) }
+    }
+
     fn text_lines(&self, lines: &mut Vec<u8>, outcome: &Outcome) {
-        let sequences: &[_] = match outcome {
-            Outcome::Done(generation) => &generation.sequences,
-            Outcome::Empty | Outcome::Failed(_) => &[],
-        };
+        let sequences = outcome.sequences();
         for index in 0..self.sequences {
             if let Some(sequence) = sequences.get(index) {
                 if self.with_scores {
                     lines.extend(format!("{} ||| ", sequence.score).bytes());
                 }
-                escape(lines, sequence.text.as_deref().unwrap_or_default());
+                self.write_text(lines, sequence.text.as_deref().unwrap_or_default());
             }
             lines.push(b'\n');
         }

@@ -26,9 +26,9 @@ impl Shared {
     }
 }
 
-fn writer(format: RecordFormat, with_scores: bool, sequences: usize) -> (OrderedWriter, Shared) {
+fn writer(format: OutputFormat, with_scores: bool, sequences: usize) -> (OrderedWriter, Shared) {
     let sink = Shared::default();
-    let layout = Layout { format, with_scores, sequences, token_logprobs: false };
+    let layout = Layout { format, with_scores, sequences, token_logprobs: false, raw: false };
     (OrderedWriter::new(Box::new(sink.clone()), layout, 0), sink)
 }
 
@@ -53,7 +53,7 @@ fn failed() -> Outcome {
 
 #[test]
 fn results_come_out_in_input_order_and_at_once() {
-    let (mut writer, sink) = writer(RecordFormat::Text, false, 1);
+    let (mut writer, sink) = writer(OutputFormat::Text, false, 1);
     let id = RecordId::Index(0);
     writer.put(2, &id, &done(&[("c", 0.0)])).unwrap();
     writer.put(1, &id, &failed()).unwrap();
@@ -67,14 +67,14 @@ fn results_come_out_in_input_order_and_at_once() {
 
 #[test]
 fn text_is_one_line_each_and_can_be_restored() {
-    let (mut writer, sink) = writer(RecordFormat::Text, false, 1);
+    let (mut writer, sink) = writer(OutputFormat::Text, false, 1);
     writer.put(0, &RecordId::Index(0), &done(&[("a\nb\r\n\\n é", 0.0)])).unwrap();
     assert_eq!(sink.text(), "a\\nb\\r\\n\\\\n é\n");
 }
 
 #[test]
 fn n_best_gives_n_lines_whatever_happened() {
-    let (mut writer, sink) = writer(RecordFormat::Text, true, 2);
+    let (mut writer, sink) = writer(OutputFormat::Text, true, 2);
     let id = RecordId::Index(0);
     writer.put(0, &id, &done(&[("best", -0.1), ("second", -1e9)])).unwrap();
     writer.put(1, &id, &Outcome::Empty).unwrap();
@@ -84,7 +84,7 @@ fn n_best_gives_n_lines_whatever_happened() {
 
 #[test]
 fn json_lines_have_the_documented_fields() {
-    let (mut writer, sink) = writer(RecordFormat::Jsonl, false, 1);
+    let (mut writer, sink) = writer(OutputFormat::Jsonl, false, 1);
     let given = RecordId::Given(RawValue::from_string("{\"b\": 1.50}".to_owned()).unwrap());
     writer.put(0, &given, &done(&[("a\nb", -0.53)])).unwrap();
     writer.put(1, &RecordId::Index(1), &failed()).unwrap();
@@ -115,8 +115,8 @@ fn json_lines_have_the_documented_fields() {
 #[test]
 fn scores_are_the_shortest_text_that_reads_back() {
     for score in [-0.53_f32, -1.023_857, 0.1, -1e-7, -16_777_216.0, f32::MIN_POSITIVE] {
-        let (mut text, text_sink) = writer(RecordFormat::Text, true, 1);
-        let (mut json, json_sink) = writer(RecordFormat::Jsonl, false, 1);
+        let (mut text, text_sink) = writer(OutputFormat::Text, true, 1);
+        let (mut json, json_sink) = writer(OutputFormat::Jsonl, false, 1);
         text.put(0, &RecordId::Index(0), &done(&[("x", score)])).unwrap();
         json.put(0, &RecordId::Index(0), &done(&[("x", score)])).unwrap();
         assert_eq!(text_sink.text().split(" ||| ").next().unwrap().parse::<f32>().unwrap(), score);
@@ -136,7 +136,8 @@ fn a_failing_sink_is_an_error() {
             Ok(())
         }
     }
-    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1, token_logprobs: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
     let mut writer = OrderedWriter::new(Box::new(Closed), layout, 0);
     let error = writer.put(0, &RecordId::Index(0), &Outcome::Empty).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -145,7 +146,8 @@ fn a_failing_sink_is_an_error() {
 #[test]
 fn token_logprobs_are_an_array_beside_the_ids() {
     let sink = Shared::default();
-    let layout = Layout { format: RecordFormat::Jsonl, with_scores: false, sequences: 1, token_logprobs: true };
+    let layout =
+        Layout { format: OutputFormat::Jsonl, with_scores: false, sequences: 1, token_logprobs: true, raw: false };
     let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 0);
     writer.put(0, &RecordId::Index(0), &done(&[("x", -0.5)])).unwrap();
     assert_eq!(
@@ -160,7 +162,7 @@ fn token_logprobs_are_an_array_beside_the_ids() {
 
 #[test]
 fn an_alignment_is_a_list_for_each_id() {
-    let (mut writer, sink) = writer(RecordFormat::Jsonl, false, 1);
+    let (mut writer, sink) = writer(OutputFormat::Jsonl, false, 1);
     let Outcome::Done(mut generation) = done(&[("x", -0.5)]) else { unreachable!() };
     generation.sequences[0].alignment = Some(vec![vec![0.25, 0.75], vec![1.0, 0.0], vec![1e-7, 0.9999999]]);
     writer.put(0, &RecordId::Index(0), &Outcome::Done(generation)).unwrap();
@@ -177,9 +179,10 @@ fn an_alignment_is_a_list_for_each_id() {
 #[test]
 fn a_continued_output_begins_with_its_next_record() {
     let sink = Shared::default();
-    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 2, token_logprobs: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 2, token_logprobs: false, raw: false };
     assert_eq!(layout.lines_per_record(), 2);
-    assert_eq!(Layout { format: RecordFormat::Jsonl, ..layout }.lines_per_record(), 1);
+    assert_eq!(Layout { format: OutputFormat::Jsonl, ..layout }.lines_per_record(), 1);
     let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 7);
     writer.put(8, &RecordId::Index(8), &Outcome::Empty).unwrap();
     assert_eq!(sink.text(), "");
@@ -202,7 +205,8 @@ fn every_write_ends_with_a_record() {
         }
     }
     let sizes = Rc::default();
-    let layout = Layout { format: RecordFormat::Text, with_scores: false, sequences: 1, token_logprobs: false };
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
     let mut writer = OrderedWriter::new(Box::new(Whole(Rc::clone(&sizes))), layout, 0);
     let long = "x".repeat(300_000);
     for index in (0..20).rev() {
@@ -210,4 +214,27 @@ fn every_write_ends_with_a_record() {
     }
     assert_eq!(sizes.borrow().iter().sum::<usize>(), 20 * (long.len() + 1));
     assert!(sizes.borrow().iter().all(|&size| size < WRITE_BYTES + long.len() + 2), "{sizes:?}");
+}
+
+#[test]
+fn moses_lines_carry_the_number_of_their_input() {
+    let (mut writer, sink) = writer(OutputFormat::Moses, false, 2);
+    let given = RecordId::Given(RawValue::from_string("\"a\"".to_owned()).unwrap());
+    writer.put(1, &given, &done(&[("b\n1", -0.5), ("b2", -1e9)])).unwrap();
+    writer.put(0, &given, &done(&[("a1", -0.25)])).unwrap();
+    writer.put(2, &given, &Outcome::Empty).unwrap();
+    writer.put(3, &given, &failed()).unwrap();
+    let expected =
+        "0 ||| a1 ||| -0.25\n\n1 ||| b\\n1 ||| -0.5\n1 ||| b2 ||| -1000000000\n2 |||  ||| 0\n2 |||  ||| 0\n\n\n";
+    assert_eq!(sink.text(), expected);
+}
+
+#[test]
+fn raw_texts_keep_their_line_ends() {
+    let sink = Shared::default();
+    let layout =
+        Layout { format: OutputFormat::Text, with_scores: true, sequences: 1, token_logprobs: false, raw: true };
+    let mut writer = OrderedWriter::new(Box::new(sink.clone()), layout, 0);
+    writer.put(0, &RecordId::Index(0), &done(&[("a\nb\\", -0.5)])).unwrap();
+    assert_eq!(sink.text(), "-0.5 ||| a\nb\\\n");
 }

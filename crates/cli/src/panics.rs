@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use crate::{console::write_line, error::single_line};
+use crate::{color::error_prefix, console::write_line, error::single_line};
 
 thread_local! {
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
@@ -19,7 +19,7 @@ thread_local! {
 /// catches, as is done around tokenizer files. Panics of other threads are printed as usual.
 pub fn report_panics(work: impl FnOnce() -> u8) -> u8 {
     caught(work).unwrap_or_else(|what| {
-        write_line(&format!("error: internal error, please report it: {what}"));
+        write_line(&format!("{} internal error, please report it: {what}", error_prefix()));
         1
     })
 }

@@ -3,15 +3,16 @@
 use std::{fmt::Write, fs};
 
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{Comparison, ConfigOnly, EngineError, PlanRow, Workload, best_device, device_class};
+use elgen_engine::{Comparison, EngineError, PlanRow, Workload, best_device, device_class};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tensor::DType;
 use serde::Serialize;
 
 use crate::{
-    console::Console,
-    error::CliError,
+    builtin,
+    console::{Console, tell_measurement},
+    error::{CliError, name_device},
     flags::{PlanArgs, PlanFormat, StorageFlag, flag, name_flags, set_names},
     model::resolve_config,
     plot::{Chart, Series},
@@ -67,6 +68,7 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
     let limits = limits(arguments)?;
     let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
     // A device that is consulted for its limits is also measured, unless it was before.
+    elgen_engine::on_measurement(tell_measurement);
     let class = limits.device.is_some().then(|| device_class(arguments.device.as_deref(), dtype)).transpose()?;
     let comparison = Comparison {
         outline: &outline,
@@ -109,8 +111,8 @@ fn read(arguments: &PlanArgs) -> Result<(ModelConfig, GenerationOptions), CliErr
             let config = ModelConfig::load(&dir).map_err(EngineError::from)?;
             Ok((config, described.checkpoint_options))
         }
-        (None, Some(file)) => {
-            let found = ConfigOnly::read(file)?;
+        (None, Some(name)) => {
+            let found = builtin::read(name, 1)?;
             Ok((found.config().clone(), found.options().clone()))
         }
         (None, None) => Err(CliError::Usage("give --model or --config".to_owned())),
@@ -171,7 +173,7 @@ fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
     if let (Some(memory), None) = (arguments.memory_limit, &arguments.device) {
         return Ok(Limits { memory, binding: USUAL_BINDING, device: None });
     }
-    let device = best_device(arguments.device.as_deref())?;
+    let device = best_device(arguments.device.as_deref()).map_err(name_device)?;
     let free = device.memory_free.map(|free| free / 10 * 9);
     let memory = arguments
         .memory_limit

@@ -13,7 +13,7 @@ use crate::{
     console::Console,
     error::CliError,
     flags::GenerateArgs,
-    input::RecordFormat,
+    output::OutputFormat,
     print_report,
     run::{check_alignment, resolve},
 };
@@ -43,7 +43,7 @@ pub(crate) fn print_config(arguments: &GenerateArgs, asked: &Asked, console: &Co
         None => files.source(option),
     })?;
     match arguments.files.format {
-        Some(RecordFormat::Jsonl) => print_report(&lines(&rows)?),
+        Some(OutputFormat::Jsonl) => print_report(&lines(&rows)?),
         _ => print_report(&table(&rows)),
     }
 }

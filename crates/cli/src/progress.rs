@@ -33,7 +33,7 @@ impl Progress {
         (self.done, self.total)
     }
 
-    /// The state at `now`: `120/2000 records (6 %), 34.1/s, 55 s left`.
+    /// The state at `now`: `120/2000 records (6 %), 55 s left, 34.1/s`.
     pub(crate) fn line(&self, now: Instant) -> String {
         let elapsed = now.saturating_duration_since(self.begin);
         let mut line = match self.total {
@@ -45,15 +45,16 @@ impl Progress {
         };
         let rate = (self.done - self.before) as f64 / elapsed.as_secs_f64();
         if rate.is_finite() && rate > 0.0 {
-            line.push_str(&format!(", {rate:.1}/s"));
             if let Some(rest) = self.total.map(|total| total.saturating_sub(self.done))
                 && rest > 0
             {
                 // Far beyond any run; a Duration could not hold more.
                 let seconds = (rest as f64 / rate).min(1e12);
-                line.push_str(&format!(", {} left", duration(Duration::from_secs_f64(seconds))));
+                // What people wait for comes first: a narrow terminal shows the beginning.
+                line.push_str(&format!(", {} left, {rate:.1}/s", duration(Duration::from_secs_f64(seconds))));
                 return line;
             }
+            line.push_str(&format!(", {rate:.1}/s"));
         }
         line.push_str(&format!(", {} elapsed", duration(elapsed)));
         line
@@ -86,7 +87,7 @@ mod tests {
         for _ in 0..20 {
             progress.finished_one();
         }
-        assert_eq!(progress.line(after(10)), "120/200 records (60 %), 2.0/s, 40 s left");
+        assert_eq!(progress.line(after(10)), "120/200 records (60 %), 40 s left, 2.0/s");
         assert_eq!(progress.counts(), (120, Some(200)));
         for _ in 0..80 {
             progress.finished_one();
@@ -101,7 +102,7 @@ mod tests {
         progress.finished_one();
         assert_eq!(progress.line(begin + Duration::from_secs(4)), "1 records, 0.2/s, 4 s elapsed");
         progress.set_total(5);
-        assert_eq!(progress.line(begin + Duration::from_secs(4)), "1/5 records (20 %), 0.2/s, 16 s left");
+        assert_eq!(progress.line(begin + Duration::from_secs(4)), "1/5 records (20 %), 16 s left, 0.2/s");
         assert_eq!(Progress::new(begin, 0, Some(0)).line(begin), "0/0 records (100 %), 0 s elapsed");
         // A file that grew behind the count.
         progress.set_total(0);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use elgen_engine::{AttentionKinds, Metrics};
+use elgen_tensor::Bytes;
 
 use crate::{error::CliError, pretty_json};
 
@@ -91,34 +92,12 @@ fn attention(kinds: &AttentionKinds) -> String {
 
 /// A size for people: `12.6 MiB`.
 pub(crate) fn bytes(size: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if size < 1024 {
-        return format!("{size} B");
-    }
-    let mut value = size as f64 / 1024.0;
-    let mut unit = 0;
-    // 1023.95 would round to 1024.0.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
+    Bytes(size).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1024), "1.0 KiB");
-        assert_eq!(bytes(13_216_776), "12.6 MiB");
-        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
-        assert_eq!(bytes(16 << 30), "16.0 GiB");
-        assert!(bytes(u64::MAX).ends_with(" PiB"));
-    }
 
     #[test]
     fn the_table_says_what_a_software_adapter_is_good_for() {

@@ -1,28 +1,36 @@
 //! `elgen generate`: reads records window by window, lets the engine run them and writes what comes back.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use elgen_engine::{AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
+use elgen_engine::{
+    AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, SessionOptions, describe,
+};
 use elgen_models::{ModelError, Tokenizer};
-use elgen_search::{GenerationConfig, GenerationOptions};
+use elgen_search::{GenerationConfig, GenerationOptions, Warning};
 
 use crate::{
     asked::{Asked, refusal},
-    console::Console,
-    error::CliError,
+    console::{Console, tell_measurement},
+    error::{CliError, name_device, one_line},
     files,
-    flags::{GenerateArgs, Names, name_flags},
+    flags::{GenerateArgs, Names, flag, name_flags},
     input::RecordFormat,
     interrupt::Interrupt,
     model::resolve_model,
-    output::{Layout, OrderedWriter},
+    output::{Layout, OrderedWriter, OutputFormat},
     print_config::print_config,
     progress::Progress,
     report,
     stream::StreamWriter,
+    terminal::{self, Look, Terminal},
 };
 
 mod expect;
+mod needs;
 mod records;
 mod target;
 
@@ -32,9 +40,11 @@ use target::Target;
 /// Runs `elgen generate`; returns the exit code.
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
-    let (mut reader, input) = files::open_input(&mut arguments)?;
-    files::check_targets(&arguments, input.as_deref())?;
-    files::check_resume(&arguments, input.as_deref())?;
+    files::warn_of_file_texts(&arguments.texts, &console);
+    let (mut reader, inputs) = files::open_input(&mut arguments)?;
+    files::check_targets(&arguments, &inputs)?;
+    files::check_resume(&arguments, &inputs)?;
+    check_raw(&arguments)?;
     // Before interrupts are caught: one ends a download, and the next run resumes it.
     let quiet = arguments.report.quiet == Some(true);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
@@ -52,18 +62,26 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if arguments.files.stream == Some(true) {
         check_stream(&arguments, &config, &typed)?;
     }
-    let expected = expect::expected(&arguments, &config, input.as_deref(), reader.texts());
+    let look = look(&arguments, &model)?;
+    let expected = expect::expected(&arguments, &config, &inputs, reader.texts());
     let mut load = arguments.engine.session_options(expected);
     if load.attention == AttentionChoice::Auto {
         load.attention = target::kinds_to_continue(&arguments).unwrap_or(AttentionChoice::Auto);
     }
-    let mut session = Session::load(&arguments.model, &load).map_err(load_error)?;
+    if !quiet {
+        elgen_engine::on_measurement(tell_measurement);
+    }
+    let with_need = |error: CliError| match error {
+        CliError::Engine(error) if needs::is_short(&error) => short_of_memory(&error, &arguments.model, &load, &config),
+        other => other,
+    };
+    let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
 
     let output = files::output_path(&arguments);
-    let layout = layout(&arguments, &config);
+    let layout = Layout { raw: look.raw, ..layout(&arguments, &config) };
     check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
     warn_idle_flags(&arguments, layout, &console);
     let metrics = session.metrics();
@@ -71,10 +89,17 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
 
-    let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
-    let resumable = files::is_resumable(&arguments, input.as_deref());
-    let survey = match input.as_deref().filter(|input| resumable || (shows_progress && input.is_file())) {
-        Some(input) => Some(target::survey(input, reader.format())?),
+    // A bar would run into the lines that are typed.
+    let seen = output.is_none() || reader.waits_for_terminal();
+    let shows_progress = console.shows_progress(arguments.report.progress, seen);
+    let resumable = files::is_resumable(&arguments, &inputs);
+    let survey = match &inputs[..] {
+        [input] if resumable => Some(target::survey(input, reader.format())?),
+        _ => None,
+    };
+    let total = match &survey {
+        Some(survey) => Some(survey.records),
+        None if shows_progress => total(&arguments, &inputs, reader.format())?,
         None => None,
     };
     let setup = match &survey {
@@ -84,11 +109,10 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         _ => None,
     };
     if reader.waits_for_terminal() {
-        console.note("reading texts from the terminal; Ctrl-D ends them");
+        console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
     let Target { sink, file, journal, records, failed } =
         Target::open(&arguments, setup.as_ref(), layout, &mut reader, &console)?;
-    let total = survey.map(|survey| survey.records);
     if let (true, Some(output)) = (records > 0, output) {
         let of = total.map_or_else(String::new, |total| format!(" of {total}"));
         console.note(&format!("resuming {} at record {}{of}", output.display(), records + 1));
@@ -101,7 +125,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         console,
         reader,
         writer: match arguments.files.stream {
-            Some(true) => Writer::Stream(StreamWriter::new(sink, layout)),
+            Some(true) => Writer::Stream(StreamWriter::new(sink, layout, look.echo)),
             _ => Writer::Ordered(OrderedWriter::new(sink, layout, records)),
         },
         journal,
@@ -111,7 +135,9 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         failed,
         write_error: None,
         prefix: arguments.files.prefix.clone(),
+        source_prefix: arguments.files.source_prefix.clone().filter(|prefix| !prefix.is_empty()),
         told: Vec::new(),
+        short: false,
     };
     let run_options = RunOptions {
         truncate: arguments.files.truncate == Some(true),
@@ -121,11 +147,16 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         cancel: run.interrupt.cancel_token(),
         ..RunOptions::default()
     };
-    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window());
+    let end = run.all(&mut session, &config, &run_options, arguments.engine.first_window()).map_err(with_need);
     run.console.end_progress();
     let metrics = session.metrics();
     if arguments.report.stats == Some(true) {
         run.console.line(report::table(&metrics, run.failed).trim_end());
+    }
+    if run.short
+        && let Some(least) = needs::least(&arguments.model, &load, &config)
+    {
+        run.console.warning(&format!("memory was short: this run needs at least {least} (elgen plan has the sums)"));
     }
     let written = match &arguments.report.stats_json {
         Some(path) => write_stats(path, &metrics),
@@ -167,16 +198,70 @@ fn check_stream(arguments: &GenerateArgs, config: &GenerationConfig, typed: &Nam
         let sequences = config.num_return_sequences;
         return refuse(format!("writes one text for each input (num_return_sequences is {sequences})"));
     }
-    if arguments.files.with_scores == Some(true) && layout(arguments, config).format == RecordFormat::Text {
+    let format = layout(arguments, config).format;
+    if arguments.files.with_scores == Some(true) && format == OutputFormat::Text {
         return refuse("not with --with-scores, a score is known at the end; use --format jsonl".to_owned());
     }
+    if format == OutputFormat::Moses {
+        return refuse("not with --format moses, a score is known at the end; use --format jsonl".to_owned());
+    }
     Ok(())
+}
+
+/// Refuses texts with real line ends where a record must be a line.
+fn check_raw(arguments: &GenerateArgs) -> Result<(), CliError> {
+    if arguments.files.raw != Some(true) {
+        return Ok(());
+    }
+    let reason = if files::output_path(arguments).is_some() {
+        "writes to stdout; a file has a line for each text"
+    } else if output_format(arguments) != OutputFormat::Text {
+        "needs --format text"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::Usage(format!("--raw: {reason}")))
+}
+
+/// How texts are shown, and whether that is possible.
+fn look(arguments: &GenerateArgs, model: &ModelDescription) -> Result<Look, CliError> {
+    let stream = arguments.files.stream == Some(true);
+    let refuse = |reason: String| Err(CliError::Usage(format!("--echo: {reason}")));
+    match arguments.files.echo {
+        Some(true) if !stream => return refuse("needs --stream".to_owned()),
+        Some(true) if model.limits.is_encoder_decoder => {
+            return refuse(format!("is for decoder-only models; {} has an encoder", arguments.model.display()));
+        }
+        Some(true) if output_format(arguments) != OutputFormat::Text => {
+            return refuse("needs --format text".to_owned());
+        }
+        _ => {}
+    }
+    let asked = terminal::Asked { raw: arguments.files.raw, echo: arguments.files.echo };
+    // What goes to a file is not seen.
+    let seen = if files::output_path(arguments).is_none() { Terminal::of_process() } else { Terminal::default() };
+    Ok(seen.look(output_format(arguments), stream, !model.limits.is_encoder_decoder, asked))
+}
+
+/// Records of all inputs, if they can be counted beforehand.
+fn total(arguments: &GenerateArgs, inputs: &[PathBuf], format: RecordFormat) -> Result<Option<u64>, CliError> {
+    if inputs.is_empty() || !inputs.iter().all(|input| input.is_file()) {
+        return Ok(None);
+    }
+    if arguments.files.whole_file == Some(true) {
+        return Ok(Some(inputs.len() as u64));
+    }
+    let mut records = 0;
+    for input in inputs {
+        records += target::survey(input, format)?.records;
+    }
+    Ok(Some(records))
 }
 
 /// Refuses alignments that the output has no place for or the model cannot give.
 pub(crate) fn check_alignment(arguments: &GenerateArgs, model: &ModelDescription) -> Result<(), CliError> {
     let Some(layer) = arguments.files.alignment else { return Ok(()) };
-    if output_format(arguments) == RecordFormat::Text {
+    if output_format(arguments) != OutputFormat::Jsonl {
         return Err(CliError::Usage("--alignment: text output has no place for it; use --format jsonl".to_owned()));
     }
     match model.config.alignment_layer(layer) {
@@ -185,8 +270,8 @@ pub(crate) fn check_alignment(arguments: &GenerateArgs, model: &ModelDescription
     }
 }
 
-fn output_format(arguments: &GenerateArgs) -> RecordFormat {
-    let by_name = || files::output_path(arguments).map_or(RecordFormat::Text, RecordFormat::of_path);
+fn output_format(arguments: &GenerateArgs) -> OutputFormat {
+    let by_name = || files::output_path(arguments).map_or(OutputFormat::Text, OutputFormat::of_path);
     arguments.files.format.unwrap_or_else(by_name)
 }
 
@@ -198,15 +283,19 @@ fn layout(arguments: &GenerateArgs, config: &GenerationConfig) -> Layout {
         with_scores: files.with_scores == Some(true),
         sequences: config.num_return_sequences,
         token_logprobs: files.token_logprobs == Some(true),
+        raw: false,
     }
 }
 
 fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) {
     match layout.format {
-        RecordFormat::Jsonl if layout.with_scores => {
+        OutputFormat::Jsonl if layout.with_scores => {
             console.warning("--with-scores: has no effect with JSONL output, which always has scores");
         }
-        RecordFormat::Text if layout.token_logprobs => {
+        OutputFormat::Moses if layout.with_scores => {
+            console.warning("--with-scores: has no effect with --format moses, which always has scores");
+        }
+        OutputFormat::Text | OutputFormat::Moses if layout.token_logprobs => {
             console.warning("--token-logprobs: has no effect with text output; use --format jsonl");
         }
         _ => {}
@@ -223,17 +312,26 @@ fn warn_idle_flags(arguments: &GenerateArgs, layout: Layout, console: &Console) 
 pub(crate) fn load_error(error: EngineError) -> CliError {
     match error {
         EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
-        other => other.into(),
+        other => name_device(other),
     }
 }
 
-fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output: RecordFormat) -> Result<(), CliError> {
+/// What does not fit, and what would do.
+fn short_of_memory(error: &EngineError, model: &Path, load: &SessionOptions, config: &GenerationConfig) -> CliError {
+    let cause = one_line(error);
+    CliError::Failed(match needs::least(model, load, config) {
+        Some(least) => format!("{cause}; this run needs at least {least} (elgen plan has the sums)"),
+        None => format!("{cause}; elgen plan tells what a run needs"),
+    })
+}
+
+fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output: OutputFormat) -> Result<(), CliError> {
     if session.has_tokenizer() {
         return Ok(());
     }
     let wanted = match (input, output) {
         (RecordFormat::Text, _) => "give token ids: --input-format jsonl with `input_ids`",
-        (_, RecordFormat::Text) => "its results are token ids: use --format jsonl",
+        (_, OutputFormat::Text | OutputFormat::Moses) => "its results are token ids: use --format jsonl",
         _ => return Ok(()),
     };
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
@@ -272,9 +370,19 @@ pub(crate) fn resolve(
     }
     // A checkpoint's own idle options are nobody's mistake.
     for warning in warnings.iter().filter(|warning| names.contains_key(warning.option())) {
-        console.warning(&name_flags(&warning.to_string(), names).0);
+        console.warning(&warning_text(warning, names));
     }
     Ok((config, options))
+}
+
+/// A warning about an option that was typed. What it lacks is named as it would be typed; values of other options that were not typed
+/// come from the checkpoint and are named as its files have them.
+fn warning_text(warning: &Warning, names: &Names) -> String {
+    warning.describe(|option| match names.get(option) {
+        Some(typed) => typed.clone(),
+        None if matches!(warning, Warning::NeedsSampling { .. }) => flag(option),
+        None => option.to_owned(),
+    })
 }
 
 fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     console::Console,
-    error::CliError,
+    error::{CliError, one_line},
     files::{self, STANDARD},
     flags::{ScoreArgs, WholeFlags},
     input::RecordFormat,
@@ -23,6 +23,7 @@ use crate::{
     resume::Setup,
     run::load_error,
     survey::hex,
+    terminal::Terminal,
 };
 
 mod lines;
@@ -39,6 +40,9 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let quiet = arguments.report.quiet;
     let mut console = Console::new(quiet);
     check_files(&arguments)?;
+    if arguments.files.header == Some(true) && layout(&arguments, output_path(&arguments)).header().is_none() {
+        return Err(CliError::Usage("--header: is for text output; JSONL names its fields".to_owned()));
+    }
     let pairs = Pairs::open(&arguments)?;
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
     let interrupt = Interrupt::install();
@@ -49,7 +53,12 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
 
     let expected = Expected { max_new_tokens: Some(0), ..Expected::default() };
     let mut session =
-        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(load_error)?;
+        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(|error| {
+            match error.is_out_of_memory() {
+                true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),
+                false => load_error(error),
+            }
+        })?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
@@ -68,7 +77,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         (None, Some(run)) => (Rows::Save(run), String::new()),
         (None, None) => (Rows::None, String::new()),
     };
-    let output = arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
+    let output = output_path(&arguments);
     let sink: Box<dyn io::Write> = match output {
         None => Box::new(io::stdout()),
         Some(path) => match File::create(path) {
@@ -77,18 +86,25 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         },
     };
     if pairs.waits_for_terminal() {
-        console.note("reading texts from the terminal; Ctrl-D ends them");
+        console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
     if console.shows_progress(arguments.report.progress, output.is_none()) {
         console.start_progress(Progress::new(Instant::now(), 0, None));
     }
+    let layout = layout(&arguments, output);
+    let header = layout.header().filter(|_| {
+        // Programs that read the lines need none.
+        arguments.files.header.unwrap_or_else(|| output.is_none() && Terminal::of_process().stdout)
+    });
     let mut run = Run {
         console,
         pairs,
         whole,
         sink,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
-        layout: layout(&arguments, output),
+        source_prefix: arguments.files.source_prefix.clone().filter(|prefix| !prefix.is_empty()),
+        layout,
+        header,
         rows,
         interrupt,
         corpus: CorpusScore::default(),
@@ -132,6 +148,10 @@ fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> R
         summary::write(path, metrics, failures, corpus.summary(), divergence.as_ref())?;
     }
     Ok(u8::from(failures > 0))
+}
+
+fn output_path(arguments: &ScoreArgs) -> Option<&Path> {
+    arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
 }
 
 fn layout(arguments: &ScoreArgs, output: Option<&Path>) -> Layout {

@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::{
-    input::{RecordFormat, RecordId},
-    output::{Layout, Outcome, escape},
+    input::RecordId,
+    output::{Layout, Outcome, OutputFormat},
 };
 
 /// A token that was generated.
@@ -36,25 +36,37 @@ struct TokenLine<'a> {
 pub(crate) struct StreamWriter {
     sink: Box<dyn Write>,
     layout: Layout,
-    /// What was written of the present text.
+    /// The input is written before its continuation.
+    echo: bool,
+    /// The present text has begun.
+    begun: bool,
+    /// What was written of it.
     written: String,
 }
 
 impl StreamWriter {
     /// A writer of records with one sequence each.
-    pub(crate) fn new(sink: Box<dyn Write>, layout: Layout) -> StreamWriter {
-        StreamWriter { sink, layout, written: String::new() }
+    pub(crate) fn new(sink: Box<dyn Write>, layout: Layout, echo: bool) -> StreamWriter {
+        StreamWriter { sink, layout, echo, begun: false, written: String::new() }
     }
 
-    /// Writes a token of the record that runs now.
-    pub(crate) fn token(&mut self, id: &RecordId, token: Token<'_>) -> io::Result<()> {
+    /// Whether inputs are written before their continuations.
+    pub(crate) fn echoes(&self) -> bool {
+        self.echo
+    }
+
+    /// Writes a token of the record that runs now, and before its first what it `continues`.
+    pub(crate) fn token(&mut self, id: &RecordId, continues: &str, token: Token<'_>) -> io::Result<()> {
         let mut bytes = Vec::new();
         match self.layout.format {
-            RecordFormat::Text => {
-                escape(&mut bytes, token.text);
+            OutputFormat::Text | OutputFormat::Moses => {
+                if self.echo && !std::mem::replace(&mut self.begun, true) {
+                    self.layout.write_text(&mut bytes, continues);
+                }
+                self.layout.write_text(&mut bytes, token.text);
                 self.written.push_str(token.text);
             }
-            RecordFormat::Jsonl => {
+            OutputFormat::Jsonl => {
                 let Token { id: token_id, logprob, text } = token;
                 serde_json::to_writer(&mut bytes, &TokenLine { id, token_id, logprob, text })?;
                 bytes.push(b'\n');
@@ -64,17 +76,18 @@ impl StreamWriter {
     }
 
     /// Ends the record: the rest of its text and the line's end, or its JSON object.
-    pub(crate) fn put(&mut self, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
+    pub(crate) fn put(&mut self, index: u64, id: &RecordId, outcome: &Outcome) -> io::Result<()> {
         let written = std::mem::take(&mut self.written);
-        if self.layout.format == RecordFormat::Jsonl {
-            let line = self.layout.render(id, outcome)?;
+        self.begun = false;
+        if self.layout.format == OutputFormat::Jsonl {
+            let line = self.layout.render(index, id, outcome)?;
             return self.write(&line);
         }
         let mut bytes = Vec::new();
         if let Outcome::Done(generation) = outcome {
             let text = generation.sequences.first().and_then(|sequence| sequence.text.as_deref()).unwrap_or_default();
             // What was written cannot be taken back; a stop string may end a text before it.
-            escape(&mut bytes, text.strip_prefix(&written).unwrap_or_default());
+            self.layout.write_text(&mut bytes, text.strip_prefix(&written).unwrap_or_default());
         }
         bytes.push(b'\n');
         self.write(&bytes)
@@ -112,10 +125,10 @@ mod tests {
         }
     }
 
-    fn writer(format: RecordFormat) -> (StreamWriter, Writes) {
+    fn writer(format: OutputFormat) -> (StreamWriter, Writes) {
         let writes = Writes::default();
-        let layout = Layout { format, with_scores: false, sequences: 1, token_logprobs: false };
-        (StreamWriter::new(Box::new(writes.clone()), layout), writes)
+        let layout = Layout { format, with_scores: false, sequences: 1, token_logprobs: false, raw: false };
+        (StreamWriter::new(Box::new(writes.clone()), layout, false), writes)
     }
 
     fn done(text: &str) -> Outcome {
@@ -136,18 +149,18 @@ mod tests {
 
     #[test]
     fn texts_come_in_pieces_and_end_with_their_line() {
-        let (mut writer, writes) = writer(RecordFormat::Text);
+        let (mut writer, writes) = writer(OutputFormat::Text);
         let id = RecordId::Index(0);
         for text in ["Le", " chat", "", "\ndort"] {
-            writer.token(&id, token(text)).unwrap();
+            writer.token(&id, "", token(text)).unwrap();
         }
-        writer.put(&id, &done("Le chat\ndort.")).unwrap();
-        writer.token(&id, token("Non")).unwrap();
-        writer.put(&id, &done("Non")).unwrap();
-        writer.put(&id, &Outcome::Empty).unwrap();
-        writer.put(&id, &done("nothing streamed")).unwrap();
-        writer.token(&id, token("broken")).unwrap();
-        writer.put(&id, &Outcome::Failed("x".to_owned())).unwrap();
+        writer.put(0, &id, &done("Le chat\ndort.")).unwrap();
+        writer.token(&id, "", token("Non")).unwrap();
+        writer.put(0, &id, &done("Non")).unwrap();
+        writer.put(0, &id, &Outcome::Empty).unwrap();
+        writer.put(0, &id, &done("nothing streamed")).unwrap();
+        writer.token(&id, "", token("broken")).unwrap();
+        writer.put(0, &id, &Outcome::Failed("x".to_owned())).unwrap();
         let writes = writes.0.borrow();
         let expected = ["Le", " chat", "\\ndort", ".\n", "Non", "\n", "\n", "nothing streamed\n", "broken", "\n"];
         assert_eq!(*writes, expected);
@@ -155,20 +168,20 @@ mod tests {
 
     #[test]
     fn a_stop_string_that_was_written_stays() {
-        let (mut writer, writes) = writer(RecordFormat::Text);
+        let (mut writer, writes) = writer(OutputFormat::Text);
         let id = RecordId::Index(0);
-        writer.token(&id, token("one END")).unwrap();
-        writer.put(&id, &done("one")).unwrap();
+        writer.token(&id, "", token("one END")).unwrap();
+        writer.put(0, &id, &done("one")).unwrap();
         assert_eq!(*writes.0.borrow(), ["one END", "\n"]);
     }
 
     #[test]
     fn json_lines_name_the_record_and_the_token() {
-        let (mut writer, writes) = writer(RecordFormat::Jsonl);
+        let (mut writer, writes) = writer(OutputFormat::Jsonl);
         let id = RecordId::Index(7);
-        writer.token(&id, token("Le\n")).unwrap();
-        writer.token(&id, Token { id: 2, logprob: f32::NEG_INFINITY, text: "" }).unwrap();
-        writer.put(&id, &done("Le\n")).unwrap();
+        writer.token(&id, "", token("Le\n")).unwrap();
+        writer.token(&id, "", Token { id: 2, logprob: f32::NEG_INFINITY, text: "" }).unwrap();
+        writer.put(0, &id, &done("Le\n")).unwrap();
         assert_eq!(
             *writes.0.borrow(),
             [
@@ -177,5 +190,23 @@ mod tests {
                 "{\"id\":7,\"sequences\":[{\"text\":\"Le\\n\",\"token_ids\":[4,5],\"score\":-1.5,\"finish_reason\":\"eos\"}],\"prompt_tokens\":3}\n",
             ]
         );
+    }
+
+    #[test]
+    fn for_people_with_the_input_and_its_line_ends() {
+        let writes = Writes::default();
+        let format = OutputFormat::Text;
+        let layout = Layout { format, with_scores: false, sequences: 1, token_logprobs: false, raw: true };
+        let mut writer = StreamWriter::new(Box::new(writes.clone()), layout, true);
+        let id = RecordId::Index(0);
+        for text in [", there", "", " was\n\nno", "\u{1b}[2J"] {
+            writer.token(&id, "Once\nupon", token(text)).unwrap();
+        }
+        writer.put(0, &id, &done(", there was\n\nno\u{1b}[2J one")).unwrap();
+        writer.token(&id, "He", token(" is")).unwrap();
+        writer.put(1, &id, &Outcome::Failed("x".to_owned())).unwrap();
+        writer.put(2, &id, &Outcome::Empty).unwrap();
+        let expected = ["Once\nupon, there", " was\n\nno", "\\u{1b}[2J", " one\n", "He is", "\n", "\n"];
+        assert_eq!(*writes.0.borrow(), expected);
     }
 }

@@ -23,11 +23,12 @@ const WINDOW_RECORDS: usize = 256;
 pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
     let console = Console::new(false);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, false)?;
+    files::warn_of_file_texts(&arguments.texts, &console);
     let mut reader = open_input(&mut arguments)?;
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(model_error)?;
     arguments.languages.apply(&mut tokenizer)?;
     if reader.waits_for_terminal() {
-        console.note("reading texts from the terminal; Ctrl-D ends them");
+        console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
 
     let mut stdout = io::stdout().lock();
@@ -36,6 +37,9 @@ pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
         let records = reader.window(if reader.waits_for_terminal() { 1 } else { WINDOW_RECORDS });
         let records =
             records.map_err(|source| CliError::File { action: "read", path: reader.name().into(), source })?;
+        for warning in reader.take_warnings() {
+            console.warning(&warning);
+        }
         let mut lines = Vec::new();
         for record in records {
             let result = record.content.and_then(|content| one(&tokenizer, &arguments, content));

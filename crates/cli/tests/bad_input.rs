@@ -100,7 +100,22 @@ fn contradictory_options_name_the_flags_that_were_typed() {
             &["--num-return-sequences: 3", "--num-beams (2)"][..],
         ),
         (&["--num-return-sequences", "9"], &["--num-return-sequences: 9", " num_beams (4)"]),
-        (&["--num-return-sequences", "2", "--num-beams", "1"], &["--num-return-sequences"]),
+        (
+            &["--num-return-sequences", "2", "--num-beams", "1"],
+            &["--num-return-sequences: 2 needs --do-sample or as many --num-beams"],
+        ),
+        (
+            &["--num-beams", "4", "--num-beam-groups", "2"],
+            &["--num-beam-groups: 2 needs a --diversity-penalty above 0"],
+        ),
+        (
+            &["--num-beams", "4", "--num-beam-groups", "2", "--diversity-penalty", "-1"],
+            &["--diversity-penalty: must be above 0 with several groups (--num-beam-groups)"],
+        ),
+        (
+            &["--num-beams", "4", "--num-beam-groups", "2", "--set", "diversity_penalty=0"],
+            &["--set diversity_penalty: must be above 0"],
+        ),
         (&["--max-new-tokens", "0"], &["--max-new-tokens", "at least 1"]),
         (&["--max-length", "1"], &["--max-length", "no room"]),
         (&["--max-new-tokens", "128"], &["--max-new-tokens", "129", "128"]),
@@ -175,7 +190,7 @@ fn options_without_effect_are_warned_about_once() {
     let finished =
         finish(command.args(["--num-beams", "1", "--max-new-tokens", "3", "--top-k", "3", "Hello."])).expect(0);
     let about: Vec<_> = finished.stderr.lines().filter(|line| line.contains("--top-k")).collect();
-    assert_eq!(about, ["warning: --top-k: has no effect without do_sample"]);
+    assert_eq!(about, ["warning: --top-k: has no effect without --do-sample"]);
     assert_eq!(finished.lines().len(), 1);
 
     for (flags, warning) in [
@@ -258,23 +273,48 @@ fn no_vulkan_driver() {
         }
         finish(command)
     };
-    without(elgen().arg("devices")).expect_error(1, &["Vulkan driver", "install", "mesa-vulkan-drivers"]);
-    without(quick().arg("x")).expect_error(1, &["Vulkan driver"]);
+    let told = |finished: common::Finished| {
+        let line = finished.stderr.clone();
+        finished.expect_error(1, &["no Vulkan adapter was found: install", "Vulkan driver", "mesa-vulkan-drivers"]);
+        line
+    };
+    let listed = told(without(elgen().arg("devices")));
+    assert_eq!(told(without(quick().arg("x"))), listed, "one fault has one hint");
 }
 
 #[test]
 fn an_adapter_that_does_not_exist() {
     finish(quick().args(["--device", "no such adapter", "x"])).expect_error(1, &["no such adapter"]);
     finish(quick().args(["--device", "99", "x"])).expect_error(1, &["99"]);
+    finish(quick().args(["--device", "-1", "x"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\"", "number 0"]);
+    finish(elgen().args(["devices", "--measure", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\""]);
+    finish(elgen().args(["plan", "--config", "bart-base", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter matches \"-1\""]);
+    finish(elgen().args(["bench", "--config", "bart-base", "--device", "-1"]))
+        .expect_error(1, &["--device: no Vulkan adapter"]);
 }
 
 #[test]
 fn a_memory_limit_that_is_too_small() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.txt");
-    for (limit, bytes) in [("1000", "1000"), ("1MiB", "1048576"), ("20MiB", "20971520")] {
+    for (limit, shown) in [("1000", "1000 B"), ("1MiB", "1.0 MiB"), ("20MiB", "20.0 MiB")] {
         finish(quick().args(["--dtype", "f32", "--memory-limit", limit, "--output"]).arg(&output).arg("Hello."))
-            .expect_error(1, &["do not fit", &format!(" of {bytes} bytes are in use")]);
+            .expect_error(1, &["do not fit", &format!(" of {shown} are in use"), "needs at least ", "elgen plan"]);
         assert!(!output.exists());
     }
+    // Loaded, but no record fits.
+    let mut command = generate(&demo());
+    let finished = finish(command.args(["--attention=mha", "--memory-limit=26MiB", "I was born in 1979.", "No."]));
+    let told: Vec<String> = finished.expect(1).stderr.lines().map(str::to_owned).collect();
+    assert!(told.iter().any(|line| line.starts_with("error: argument 1: ")), "{told:?}");
+    assert!(told.last().unwrap().starts_with("warning: memory was short: this run needs at least "), "{told:?}");
+    // What is told to be enough is enough.
+    let text = "I was born in 1979.";
+    let run = |limit: &str| finish(quick().args(["--attention", "el", "--memory-limit", limit, text]));
+    let short = run("1MiB").expect(1).stderr;
+    let least = short.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    assert_eq!(run(&least).expect(0).lines().len(), 1, "{least}");
 }

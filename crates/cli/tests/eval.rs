@@ -60,6 +60,13 @@ fn the_demo_scores_what_sacrebleu_and_rouge_score_say() {
         "BLEU|nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0 = 49.32 \
          74.5/55.4/44.1/35.2 (BP = 0.980 ratio = 0.981 hyp_len = 7661 ref_len = 7813)\n"
     );
+    let finished = eval(&hypotheses, &[&first], &["--metric", "ter"]).expect(0);
+    assert_eq!(
+        finished.stdout,
+        "TER|nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:2.6.0 = 41.97 (2892 edits, 6891 words)\n"
+    );
+    let value = report(&hypotheses, &[&first], &["--metric", "ter"]);
+    assert_eq!((&value["metrics"][0]["edits"], &value["metrics"][0]["name"]), (&2892.into(), &"TER".into()));
     let finished = eval(&hypotheses, &[&first], &["--metric", "chrf++,rouge,chrf,chrf", "--lowercase"]).expect(0);
     assert_eq!(finished.lines().len(), 6, "{finished:#?}");
     for (line, start) in finished.lines().iter().zip([

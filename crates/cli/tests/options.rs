@@ -99,7 +99,14 @@ fn errors_name_what_was_typed() {
     refused(&["--min-p", "1.5", "--do-sample", "--num-beams=1"], 2, &["--min-p: must be between 0 and 1, got 1.5"]);
     refused(&["--set", "min_p=2", "--do-sample", "--num-beams=1"], 2, &["--set min_p: must be between 0 and 1, got 2"]);
     refused(&["--set", "num_beams=few"], 2, &["--set num_beams: expected a non-negative integer, got \"few\""]);
-    refused(&["--set", "nun_beams=4"], 2, &["--set nun_beams: no generation option has this name"]);
+    refused(
+        &["--set", "nun_beams=4"],
+        2,
+        &["--set nun_beams: no generation option has this name (did you mean num_beams?)"],
+    );
+    refused(&["--set", "temprature=1"], 2, &["(did you mean temperature?)"]);
+    refused(&["--set", "max-new-token=4"], 2, &["--set max_new_token: ", "(did you mean max_new_tokens?)"]);
+    refused(&["--set", "flavour=4"], 2, &["--set flavour: no generation option has this name"]);
     refused(
         &["--set", "penalty_alpha=0.6", "--num-beams=1"],
         2,
@@ -140,8 +147,8 @@ fn idle_options_of_the_user_are_told() {
     assert_eq!(
         told,
         [
-            "warning: --set top_h: has no effect without do_sample",
-            "warning: --typical-p: has no effect without do_sample"
+            "warning: --set top_h: has no effect without --do-sample",
+            "warning: --typical-p: has no effect without --do-sample"
         ]
     );
 }

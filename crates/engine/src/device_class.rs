@@ -44,6 +44,15 @@ pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError>
     [DType::F32, DType::F16].into_iter().map(measured).collect()
 }
 
+/// Who is told the name of an adapter before it is measured, which takes seconds.
+static TOLD: Mutex<Option<fn(&str)>> = Mutex::new(None);
+
+/// From now on, `tell` gets the name of every adapter that is about to be measured in this process: a program that is silent for seconds
+/// looks as if it hung.
+pub fn on_measurement(tell: fn(&str)) {
+    *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
+}
+
 /// What an adapter was measured at for one dtype: what is kept of it, else it is measured now. `selector`: as in
 /// [`crate::SessionOptions::device`].
 ///
@@ -73,6 +82,10 @@ pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<D
         }
     }
     let own = Device::open(&DeviceOptions { selector: Some(report.index.to_string()), ..DeviceOptions::default() })?;
+    let told = *TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(tell) = told {
+        tell(&report.name);
+    }
     let mut class = measure(&own, dtype).map_err(ModelError::from)?;
     if let Some(folder) = folder {
         // Processes that measured at once agree on the first one's numbers, so that they choose the same. A folder that cannot be written

@@ -1,5 +1,5 @@
-//! Text metrics: corpus and sentence [BLEU](bleu) and [chrF](chrf) with sacreBLEU's numbers, [ROUGE](mod@rouge) with
-//! rouge-score's.
+//! Text metrics: corpus and sentence [BLEU](bleu) and [chrF](chrf) and corpus [TER](ter) with sacreBLEU's numbers,
+//! [ROUGE](mod@rouge) with rouge-score's.
 //!
 //! The numbers equal those of sacreBLEU 2.6.0 and rouge-score 0.1.2 to the last few bits; the tests hold recorded ones. Every
 //! function takes plain strings, a hypothesis each and one or more references for it, and nothing here needs a device.
@@ -25,6 +25,7 @@ mod lcs;
 mod ngrams;
 pub mod porter;
 pub mod rouge;
+pub mod ter;
 mod text;
 pub mod tokenizer_13a;
 
@@ -32,6 +33,7 @@ pub use bleu::{BleuOptions, BleuScore, corpus_bleu, sentence_bleu};
 pub use chrf::{ChrfOptions, ChrfScore, corpus_chrf, sentence_chrf};
 pub use error::MetricError;
 pub use rouge::{RougeOptions, RougeScore, RougeScores, rouge, sentence_rouge};
+pub use ter::{TerOptions, TerScore, corpus_ter};
 
-/// The sacreBLEU release whose numbers [`bleu`] and [`chrf`] reproduce; signatures name it.
+/// The sacreBLEU release whose numbers [`bleu`], [`chrf`] and [`ter`] reproduce; signatures name it.
 pub const SACREBLEU_VERSION: &str = "2.6.0";

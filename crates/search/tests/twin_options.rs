@@ -147,7 +147,7 @@ fn refuses_what_generate_refuses() {
         ("num_beam_groups", json!({"num_beam_groups": 2})),
         ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 3, "diversity_penalty": 1.0})),
         ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 1.0, "do_sample": true})),
-        ("diversity_penalty", json!({"num_beam_groups": 2, "num_beams": 4})),
+        ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 4})),
         ("diversity_penalty", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": -0.5})),
         ("bad_words_ids", json!({"bad_words_ids": [[]]})),
         ("forced_eos_token_id", json!({"forced_eos_token_id": 3, "suppress_tokens": [3]})),

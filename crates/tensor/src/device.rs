@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{DeviceType, Features};
 
+use crate::address_space;
+use crate::bytes::Bytes;
 use crate::cooperative::{Cooperative, Trials, listed_edge, tile_names};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
@@ -136,6 +138,19 @@ pub fn adapter(selector: Option<&str>) -> Result<AdapterReport> {
 
 const NO_DRIVER_HINT: &str = "install your GPU's Vulkan driver, or Mesa's software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
 
+/// What may be the reason where there is no adapter. A driver that finds no room in the address space is not listed either.
+fn no_driver_hint(address_space: Option<u64>) -> String {
+    match address_space {
+        None => NO_DRIVER_HINT.to_owned(),
+        Some(limit) => {
+            let limit = Bytes(limit);
+            format!(
+                "this process may map only {limit} (ulimit -v), which a driver may not fit into; if it is not that, {NO_DRIVER_HINT}"
+            )
+        }
+    }
+}
+
 fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
     let rank = |a: &AdapterReport| match a.device_type {
         "discrete" => 0,
@@ -155,7 +170,10 @@ fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
     };
     chosen.map(|(r, a)| (a, r)).ok_or_else(|| TensorError::NoAdapter {
         selector: selector.map(str::to_owned),
-        hint: if names.is_empty() { NO_DRIVER_HINT.to_owned() } else { format!("found {}", names.join(", ")) },
+        hint: match names.is_empty() {
+            true => no_driver_hint(address_space::limit()),
+            false => format!("found {}", names.join(", ")),
+        },
     })
 }
 

@@ -1,6 +1,6 @@
 //! Errors of the runtime.
 
-use crate::pool::Class;
+use crate::{bytes::Bytes, pool::Class};
 
 /// Why an operation of the runtime failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum TensorError {
         message: String,
     },
     /// An allocation would exceed the memory limit.
-    #[error("{what}: {asked} bytes of {class} do not fit: {used} of {limit} bytes are in use")]
+    #[error("{what}: {} of {class} do not fit: {} of {} are in use", Bytes(*asked), Bytes(*used), Bytes(*limit))]
     MemoryLimit {
         /// What asked.
         what: String,
@@ -37,7 +37,7 @@ pub enum TensorError {
         limit: u64,
     },
     /// The driver could not allocate although the limit allowed it.
-    #[error("{what}: the driver could not allocate {asked} bytes ({used} bytes are in use): {message}")]
+    #[error("{what}: the driver could not allocate {} ({} are in use): {message}", Bytes(*asked), Bytes(*used))]
     OutOfMemory {
         /// What asked.
         what: String,
@@ -49,7 +49,7 @@ pub enum TensorError {
         message: String,
     },
     /// A buffer would be larger than the device can bind or create.
-    #[error("{what}: {asked} bytes exceed this device's limit of {limit} bytes per {kind}")]
+    #[error("{what}: {} exceed this device's limit of {} per {kind}", Bytes(*asked), Bytes(*limit))]
     TooLarge {
         /// What asked.
         what: String,

@@ -10,6 +10,8 @@
 //! # Ok(()) }
 //! ```
 
+mod address_space;
+mod bytes;
 mod cooperative;
 mod device;
 mod error;
@@ -23,6 +25,7 @@ mod tally;
 mod tensor;
 mod transfer;
 
+pub use bytes::Bytes;
 pub use cooperative::Cooperative;
 pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapter, adapters};
 pub use error::{Result, TensorError};

@@ -18,7 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     console::Console,
-    error::{CliError, one_line},
+    error::{CliError, name_device, one_line},
     files::STANDARD,
     flags::{AttentionFlag, BenchArgs, BenchFormat, DtypeFlag},
     print_report,
@@ -44,7 +44,7 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     };
     // Wrong usage is told before a device is looked for.
     rows(arguments, true)?;
-    let device = open_device(&options)?;
+    let device = open_device(&options).map_err(name_device)?;
     let planned = rows(arguments, device.capabilities().software)?;
     let keys: Vec<_> = planned.iter().map(|row| &row.key).collect();
     let mut report = Report {

@@ -1,16 +1,17 @@
 //! From flags to rows: which models, and what is measured on each.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use elgen_engine::{
     ConfigOnly,
-    bench::{BUILTIN_CONFIGS, BatchRows, Preset, Sources, Trial, builtin_config, scaled_config},
+    bench::{BatchRows, Preset, Sources, Trial, builtin_config},
 };
 use elgen_search::GenerationOptions;
 use serde::{Deserialize, Serialize};
 
 use super::lengths::Lengths;
 use crate::{
+    builtin,
     error::CliError,
     flags::{AttentionFlag, BenchArgs, DtypeFlag},
 };
@@ -105,23 +106,13 @@ fn models(arguments: &BenchArgs) -> Result<Vec<Arc<ModelSource>>, CliError> {
         found.push(Arc::new(ModelSource { name, config, dir: Some(dir.clone()) }));
     }
     for name in &arguments.config {
-        let builtin = BUILTIN_CONFIGS.iter().any(|(known, _)| known == name);
         let path = Path::new(name);
-        let config = if builtin && !path.is_file() {
-            builtin_config(name, arguments.scale)?
-        } else {
-            let text = fs::read_to_string(path).map_err(|source| CliError::File {
-                action: "read",
-                path: path.into(),
-                source,
-            })?;
-            scaled_config(&text, path, arguments.scale)?
-        };
+        let config = builtin::read(name, arguments.scale)?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         // Every model's config has the same file name; its folder tells them apart.
         let folder = path.parent().and_then(Path::file_name).map(|folder| folder.to_string_lossy().into_owned());
         let name = match (stem.as_deref(), folder) {
-            _ if builtin => name.clone(),
+            _ if builtin::is_builtin(name) => name.clone(),
             (Some("config"), Some(folder)) => folder,
             _ => stem.unwrap_or_else(|| name.clone()),
         };

@@ -49,7 +49,7 @@ pub(crate) struct BenchArgs {
     pub(crate) random_weights: bool,
 
     /// Divide the widths and the vocabulary of configs by N, for adapters that are too slow for the full size
-    #[arg(long, value_name = "N", value_parser = values::positive, default_value = "1")]
+    #[arg(long, value_name = "N", value_parser = values::positive, default_value = "1", allow_negative_numbers = true)]
     pub(crate) scale: usize,
 
     /// A task of the EL-attention paper; repeat it for several. Flags below replace its values
@@ -79,15 +79,15 @@ pub(crate) struct RowFlags {
     pub(crate) attention: Vec<AttentionFlag>,
 
     /// Numbers of beams [default: 1,4]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) num_beams: Vec<usize>,
 
     /// Sentences together; max: as many as the memory limit allows [default: 1,8,32,max; presets: 32,max]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = batch_rows)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = batch_rows, allow_negative_numbers = true)]
     pub(crate) batch_size: Vec<BatchRows>,
 
     /// Lengths of the sources; prompt lengths of decoder-only models [default: 128]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) source_length: Vec<usize>,
 
     /// Take source lengths from the records of a JSONL file: of "input_ids", or of "text" in the model's tokens (in words where
@@ -96,7 +96,7 @@ pub(crate) struct RowFlags {
     pub(crate) lengths_from: Option<PathBuf>,
 
     /// Numbers of new tokens [default: 32]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) max_new_tokens: Vec<usize>,
 
     /// Storage of weights and caches [default: f32 on software adapters, else f16]
@@ -109,27 +109,27 @@ pub(crate) struct RowFlags {
 #[command(next_help_heading = "Runs")]
 pub(crate) struct RunFlags {
     /// Adapter: part of its name, or its number in `elgen devices` [default: the best one]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", allow_negative_numbers = true)]
     pub(crate) device: Option<String>,
 
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
-    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     pub(crate) memory_limit: Option<u64>,
 
     /// Measured runs of a row
-    #[arg(long, value_name = "N", value_parser = values::positive, default_value = "3")]
+    #[arg(long, value_name = "N", value_parser = values::positive, default_value = "3", allow_negative_numbers = true)]
     pub(crate) repetitions: usize,
 
     /// No further repetition of a row begins after this long
-    #[arg(long, value_name = "SECONDS", value_parser = values::finite)]
+    #[arg(long, value_name = "SECONDS", value_parser = values::finite, allow_negative_numbers = true)]
     pub(crate) row_seconds: Option<f64>,
 
     /// No further row begins after this long; the same command goes on later
-    #[arg(long, value_name = "SECONDS", value_parser = values::finite)]
+    #[arg(long, value_name = "SECONDS", value_parser = values::finite, allow_negative_numbers = true)]
     pub(crate) time_budget: Option<f64>,
 
     /// Of random weights and source ids
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
     pub(crate) seed: u64,
 }
 

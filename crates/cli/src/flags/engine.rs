@@ -10,7 +10,7 @@ use super::values;
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineFlags {
     /// Attention kind; all give the same tokens and differ in memory and speed. auto predicts which is fastest on this device and in this
-    /// memory, for self- and cross-attention separately; `--stats` says why
+    /// memory, for self- and cross-attention separately; `--stats` says why. A device is measured once, which is said unless --quiet
     #[arg(long, value_name = "KIND", value_enum, default_value_t = AttentionFlag::Auto)]
     attention: AttentionFlag,
 
@@ -19,7 +19,7 @@ pub(crate) struct EngineFlags {
     dtype: DtypeFlag,
 
     /// Adapter: part of its name, or its number in `elgen devices` [default: the best one]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", allow_negative_numbers = true)]
     device: Option<String>,
 
     /// Inputs that are decoded together at most; auto takes as many as the memory allows; results do not depend on it

@@ -20,7 +20,8 @@ each holds a reference for hypothesis N.
 Files ending in .jsonl are JSONL, others are text.
 
 BLEU (13a tokens, exponential smoothing) and chrF are sacreBLEU's, 0 to 100, and
-come with its signature. ROUGE is that of the package rouge-score, 0 to 1: the
+come with its signature. So does TER (its tercom tokens, case ignored), edits for
+100 words: 0 is best. ROUGE is that of the package rouge-score, 0 to 1: the
 mean F1 over all texts, with mean precision and recall; rougeLsum splits texts at
 newlines.";
 
@@ -44,7 +45,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = [MetricFlag::Bleu, MetricFlag::Chrf])]
     pub(crate) metric: Vec<MetricFlag>,
 
-    /// Ignore case in BLEU and chrF; ROUGE always does
+    /// Ignore case in BLEU and chrF; ROUGE and TER always do
     #[arg(long)]
     pub(crate) lowercase: bool,
 
@@ -71,6 +72,8 @@ pub(crate) enum MetricFlag {
     /// chrF2++: character n-grams, words and word pairs
     #[value(name = "chrf++")]
     ChrfPlusPlus,
+    /// Translation edit rate: words inserted, deleted, replaced and moved
+    Ter,
     /// ROUGE-1, -2, -L and -Lsum
     Rouge,
 }

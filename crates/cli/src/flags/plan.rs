@@ -50,9 +50,10 @@ pub(crate) struct PlanArgs {
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// A config.json alone
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    /// A config.json alone, or the name of a built-in config: bart-large, bart-base, transformer-270m, gpt2, gpt2-medium,
+    /// gpt2-large, gpt2-xl, t5-small, t5-base
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) config: Option<String>,
 
     /// Tokens of each source, or of the prompt of a decoder-only model [default: see --help]
     #[arg(long, value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
@@ -76,7 +77,7 @@ pub(crate) struct PlanArgs {
 
     /// Adapter that tells the limits: part of its name, or its number in `elgen devices` [default: with
     /// --memory-limit none, else the best one]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", allow_negative_numbers = true)]
     pub(crate) device: Option<String>,
 
     /// Sentences that the bytes are told for

@@ -28,6 +28,7 @@ did not, as in Hugging Face's recipe for the perplexity of fixed-length models.
 
 Text output, one line per record in input order, separated by tabs:
   sum of the tokens' natural log-probabilities, their number, perplexity
+(on a terminal, or with --header, below a line with these names);
 with --token-scores the mean, the tokens and each one's log-probability, as
 CTranslate2 writes it:
   -0.53 ||| <s> Je Ġsuis </s> ||| -0.1 -1.2 -0.8 -0.02
@@ -103,6 +104,11 @@ pub(crate) struct ScoreFiles {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<RecordFormat>,
 
+    /// Text that is put before each source text, as T5 is told its task: "summarize: ". Token ids, and whole texts of
+    /// decoder-only models, are not touched
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) source_prefix: Option<String>,
+
     /// Text file of targets, line N for line N of a text input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) targets: Option<PathBuf>,
@@ -118,6 +124,10 @@ pub(crate) struct ScoreFiles {
     /// Text output as `mean ||| tokens ||| log-probabilities`
     #[arg(long)]
     pub(crate) token_scores: bool,
+
+    /// Text output begins with a line that names the columns [default: on a terminal]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) header: Option<bool>,
 
     /// JSONL output with the most likely id in each place
     #[arg(long)]

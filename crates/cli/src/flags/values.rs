@@ -98,10 +98,14 @@ const UNITS: &[(&str, u64)] = &[
     ("mib", 1 << 20),
     ("gib", 1 << 30),
     ("tib", 1 << 40),
+    ("pib", 1 << 50),
+    ("eib", 1 << 60),
     ("kb", 1_000),
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
     ("tb", 1_000_000_000_000),
+    ("pb", 1_000_000_000_000_000),
+    ("eb", 1_000_000_000_000_000_000),
 ];
 
 /// A number of bytes: `16GiB`, `1.5 GB`, `1000000`.
@@ -112,10 +116,11 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let unit = unit.trim().to_ascii_lowercase();
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
     let exact = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    let size = exact.or_else(|| {
-        let size = number.parse::<f64>().ok()? * factor? as f64;
-        (size < u64::MAX as f64).then_some(size as u64)
-    });
+    let rough = number.parse::<f64>().ok().zip(factor).map(|(number, factor)| number * factor as f64);
+    if exact.is_none() && rough.is_some_and(|size| size >= u64::MAX as f64) {
+        return Err("expected a size below 16EiB".to_owned());
+    }
+    let size = exact.or(rough.map(|size| size as u64));
     match size {
         Some(size) if size > 0 => Ok(size),
         _ => Err("expected a size such as 16GiB, 500MB or a number of bytes".to_owned()),
@@ -133,7 +138,12 @@ mod tests {
         assert_eq!(bytes("500MB"), Ok(500_000_000));
         assert_eq!(bytes("123"), Ok(123));
         assert_eq!(bytes("18446744073709551615"), Ok(u64::MAX));
-        for wrong in ["", "GiB", "0", "-1", "1.2.3MB", "5 parsecs", "99999999999TiB", "0.1B", "nan", "1e9"] {
+        assert_eq!((bytes("1PiB"), bytes("15 EiB"), bytes("0.5EiB")), (Ok(1 << 50), Ok(15 << 60), Ok(1 << 59)));
+        assert_eq!((bytes("2pb"), bytes("18EB")), (Ok(2_000_000_000_000_000), Ok(18_000_000_000_000_000_000)));
+        for beyond in ["16EiB", "16384PiB", "19EB", "17179869184GiB"] {
+            assert!(bytes(beyond).unwrap_err().contains("below 16EiB"), "{beyond}");
+        }
+        for wrong in ["", "GiB", "0", "-1", "1.2.3MB", "5 parsecs", "0.1B", "nan", "1e9"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
     }

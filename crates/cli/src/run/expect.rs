@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use elgen_engine::Expected;
@@ -20,13 +20,19 @@ const BYTES_PER_TOKEN: usize = 3;
 pub(super) fn expected(
     arguments: &GenerateArgs,
     config: &GenerationConfig,
-    input: Option<&Path>,
+    inputs: &[PathBuf],
     texts: Option<&[String]>,
 ) -> Expected {
     let bytes = match texts {
         Some(texts) => texts.iter().map(String::len).max(),
-        None => input.and_then(longest_line),
+        None if arguments.files.whole_file == Some(true) => {
+            let sizes = inputs.iter().filter_map(|input| input.metadata().ok());
+            sizes.filter(std::fs::Metadata::is_file).map(|found| found.len().min(LOOKED_AT) as usize).max()
+        }
+        None => inputs.iter().filter_map(|input| longest_line(input)).max(),
     };
+    let prefix = arguments.files.source_prefix.as_ref().map_or(0, String::len);
+    let bytes = bytes.map(|bytes| bytes.saturating_add(prefix));
     let estimate = bytes.map(|bytes| bytes / BYTES_PER_TOKEN + 2);
     let cut = arguments.files.max_source_length;
     let source_length = match (estimate, cut) {

@@ -10,11 +10,12 @@ use std::{
 use elgen_engine::{EngineError, Events, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken};
 use elgen_search::GenerationConfig;
 
+use super::needs;
 use crate::{
     console::Console,
     error::{CliError, one_line},
     flags::{Names, name_flags},
-    input::{Content, Record, RecordId, RecordReader},
+    input::{Content, Place, Record, RecordId, RecordReader},
     interrupt::Interrupt,
     output::{OrderedWriter, Outcome},
     resume::Journal,
@@ -45,7 +46,7 @@ impl Writer {
     fn put(&mut self, origin: &Origin, outcome: &Outcome) -> io::Result<()> {
         match self {
             Writer::Ordered(writer) => writer.put(origin.index, &origin.id, outcome),
-            Writer::Stream(writer) => writer.put(&origin.id, outcome),
+            Writer::Stream(writer) => writer.put(origin.index, &origin.id, outcome),
         }
     }
 }
@@ -53,8 +54,10 @@ impl Writer {
 /// Where a record that the model runs came from.
 struct Origin {
     index: u64,
-    line: u64,
+    line: Place,
     id: RecordId,
+    /// What its output continues, to be shown before it.
+    continued: String,
 }
 
 /// Everything between the reader and the writer.
@@ -74,8 +77,12 @@ pub(super) struct Run {
     pub(super) write_error: Option<io::Error>,
     /// What outputs must begin with, where a record says nothing else.
     pub(super) prefix: Option<String>,
+    /// What stands before each source text.
+    pub(super) source_prefix: Option<String>,
     /// Kinds of notices that were told.
     pub(super) told: Vec<Discriminant<Notice>>,
+    /// Records failed because memory was short.
+    pub(super) short: bool,
 }
 
 /// What the engine tells of one window.
@@ -118,6 +125,8 @@ impl Run {
         // A window's first result may be its last to come: small windows at first show results early, and streaming takes
         // one input after another.
         let (mut window, largest) = match self.writer {
+            // Who types waits for an answer.
+            _ if self.reader.waits_for_terminal() => (1, 1),
             Writer::Ordered(_) => (batch_size, batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS)),
             Writer::Stream(_) => (1, 1),
         };
@@ -127,6 +136,9 @@ impl Run {
                 path: self.reader.name().into(),
                 source,
             })?;
+            for warning in self.reader.take_warnings() {
+                self.console.warning(&warning);
+            }
             if let Some(total) = self.reader.total() {
                 self.console.set_total(total);
             }
@@ -159,10 +171,15 @@ impl Run {
         let mut requests = Vec::with_capacity(records.len());
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
-            let origin = Origin { index, line, id };
-            match content {
+            let mut origin = Origin { index, line, id, continued: String::new() };
+            match content.map(|content| content.behind(self.source_prefix.as_deref())) {
                 Ok(Content::Run { input, prefix, .. }) => {
                     let prefix = prefix.or_else(|| self.prefix.clone().map(Input::Text));
+                    if let Writer::Stream(writer) = &self.writer
+                        && writer.echoes()
+                    {
+                        origin.continued = [Some(&input), prefix.as_ref()].into_iter().flatten().map(text_of).collect();
+                    }
                     requests.push(Request { ordinal: index, input, prefix });
                     origins.push(origin);
                 }
@@ -182,6 +199,7 @@ impl Run {
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
+                self.short |= needs::is_short(&error);
                 let message = name_flags(&one_line(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
@@ -191,7 +209,7 @@ impl Run {
     fn token(&mut self, origin: &Origin, token: Token<'_>) {
         if let Writer::Stream(writer) = &mut self.writer
             && self.write_error.is_none()
-            && let Err(error) = writer.token(&origin.id, token)
+            && let Err(error) = writer.token(&origin.id, &origin.continued, token)
         {
             self.write_error = Some(error);
             self.interrupt.cancel();
@@ -214,5 +232,13 @@ impl Run {
             self.write_error = Some(error);
             self.interrupt.cancel();
         }
+    }
+}
+
+/// The text of an input that has one.
+fn text_of(input: &Input) -> &str {
+    match input {
+        Input::Text(text) => text,
+        Input::Ids(_) => "",
     }
 }

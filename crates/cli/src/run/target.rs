@@ -141,6 +141,7 @@ pub(super) fn setup(
     setup.set("--token-logprobs", json!(layout.token_logprobs));
     setup.set("--alignment", json!(arguments.files.alignment));
     setup.set("--prefix", json!(arguments.files.prefix));
+    setup.set("--source-prefix", json!(arguments.files.source_prefix));
     setup.set("--src-lang", json!(arguments.languages.src_lang));
     setup.set("--tgt-lang", json!(arguments.languages.tgt_lang));
     setup.set("--truncate", json!(arguments.files.truncate == Some(true)));

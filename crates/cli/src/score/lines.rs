@@ -30,6 +30,15 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// What the columns of text lines are.
+    pub(super) fn header(self) -> Option<&'static str> {
+        match self.format {
+            RecordFormat::Text if self.token_scores => Some("mean ||| tokens ||| log-probabilities\n"),
+            RecordFormat::Text => Some("log-probability\ttokens\tperplexity\n"),
+            RecordFormat::Jsonl => None,
+        }
+    }
+
     /// The record's line.
     pub(super) fn render(self, id: &RecordId, outcome: &Outcome, tokenizer: Option<&Tokenizer>) -> io::Result<Vec<u8>> {
         let mut line = match (self.format, outcome) {

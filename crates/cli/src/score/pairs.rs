@@ -12,7 +12,7 @@ use crate::{
     error::CliError,
     files::{self, STANDARD},
     flags::ScoreArgs,
-    input::{Content, Record, RecordFormat, RecordId, RecordReader},
+    input::{Content, Place, Record, RecordFormat, RecordId, RecordReader},
     survey::Survey,
 };
 
@@ -96,7 +96,7 @@ impl Pairs {
             Pairs::Whole { text, .. } => {
                 let record = |text: String| {
                     let content = Ok(Content::Run { input: Input::Text(text), prefix: None, target: None });
-                    Record { index: 0, line: 1, id: RecordId::Index(0), content }
+                    Record { index: 0, line: Place::FIRST, id: RecordId::Index(0), content }
                 };
                 Ok(text.take().map(record).into_iter().collect())
             }
@@ -112,10 +112,18 @@ impl Pairs {
     }
 
     /// How a record's line is named in messages.
-    pub(super) fn place(&self, line: u64) -> String {
+    pub(super) fn place(&self, line: Place) -> String {
         match self {
             Pairs::One(reader) | Pairs::Two { sources: reader, .. } => reader.place(line),
             Pairs::Whole { name, .. } => name.clone(),
+        }
+    }
+
+    /// What is to be told of what was read.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        match self {
+            Pairs::One(reader) | Pairs::Two { sources: reader, .. } => reader.take_warnings(),
+            Pairs::Whole { .. } => Vec::new(),
         }
     }
 

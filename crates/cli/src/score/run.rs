@@ -77,7 +77,11 @@ pub(super) struct Run {
     pub(super) sink: Box<dyn Write>,
     /// The output's name in messages.
     pub(super) output: PathBuf,
+    /// What stands before each source text.
+    pub(super) source_prefix: Option<String>,
     pub(super) layout: Layout,
+    /// The columns' names, if they are still to be written.
+    pub(super) header: Option<&'static str>,
     pub(super) rows: Rows,
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) corpus: CorpusScore,
@@ -93,10 +97,15 @@ impl Run {
         options: &RunOptions,
         batch_size: usize,
     ) -> Result<End, CliError> {
-        let largest = batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS);
-        let mut window = batch_size;
+        // Who types waits for an answer.
+        let typed = self.pairs.waits_for_terminal();
+        let largest = if typed { 1 } else { batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS) };
+        let mut window = batch_size.min(largest);
         while self.pairs.total().is_none() {
             let records = self.pairs.window(window)?;
+            for warning in self.pairs.take_warnings() {
+                self.console.warning(&warning);
+            }
             if let Some(total) = self.pairs.total() {
                 self.console.set_total(total);
             }
@@ -130,7 +139,10 @@ impl Run {
         let mut numbers = Vec::with_capacity(records.len());
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
-            let outcome = match content {
+            // A text without a target is no source.
+            let prefix =
+                self.source_prefix.as_deref().filter(|_| matches!(&content, Ok(Content::Run { target: Some(_), .. })));
+            let outcome = match content.map(|content| content.behind(prefix)) {
                 Ok(Content::Run { input, target, .. }) => {
                     inputs.push(match (target, &self.whole) {
                         (Some(target), _) => ScoreRequest { source: input, target }.into(),
@@ -145,7 +157,7 @@ impl Run {
             origins.push((line, id, outcome));
         }
         let mut scores = self.scores(&inputs, &numbers, session, config, options)?.into_iter();
-        let mut lines = Vec::new();
+        let mut lines = self.header.take().map_or_else(Vec::new, |header| header.as_bytes().to_vec());
         for (line, id, outcome) in origins {
             let outcome = outcome.unwrap_or_else(|| match scores.next() {
                 Some(Ok(score)) => Outcome::Scored(score),

@@ -75,8 +75,12 @@ impl GenerationOptions {
             let problem = OptionProblem::Excludes { found: groups.to_string(), other: "do_sample" };
             return Err(OptionError::new(option, problem));
         }
-        let penalty = self.diversity_penalty.or(Some(0.0));
-        check("diversity_penalty", penalty, "above 0 with several groups, which would be alike without", |x| x > 0.0)
+        if self.diversity_penalty.is_none() {
+            let needed = "a diversity_penalty above 0, without which all groups would be alike";
+            return Err(OptionError::new(option, OptionProblem::Needs { found: groups.to_string(), needed }));
+        }
+        let rule = "above 0 with several groups (num_beam_groups), which would be alike without";
+        check("diversity_penalty", self.diversity_penalty, rule, |x| x > 0.0)
     }
 
     /// Checks the ids that a search uses. The pad id is not one of them, and some checkpoints have one behind the vocabulary.

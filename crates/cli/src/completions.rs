@@ -1,0 +1,19 @@
+//! `elgen completions`: what a shell offers behind `elgen`, made from the flags.
+
+use clap::CommandFactory;
+
+use crate::{
+    error::CliError,
+    flags::{Cli, CompletionsArgs},
+    print_report,
+};
+
+/// Runs `elgen completions`; returns the exit code.
+pub(crate) fn completions(arguments: &CompletionsArgs) -> Result<u8, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "elgen", &mut script);
+    match String::from_utf8(script) {
+        Ok(script) => print_report(&script),
+        Err(error) => Err(CliError::Failed(format!("the completions are not UTF-8: {error}"))),
+    }
+}
