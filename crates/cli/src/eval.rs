@@ -8,7 +8,7 @@ use std::{
 };
 
 use elgen_metrics::{
-    BleuOptions, BleuScore, ChrfOptions, ChrfScore, RougeOptions, RougeScore, corpus_bleu, corpus_chrf, rouge,
+    BleuOptions, BleuScore, ChrfOptions, ChrfScore, MetricError, RougeOptions, RougeScore, corpus_bleu, corpus_chrf, rouge,
 };
 use serde::{Deserialize, Serialize};
 
@@ -186,7 +186,10 @@ fn scores(
     hypotheses: &[String],
     references: &[Vec<String>],
 ) -> Result<Vec<MetricReport>, CliError> {
-    let refuse = |error: elgen_metrics::MetricError| CliError::Failed(error.to_string());
+    let refuse = |error: MetricError| {
+        let flag = if matches!(error, MetricError::WordPairs { .. }) { " (--max-word-pairs)" } else { "" };
+        CliError::Failed(format!("{error}{flag}"))
+    };
     let mut reports = Vec::new();
     let mut done = Vec::new();
     for &metric in &arguments.metric {
@@ -208,7 +211,7 @@ fn scores(
                 reports.push(MetricReport::chrf(corpus_chrf(hypotheses, references, &options).map_err(refuse)?));
             }
             MetricFlag::Rouge => {
-                let options = RougeOptions { stemmer: arguments.stemmer };
+                let options = RougeOptions { stemmer: arguments.stemmer, max_word_pairs: arguments.max_word_pairs };
                 let found = rouge(hypotheses, references, &options).map_err(refuse)?;
                 reports.extend(found.named().map(|(name, score)| MetricReport::rouge(name, score, options.stemmer)));
             }

@@ -31,7 +31,7 @@ pub mod tokenizer_13a;
 pub use bleu::{BleuOptions, BleuScore, corpus_bleu, sentence_bleu};
 pub use chrf::{ChrfOptions, ChrfScore, corpus_chrf, sentence_chrf};
 pub use error::MetricError;
-pub use rouge::{RougeOptions, RougeScore, RougeScores, rouge, sentence_rouge};
+pub use rouge::{DEFAULT_WORD_PAIRS, RougeOptions, RougeScore, RougeScores, rouge, sentence_rouge};
 
 /// The sacreBLEU release whose numbers [`bleu`] and [`chrf`] reproduce; signatures name it.
 pub const SACREBLEU_VERSION: &str = "2.6.0";
