@@ -9,7 +9,7 @@ use crate::{
     error::CliError,
     flags::{DevicesArgs, ReportFormat},
     pretty_json, print_report,
-    report::bytes,
+    report::{bytes, steadiness},
 };
 
 const NO_DRIVER: &str = "no Vulkan driver found: install your GPU's driver, or the software one \
@@ -67,7 +67,7 @@ fn measure(arguments: &DevicesArgs, found: &[DeviceReport]) -> Result<u8, CliErr
 /// What an adapter was measured at, as lines of its entry.
 fn rates(classes: &[MeasuredClass]) -> String {
     let mut text = String::new();
-    for MeasuredClass { dtype, class } in classes {
+    for MeasuredClass { dtype, measurement, class } in classes {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -77,6 +77,7 @@ fn rates(classes: &[MeasuredClass]) -> String {
             class.dispatch_seconds * 1e6,
             class.submission_seconds * 1e6
         );
+        let _ = writeln!(text, "              {}", steadiness(measurement));
         if let Some(matrices) = class.matrix_flops {
             let _ = writeln!(text, "              matrices (f16 x f16 -> f32) {:.1} TFLOP/s", matrices / 1e12);
         }

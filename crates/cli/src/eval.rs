@@ -8,7 +8,8 @@ use std::{
 };
 
 use elgen_metrics::{
-    BleuOptions, BleuScore, ChrfOptions, ChrfScore, MetricError, RougeOptions, RougeScore, corpus_bleu, corpus_chrf, rouge,
+    BleuOptions, BleuScore, ChrfOptions, ChrfScore, MetricError, RougeOptions, RougeScore, corpus_bleu, corpus_chrf,
+    rouge,
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,11 @@
 //! Statistics for people and for programs.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use elgen_engine::{AttentionKinds, Metrics};
+use elgen_engine::{AttentionKinds, Measurement, Metrics};
 
 use crate::{error::CliError, pretty_json};
 
@@ -31,6 +34,7 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
     if let Some(plan) = &metrics.attention.plan {
         row("  self", plan.self_reason.clone());
         plan.cross_reason.iter().for_each(|reason| row("  cross", reason.clone()));
+        plan.measurement.iter().for_each(|measurement| row("", measured(measurement, now())));
     }
     row("inputs", format!("{} ({} cut, {failed} failed)", metrics.inputs, metrics.truncated));
     row("prompt tokens", metrics.prompt_tokens.to_string());
@@ -75,6 +79,35 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
         ),
     );
     text
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// When a device was measured, how well, and how to do it again.
+pub(crate) fn measured(measurement: &Measurement, now: u64) -> String {
+    let seconds = now.saturating_sub(measurement.measured_at);
+    let units = [(86400, "day"), (3600, "hour"), (60, "minute")];
+    let found = units.into_iter().find(|(unit, _)| seconds >= *unit);
+    let age = found.map_or_else(
+        || "just now".to_owned(),
+        |(unit, name)| {
+            let count = seconds / unit;
+            format!("{count} {name}{} ago", if count == 1 { "" } else { "s" })
+        },
+    );
+    format!("device measured {age}, {}; `elgen devices --measure` measures anew", steadiness(measurement))
+}
+
+/// How well a device is known.
+pub(crate) fn steadiness(measurement: &Measurement) -> String {
+    let busy = measurement.others.filter(|_| !measurement.is_steady());
+    let busy = busy.map_or_else(String::new, |others| format!(", other programs took {:.0} %", others * 100.0));
+    let scatter = measurement.scatter * 100.0;
+    let rounds = if measurement.rounds == 1 { "" } else { "s" };
+    format!("numbers within {scatter:.0} % in {} round{rounds}{busy}", measurement.rounds)
 }
 
 fn attention(kinds: &AttentionKinds) -> String {

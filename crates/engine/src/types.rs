@@ -1,5 +1,6 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
+use elgen_attention::planner::STEADY;
 use elgen_attention::{Kind, Kinds};
 use elgen_search::Hooks;
 use elgen_tensor::Cooperative;
@@ -287,6 +288,10 @@ pub struct AttentionPlan {
     pub cross_reason: Option<String>,
     /// What it was chosen for.
     pub expected: Option<Expected>,
+    /// When the device was measured, and how well.
+    pub measurement: Option<Measurement>,
+    /// Throughputs that differ by this part of the larger one are a tie, which goes to the simpler kinds.
+    pub margin: Option<f64>,
     /// Measured bytes per second of the device's memory.
     pub bandwidth: Option<f64>,
     /// EL in self-attention.
@@ -296,6 +301,35 @@ pub struct AttentionPlan {
     /// All that was compared, each at the largest batch that fits.
     pub candidates: Vec<PlannedKinds>,
 }
+
+/// When a device was measured for the planner, and how well it is known since. [`crate::measure_device`] measures it anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Seconds since 1970.
+    pub measured_at: u64,
+    /// How often it was measured, until the numbers agreed or time was up.
+    pub rounds: u32,
+    /// Seconds that this took.
+    pub seconds: f64,
+    /// How far the numbers lie apart, as a part of the smaller one: 0.1 or less is steady, 1 is not known.
+    pub scatter: f64,
+    /// Part of the processors' time that other programs took meanwhile; `None` where that says nothing (a GPU) or is not known.
+    pub others: Option<f64>,
+    /// Whether this process measured it.
+    #[serde(skip)]
+    pub is_new: bool,
+}
+
+impl Measurement {
+    /// Whether the numbers agree and the machine was not busy with something else. What was measured otherwise is measured again some
+    /// time later, a few times.
+    pub fn is_steady(&self) -> bool {
+        self.scatter <= STEADY && self.others.is_none_or(|others| others <= MOST_OTHERS)
+    }
+}
+
+/// Part of the processors' time that other programs may take while a software adapter is measured.
+const MOST_OTHERS: f64 = 0.25;
 
 /// EL's speed and what it takes to win.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
