@@ -302,17 +302,16 @@ fn chart(comparison: &Comparison<'_>, report: &Report<'_>) -> Chart {
     };
     let series = kinds.iter().map(|kind| {
         let points = comparison.totals(Kinds::both(*kind), batches());
-        let row = named(kind);
-        let mark = row.and_then(|row| {
-            let batch = row.largest_batch?;
-            let (_, total) = points.iter().find(|(at, _)| *at == batch)?;
-            let bound = if is_bound(row) { " (binding)" } else { "" };
-            Some((batch as f64, gib(*total), format!("{batch}{bound}")))
-        });
+        let largest = named(kind).and_then(|row| Some((row.largest_batch?, is_bound(row))));
+        let mark = largest.and_then(|(batch, _)| points.iter().find(|(at, _)| *at == batch));
         Series {
             name: kind.name().to_owned(),
-            points: points.into_iter().map(|(batch, total)| (batch as f64, gib(total))).collect(),
-            mark,
+            remark: match largest {
+                Some((batch, bound)) => format!(": {batch}{}", if bound { " (binding)" } else { "" }),
+                None => ": none".to_owned(),
+            },
+            mark: mark.map(|(batch, total)| (*batch as f64, gib(*total))),
+            points: points.iter().map(|(batch, total)| (*batch as f64, gib(*total))).collect(),
         }
     });
     Chart {

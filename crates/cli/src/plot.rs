@@ -24,8 +24,10 @@ pub(crate) struct Series {
     pub(crate) name: String,
     /// (x, y), by ascending x.
     pub(crate) points: Vec<(f64, f64)>,
-    /// A point to be marked, and what is said about it.
-    pub(crate) mark: Option<(f64, f64, String)>,
+    /// What the legend says beside the name.
+    pub(crate) remark: String,
+    /// A point to be marked.
+    pub(crate) mark: Option<(f64, f64)>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -36,6 +38,8 @@ const PLANE: [f64; 4] = [64.0, 60.0, 632.0, 356.0];
 const TICKS: f64 = 8.0;
 /// How far above the limit lines go on.
 const HEADROOM: f64 = 1.15;
+/// Lines that end so many times below the limit would lie flat on the axis: the limit is then only told.
+const FAR_BELOW: f64 = 2.0;
 
 /// Text and grid take the colours of the reader's theme; the lines' colours (Okabe and Ito's, told apart by the colour-blind) show on both.
 const STYLE: &str = "
@@ -59,7 +63,8 @@ impl Chart {
         let x_end = largest(&mut points().map(|p| p.0));
         let highest = largest(&mut points().map(|p| p.1));
         let y_end = match &self.limit {
-            Some((_, limit)) => limit * HEADROOM,
+            Some((_, limit)) if highest * FAR_BELOW >= *limit => limit * HEADROOM,
+            Some(_) => highest * HEADROOM,
             None => highest,
         };
         let (x_end, y_end) = (if x_end > 0.0 { x_end } else { 1.0 }, if y_end > 0.0 { y_end } else { 1.0 });
@@ -121,32 +126,30 @@ impl Chart {
             }
         }
         if let Some((texts, limit)) = &self.limit {
-            let at = y(*limit);
-            line(format_args!(r#"<path class="limit" d="M{left} {at:.1}H{right}"/>"#));
+            let at = y(*limit).max(top);
+            if *limit <= y_end {
+                line(format_args!(r#"<path class="limit" d="M{left} {at:.1}H{right}"/>"#));
+            } else {
+                let (x, y) = (right + 8.0, at + 36.5);
+                line(format_args!(r#"<text x="{x:.1}" y="{y:.1}">(above)</text>"#));
+            }
             for (text, down) in texts.iter().zip([0.0, 16.0]) {
                 let (x, y) = (right + 8.0, at + 4.5 + down);
                 line(format_args!(r#"<text x="{x:.1}" y="{y:.1}">{}</text>"#, escape(text)));
             }
         }
         for (n, series) in self.series.iter().enumerate() {
-            let Some((at, value, text)) = &series.mark else { continue };
+            let Some((at, value)) = &series.mark else { continue };
             let (x, y) = (x(*at), y(*value));
             line(format_args!(r#"<circle class="mark s{}" cx="{x:.1}" cy="{y:.1}" r="4"/>"#, n % 6));
-            // Below and to the right, where a line that rises has left room; at the edge to the left of that.
-            let (anchor, shift) = if x > right - 60.0 { ("end", 4.0) } else { ("start", 7.0) };
-            line(format_args!(
-                r#"<text x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
-                x + shift,
-                y + 20.0,
-                escape(text)
-            ));
         }
         let mut at = left;
         for (n, series) in self.series.iter().enumerate() {
             let legend = bottom + 64.0;
             line(format_args!(r#"<path class="line s{}" d="M{at:.1} {:.1}h24"/>"#, n % 6, legend - 4.5));
-            line(format_args!(r#"<text x="{:.1}" y="{legend:.1}">{}</text>"#, at + 30.0, escape(&series.name)));
-            at += 54.0 + 8.0 * series.name.chars().count() as f64;
+            let text = format!("{}{}", series.name, series.remark);
+            line(format_args!(r#"<text x="{:.1}" y="{legend:.1}">{}</text>"#, at + 30.0, escape(&text)));
+            at += 54.0 + 7.5 * text.chars().count() as f64;
         }
         line(format_args!("</svg>"));
         svg
@@ -234,7 +237,8 @@ mod tests {
         let series = |name: &str, factor: f64| Series {
             name: name.to_owned(),
             points: (1..=4).map(|x| (f64::from(x), f64::from(x) * factor)).collect(),
-            mark: (name == "mha").then(|| (2.0, 16.0, "2 <at most>".to_owned())),
+            remark: if name == "mha" { ": 2 <at most>".to_owned() } else { String::new() },
+            mark: (name == "mha").then_some((2.0, 16.0)),
         };
         let chart = Chart {
             title: "A <b> & \"c\"".to_owned(),
@@ -260,14 +264,17 @@ mod tests {
         assert!(svg.contains(&format!(r#"<text x="{:.1}" y="{:.1}">limit</text>"#, right + 8.0, at + 4.5)), "{svg}");
         let middle = (left + right) / 2.0;
         assert!(svg.contains(&format!(r#"<circle class="mark s0" cx="{middle:.1}" cy="{at:.1}" r="4"/>"#)), "{svg}");
-        assert!(svg.contains(">2 &lt;at most&gt;</text>") && svg.matches("<circle").count() == 1, "{svg}");
+        assert!(svg.contains(">mha: 2 &lt;at most&gt;</text>") && svg.matches("<circle").count() == 1, "{svg}");
         // On a logarithmic axis 2 lies half way to 4, and 1 at the left edge.
         let log = Chart { log_x: true, ..chart.clone() }.svg();
         assert!(
             log.contains(&format!(r#"cx="{middle:.1}" cy="{at:.1}""#)) && log.contains(&format!("M{left:.1} ")),
             "{log}"
         );
-        assert!(svg.contains(">mha</text>") && svg.contains(">el</text>"));
+        assert!(svg.contains(">el</text>") && svg.contains("class=\"limit\"") && !svg.contains("(above)"), "{svg}");
+        // A limit far above everything does not press the lines on the axis.
+        let far = Chart { limit: Some((["limit".to_owned(), "1 TiB".to_owned()], 1024.0)), ..chart.clone() }.svg();
+        assert!(far.contains(">(above)</text>") && !far.contains("class=\"limit\""), "{far}");
         // Nothing to draw is drawn as an empty plane.
         let empty = Chart { series: Vec::new(), limit: None, ..chart };
         assert!(!empty.svg().contains("NaN"));

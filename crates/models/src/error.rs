@@ -170,6 +170,14 @@ pub enum ModelError {
         /// The tokenizer's reason.
         reason: String,
     },
+    /// A text that would take too much memory or time to tokenise.
+    #[error("the text has {bytes} bytes that are tokenised at once; the most for this tokenizer is {limit}")]
+    TextTooLong {
+        /// Bytes of the text, or of the part of it in which there is no place to cut.
+        bytes: usize,
+        /// The most that are tokenised.
+        limit: usize,
+    },
     /// A language that the tokenizer cannot be set to.
     #[error("{role} language `{language}`: {why}")]
     Language {

@@ -91,8 +91,8 @@ impl Size {
 }
 
 /// Measures the class of a device for weights and caches of `dtype`, again and again until each number has been seen twice
-/// ([`until_steady`]). Takes a few seconds, ten at most but for one round, and some hundred MiB of the pool for so long: best given a
-/// device of its own.
+/// ([`until_steady`]). Takes a few seconds, on a busy machine about ten, and some hundred MiB of the pool for so long: best given a device
+/// of its own.
 ///
 /// # Errors
 /// Out of memory, or the device failed.

@@ -10,7 +10,7 @@ pub const STEADY: f64 = 0.1;
 pub struct Patience {
     /// Rounds at most.
     pub rounds: u32,
-    /// No round is begun that would end later, if it took as long as the longest so far.
+    /// No third or further round is begun that would end later, if it took as long as the one before.
     pub seconds: f64,
 }
 
@@ -34,7 +34,7 @@ impl Measured {
 
 /// Measures by `once` until the two best values of every number lie within [`STEADY`] of each other, or patience ends. Other work on a
 /// machine adds time and never takes it away, so the best of each number is kept, and a number counts as known when it was nearly
-/// reached a second time. The scatter is the largest distance of a number's two best, at most 1, and 1 after a single round. `clock` tells
+/// reached a second time. The scatter is the largest distance of a number's two best, at most 1. `clock` tells
 /// seconds since the beginning.
 ///
 /// # Errors
@@ -49,8 +49,8 @@ pub fn until_steady<E>(
     let mut seen: Vec<[f64; 2]> = class.costs().into_iter().map(|cost| [cost, f64::INFINITY]).collect();
     let mut rounds = 1;
     let mut now = clock();
-    let mut longest = now;
-    while class.scatter > STEADY && rounds < patience.rounds && now + longest <= patience.seconds {
+    let mut last = now;
+    while class.scatter > STEADY && rounds < patience.rounds && (rounds < 2 || now + last <= patience.seconds) {
         let next = once()?;
         rounds += 1;
         match class.best(&next) {
@@ -68,8 +68,8 @@ pub fn until_steady<E>(
         let apart = seen.iter().map(|[best, second]| second / best - 1.0);
         // `min` also takes the place of what is no number.
         class.scatter = apart.fold(0.0, f64::max).min(1.0);
-        longest = longest.max(clock() - now);
-        now = clock();
+        last = clock() - now;
+        now += last;
     }
     Ok(Measured { class, rounds, seconds: now })
 }
@@ -147,8 +147,10 @@ mod tests {
         // Time ends before the rounds do: a fourth would have ended after ten seconds.
         let slow = measured(3.0, |round, _| 1.25f64.powi(round as i32));
         assert_eq!((slow.rounds, slow.seconds), (3, 9.0));
-        let single = measured(11.0, |_, _| 1.0);
-        assert_eq!((single.rounds, single.class.scatter), (1, 1.0));
+        // One round says nothing: there are always two, if they are allowed.
+        assert_eq!(measured(11.0, |_, _| 1.0).rounds, 2);
+        let once = until_steady(Patience { rounds: 1, seconds: 1.0 }, || 0.0, || Ok::<_, ()>(device(|_| 1.0))).unwrap();
+        assert_eq!((once.rounds, once.class.scatter), (1, 1.0));
     }
 
     #[test]
