@@ -2,12 +2,13 @@
 
 use std::{
     fmt::Write,
+    io::{self, IsTerminal},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use elgen_engine::{AttentionKinds, Measurement, Metrics};
 
-use crate::{error::CliError, pretty_json};
+use crate::{console::Console, error::CliError, pretty_json};
 
 /// The counters as one JSON object.
 pub(crate) fn json(metrics: &Metrics) -> Result<String, CliError> {
@@ -110,6 +111,22 @@ pub(crate) fn steadiness(measurement: &Measurement) -> String {
     format!("numbers within {scatter:.0} % in {} round{rounds}{busy}", measurement.rounds)
 }
 
+/// Tells whoever sits at a terminal once, when it happens, that a device was measured while the machine was busy. `--stats` always tells.
+pub(crate) fn tell_unsteady(metrics: &Metrics, console: &Console) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let measurement = metrics.attention.plan.as_ref().and_then(|plan| plan.measurement.as_ref());
+    if let Some(measurement) = measurement.filter(|measurement| measurement.is_new && !measurement.is_steady()) {
+        console.warning(&format!(
+            "the machine was busy while {} was measured ({}): --attention auto may not pick what is fastest; \
+             `elgen devices --measure` measures it anew",
+            metrics.device,
+            steadiness(measurement)
+        ));
+    }
+}
+
 fn attention(kinds: &AttentionKinds) -> String {
     let mut parts = Vec::new();
     if let Some(kind) = &kinds.encoder {
@@ -151,6 +168,28 @@ mod tests {
         assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
         assert_eq!(bytes(16 << 30), "16.0 GiB");
         assert!(bytes(u64::MAX).ends_with(" PiB"));
+    }
+
+    #[test]
+    fn measurements_have_an_age_and_say_how_steady_they_are() {
+        let found = Measurement {
+            measured_at: 1_000_000,
+            rounds: 3,
+            seconds: 2.0,
+            scatter: 0.042,
+            others: Some(0.1),
+            is_new: false,
+        };
+        let text = measured(&found, 1_000_010);
+        assert!(
+            text.starts_with("device measured just now, numbers within 4 % in 3 rounds; `elgen devices --measure`"),
+            "{text}"
+        );
+        assert!(measured(&found, 1_000_000 + 119).contains("measured 1 minute ago"));
+        assert!(measured(&found, 1_000_000 + 3 * 86400).contains("measured 3 days ago"));
+        assert!(measured(&found, 0).contains("just now"), "a clock that was set back");
+        let busy = Measurement { others: Some(0.6), rounds: 1, ..found };
+        assert_eq!(steadiness(&busy), "numbers within 4 % in 1 round, other programs took 60 %");
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl Model {
         let config = ModelConfig::load(model_dir)?;
         let checkpoint = Checkpoint::open(model_dir)?;
         let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family())?;
+        let mut tokenizer = Tokenizer::load(model_dir, config.family())?;
+        tokenizer.iter_mut().for_each(|tokenizer| tokenizer.set_max_text_bytes(options.max_text_bytes));
         let device = device.map_or_else(|| open_device(options), |device| Ok(device.clone()))?;
         Self::build(started, device, config, checkpoint_options, tokenizer, &checkpoint, options)
     }

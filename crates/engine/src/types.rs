@@ -2,6 +2,7 @@
 
 use elgen_attention::planner::STEADY;
 use elgen_attention::{Kind, Kinds};
+use elgen_models::DEFAULT_TEXT_BYTES;
 use elgen_search::Hooks;
 use elgen_tensor::Cooperative;
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,9 @@ pub struct SessionOptions {
     pub cooperative: Cooperative,
     /// What the sessions of the model will do: [`AttentionChoice::Auto`] chooses for it.
     pub expected: Expected,
+    /// The most bytes of a text that are tokenised at once, where tokenising takes some 150 bytes of memory for each
+    /// ([`elgen_models::Tokenizer::set_max_text_bytes`]).
+    pub max_text_bytes: usize,
 }
 
 /// What the sessions of a model are expected to do. It decides about speed alone: runs that do something else give the same results.
@@ -146,6 +150,7 @@ impl Default for SessionOptions {
             checked_shaders: false,
             cooperative: Cooperative::default(),
             expected: Expected::default(),
+            max_text_bytes: DEFAULT_TEXT_BYTES,
         }
     }
 }
@@ -169,8 +174,9 @@ impl From<usize> for BatchSize {
 /// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionChoice {
-    /// What the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
-    /// separately. The device is measured once, for about a second.
+    /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
+    /// separately; `mha-nocache` where neither fits. The device is measured once, for a few seconds. The pick may differ from machine to
+    /// machine and with what is expected: name a kind for scores that are equal to the last bit.
     Auto,
     /// Multi-head attention, cross keys and values shared by the beams of a sentence.
     Mha,

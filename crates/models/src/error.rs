@@ -171,7 +171,9 @@ pub enum ModelError {
         reason: String,
     },
     /// A text that would take too much memory or time to tokenise.
-    #[error("the text has {bytes} bytes that are tokenised at once; the most for this tokenizer is {limit}")]
+    #[error(
+        "the text has {bytes} bytes to be tokenised at once, more than this tokenizer takes: {limit} (max_text_bytes)"
+    )]
     TextTooLong {
         /// Bytes of the text, or of the part of it in which there is no place to cut.
         bytes: usize,

@@ -30,8 +30,8 @@ const MOST_WORD_CHARS: u64 = 10_000;
 const NORMALISED: u64 = 16;
 /// What a model may look at for each byte of a text, in bytes, however long the text.
 const FREE_WORK: u64 = 1024;
-/// What it may look at for a text in all where that is more.
-const MOST_WORK: u64 = 1 << 32;
+/// What it may look at for a text in all where that is more, for each byte of the longest text.
+const MOST_WORK: u64 = 2048;
 
 /// What the texts of a tokenizer may be.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,8 @@ impl Bounds {
         if self.work <= FREE_WORK {
             return usize::MAX;
         }
-        usize::try_from(MOST_WORK / self.work.max(1)).unwrap_or(usize::MAX)
+        let work = (self.text_bytes as u64).saturating_mul(MOST_WORK);
+        usize::try_from(work / self.work).unwrap_or(usize::MAX)
     }
 }
 
@@ -364,6 +365,6 @@ mod tests {
         let deep = Bounds { work: 499_500, ..Bounds::default() };
         assert_eq!(deep.whole_bytes(), 8598);
         let huge = Bounds { text_bytes: usize::MAX, growth: u64::MAX, work: u64::MAX };
-        assert_eq!((huge.part_bytes(), huge.whole_bytes()), (1, 0));
+        assert_eq!((huge.part_bytes(), huge.whole_bytes()), (1, 1));
     }
 }
