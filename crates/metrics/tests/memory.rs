@@ -34,7 +34,7 @@ fn a_line_of_two_megabytes_takes_a_small_multiple_of_its_bytes() {
     let bleu = corpus_bleu(&hypothesis, &references, &BleuOptions::default()).unwrap();
     let chrf = corpus_chrf(&hypothesis, &references, &ChrfOptions::plus_plus()).unwrap();
     let (added, seconds) = (peak() - before, started.elapsed().as_secs_f64());
-    println!("{} bytes more for a line of {BYTES}, {seconds:.1} s", added);
+    println!("{added} bytes more for a line of {BYTES}, {seconds:.1} s");
     assert!(bleu.total[0] > 300_000 && chrf.score > 0.0);
     // Two texts, in tokens of 4 bytes, twice in n-grams of 8 or 16; maps of counts took several times that.
     assert!(added < 48 * BYTES as u64, "{added}");

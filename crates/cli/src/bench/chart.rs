@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::report::{Measured, Report, Status};
 
-const WIDTH: f64 = 760.0;
-const BAR_LEFT: f64 = 280.0;
-const BAR_RIGHT: f64 = 740.0;
+const WIDTH: f64 = 800.0;
+const BAR_LEFT: f64 = 330.0;
+const BAR_RIGHT: f64 = 780.0;
 /// Values stand between the name of a bar and the bar, where no whisker comes.
-const NAME_RIGHT: f64 = 210.0;
+const NAME_RIGHT: f64 = 262.0;
 const LINE: f64 = 22.0;
 const TOP: f64 = 40.0;
 
