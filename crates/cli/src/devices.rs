@@ -9,7 +9,7 @@ use crate::{
     error::{CliError, name_device},
     flags::{DevicesArgs, ReportFormat},
     pretty_json, print_report,
-    report::bytes,
+    report::{bytes, steadiness},
 };
 
 /// Runs `elgen devices`; returns the exit code.
@@ -58,7 +58,7 @@ fn measure(arguments: &DevicesArgs, found: Vec<DeviceReport>) -> Result<u8, CliE
 /// What an adapter was measured at, as lines of its entry.
 fn rates(classes: &[MeasuredClass]) -> String {
     let mut text = String::new();
-    for MeasuredClass { dtype, class } in classes {
+    for MeasuredClass { dtype, measurement, class } in classes {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -68,6 +68,7 @@ fn rates(classes: &[MeasuredClass]) -> String {
             class.dispatch_seconds * 1e6,
             class.submission_seconds * 1e6
         );
+        let _ = writeln!(text, "              {}", steadiness(measurement));
         if let Some(matrices) = class.matrix_flops {
             let _ = writeln!(text, "              matrices (f16 x f16 -> f32) {:.1} TFLOP/s", matrices / 1e12);
         }
@@ -115,4 +116,39 @@ fn table(found: &[DeviceReport]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use elgen_engine::{Curve, DeviceClass, Measurement};
+
+    use super::*;
+
+    #[test]
+    fn rates_are_told_in_lines() {
+        let curve = || Curve::new(vec![(1.0, 1e-9), (4.0, 2e-9)]);
+        let class = DeviceClass {
+            bandwidth: 2e10,
+            alu_flops: 3e11,
+            matrix_flops: Some(4e12),
+            linear: curve(),
+            mha_self: curve(),
+            mha_cross: curve(),
+            el_self: curve(),
+            el_cross: curve(),
+            ..DeviceClass::default()
+        };
+        let measurement =
+            Measurement { measured_at: 0, rounds: 2, seconds: 1.0, scatter: 0.02, others: None, is_new: true };
+        let text = rates(&[MeasuredClass { dtype: "f16", measurement, class }]);
+        for part in [
+            "f16 ",
+            "memory 20.0 GB/s",
+            "numbers within 2 % in 2 rounds\n",
+            "4.0 TFLOP/s",
+            "el cross: 4.00 at 1 rows, 8.00 at 4 rows GFLOP/s",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }

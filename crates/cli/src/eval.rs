@@ -8,8 +8,8 @@ use std::{
 };
 
 use elgen_metrics::{
-    BleuOptions, BleuScore, ChrfOptions, ChrfScore, RougeOptions, RougeScore, TerOptions, TerScore, corpus_bleu,
-    corpus_chrf, corpus_ter, rouge,
+    BleuOptions, BleuScore, ChrfOptions, ChrfScore, MetricError, RougeOptions, RougeScore, TerOptions, TerScore,
+    corpus_bleu, corpus_chrf, corpus_ter, rouge,
 };
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +187,10 @@ fn scores(
     hypotheses: &[String],
     references: &[Vec<String>],
 ) -> Result<Vec<MetricReport>, CliError> {
-    let refuse = |error: elgen_metrics::MetricError| CliError::Failed(error.to_string());
+    let refuse = |error: MetricError| {
+        let flag = if matches!(error, MetricError::WordPairs { .. }) { " (--max-word-pairs)" } else { "" };
+        CliError::Failed(format!("{error}{flag}"))
+    };
     let mut reports = Vec::new();
     let mut done = Vec::new();
     for &metric in &arguments.metric {
@@ -213,7 +216,7 @@ fn scores(
                 reports.push(MetricReport::ter(corpus_ter(hypotheses, references, &options).map_err(refuse)?));
             }
             MetricFlag::Rouge => {
-                let options = RougeOptions { stemmer: arguments.stemmer };
+                let options = RougeOptions { stemmer: arguments.stemmer, max_word_pairs: arguments.max_word_pairs };
                 let found = rouge(hypotheses, references, &options).map_err(refuse)?;
                 reports.extend(found.named().map(|(name, score)| MetricReport::rouge(name, score, options.stemmer)));
             }

@@ -19,7 +19,7 @@ mod tokenize;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchFormat};
-pub(crate) use engine::{AttentionFlag, DtypeFlag, EngineFlags};
+pub(crate) use engine::{AttentionFlag, DtypeFlag, EngineFlags, TextFlags};
 pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;

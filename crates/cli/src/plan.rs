@@ -3,10 +3,9 @@
 use std::{fmt::Write, fs};
 
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{Comparison, EngineError, PlanRow, Workload, best_device, device_class};
+use elgen_engine::{Comparison, DtypeChoice, EngineError, PlanRow, Workload, best_device, device_class, storage_dtype};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
-use elgen_tensor::DType;
 use serde::Serialize;
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
     model::resolve_config,
     plot::{Chart, Series},
     pretty_json, print_report,
-    report::bytes,
+    report::{bytes, measured, now},
 };
 
 /// Bytes of a binding where no device tells: what Vulkan drivers of GPUs allow and wgpu hands on.
@@ -47,6 +46,8 @@ struct Limits {
     memory: u64,
     binding: u64,
     device: Option<String>,
+    /// Whether the device is a software adapter.
+    software: bool,
 }
 
 /// Runs `elgen plan`; returns the exit code.
@@ -59,13 +60,9 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
         Ok(lengths) => lengths.max_length - prompt_length,
         Err(error) => return Err(refusal(arguments, &error.to_string())),
     };
-    let dtype = match arguments.dtype {
-        Some(StorageFlag::F16) => DType::F16,
-        Some(StorageFlag::F32) => DType::F32,
-        None if model.dtype() == Some("float16") => DType::F16,
-        None => DType::F32,
-    };
     let limits = limits(arguments)?;
+    let choice = arguments.dtype.map_or(DtypeChoice::Auto, StorageFlag::choice);
+    let dtype = storage_dtype(choice, limits.software, &model);
     let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
     // A device that is consulted for its limits is also measured, unless it was before.
     elgen_engine::on_measurement(tell_measurement);
@@ -79,10 +76,6 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
         class: class.as_ref(),
     };
     let rows = comparison.rows(arguments.batch_size);
-    if let Some(path) = &arguments.plot {
-        let svg = chart(&comparison, &rows).svg();
-        fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
-    }
     let report = Report {
         model: model.family().model_type(),
         source_length: source_length.max(if outline.encoder.is_some() { 0 } else { prompt_length }),
@@ -96,6 +89,10 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
         batch_size: arguments.batch_size,
         kinds: &rows,
     };
+    if let Some(path) = &arguments.plot {
+        let svg = chart(&comparison, &report).svg();
+        fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
+    }
     match arguments.format {
         PlanFormat::Json => print_report(&pretty_json(&report)?),
         PlanFormat::Table => print_report(&table(&report)),
@@ -171,7 +168,7 @@ fn lengths(arguments: &PlanArgs, outline: &Outline, config: &GenerationConfig) -
 
 fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
     if let (Some(memory), None) = (arguments.memory_limit, &arguments.device) {
-        return Ok(Limits { memory, binding: USUAL_BINDING, device: None });
+        return Ok(Limits { memory, binding: USUAL_BINDING, device: None, software: false });
     }
     let device = best_device(arguments.device.as_deref()).map_err(name_device)?;
     let free = device.memory_free.map(|free| free / 10 * 9);
@@ -179,21 +176,25 @@ fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
         .memory_limit
         .or(free)
         .ok_or_else(|| CliError::Usage(format!("{}: does not tell its memory; give --memory-limit", device.name)))?;
-    Ok(Limits { memory, binding: device.max_binding_bytes, device: Some(device.name) })
+    Ok(Limits { memory, binding: device.max_binding_bytes, device: Some(device.name), software: device.software })
+}
+
+/// What is planned: "bart in f16, 1024 source and 141 new tokens, 4 beams".
+fn described(report: &Report<'_>) -> String {
+    let beams = if report.rows_per_sentence == 1 { "" } else { "s" };
+    format!(
+        "{} in {}, {} source and {} new tokens, {} beam{beams}",
+        report.model, report.dtype, report.source_length, report.max_new_tokens, report.rows_per_sentence
+    )
 }
 
 fn table(report: &Report<'_>) -> String {
     let mut text = String::new();
-    let beams = if report.rows_per_sentence == 1 { "" } else { "s" };
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{} in {}, {} source and {} new tokens, {} beam{beams}, within {}{}",
-        report.model,
-        report.dtype,
-        report.source_length,
-        report.max_new_tokens,
-        report.rows_per_sentence,
+        "{}, within {}{}",
+        described(report),
         bytes(report.memory_limit),
         report.device.as_ref().map_or_else(String::new, |name| format!(" of {name}"))
     );
@@ -221,6 +222,11 @@ fn table(report: &Report<'_>) -> String {
         });
         let _ = writeln!(text, "{}", columns.collect::<Vec<_>>().join("  ").trim_end());
     }
+    if report.kinds.iter().any(is_bound) {
+        let binding = bytes(report.max_binding_bytes);
+        let whose = if report.device.is_some() { "the device" } else { "most devices" };
+        let _ = writeln!(text, "* not for want of memory: a binding of {whose} holds {binding}");
+    }
     for kind in report.kinds {
         for note in kind.reason.iter().chain(&kind.error) {
             let _ = match (&kind.reason, kind.cross) {
@@ -238,6 +244,9 @@ fn table(report: &Report<'_>) -> String {
         for (place, reason) in reasons.filter_map(|(place, reason)| Some((place, reason?))) {
             let _ = writeln!(text, "  {place}: {reason}");
         }
+        if let Some(measurement) = kind.plan.as_ref().and_then(|plan| plan.measurement.as_ref()) {
+            let _ = writeln!(text, "  {}", measured(measurement, now()));
+        }
     }
     text
 }
@@ -246,14 +255,16 @@ fn sentences(n: usize) -> String {
     if n == 1 { "1 sentence".to_owned() } else { format!("{n} sentences") }
 }
 
+/// Whether bindings are the limit of the largest batch.
+fn is_bound(row: &PlanRow) -> bool {
+    row.largest_batch.is_some() && row.limited_by == Some("binding")
+}
+
 fn row(row: &PlanRow) -> [String; 10] {
     let of = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), bytes);
     let part = |see: fn(&elgen_engine::PlannedBytes) -> u64| of(row.bytes.as_ref().map(see));
-    let largest = match (row.largest_batch, row.limited_by) {
-        (None, _) => "none".to_owned(),
-        (Some(batch), Some("binding")) => format!("{batch}*"),
-        (Some(batch), _) => batch.to_string(),
-    };
+    let star = if is_bound(row) { "*" } else { "" };
+    let largest = row.largest_batch.map_or_else(|| "none".to_owned(), |batch| format!("{batch}{star}"));
     [
         row.attention.to_owned(),
         part(|b| b.weights),
@@ -269,29 +280,47 @@ fn row(row: &PlanRow) -> [String; 10] {
 }
 
 /// Memory against batch, up to a little more than the largest batch of all kinds.
-fn chart(comparison: &Comparison<'_>, rows: &[PlanRow]) -> Chart {
+fn chart(comparison: &Comparison<'_>, report: &Report<'_>) -> Chart {
     const POINTS: usize = 96;
+    /// From this ratio of the largest batches on, a straight axis leaves the smaller ones no room.
+    const FAR_APART: usize = 4;
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-    let most = rows.iter().filter_map(|row| row.largest_batch).max().unwrap_or(1);
-    let last = (most + most.div_ceil(12)).max(4);
+    let named = |kind: &Kind| report.kinds.iter().find(|row| row.attention == kind.name());
+    let kinds = [Kind::MhaReplicated, Kind::Mha, Kind::El];
+    let largest = || kinds.iter().filter_map(|kind| named(kind)?.largest_batch);
+    let (least, most) = (largest().min().unwrap_or(1), largest().max().unwrap_or(1));
+    let last = most.saturating_add(most.div_ceil(12)).max(4);
+    let log = most / FAR_APART >= least;
     let batches = || {
-        let mut batches: Vec<usize> = (0..=POINTS).map(|i| (1 + i * (last - 1) / POINTS).min(last)).collect();
+        let part = |i: usize| i as f64 / POINTS as f64;
+        let batch = |i| if log { (last as f64).powf(part(i)) } else { 1.0 + part(i) * (last - 1) as f64 };
+        let mut batches: Vec<usize> = (0..=POINTS).map(|i| (batch(i).round() as usize).min(last)).collect();
+        batches.extend(largest());
+        batches.sort_unstable();
         batches.dedup();
         batches
     };
-    let series = [Kind::MhaReplicated, Kind::Mha, Kind::El].map(|kind| Series {
-        name: kind.name().to_owned(),
-        points: comparison
-            .totals(Kinds::both(kind), batches())
-            .into_iter()
-            .map(|(batch, total)| (batch as f64, gib(total)))
-            .collect(),
+    let series = kinds.iter().map(|kind| {
+        let points = comparison.totals(Kinds::both(*kind), batches());
+        let largest = named(kind).and_then(|row| Some((row.largest_batch?, is_bound(row))));
+        let mark = largest.and_then(|(batch, _)| points.iter().find(|(at, _)| *at == batch));
+        Series {
+            name: kind.name().to_owned(),
+            remark: match largest {
+                Some((batch, bound)) => format!(": {batch}{}", if bound { " (binding)" } else { "" }),
+                None => ": none".to_owned(),
+            },
+            mark: mark.map(|(batch, total)| (*batch as f64, gib(*total))),
+            points: points.iter().map(|(batch, total)| (*batch as f64, gib(*total))).collect(),
+        }
     });
     Chart {
-        title: "Memory against batch".to_owned(),
+        title: "Memory against batch, and the largest batch of each kind".to_owned(),
+        subtitle: described(report),
         x_label: "sentences together".to_owned(),
         y_label: "GiB".to_owned(),
-        series: series.into(),
-        limit: Some(("limit".to_owned(), gib(comparison.memory_limit))),
+        log_x: log,
+        series: series.collect(),
+        limit: Some((["limit".to_owned(), bytes(comparison.memory_limit)], gib(comparison.memory_limit))),
     }
 }

@@ -1,11 +1,15 @@
 //! Statistics for people and for programs.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use elgen_engine::{AttentionKinds, Metrics};
+use elgen_engine::{AttentionKinds, Measurement, Metrics};
 use elgen_tensor::Bytes;
 
-use crate::{error::CliError, pretty_json};
+use crate::{console::Console, error::CliError, pretty_json};
 
 /// The counters as one JSON object.
 pub(crate) fn json(metrics: &Metrics) -> Result<String, CliError> {
@@ -32,6 +36,7 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
     if let Some(plan) = &metrics.attention.plan {
         row("  self", plan.self_reason.clone());
         plan.cross_reason.iter().for_each(|reason| row("  cross", reason.clone()));
+        plan.measurement.iter().for_each(|measurement| row("", measured(measurement, now())));
     }
     row("inputs", format!("{} ({} cut, {failed} failed)", metrics.inputs, metrics.truncated));
     row("prompt tokens", metrics.prompt_tokens.to_string());
@@ -78,6 +83,51 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
     text
 }
 
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// When a device was measured, how well, and how to do it again.
+pub(crate) fn measured(measurement: &Measurement, now: u64) -> String {
+    let seconds = now.saturating_sub(measurement.measured_at);
+    let units = [(86400, "day"), (3600, "hour"), (60, "minute")];
+    let found = units.into_iter().find(|(unit, _)| seconds >= *unit);
+    let age = found.map_or_else(
+        || "just now".to_owned(),
+        |(unit, name)| {
+            let count = seconds / unit;
+            format!("{count} {name}{} ago", if count == 1 { "" } else { "s" })
+        },
+    );
+    format!("device measured {age}, {}; `elgen devices --measure` measures anew", steadiness(measurement))
+}
+
+/// How well a device is known.
+pub(crate) fn steadiness(measurement: &Measurement) -> String {
+    let busy = measurement.others.filter(|_| !measurement.is_steady());
+    let busy = busy.map_or_else(String::new, |others| format!(", other programs took {:.0} %", others * 100.0));
+    let scatter = measurement.scatter * 100.0;
+    let rounds = if measurement.rounds == 1 { "" } else { "s" };
+    format!("numbers within {scatter:.0} % in {} round{rounds}{busy}", measurement.rounds)
+}
+
+/// Tells whoever sits at a terminal once, when it happens, that a device was measured while the machine was busy. `--stats` always tells.
+pub(crate) fn tell_unsteady(metrics: &Metrics, console: &Console) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let measurement = metrics.attention.plan.as_ref().and_then(|plan| plan.measurement.as_ref());
+    if let Some(measurement) = measurement.filter(|measurement| measurement.is_new && !measurement.is_steady()) {
+        console.warning(&format!(
+            "the machine was busy while {} was measured ({}): --attention auto may not pick what is fastest; \
+             `elgen devices --measure` measures it anew",
+            metrics.device,
+            steadiness(measurement)
+        ));
+    }
+}
+
 fn attention(kinds: &AttentionKinds) -> String {
     let mut parts = Vec::new();
     if let Some(kind) = &kinds.encoder {
@@ -98,6 +148,28 @@ pub(crate) fn bytes(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn measurements_have_an_age_and_say_how_steady_they_are() {
+        let found = Measurement {
+            measured_at: 1_000_000,
+            rounds: 3,
+            seconds: 2.0,
+            scatter: 0.042,
+            others: Some(0.1),
+            is_new: false,
+        };
+        let text = measured(&found, 1_000_010);
+        assert!(
+            text.starts_with("device measured just now, numbers within 4 % in 3 rounds; `elgen devices --measure`"),
+            "{text}"
+        );
+        assert!(measured(&found, 1_000_000 + 119).contains("measured 1 minute ago"));
+        assert!(measured(&found, 1_000_000 + 3 * 86400).contains("measured 3 days ago"));
+        assert!(measured(&found, 0).contains("just now"), "a clock that was set back");
+        let busy = Measurement { others: Some(0.6), rounds: 1, ..found };
+        assert_eq!(steadiness(&busy), "numbers within 4 % in 1 round, other programs took 60 %");
+    }
 
     #[test]
     fn the_table_says_what_a_software_adapter_is_good_for() {

@@ -85,6 +85,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
     warn_idle_flags(&arguments, layout, &console);
     let metrics = session.metrics();
+    report::tell_unsteady(&metrics, &console);
     if metrics.software_adapter && !arguments.engine.names_device() {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
@@ -344,6 +345,7 @@ fn set_languages(arguments: &GenerateArgs, asked: &mut Asked) -> Result<Option<T
         return Ok(None);
     }
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
+    tokenizer.set_max_text_bytes(arguments.engine.max_text_bytes());
     let tokens = arguments.languages.apply(&mut tokenizer)?;
     asked.add_languages(GenerationOptions {
         decoder_start_token_id: tokens.decoder_start_token_id,

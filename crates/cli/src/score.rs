@@ -242,6 +242,7 @@ fn set_languages(arguments: &ScoreArgs) -> Result<(Option<Tokenizer>, Generation
         return Ok((None, GenerationOptions::default()));
     }
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
+    tokenizer.set_max_text_bytes(arguments.engine.max_text_bytes());
     let tokens = arguments.languages.apply(&mut tokenizer)?;
     let decoder_start_token_id = tokens.decoder_start_token_id;
     Ok((Some(tokenizer), GenerationOptions { decoder_start_token_id, ..GenerationOptions::default() }))

@@ -10,7 +10,7 @@ use crate::{
     console::Console,
     error::CliError,
     files,
-    flags::TokenizeArgs,
+    flags::{TextFlags, TokenizeArgs},
     input::{Content, RecordFormat, RecordId, RecordReader},
     model::resolve_model,
     output::escape,
@@ -26,6 +26,7 @@ pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
     files::warn_of_file_texts(&arguments.texts, &console);
     let mut reader = open_input(&mut arguments)?;
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(model_error)?;
+    tokenizer.set_max_text_bytes(arguments.text.max_bytes());
     arguments.languages.apply(&mut tokenizer)?;
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
@@ -81,7 +82,7 @@ struct Tokenized {
 }
 
 fn one(tokenizer: &Tokenizer, arguments: &TokenizeArgs, content: Content) -> Result<Tokenized, String> {
-    let message = |error: ModelError| error.to_string();
+    let message = |error: ModelError| TextFlags::name(&error.to_string());
     let (ids, decode) = match content {
         Content::Run { input: Input::Ids(ids), .. } => (ids, true),
         Content::Run { input: Input::Text(text), .. } if arguments.decode => (parse_ids(&text)?, true),

@@ -54,6 +54,13 @@ fn auto_runs_what_it_says_and_measures_once() {
     let bandwidth = plan["bandwidth"].as_f64().unwrap();
     assert!((needed / (2.0 * 3.0 * heads * bandwidth / 4.0) - 1.0).abs() < 1e-9, "{plan}");
 
+    // How it was measured, and that a baseline is compared and not picked.
+    let measurement = &plan["measurement"];
+    assert!(measurement["rounds"].as_u64().unwrap() >= 2 && measurement["measured_at"].as_u64().unwrap() > 1 << 30);
+    assert!((0.0..=1.0).contains(&measurement["scatter"].as_f64().unwrap()), "{measurement}");
+    let baseline = plan["candidates"].as_array().unwrap().iter().find(|c| c["self"] == "mha-replicated").unwrap();
+    assert!(baseline["reason"].as_str().unwrap().starts_with("a baseline, never picked; "), "{baseline}");
+
     // What was measured is kept, used again, and measured again where it is damaged.
     let file = only_file(&cache.path().join("elgen"));
     let kept = fs::read_to_string(&file).unwrap();
@@ -81,6 +88,8 @@ fn a_cache_that_cannot_be_written_is_no_error() {
 fn statistics_for_people_say_why() {
     let mut command = generate(&demo());
     let finished = finish(command.args(["--stats", "--max-new-tokens=3", "--num-beams=2", "No."])).expect(0);
+    assert!(finished.stderr.contains("device measured "), "{finished:#?}");
+    assert!(finished.stderr.contains("`elgen devices --measure` measures anew\n"), "{finished:#?}");
     for row in ["\n  self            ", "\n  cross           "] {
         let line = finished.stderr.split(row).nth(1).unwrap_or_else(|| panic!("{finished:#?}"));
         assert!(line.lines().next().unwrap().contains("break-even of"), "{line}");
@@ -90,15 +99,11 @@ fn statistics_for_people_say_why() {
 #[test]
 fn devices_can_be_measured() {
     let cache = tempfile::tempdir().unwrap();
-    let measure = |format: &str| {
-        let mut command = elgen();
-        command.env("XDG_CACHE_HOME", cache.path()).args(["devices", "--measure", "--device=0", "--format", format]);
-        finish(&mut command).expect(0).stdout
-    };
-    let text = measure("text");
-    assert!(text.contains("f32") && text.contains("GB/s") && text.contains("el cross: "), "{text}");
+    let mut command = elgen();
+    command.env("XDG_CACHE_HOME", cache.path()).args(["devices", "--measure", "--device=0", "--format", "json"]);
+    let text = finish(&mut command).expect(0).stdout;
     assert_eq!(fs::read_dir(cache.path().join("elgen")).unwrap().count(), 2, "f32 and f16");
-    let found: Value = serde_json::from_str(&measure("json")).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
     let class = &found[0]["classes"][1];
     assert_eq!(class["dtype"], "f16");
     assert!(class["bandwidth"].as_f64().unwrap() > 1e8 && class["el_cross"]["points"].is_array(), "{class}");

@@ -166,3 +166,14 @@ fn what_does_not_fit_is_refused() {
     assert!(finished.stderr.contains("chrf++"), "{finished:#?}");
     assert!(eval(&two, &[], &[]).expect(2).stderr.contains("--references"));
 }
+
+#[test]
+fn texts_that_are_too_long_to_compare_are_refused() {
+    let files = Files::new();
+    let text = files.write("text.txt", "a\na b c d\n");
+    // Four words by the 64 columns that one line takes at least.
+    eval(&text, &[&text], &["--metric", "rouge", "--max-word-pairs", "256"]).expect(0);
+    eval(&text, &[&text], &["--metric", "rouge", "--max-word-pairs=255"])
+        .expect_error(1, &["hypothesis 2: ", "256 pairs of words", "limit of 255", "--max-word-pairs"]);
+    assert!(eval(&text, &[&text], &["--max-word-pairs=-1"]).expect(2).stderr.contains("--max-word-pairs"));
+}

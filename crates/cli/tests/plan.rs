@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{elgen, finish, stories};
+use common::{demo, elgen, finish, stories};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -161,6 +161,30 @@ fn a_tight_limit_and_a_small_binding_are_told() {
     assert!(lines[0].contains("bart in f16, 1024 source and 141 new tokens, 4 beams, within 900.0 MiB"), "{text:#?}");
     assert!(lines[2].starts_with("attention") && lines[2].ends_with("largest batch"), "{text:#?}");
     assert!(lines[3].starts_with("mha-replicated") && lines[3].ends_with("none"), "{text:#?}");
+    assert!(!text.stdout.contains('*'), "{text:#?}");
+    // Where memory is not the limit, the star is explained below the table.
+    let mut command = elgen();
+    command.arg("plan").arg("--config").arg(config.file()).args(["--dtype=f16", "--memory-limit=900GiB"]);
+    let text = finish(&mut command).expect(0);
+    assert!(text.lines()[5].starts_with("el ") && text.lines()[5].ends_with('*'), "{text:#?}");
+    assert_eq!(text.lines()[7], "* not for want of memory: a binding of most devices holds 2.0 GiB", "{text:#?}");
+}
+
+/// A checkpoint in f16 runs in f32 on a software adapter, and is planned so; elsewhere in f16.
+#[test]
+fn the_dtype_is_that_of_generate() {
+    let plan = |flags: &[&str]| -> Value {
+        let mut command = elgen();
+        command.arg("plan").arg("--model").arg(demo()).args(["--format", "json"]).args(flags);
+        serde_json::from_str(&finish(&mut command).expect(0).stdout).unwrap()
+    };
+    assert_eq!(plan(&["--memory-limit", "1GiB"])["dtype"], "f16", "no device, no software adapter");
+    let on_device = plan(&["--memory-limit", "1GiB", "--device", "0"]);
+    let listed = finish(elgen().args(["devices", "--format", "json"])).expect(0).stdout;
+    let devices: Value = serde_json::from_str(&listed).unwrap();
+    let software = devices[0]["software"].as_bool().unwrap();
+    assert_eq!(on_device["dtype"], if software { "f32" } else { "f16" }, "{on_device}");
+    assert_eq!(plan(&["--memory-limit", "1GiB", "--device", "0", "--dtype", "f16"])["dtype"], "f16");
 }
 
 #[test]
@@ -169,10 +193,14 @@ fn the_plot_has_a_line_for_each_kind() {
     let path = config.dir.path().join("memory.svg");
     config.plan(&["--dtype", "f16", "--plot", path.to_str().unwrap()]);
     let svg = fs::read_to_string(&path).unwrap();
-    for name in ["mha-replicated", "mha", "el", "limit", "GiB"] {
-        assert!(svg.contains(&format!(">{name}</text>")), "{name}: {svg}");
+    let plan = config.plan(&["--dtype", "f16", "--plot", path.to_str().unwrap()]);
+    let told = ["mha-replicated", "mha", "el"].map(|kind| format!("{kind}: {}", largest(&plan, kind)));
+    let what = "bart in f16, 1024 source and 141 new tokens, 4 beams".to_owned();
+    for text in told.into_iter().chain([what, "limit".to_owned(), "GiB".to_owned()]) {
+        assert!(svg.contains(&format!(">{text}</text>")), "{text}: {svg}");
     }
     assert!(svg.matches("class=\"line s").count() == 6 && !svg.contains("NaN"), "{svg}");
+    assert_eq!(svg.matches("<circle class=\"mark").count(), 3, "{svg}");
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub enum EngineError {
         /// Rows of the position table, or `max_source_length`.
         limit: usize,
     },
+    /// The same of a text so long that its tokens were not all counted.
+    #[error(
+        "the input has {bytes} bytes and more tokens than the model has positions for: {limit} (`truncate` cuts it)"
+    )]
+    TextTooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Rows of the position table.
+        limit: usize,
+    },
     /// Nothing to encode.
     #[error("the input has no tokens")]
     EmptyInput,

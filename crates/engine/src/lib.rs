@@ -35,6 +35,7 @@ pub mod bench;
 mod cancel;
 mod capacity;
 mod config_only;
+mod cpu_load;
 mod device_class;
 mod devices;
 mod error;
@@ -61,7 +62,7 @@ pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOP
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use model::{Model, ModelDescription, describe, open_device};
+pub use model::{Model, ModelDescription, describe, open_device, storage_dtype};
 pub use plan::{Comparison, MemoryPlan, PlanRow, PlannedBytes, Workload};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,

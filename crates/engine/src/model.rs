@@ -115,7 +115,8 @@ impl Model {
         let config = ModelConfig::load(model_dir)?;
         let checkpoint = Checkpoint::open(model_dir)?;
         let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family())?;
+        let mut tokenizer = Tokenizer::load(model_dir, config.family())?;
+        tokenizer.iter_mut().for_each(|tokenizer| tokenizer.set_max_text_bytes(options.max_text_bytes));
         let device = device.map_or_else(|| open_device(options), |device| Ok(device.clone()))?;
         Self::build(started, device, config, checkpoint_options, tokenizer, &checkpoint, options)
     }
@@ -154,7 +155,7 @@ impl Model {
         checkpoint: &Checkpoint,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let dtype = dtype(options.dtype, &device, &config);
+        let dtype = storage_dtype(options.dtype, device.capabilities().software, &config);
         let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
         let weights = load(&device, &config, checkpoint, kinds, dtype)?;
         device.trim()?;
@@ -326,18 +327,13 @@ pub fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
     })?)
 }
 
-/// `auto`: f32 on software adapters and for checkpoints that are f32, else f16.
-fn dtype(choice: DtypeChoice, device: &Device, config: &ModelConfig) -> DType {
+/// The dtype that weights and caches of a model are stored in. `auto` is f32 on a software adapter (`software`), else what the checkpoint is
+/// in: f16, or f32 for all others.
+pub fn storage_dtype(choice: DtypeChoice, software: bool, config: &ModelConfig) -> DType {
     match choice {
         DtypeChoice::F32 => DType::F32,
         DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Auto if device.capabilities().software => DType::F32,
-        DtypeChoice::Auto => {
-            if config.dtype() == Some("float16") {
-                DType::F16
-            } else {
-                DType::F32
-            }
-        }
+        DtypeChoice::Auto if !software && config.dtype() == Some("float16") => DType::F16,
+        DtypeChoice::Auto => DType::F32,
     }
 }

@@ -7,7 +7,7 @@ use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device};
 
 use crate::capacity::most_sentences;
-use crate::device_class::class_of;
+use crate::device_class::{MeasuredClass, class_of};
 use crate::plan::{MemoryPlan, largest};
 use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expected, PlannedKinds, SessionOptions};
 
@@ -49,8 +49,8 @@ pub(crate) fn decide(
     let Some((workload, run)) = workload(checkpoint, &outline.limits, options, most_sentences(device)) else {
         return mha("the checkpoint's generation options contradict each other".into());
     };
-    let class = match class_of(device, dtype, false) {
-        Ok(class) => class,
+    let known = match class_of(device, dtype, false) {
+        Ok(known) => known,
         Err(error) => return mha(format!("the device could not be measured: {error}")),
     };
     let fits = |kinds| {
@@ -63,8 +63,8 @@ pub(crate) fn decide(
         };
         largest_batch(&memory, &workload, &run)
     };
-    let plan = choose(&class, &shape(&outline), &workload, dtype, fits);
-    (plan.pick, Some(report(&plan, &workload, class.bandwidth)))
+    let plan = choose(&known.class, &shape(&outline), &workload, dtype, fits);
+    (plan.pick, Some(report(&plan, &workload, &known)))
 }
 
 /// What is expected, with the checkpoint's own options and the position table where the caller says nothing, and options of such a run.
@@ -139,7 +139,7 @@ fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationC
 }
 
 /// What was predicted, for reports.
-pub(crate) fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> AttentionPlan {
+pub(crate) fn report(plan: &Plan, workload: &Workload, known: &MeasuredClass) -> AttentionPlan {
     let break_even =
         |at: &elgen_attention::planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
     AttentionPlan {
@@ -150,7 +150,9 @@ pub(crate) fn report(plan: &Plan, workload: &Workload, bandwidth: f64) -> Attent
             source_length: Some(workload.source_length.max(workload.prompt_length)),
             max_new_tokens: Some(workload.max_new_tokens),
         }),
-        bandwidth: Some(bandwidth),
+        measurement: Some(known.measurement.clone()),
+        margin: Some(plan.margin),
+        bandwidth: Some(known.class.bandwidth),
         el_self: Some(break_even(&plan.el_self)),
         el_cross: plan.el_cross.as_ref().map(break_even),
         candidates: plan

@@ -47,7 +47,14 @@ pub(crate) fn prepare(
     config: &GenerationConfig,
     run: &RunOptions,
 ) -> Result<Prepared, EngineError> {
-    let mut ids = encode(&request.input, tokenizer, Side::Source)?;
+    // What has more tokens than positions is refused, unless it is cut: a very long text need not be tokenised to its end for that.
+    let is_cut = run.truncate || run.max_source_length.is_some();
+    let mut ids = match (&request.input, tokenizer, model.max_positions().filter(|_| !is_cut)) {
+        (Input::Text(text), Some(tokenizer), Some(limit)) => {
+            tokenizer.encode_up_to(text, limit)?.ok_or(EngineError::TextTooLong { bytes: text.len(), limit })?
+        }
+        _ => encode(&request.input, tokenizer, Side::Source)?,
+    };
     let prefix = request.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| encode(prefix, tokenizer, Side::Prefix))?;
     let encoder_decoder = model.family().is_encoder_decoder();
     if ids.is_empty() && !encoder_decoder {

@@ -1,6 +1,8 @@
 //! What goes into a [`crate::Session`] and what comes out.
 
+use elgen_attention::planner::STEADY;
 use elgen_attention::{Kind, Kinds};
+use elgen_models::DEFAULT_TEXT_BYTES;
 use elgen_search::Hooks;
 use elgen_tensor::Cooperative;
 use serde::{Deserialize, Serialize};
@@ -118,6 +120,9 @@ pub struct SessionOptions {
     pub cooperative: Cooperative,
     /// What the sessions of the model will do: [`AttentionChoice::Auto`] chooses for it.
     pub expected: Expected,
+    /// The most bytes of a text that are tokenised at once, where tokenising takes some 150 bytes of memory for each
+    /// ([`elgen_models::Tokenizer::set_max_text_bytes`]).
+    pub max_text_bytes: usize,
 }
 
 /// What the sessions of a model are expected to do. It decides about speed alone: runs that do something else give the same results.
@@ -145,6 +150,7 @@ impl Default for SessionOptions {
             checked_shaders: false,
             cooperative: Cooperative::default(),
             expected: Expected::default(),
+            max_text_bytes: DEFAULT_TEXT_BYTES,
         }
     }
 }
@@ -168,8 +174,9 @@ impl From<usize> for BatchSize {
 /// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionChoice {
-    /// What the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
-    /// separately. The device is measured once, for about a second.
+    /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
+    /// separately; `mha-nocache` where neither fits. The device is measured once, for a few seconds. The pick may differ from machine to
+    /// machine and with what is expected: name a kind for scores that are equal to the last bit.
     Auto,
     /// Multi-head attention, cross keys and values shared by the beams of a sentence.
     Mha,
@@ -287,6 +294,10 @@ pub struct AttentionPlan {
     pub cross_reason: Option<String>,
     /// What it was chosen for.
     pub expected: Option<Expected>,
+    /// When the device was measured, and how well.
+    pub measurement: Option<Measurement>,
+    /// Throughputs that differ by this part of the larger one are a tie, which goes to the simpler kinds.
+    pub margin: Option<f64>,
     /// Measured bytes per second of the device's memory.
     pub bandwidth: Option<f64>,
     /// EL in self-attention.
@@ -296,6 +307,35 @@ pub struct AttentionPlan {
     /// All that was compared, each at the largest batch that fits.
     pub candidates: Vec<PlannedKinds>,
 }
+
+/// When a device was measured for the planner, and how well it is known since. [`crate::measure_device`] measures it anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Seconds since 1970.
+    pub measured_at: u64,
+    /// How often it was measured, until the numbers agreed or time was up.
+    pub rounds: u32,
+    /// Seconds that this took.
+    pub seconds: f64,
+    /// How far the numbers lie apart, as a part of the smaller one: 0.1 or less is steady, 1 is not known.
+    pub scatter: f64,
+    /// Part of the processors' time that other programs took meanwhile; `None` where that says nothing (a GPU) or is not known.
+    pub others: Option<f64>,
+    /// Whether this process measured it.
+    #[serde(skip)]
+    pub is_new: bool,
+}
+
+impl Measurement {
+    /// Whether the numbers agree and the machine was not busy with something else. What was measured otherwise is measured again some
+    /// time later, a few times.
+    pub fn is_steady(&self) -> bool {
+        self.scatter <= STEADY && self.others.is_none_or(|others| others <= MOST_OTHERS)
+    }
+}
+
+/// Part of the processors' time that other programs may take while a software adapter is measured.
+const MOST_OTHERS: f64 = 0.25;
 
 /// EL's speed and what it takes to win.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

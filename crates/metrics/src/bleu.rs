@@ -1,7 +1,7 @@
 //! BLEU as sacreBLEU computes it by default: 13a tokens, 4-grams, several references with the closest length, exponential
 //! smoothing (Chen and Cherry 2014, method 3).
 
-use crate::{MetricError, SACREBLEU_VERSION, error::check, ngrams, tokenizer_13a::tokens_13a};
+use crate::{MetricError, SACREBLEU_VERSION, error::check, ngrams, text, tokenizer_13a::normalized};
 
 /// The longest n-grams that count.
 pub const MAX_ORDER: usize = 4;
@@ -49,9 +49,14 @@ pub fn corpus_bleu<H: AsRef<str>, R: AsRef<str>>(
     let references_each = check(hypotheses, references)?;
     let mut counts = Counts::default();
     for (hypothesis, references) in hypotheses.iter().zip(references) {
-        let tokens = |text: &str| if options.lowercase { tokens_13a(&text.to_lowercase()) } else { tokens_13a(text) };
+        let mut vocabulary = ngrams::Vocabulary::default();
+        let mut tokens = |text: &str| -> Vec<u32> {
+            let spaced = if options.lowercase { normalized(&text.to_lowercase()) } else { normalized(text) };
+            text::words(&spaced).map(|word| vocabulary.id(word)).collect()
+        };
+        let hypothesis = tokens(hypothesis.as_ref());
         let references: Vec<_> = references.iter().map(|reference| tokens(reference.as_ref())).collect();
-        counts.add(&tokens(hypothesis.as_ref()), &references);
+        counts.add(&hypothesis, &references);
     }
     let case = if options.lowercase { "lc" } else { "mixed" };
     let effective = if options.effective_order { "yes" } else { "no" };
@@ -81,21 +86,14 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, hypothesis: &[String], references: &[Vec<String>]) {
+    fn add(&mut self, hypothesis: &[u32], references: &[Vec<u32>]) {
         let distance = |length: usize| (length.abs_diff(hypothesis.len()), length);
         self.hypothesis_tokens += hypothesis.len();
         self.reference_tokens += references.iter().map(Vec::len).min_by_key(|n| distance(*n)).unwrap_or(0);
+        let references: Vec<&[u32]> = references.iter().map(Vec::as_slice).collect();
         for n in 1..=MAX_ORDER {
-            let mut allowed = ngrams::Counts::new();
-            for reference in references {
-                for (gram, count) in ngrams::count(reference, n) {
-                    let most = allowed.entry(gram).or_default();
-                    *most = count.max(*most);
-                }
-            }
-            let found = ngrams::count(hypothesis, n);
-            self.total[n - 1] += found.values().sum::<usize>();
-            self.correct[n - 1] += ngrams::common(&found, &allowed);
+            self.total[n - 1] += ngrams::total(hypothesis.len(), n);
+            self.correct[n - 1] += ngrams::common(hypothesis, &references, n);
         }
     }
 

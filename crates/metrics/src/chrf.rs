@@ -1,6 +1,6 @@
 //! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU computes them.
 
-use crate::{MetricError, SACREBLEU_VERSION, error::check, ngrams, text};
+use crate::{MetricError, SACREBLEU_VERSION, error::check, ngrams, ngrams::Vocabulary, text};
 
 /// How chrF is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +56,11 @@ pub fn corpus_chrf<H: AsRef<str>, R: AsRef<str>>(
     let references_each = check(hypotheses, references)?;
     let mut sums = vec![Matches::default(); options.char_order + options.word_order];
     for (hypothesis, references) in hypotheses.iter().zip(references) {
-        let hypothesis = Segment::new(hypothesis.as_ref(), options);
+        let mut vocabulary = Vocabulary::default();
+        let hypothesis = Segment::new(hypothesis.as_ref(), options, &mut vocabulary);
         let mut best: Option<(f64, Vec<Matches>)> = None;
         for reference in references {
-            let matches = hypothesis.matches(&Segment::new(reference.as_ref(), options), options);
+            let matches = hypothesis.matches(&Segment::new(reference.as_ref(), options, &mut vocabulary), options);
             let score = f_score(&matches, options);
             if best.as_ref().is_none_or(|(most, _)| score > *most) {
                 best = Some((score, matches));
@@ -104,24 +105,25 @@ struct Matches {
 }
 
 impl Matches {
-    fn of<T: std::hash::Hash + Eq>(hypothesis: &[T], reference: &[T], n: usize) -> Matches {
-        let (found, wanted) = (ngrams::count(hypothesis, n), ngrams::count(reference, n));
+    fn of(hypothesis: &[u32], reference: &[u32], n: usize) -> Matches {
+        let (found, wanted) = (ngrams::total(hypothesis.len(), n), ngrams::total(reference.len(), n));
         Matches {
             // Where the reference is too short for this order, what the hypothesis has is no mistake.
-            hypothesis: if wanted.is_empty() { 0 } else { found.values().sum() },
-            reference: wanted.values().sum(),
-            common: ngrams::common(&found, &wanted),
+            hypothesis: if wanted == 0 { 0 } else { found },
+            reference: wanted,
+            common: ngrams::common(hypothesis, &[reference], n),
         }
     }
 }
 
 struct Segment {
-    characters: Vec<char>,
-    words: Vec<String>,
+    characters: Vec<u32>,
+    words: Vec<u32>,
 }
 
 impl Segment {
-    fn new(text: &str, options: &ChrfOptions) -> Segment {
+    /// `vocabulary` numbers the words; texts that are compared share it.
+    fn new(text: &str, options: &ChrfOptions, vocabulary: &mut Vocabulary) -> Segment {
         let lower;
         let text = if options.lowercase {
             lower = text.to_lowercase();
@@ -129,8 +131,8 @@ impl Segment {
         } else {
             text
         };
-        let words = if options.word_order > 0 { words(text) } else { Vec::new() };
-        Segment { characters: text.chars().filter(|c| !text::is_space(*c)).collect(), words }
+        let words = if options.word_order > 0 { words(text, vocabulary) } else { Vec::new() };
+        Segment { characters: text.chars().filter(|c| !text::is_space(*c)).map(u32::from).collect(), words }
     }
 
     fn matches(&self, reference: &Segment, options: &ChrfOptions) -> Vec<Matches> {
@@ -140,22 +142,21 @@ impl Segment {
     }
 }
 
-/// The words of a text. One punctuation mark is split off a word, behind it or else before it.
-fn words(text: &str) -> Vec<String> {
+/// The words of a text, as numbers. One punctuation mark is split off a word, behind it or else before it.
+fn words(text: &str, vocabulary: &mut Vocabulary) -> Vec<u32> {
     let mut words = Vec::new();
+    let mut push = |word: &str| words.push(vocabulary.id(word));
     for word in text::words(text) {
         let mut characters = word.chars();
         let (first, last) = (characters.next(), characters.next_back());
-        match (first, last) {
-            (Some(_), Some(last)) if last.is_ascii_punctuation() => {
-                let cut = word.len() - last.len_utf8();
-                words.extend([word[..cut].to_owned(), word[cut..].to_owned()]);
-            }
-            (Some(first), Some(_)) if first.is_ascii_punctuation() => {
-                let cut = first.len_utf8();
-                words.extend([word[..cut].to_owned(), word[cut..].to_owned()]);
-            }
-            _ => words.push(word.to_owned()),
+        let cut = match (first, last) {
+            (Some(_), Some(last)) if last.is_ascii_punctuation() => Some(word.len() - last.len_utf8()),
+            (Some(first), Some(_)) if first.is_ascii_punctuation() => Some(first.len_utf8()),
+            _ => None,
+        };
+        match cut.map(|cut| word.split_at(cut)) {
+            Some((before, behind)) => [before, behind].into_iter().for_each(&mut push),
+            None => push(word),
         }
     }
     words

@@ -20,6 +20,18 @@ pub enum MetricError {
         /// 1-based number of the hypothesis.
         segment: usize,
     },
+    /// Texts whose longest common subsequence would take very long.
+    #[error(
+        "hypothesis {segment}: ROUGE-L would compare {pairs} pairs of words with a reference, more than the limit of {most}"
+    )]
+    WordPairs {
+        /// 1-based number of the hypothesis.
+        segment: usize,
+        /// Pairs that would be compared.
+        pairs: u64,
+        /// [`crate::RougeOptions::max_word_pairs`].
+        most: u64,
+    },
 }
 
 /// Checks a corpus; returns how signatures name its number of references: a number, or `var`.

@@ -32,7 +32,7 @@ pub mod tokenizer_13a;
 pub use bleu::{BleuOptions, BleuScore, corpus_bleu, sentence_bleu};
 pub use chrf::{ChrfOptions, ChrfScore, corpus_chrf, sentence_chrf};
 pub use error::MetricError;
-pub use rouge::{RougeOptions, RougeScore, RougeScores, rouge, sentence_rouge};
+pub use rouge::{DEFAULT_WORD_PAIRS, RougeOptions, RougeScore, RougeScores, rouge, sentence_rouge};
 pub use ter::{TerOptions, TerScore, corpus_ter};
 
 /// The sacreBLEU release whose numbers [`bleu`], [`chrf`] and [`ter`] reproduce; signatures name it.

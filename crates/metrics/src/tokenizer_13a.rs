@@ -9,11 +9,16 @@ use crate::text;
 /// assert_eq!(tokens_13a("It's 1,000.5 &quot;exactly&quot;."), ["It's", "1,000.5", "\"", "exactly", "\"", "."]);
 /// ```
 pub fn tokens_13a(line: &str) -> Vec<String> {
+    text::words(&normalized(line)).map(str::to_owned).collect()
+}
+
+/// The line with spaces between its tokens.
+pub(crate) fn normalized(line: &str) -> String {
     let mut line = line.trim_end_matches(text::is_space).replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
     for (entity, plain) in [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")] {
         line = line.replace(entity, plain);
     }
-    let mut spaced = Vec::with_capacity(line.len() * 2);
+    let mut spaced = String::with_capacity(line.len() + line.len() / 4);
     for c in [' '].into_iter().chain(line.chars()).chain([' ']) {
         if is_symbol(c) {
             spaced.extend([' ', c, ' ']);
@@ -21,10 +26,10 @@ pub fn tokens_13a(line: &str) -> Vec<String> {
             spaced.push(c);
         }
     }
-    let spaced = rewrite_pairs(&spaced, |a, b| !a.is_ascii_digit() && is_point(b), |a, b| vec![a, ' ', b, ' ']);
-    let spaced = rewrite_pairs(&spaced, |a, b| is_point(a) && !b.is_ascii_digit(), |a, b| vec![' ', a, ' ', b]);
-    let spaced = rewrite_pairs(&spaced, |a, b| a.is_ascii_digit() && b == '-', |a, b| vec![a, ' ', b, ' ']);
-    text::words(&spaced.into_iter().collect::<String>()).map(str::to_owned).collect()
+    drop(line);
+    let spaced = rewrite_pairs(&spaced, |a, b| !a.is_ascii_digit() && is_point(b), |a, b| [a, ' ', b, ' ']);
+    let spaced = rewrite_pairs(&spaced, |a, b| is_point(a) && !b.is_ascii_digit(), |a, b| [' ', a, ' ', b]);
+    rewrite_pairs(&spaced, |a, b| a.is_ascii_digit() && b == '-', |a, b| [a, ' ', b, ' '])
 }
 
 fn is_symbol(c: char) -> bool {
@@ -36,23 +41,13 @@ fn is_point(c: char) -> bool {
 }
 
 /// Looks at pairs from left to right; a pair that has been rewritten is not looked at again.
-fn rewrite_pairs(
-    text: &[char],
-    fits: impl Fn(char, char) -> bool,
-    rewrite: impl Fn(char, char) -> Vec<char>,
-) -> Vec<char> {
-    let mut out = Vec::with_capacity(text.len() * 2);
-    let mut at = 0;
-    while at < text.len() {
-        match text.get(at + 1) {
-            Some(next) if fits(text[at], *next) => {
-                out.extend(rewrite(text[at], *next));
-                at += 2;
-            }
-            _ => {
-                out.push(text[at]);
-                at += 1;
-            }
+fn rewrite_pairs(text: &str, fits: impl Fn(char, char) -> bool, rewrite: impl Fn(char, char) -> [char; 4]) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 4);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match rest.next_if(|next| fits(c, *next)) {
+            Some(next) => out.extend(rewrite(c, next)),
+            None => out.push(c),
         }
     }
     out

@@ -80,7 +80,7 @@ fn check(hypotheses: &[&str], references: &[Vec<&str>], wanted: &BTreeMap<String
                 assert_eq!((&got.name, &got.signature), (label, signature), "{what}");
             }
             Scores::Rouge(types) => {
-                let options = RougeOptions { stemmer: name.contains("stemmed") };
+                let options = RougeOptions { stemmer: name.contains("stemmed"), ..RougeOptions::default() };
                 let got = rouge(hypotheses, references, &options).unwrap();
                 assert_eq!(types.len(), 4, "{what}");
                 for (kind, got) in got.named() {

@@ -170,6 +170,16 @@ pub enum ModelError {
         /// The tokenizer's reason.
         reason: String,
     },
+    /// A text that would take too much memory or time to tokenise.
+    #[error(
+        "the text has {bytes} bytes to be tokenised at once, more than this tokenizer takes: {limit} (max_text_bytes)"
+    )]
+    TextTooLong {
+        /// Bytes of the text, or of the part of it in which there is no place to cut.
+        bytes: usize,
+        /// The most that are tokenised.
+        limit: usize,
+    },
     /// A language that the tokenizer cannot be set to.
     #[error("{role} language `{language}`: {why}")]
     Language {

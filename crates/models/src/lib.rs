@@ -43,4 +43,4 @@ pub use outline::Outline;
 pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };
-pub use tokenizer::{LanguageRole, LanguageTokens, TextStream, Tokenizer};
+pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer};

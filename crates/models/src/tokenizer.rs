@@ -3,11 +3,13 @@
 //! A tokenizer is read from `tokenizer.json`, from `vocab.json` and `merges.txt` (byte-level BPE), from a SentencePiece model
 //! (T5, Pegasus, mBART), or from the two SentencePiece models and `vocab.json` of a Marian model.
 
+mod bounds;
 mod bpe_files;
 mod charsmap;
 mod class;
 mod languages;
 mod marian;
+mod parts;
 mod pieces;
 mod sentencepiece;
 mod settings;
@@ -24,6 +26,8 @@ use tokenizers::processors::template::TemplateProcessing;
 
 use crate::config::{CONFIG_FILE, ModelFamily, json};
 use crate::error::ModelError;
+use bounds::Bounds;
+pub use bounds::DEFAULT_TEXT_BYTES;
 use class::Class;
 pub(crate) use class::MODEL_TYPES;
 pub use languages::{LanguageRole, LanguageTokens};
@@ -47,6 +51,7 @@ pub struct Tokenizer {
     file: PathBuf,
     clean_up_spaces: bool,
     byte_tokens: ByteTokens,
+    bounds: Bounds,
     label_ends: Option<LabelEnds>,
 }
 
@@ -135,6 +140,7 @@ impl Tokenizer {
     pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
         let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
         charsmap::check_maps(text).map_err(unusable)?;
+        let growth = bounds::check_json(text).map_err(unusable)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
         // Callers decide about lengths; a length in the file would cut or pad silently.
         inner.with_padding(None);
@@ -142,7 +148,7 @@ impl Tokenizer {
         if settings.class.is_unigram() && !settings.generic {
             unigram::rebuild(&mut inner, settings).map_err(unusable)?;
             set_class_template(&mut inner, settings).map_err(unusable)?;
-            return Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings));
+            return Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth));
         }
         if let (Some(add), Some(PreTokenizerWrapper::ByteLevel(split))) =
             (settings.prefix_space_override, inner.get_pre_tokenizer())
@@ -155,15 +161,15 @@ impl Tokenizer {
             set_template(&mut inner, settings.template_bos.as_slice(), settings.template_eos.as_slice())
                 .map_err(unusable)?;
         }
-        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings))
+        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth))
     }
 
     /// From `bytes`, the content of the SentencePiece model `file`, by the rules of a Unigram class.
     pub(crate) fn from_spm(bytes: &[u8], file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let mut inner = unigram::from_spm(bytes, &file, settings)?;
+        let (mut inner, growth) = unigram::from_spm(bytes, &file, settings)?;
         set_class_template(&mut inner, settings)
             .map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
-        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings))
+        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth))
     }
 
     /// Marian's, from the content of a SentencePiece model, used for both sides, and of `vocab.json`.
@@ -192,7 +198,35 @@ impl Tokenizer {
             Core::Marian(_) => ByteTokens::None,
         };
         let class = if settings.generic { Class::Generic } else { settings.class };
-        Self { core, class, file, clean_up_spaces, byte_tokens, label_ends: None }
+        let bounds = match &core {
+            Core::Pipeline(inner) => match inner.get_model() {
+                ModelWrapper::Unigram(model) => {
+                    let work = bounds::chain_bytes(model.iter().map(|(piece, _)| piece.as_str()));
+                    Bounds { work, ..Bounds::default() }
+                }
+                _ => Bounds::default(),
+            },
+            Core::Marian(marian) => marian.bounds(),
+        };
+        Self { core, class, file, clean_up_spaces, byte_tokens, bounds, label_ends: None }
+    }
+
+    /// Texts may become so many times as long.
+    fn grown(mut self, growth: u64) -> Self {
+        self.bounds.growth = growth;
+        self
+    }
+
+    /// The most bytes of a text that are tokenised at once, [`DEFAULT_TEXT_BYTES`] unless this is called: for each of them tokenising
+    /// takes some 150 bytes of memory. Texts of byte-level BPE and Unigram tokenizers are tokenised in parts if they have words to cut
+    /// between, and may be as long as they like.
+    pub fn set_max_text_bytes(&mut self, bytes: usize) {
+        self.bounds.text_bytes = bytes;
+    }
+
+    /// [`Tokenizer::encode`]; `None` for a long text that was seen to have more than `most` ids before its end.
+    pub fn encode_up_to(&self, text: &str, most: usize) -> Result<Option<Vec<u32>>, ModelError> {
+        self.encode_bounded(text, true, most)
     }
 
     /// The token ids of `text`, special tokens of the family's template included. Never cut.
@@ -210,7 +244,7 @@ impl Tokenizer {
     pub fn encode_target(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         match &self.core {
             Core::Pipeline(_) => self.encode_with(text, false),
-            Core::Marian(marian) => Ok(marian.encode_target(text)),
+            Core::Marian(marian) => self.check_text(text).map(|()| marian.encode_target(text)),
         }
     }
 
@@ -222,17 +256,24 @@ impl Tokenizer {
             (Core::Pipeline(_), Some(LabelEnds { before, after })) => {
                 Ok([before.as_slice(), &self.encode_with(text, false)?, after].concat())
             }
-            (Core::Marian(marian), _) => Ok(marian.encode_labels(text)),
+            (Core::Marian(marian), _) => self.check_text(text).map(|()| marian.encode_labels(text)),
         }
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>, ModelError> {
+        Ok(self.encode_bounded(text, special, usize::MAX)?.unwrap_or_default())
+    }
+
+    fn encode_bounded(&self, text: &str, special: bool, most: usize) -> Result<Option<Vec<u32>>, ModelError> {
         match &self.core {
-            Core::Pipeline(inner) => guarded(|| inner.encode_fast(text, special))
-                .map(|encoding| encoding.get_ids().to_vec())
-                .map_err(|reason| ModelError::Tokenize { action: "encode the text", reason }),
-            Core::Marian(marian) => Ok(marian.encode(text, special)),
+            Core::Pipeline(inner) => parts::encode(inner, &self.bounds, text, special, most),
+            Core::Marian(marian) => self.check_text(text).map(|()| Some(marian.encode(text, special))),
         }
+    }
+
+    /// Refuses a text that is too long for a tokenizer that takes texts as a whole.
+    fn check_text(&self, text: &str) -> Result<(), ModelError> {
+        parts::check(text.len(), self.bounds.part_bytes().min(self.bounds.whole_bytes()))
     }
 
     /// The text of `ids`. Ids without a token decode as nothing, bytes that are not UTF-8 as U+FFFD.

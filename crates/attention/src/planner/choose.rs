@@ -1,5 +1,7 @@
 //! Choosing the attention kinds of a session.
 
+mod reason;
+
 use elgen_tensor::DType;
 
 use super::cost::{ModelShape, cross_break_even, self_break_even};
@@ -7,7 +9,8 @@ use super::device_class::DeviceClass;
 use super::predict::{Prediction, Workload, predict};
 use crate::kind::{Kind, Kinds};
 
-/// Predicted throughputs that differ by less are a tie, which goes to the candidate that stands first: predictions are not better than that.
+/// Predicted throughputs that differ by less are a tie at least: predictions are not better than that. Where the measurement scatters
+/// by more, that is the margin.
 const TIE: f64 = 0.02;
 
 /// A combination of kinds and what is predicted for it.
@@ -26,8 +29,11 @@ pub struct Candidate {
 pub struct Plan {
     /// The kinds to use.
     pub pick: Kinds,
-    /// All candidates; `mha` for both comes first.
+    /// All candidates, the simplest first: `mha` for both. The last two, `mha-nocache` and `mha-replicated`, are compared but not
+    /// picked: the one only where no other fits a single sentence, the other never.
     pub candidates: Vec<Candidate>,
+    /// Throughputs that differ by this part of the larger one are a tie, which goes to the simpler kinds.
+    pub margin: f64,
     /// Why self-attention has its kind, in one sentence.
     pub self_reason: String,
     /// Why cross-attention has its kind; `None` for decoder-only models.
@@ -59,24 +65,46 @@ pub struct BreakEven {
     pub needed: f64,
 }
 
-/// The combinations for a model, those preferred on a tie first.
+/// The combinations for a model, the simplest first: `mha` before `el`, for cross-attention before self-attention.
 fn combinations(has_encoder: bool) -> Vec<Kinds> {
-    let both = |kinds: &[Kind]| kinds.iter().map(|kind| Kinds::both(*kind)).collect();
-    if !has_encoder {
-        return both(&[Kind::Mha, Kind::El, Kind::MhaReplicated]);
+    let mut kinds = vec![Kinds::both(Kind::Mha)];
+    if has_encoder {
+        kinds.push(Kinds { self_: Kind::El, cross: Kind::Mha });
+        kinds.push(Kinds { self_: Kind::Mha, cross: Kind::El });
     }
-    vec![
-        Kinds::both(Kind::Mha),
-        Kinds { self_: Kind::El, cross: Kind::Mha },
-        Kinds { self_: Kind::Mha, cross: Kind::El },
-        Kinds::both(Kind::El),
-        Kinds::both(Kind::MhaNocache),
-        Kinds::both(Kind::MhaReplicated),
-    ]
+    kinds.push(Kinds::both(Kind::El));
+    if has_encoder {
+        kinds.push(Kinds::both(Kind::MhaNocache));
+    }
+    kinds.push(Kinds::both(Kind::MhaReplicated));
+    kinds
+}
+
+/// What kinds are to a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// They are picked where they are fastest.
+    Regular,
+    /// They are picked where nothing regular fits a single sentence: they compute at every step what others keep.
+    LastResort,
+    /// They keep a copy for every beam, which never pays; they are there to be named and compared.
+    Baseline,
+}
+
+impl Standing {
+    fn of(kinds: Kinds) -> Self {
+        match [kinds.self_, kinds.cross] {
+            both if both.contains(&Kind::MhaReplicated) => Self::Baseline,
+            both if both.contains(&Kind::MhaNocache) => Self::LastResort,
+            _ => Self::Regular,
+        }
+    }
 }
 
 /// Chooses the kinds with the highest predicted throughput, each at the largest batch that `fits` (`None`: not even one sentence), which
-/// the workload limits. Ties go to multi-head attention; where nothing fits, that is chosen too, whose errors are the clearest.
+/// the workload limits. A tie within 2 %, or within the scatter of the class, goes to the simpler kinds: `mha` before `el`. `mha-nocache`
+/// is picked only where no other kinds fit a single sentence, `mha-replicated` never. Where nothing fits, it is `mha`, whose errors are
+/// the clearest.
 pub fn choose(
     class: &DeviceClass,
     model: &ModelShape,
@@ -92,13 +120,14 @@ pub fn choose(
             Candidate { kinds, prediction, reason: String::new() }
         })
         .collect();
-    let rate = |c: &Candidate| c.prediction.as_ref().map_or(0.0, Prediction::sentences_per_second);
-    let best = candidates.iter().map(rate).fold(0.0, f64::max);
-    let pick = candidates.iter().find(|c| rate(c) > 0.0 && rate(c) >= best * (1.0 - TIE)).cloned();
-    let picked = pick.as_ref().and_then(|c| c.prediction);
-    let pick = pick.map_or(Kinds::both(Kind::Mha), |c| c.kinds);
+    let margin = class.scatter.max(TIE);
+    let pick = [Standing::Regular, Standing::LastResort]
+        .into_iter()
+        .find_map(|standing| fastest(candidates.iter().filter(|c| Standing::of(c.kinds) == standing), margin))
+        .unwrap_or(Kinds::both(Kind::Mha));
+    let picked = candidates.iter().find(|c| c.kinds == pick).and_then(|c| c.prediction);
     for candidate in &mut candidates {
-        candidate.reason = compared(candidate, pick, picked.as_ref());
+        candidate.reason = reason::of_candidate(candidate, pick, picked.as_ref());
     }
     let (heads, beams) = (model.decoder.attention.num_heads, workload.beams);
     let el_self =
@@ -107,110 +136,17 @@ pub fn choose(
         measured: class.el_cross_flops(beams, heads),
         needed: cross_break_even(beams, heads, class.bandwidth, dtype),
     });
-    let mut plan = Plan { pick, candidates, self_reason: String::new(), cross_reason: None, el_self, el_cross };
-    plan.self_reason = reason(&plan, Place::Self_, el_self);
-    plan.cross_reason = el_cross.map(|at| reason(&plan, Place::Cross, at));
-    plan
+    let about = |place, at| reason::of_pick(&candidates, pick, place, at, margin);
+    let self_reason = about(if el_cross.is_some() { reason::Place::Self_ } else { reason::Place::Only }, el_self);
+    let cross_reason = el_cross.map(|at| about(reason::Place::Cross, at));
+    Plan { pick, candidates, margin, self_reason, cross_reason, el_self, el_cross }
 }
 
-/// How a candidate compares with the pick.
-fn compared(candidate: &Candidate, pick: Kinds, picked: Option<&Prediction>) -> String {
-    match (&candidate.prediction, picked) {
-        (None, _) => "does not fit into memory".to_owned(),
-        (Some(_), None) => "not compared".to_owned(),
-        (Some(_), Some(_)) if candidate.kinds == pick => "the pick".to_owned(),
-        (Some(own), Some(best)) => {
-            let speed = own.sentences_per_second() / best.sentences_per_second();
-            let batch = if own.batch == best.batch { String::new() } else { format!(" at batch {}", own.batch) };
-            format!("{speed:.2} times the pick's throughput{batch}")
-        }
-    }
-}
-
-/// Which block a reason is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Self_,
-    Cross,
-}
-
-impl Place {
-    fn kind(self, kinds: Kinds) -> Kind {
-        match self {
-            Self::Self_ => kinds.self_,
-            Self::Cross => kinds.cross,
-        }
-    }
-
-    /// The kinds with another one here.
-    fn with(self, kinds: Kinds, kind: Kind) -> Kinds {
-        match self {
-            Self::Self_ => Kinds { self_: kind, ..kinds },
-            Self::Cross => Kinds { cross: kind, ..kinds },
-        }
-    }
-
-    fn bytes(self, prediction: &Prediction) -> f64 {
-        match self {
-            Self::Self_ => prediction.self_bytes / prediction.batch as f64,
-            Self::Cross => prediction.cross_bytes / prediction.batch as f64,
-        }
-    }
-
-    fn seconds(self, prediction: &Prediction) -> f64 {
-        match self {
-            Self::Self_ => prediction.self_seconds,
-            Self::Cross => prediction.cross_seconds,
-        }
-    }
-}
-
-/// "el reads 1/2 of mha's bytes; its 4.1 GFLOP/s are below the break-even of 38 GFLOP/s; 0.40 times the throughput".
-fn reason(plan: &Plan, place: Place, at: BreakEven) -> String {
-    let kind = place.kind(plan.pick);
-    let Some(picked) = plan.prediction() else { return "nothing fits into memory".to_owned() };
-    // The other kind here, everything else as picked.
-    let other = if kind == Kind::El { Kind::Mha } else { Kind::El };
-    let rival = match kind {
-        Kind::MhaNocache => Kinds::both(Kind::Mha),
-        _ if plan.el_cross.is_none() => Kinds::both(other),
-        _ => place.with(plan.pick, other),
-    };
-    let (picked_name, rival_name) = (kind.name(), place.kind(rival).name());
-    let Some(against) = plan.of(rival) else { return format!("{rival_name} does not fit into memory") };
-    if kind == Kind::MhaNocache || kind == Kind::MhaReplicated {
-        return format!(
-            "{picked_name} runs {} sentences together, {rival_name} {}: {:.2} times the throughput",
-            picked.batch,
-            against.batch,
-            picked.sentences_per_second() / against.sentences_per_second()
-        );
-    }
-    let (el, mha) = if kind == Kind::El { (picked, against) } else { (against, picked) };
-    let gain = el.sentences_per_second() / mha.sentences_per_second();
-    let batches = if el.batch == mha.batch {
-        format!("at {} sentences", el.batch)
-    } else {
-        format!("at {} sentences instead of {}", el.batch, mha.batch)
-    };
-    let side = if at.measured < at.needed { "below" } else { "above" };
-    format!(
-        "el reads {:.2} of mha's bytes, its core runs at {}, {side} the break-even of {}, and takes {:.2} times mha's time in a step; \
-         {gain:.2} times the throughput {batches}",
-        place.bytes(el) / place.bytes(mha),
-        flops(at.measured),
-        flops(at.needed),
-        place.seconds(el) / el.batch as f64 / (place.seconds(mha) / mha.batch as f64),
-    )
-}
-
-/// A rate for people.
-fn flops(rate: f64) -> String {
-    let digits = |value: f64| if value < 10.0 { 1 } else { 0 };
-    match rate {
-        _ if rate >= 1e12 => format!("{:.*} TFLOP/s", digits(rate / 1e12), rate / 1e12),
-        _ => format!("{:.*} GFLOP/s", digits(rate / 1e9), rate / 1e9),
-    }
+/// The first of those whose throughput is the highest, but for the margin.
+fn fastest<'a>(candidates: impl Iterator<Item = &'a Candidate> + Clone, margin: f64) -> Option<Kinds> {
+    let rate = |c: &Candidate| c.prediction.as_ref().map_or(0.0, Prediction::sentences_per_second);
+    let best = candidates.clone().map(rate).fold(0.0, f64::max);
+    candidates.into_iter().find(|c| rate(c) > 0.0 && rate(c) >= best * (1.0 - margin)).map(|c| c.kinds)
 }
 
 #[cfg(test)]

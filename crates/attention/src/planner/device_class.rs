@@ -50,6 +50,14 @@ impl Curve {
         self.points.last().map_or(0.0, |(rows, seconds)| flops * rows / seconds)
     }
 
+    /// The less of the seconds at each point; `None` for curves of other rows.
+    fn best(&self, other: &Self) -> Option<Self> {
+        let same = self.points.len() == other.points.len();
+        let pairs = || self.points.iter().zip(&other.points);
+        (same && pairs().all(|(a, b)| a.0 == b.0))
+            .then(|| Self { points: pairs().map(|(a, b)| (a.0, a.1.min(b.1))).collect() })
+    }
+
     /// The measured points.
     pub fn points(&self) -> &[(f64, f64)] {
         &self.points
@@ -66,6 +74,9 @@ impl Curve {
 pub const LINEAR_FLOPS: f64 = 2.0;
 /// FLOPs of attention, per row and element of a cached hidden state (EL), or of a cached key with its value (MHA).
 pub const ATTEND_FLOPS: f64 = 4.0;
+
+/// Seconds of a dispatch below which differences are the clock's.
+const LEAST_DISPATCH: f64 = 2e-6;
 
 /// What was measured on an adapter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -91,9 +102,36 @@ pub struct DeviceClass {
     pub el_self: Curve,
     /// EL over ranges: the same, by heads x rows of a sentence.
     pub el_cross: Curve,
+    /// How far the numbers that predictions are made of lay apart when they were measured repeatedly, as a part of the smaller one; 1 where
+    /// nothing is known.
+    pub scatter: f64,
 }
 
 impl DeviceClass {
+    /// Seconds of what predictions are made of: bandwidth, a dispatch, and each point of the curves.
+    pub(super) fn costs(&self) -> Vec<f64> {
+        let curves = [&self.linear, &self.mha_self, &self.mha_cross, &self.el_self, &self.el_cross];
+        let points = curves.into_iter().flat_map(|curve| curve.points().iter().map(|(_, seconds)| *seconds));
+        [1.0 / self.bandwidth, self.dispatch_seconds.max(LEAST_DISPATCH)].into_iter().chain(points).collect()
+    }
+
+    /// The better of each number of two measurements. `None` if they are not of the same points.
+    pub(super) fn best(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            bandwidth: self.bandwidth.max(other.bandwidth),
+            alu_flops: self.alu_flops.max(other.alu_flops),
+            matrix_flops: self.matrix_flops.into_iter().chain(other.matrix_flops).reduce(f64::max),
+            dispatch_seconds: self.dispatch_seconds.min(other.dispatch_seconds),
+            submission_seconds: self.submission_seconds.min(other.submission_seconds),
+            linear: self.linear.best(&other.linear)?,
+            mha_self: self.mha_self.best(&other.mha_self)?,
+            mha_cross: self.mha_cross.best(&other.mha_cross)?,
+            el_self: self.el_self.best(&other.el_self)?,
+            el_cross: self.el_cross.best(&other.el_cross)?,
+            scatter: self.scatter,
+        })
+    }
+
     /// FLOP/s of EL's core in self-attention with `num_heads` heads.
     pub fn el_self_flops(&self, num_heads: usize) -> f64 {
         ATTEND_FLOPS * num_heads as f64 / self.el_self.at(num_heads as f64)
@@ -111,11 +149,15 @@ impl DeviceClass {
         let rates = [self.bandwidth, self.alu_flops, self.matrix_flops.unwrap_or(1.0)];
         let waits = [self.dispatch_seconds, self.submission_seconds];
         let curves = [&self.linear, &self.mha_self, &self.mha_cross, &self.el_self, &self.el_cross];
-        rates.into_iter().all(positive)
+        (0.0..=1.0).contains(&self.scatter)
+            && rates.into_iter().all(positive)
             && waits.into_iter().all(|value| value.is_finite() && value >= 0.0)
             && curves.into_iter().all(Curve::is_usable)
     }
 }
+
+/// How classes are measured and kept; another way makes other numbers. 2: repeatedly, with the scatter.
+const MEASURING: u32 = 2;
 
 /// What a measured class belongs to: another adapter, driver, version or dtype has another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +166,7 @@ pub struct ClassKey {
     pub adapter: String,
     /// Driver name and version.
     pub driver: String,
-    /// Version of this crate and a checksum of the shaders, which were measured.
+    /// Version of this crate and of how it measures, and a checksum of the shaders, which were measured.
     pub version: String,
     /// Storage of weights and caches.
     pub dtype: String,
@@ -136,7 +178,7 @@ impl ClassKey {
         Self {
             adapter: adapter.to_owned(),
             driver: driver.to_owned(),
-            version: format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), shader_checksum()),
+            version: format!("{}-{MEASURING}-{:016x}", env!("CARGO_PKG_VERSION"), shader_checksum()),
             dtype: dtype.name().to_owned(),
         }
     }
@@ -188,6 +230,8 @@ mod tests {
         assert!(!DeviceClass::default().is_usable());
         assert!(!DeviceClass { bandwidth: 0.0, ..class.clone() }.is_usable());
         assert!(!DeviceClass { dispatch_seconds: -1.0, ..class.clone() }.is_usable());
+        assert!(!DeviceClass { scatter: 1.5, ..class.clone() }.is_usable());
+        assert!(!DeviceClass { scatter: f64::NAN, ..class.clone() }.is_usable());
         assert!(!DeviceClass { el_cross: Curve { points: vec![(2.0, 1.0), (1.0, 1.0)] }, ..class }.is_usable());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Attention is measured through its blocks, over many keys and over few: the difference is the core, whatever kernels the block
 //! dispatches. Every number is the best of some submissions behind a warm-up, which also compiles: other work on the machine adds time
-//! and never takes it away, and a difference of medians would be at its mercy.
+//! and never takes it away, and a difference of medians would be at its mercy. All of it is repeated until the numbers are steady.
 
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use elgen_tensor::ops::{Activation, FMA_CHAINS, Linear, MatrixLayout, fma_rounds
 use elgen_tensor::{Buffer, Class, DType, Device, Grouping, Readback, Recorder, Rows, Tensor, TensorError};
 
 use super::device_class::{Curve, DeviceClass};
+use super::repeat::{Measured, Patience, until_steady};
 use crate::block::{BlockSpec, CrossQueries, Epilogue, Extras, Step, Workspace};
 use crate::caches::{CacheLayout, Caches, Need, Placement};
 use crate::combine::Splits;
@@ -56,8 +57,10 @@ const FEW_KEYS: usize = 16;
 const LINEAR_ROWS: [usize; 4] = [1, 4, 16, 64];
 /// Rows of a sentence that cross-attention is measured at.
 const CROSS_ROWS: [usize; 3] = [1, 2, 5];
-/// Timed submissions of each number.
+/// Timed submissions of each number in a round.
 const SAMPLES: usize = 4;
+/// How long a device is measured for numbers that can be trusted.
+const PATIENCE: Patience = Patience { rounds: 8, seconds: 10.0 };
 
 impl Size {
     /// For a device; where memory is short, less of it.
@@ -87,12 +90,18 @@ impl Size {
     }
 }
 
-/// Measures the class of a device for weights and caches of `dtype`. Takes about a second, and some hundred MiB of the pool for so long:
-/// best given a device of its own.
+/// Measures the class of a device for weights and caches of `dtype`, again and again until each number has been seen twice
+/// ([`until_steady`]). Takes a few seconds, on a busy machine about ten, and some hundred MiB of the pool for so long: best given a device
+/// of its own.
 ///
 /// # Errors
 /// Out of memory, or the device failed.
-pub fn measure(device: &Device, dtype: DType) -> Result<DeviceClass> {
+pub fn measure(device: &Device, dtype: DType) -> Result<Measured> {
+    let started = Instant::now();
+    until_steady(PATIENCE, || started.elapsed().as_secs_f64(), || measure_once(device, dtype))
+}
+
+fn measure_once(device: &Device, dtype: DType) -> Result<DeviceClass> {
     let size = Size::of(device);
     let timer = Timer::new(device, size.seconds)?;
     let (submission_seconds, dispatch_seconds) = timer.overheads()?;

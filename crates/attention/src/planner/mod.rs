@@ -8,9 +8,11 @@ pub mod cost;
 mod device_class;
 mod measure;
 mod predict;
+mod repeat;
 
 pub use choose::{BreakEven, Candidate, Plan, choose};
 pub use cost::{Cost, ModelShape, Stack, StepCost, StepLoad};
 pub use device_class::{ATTEND_FLOPS, ClassKey, Curve, DeviceClass, LINEAR_FLOPS};
 pub use measure::measure;
 pub use predict::{Prediction, Workload, predict};
+pub use repeat::{Measured, Patience, STEADY, until_steady};

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, Expected, SessionOptions};
+use elgen_models::DEFAULT_TEXT_BYTES;
 
 use super::values;
 
@@ -10,7 +11,9 @@ use super::values;
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineFlags {
     /// Attention kind; all give the same tokens and differ in memory and speed. auto predicts which is fastest on this device and in this
-    /// memory, for self- and cross-attention separately; `--stats` says why. A device is measured once, which is said unless --quiet
+    /// memory, for self- and cross-attention separately; `--stats` says why. A device is measured once, which is said unless --quiet. What
+    /// auto picks may differ from machine to machine and with the inputs: for scores that are equal to the last bit over runs and machines
+    /// of one kind, name a kind
     #[arg(long, value_name = "KIND", value_enum, default_value_t = AttentionFlag::Auto)]
     attention: AttentionFlag,
 
@@ -34,12 +37,38 @@ pub(crate) struct EngineFlags {
     /// Memory that weights, caches and activations may take together, e.g. 16GiB [default: 90 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     memory_limit: Option<u64>,
+
+    #[command(flatten)]
+    text: TextFlags,
+}
+
+/// How long texts may be.
+#[derive(Debug, Args)]
+pub(crate) struct TextFlags {
+    /// Bytes of a text that are tokenised at once, which takes 150 bytes of memory for each; longer texts
+    /// are cut between words where that changes nothing, else refused [default: 2MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
+    max_text_bytes: Option<u64>,
+}
+
+impl TextFlags {
+    /// The most bytes of a text that are tokenised at once.
+    pub(crate) fn max_bytes(&self) -> usize {
+        self.max_text_bytes.map_or(DEFAULT_TEXT_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// A message with the option's name as a flag.
+    pub(crate) fn name(message: &str) -> String {
+        message
+            .replace("(max_text_bytes)", "(--max-text-bytes)")
+            .replace("(`truncate` cuts it)", "(--truncate cuts it)")
+    }
 }
 
 /// `--attention`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttentionFlag {
-    /// What is predicted to be fastest; measures a device once, for about a second
+    /// mha or el, whichever is predicted to be faster; measures a device once, for a few seconds
     Auto,
     /// Multi-head attention; the beams of an input share the cross-attention cache
     Mha,
@@ -124,8 +153,14 @@ impl EngineFlags {
             memory_limit: self.memory_limit,
             checked_shaders: cfg!(debug_assertions),
             expected,
+            max_text_bytes: self.text.max_bytes(),
             ..SessionOptions::default()
         }
+    }
+
+    /// The most bytes of a text that are tokenised at once.
+    pub(crate) fn max_text_bytes(&self) -> usize {
+        self.text.max_bytes()
     }
 
     /// Records that are read before the first batch runs.

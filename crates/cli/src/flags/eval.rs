@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use elgen_metrics::DEFAULT_WORD_PAIRS;
 
 use super::ReportFormat;
 use crate::input::RecordFormat;
@@ -52,6 +53,11 @@ pub(crate) struct EvalArgs {
     /// Compare word stems in ROUGE (Porter's, as NLTK has them)
     #[arg(long)]
     pub(crate) stemmer: bool,
+
+    /// Refuse texts for which ROUGE-L would compare more pairs of words than this: the words of a
+    /// reference times those of the hypothesis. A thousand million take about a tenth of a second
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORD_PAIRS)]
+    pub(crate) max_word_pairs: u64,
 
     /// Take backslashes in text hypotheses as they are
     #[arg(long)]

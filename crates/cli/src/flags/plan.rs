@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use elgen_engine::DtypeChoice;
 
 use super::{HubFlags, values};
 
@@ -14,9 +15,10 @@ goes by, and the memory pool reaches them to the byte.
 Defaults: --source-length is the model's position table (1024 where there is
 none); for a decoder-only model, whose prompt it is, what --max-new-tokens leaves
 of the table. --num-beams and --max-new-tokens are the checkpoint's, if its
-generation_config.json or config.json name them, else 1 and 20. --dtype is f16
-for a checkpoint in f16, else f32. --memory-limit is 90 % of what the device has
-free. Without a device, bindings are taken to hold 2 GiB.
+generation_config.json or config.json name them, else 1 and 20. --dtype is what
+`generate` takes on the device: f32 on a software adapter, else f16 for a
+checkpoint in f16 and f32 for others. --memory-limit is 90 % of what the device
+has free. Without a device, bindings are taken to hold 2 GiB.
 
 A sentence is one input with all its beams. The columns: what lies in device
 memory with --batch-size sentences (1) decoded together, at its peak; what each
@@ -26,7 +28,7 @@ self and cross are attention caches, tables say where cached vectors lie,
 staging is for uploads and read-backs.
 auto is what `generate --attention auto` would pick on the device: the kinds that
 are predicted to be fastest at their largest batches. The device is measured for
-that once, for about a second, and kept in the user's cache folder. Without a
+that once, for a few seconds, and kept in the user's cache folder. Without a
 device auto is the kinds with the largest batch.
 
 JSON output: one object: {\"model\": \"bart\", \"source_length\": n,
@@ -67,7 +69,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, visible_alias = "beam-size", value_name = "N", value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) num_beams: Option<usize>,
 
-    /// Storage of weights and caches [default: f16 for a checkpoint in f16, else f32]
+    /// Storage of weights and caches [default: as `generate`: f32 on a software adapter, else f16 for
+    /// a checkpoint in f16]
     #[arg(long, value_name = "DTYPE", value_enum)]
     pub(crate) dtype: Option<StorageFlag>,
 
@@ -105,11 +108,20 @@ pub(crate) enum PlanFormat {
     Json,
 }
 
-/// Storage that is known without a device.
+/// Storage that can be planned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StorageFlag {
     /// 32-bit floats
     F32,
     /// 16-bit floats
     F16,
+}
+
+impl StorageFlag {
+    pub(crate) fn choice(self) -> DtypeChoice {
+        match self {
+            Self::F32 => DtypeChoice::F32,
+            Self::F16 => DtypeChoice::F16,
+        }
+    }
 }

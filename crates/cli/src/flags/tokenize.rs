@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{HubFlags, LanguageFlags};
+use super::{HubFlags, LanguageFlags, TextFlags};
 use crate::input::RecordFormat;
 
 const HELP: &str = "\
@@ -64,6 +64,9 @@ pub(crate) struct TokenizeArgs {
     /// Print the number of tokens
     #[arg(long, conflicts_with = "tokens")]
     pub(crate) count: bool,
+
+    #[command(flatten)]
+    pub(crate) text: TextFlags,
 
     #[command(flatten)]
     pub(crate) hub: HubFlags,

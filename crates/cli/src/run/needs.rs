@@ -4,11 +4,11 @@ use std::path::Path;
 
 use elgen_attention::{AttentionError, Kind, Kinds};
 use elgen_engine::{
-    AttentionChoice, DtypeChoice, EngineError, Expected, MemoryPlan, SessionOptions, Workload, best_device,
+    AttentionChoice, EngineError, Expected, MemoryPlan, SessionOptions, Workload, best_device, storage_dtype,
 };
 use elgen_models::{ModelConfig, ModelError, Outline};
 use elgen_search::{GenerationConfig, device::SearchError};
-use elgen_tensor::{DType, TensorError};
+use elgen_tensor::TensorError;
 
 /// Source tokens where neither the inputs nor the positions say anything.
 const USUAL_SOURCE: usize = 512;
@@ -33,11 +33,7 @@ pub(super) fn least(model: &Path, options: &SessionOptions, config: &GenerationC
     let description = ModelConfig::load(model).ok()?;
     let device = best_device(options.device.as_deref()).ok()?;
     let outline = Outline::new(&description);
-    let dtype = match options.dtype {
-        DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Auto if !device.software && description.dtype() == Some("float16") => DType::F16,
-        DtypeChoice::F32 | DtypeChoice::Auto => DType::F32,
-    };
+    let dtype = storage_dtype(options.dtype, device.software, &description);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
     let workload = Workload::new(config, source, prompt, new);
     let bytes = kinds(options.attention, outline.limits.is_encoder_decoder).into_iter().filter_map(|kinds| {

@@ -14,7 +14,7 @@ use super::needs;
 use crate::{
     console::Console,
     error::{CliError, one_line},
-    flags::{Names, name_flags},
+    flags::{Names, TextFlags, name_flags},
     input::{Content, Place, Record, RecordId, RecordReader},
     interrupt::Interrupt,
     output::{OrderedWriter, Outcome},
@@ -200,7 +200,7 @@ impl Run {
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
                 self.short |= needs::is_short(&error);
-                let message = name_flags(&one_line(&error), &self.typed).0;
+                let message = name_flags(&TextFlags::name(&one_line(&error)), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
         }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     console::Console,
     error::{CliError, one_line},
+    flags::TextFlags,
     input::{Content, Record, RecordId},
     interrupt::Interrupt,
 };
@@ -161,7 +162,7 @@ impl Run {
         for (line, id, outcome) in origins {
             let outcome = outcome.unwrap_or_else(|| match scores.next() {
                 Some(Ok(score)) => Outcome::Scored(score),
-                Some(Err(error)) => Outcome::Failed(one_line(&error)),
+                Some(Err(error)) => Outcome::Failed(TextFlags::name(&one_line(&error))),
                 None => Outcome::Failed(EngineError::Cancelled.to_string()),
             });
             match &outcome {

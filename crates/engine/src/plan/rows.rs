@@ -1,12 +1,13 @@
 //! The attention kinds side by side: what each takes and how many sentences it lets run together.
 
-use elgen_attention::planner::{self, DeviceClass, choose};
+use elgen_attention::planner::{self, choose};
 use elgen_attention::{Kind, Kinds};
 use elgen_models::Outline;
 use elgen_tensor::DType;
 use serde::Serialize;
 
 use super::{MemoryPlan, PlannedBytes, Workload};
+use crate::device_class::MeasuredClass;
 use crate::planner::{report, shape};
 use crate::types::AttentionPlan;
 
@@ -50,7 +51,7 @@ pub struct Comparison<'a> {
     /// The sentences.
     pub workload: &'a Workload<'a>,
     /// What the device was measured at; without, `auto` goes by memory alone.
-    pub class: Option<&'a DeviceClass>,
+    pub class: Option<&'a MeasuredClass>,
 }
 
 /// The batch from which on bytes grow evenly: encoder micro-batches have reached their budget.
@@ -108,13 +109,13 @@ impl<'a> Comparison<'a> {
 
     fn auto_row(&self, batch: usize) -> PlanRow {
         match self.class {
-            Some(class) => self.fastest_row(class, batch),
+            Some(known) => self.fastest_row(known, batch),
             None => self.largest_row(batch),
         }
     }
 
     /// What `auto` picks on a measured device: the kinds that are predicted to serve most sentences a second, each at its largest batch.
-    fn fastest_row(&self, class: &DeviceClass, batch: usize) -> PlanRow {
+    fn fastest_row(&self, known: &MeasuredClass, batch: usize) -> PlanRow {
         let workload = planner::Workload {
             beams: self.workload.config.rows_per_sentence(),
             source_length: self.workload.source_len,
@@ -123,17 +124,17 @@ impl<'a> Comparison<'a> {
             batch_limit: usize::MAX,
         };
         let fits = |kinds| self.plan(kinds).largest_batch(self.workload);
-        let chosen = choose(class, &shape(self.outline), &workload, self.dtype, fits);
+        let chosen = choose(&known.class, &shape(self.outline), &workload, self.dtype, fits);
         let reason = match chosen.prediction() {
             Some(best) => format!("predicted {:.3} sentences/s at batch {}", best.sentences_per_second(), best.batch),
             None => "not one sentence fits".to_owned(),
         };
-        let plan = report(&chosen, &workload, class.bandwidth);
+        let plan = report(&chosen, &workload, known);
         PlanRow { reason: Some(reason), plan: Some(plan), ..self.row("auto", chosen.pick, batch) }
     }
 
     /// What `auto` picks where no device has been measured: the kinds with the largest batch. Ties go to multi-head attention, which computes
-    /// least, for cross-attention before self-attention.
+    /// least, for cross-attention before self-attention; `mha-nocache` only takes what no other kinds can.
     fn largest_row(&self, batch: usize) -> PlanRow {
         let [mha, el] = [Kind::Mha, Kind::El];
         let mut candidates = vec![Kinds::both(mha)];
@@ -144,7 +145,13 @@ impl<'a> Comparison<'a> {
         candidates.push(Kinds::both(el));
         let sized = candidates.into_iter().map(|kinds| (self.plan(kinds).largest_batch(self.workload), kinds));
         // The first of the largest: `max_by_key` would take the last.
-        let (largest, pick) = sized.rev().max_by_key(|(largest, _)| *largest).unwrap_or((None, Kinds::both(mha)));
+        let (mut largest, mut pick) =
+            sized.rev().max_by_key(|(largest, _)| *largest).unwrap_or((None, Kinds::both(mha)));
+        let nocache = Kinds::both(Kind::MhaNocache);
+        if largest.is_none() && self.outline.encoder.is_some() {
+            largest = self.plan(nocache).largest_batch(self.workload);
+            pick = if largest.is_some() { nocache } else { pick };
+        }
         let reason = match largest {
             Some(largest) => format!("no device class is given: the largest batch, {largest}"),
             None => "no device class is given, and not one sentence fits".to_owned(),

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// Matches looked at in one place, as many as SentencePiece looks at.
 const MAX_MATCHES: usize = 32;
+/// Bytes of a text that are followed from one place: a trie may lead back into itself, and no key of a map is as long.
+const MAX_KEY_BYTES: usize = 256;
 
 /// A map in the form of Darts-clone's double array, followed by the replacements, each ended by a zero byte.
 #[derive(Debug, Clone)]
@@ -37,12 +39,17 @@ impl Charsmap {
         })
     }
 
+    /// Bytes of the longest replacement.
+    pub(super) fn longest_replacement(&self) -> usize {
+        self.replacements.split('\0').map(str::len).max().unwrap_or(0)
+    }
+
     /// The longest beginning of `text` that has a replacement: its length in bytes and the replacement.
     pub(super) fn longest_match(&self, text: &str) -> Option<(usize, &str)> {
         let mut found = None;
         let mut matches = 0;
         let mut place = offset(*self.units.first()?);
-        for (index, byte) in text.bytes().enumerate() {
+        for (index, byte) in text.bytes().take(MAX_KEY_BYTES).enumerate() {
             place ^= usize::from(byte);
             let Some(&unit) = self.units.get(place) else { break };
             // The sign bit marks leaves, whose label no byte equals.

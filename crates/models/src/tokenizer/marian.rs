@@ -8,6 +8,7 @@ use std::path::Path;
 use tokenizers::AddedToken;
 
 use super::VOCAB_FILE;
+use super::bounds::Bounds;
 use super::bpe_files::parse_vocab;
 use super::languages::{LanguageRole, unknown};
 use super::sentencepiece::{SPACE, SentencePiece};
@@ -129,6 +130,16 @@ impl Marian {
             languages: [language("source_lang"), language("target_lang")],
             code: None,
         })
+    }
+
+    /// What its texts may be.
+    pub(super) fn bounds(&self) -> Bounds {
+        let [source, target] = [&self.source, &self.target];
+        Bounds {
+            growth: source.growth().max(target.growth()),
+            work: source.work().max(target.work()).saturating_add(self.added.len() as u64),
+            ..Bounds::default()
+        }
     }
 
     /// The ids of a source text; `special` puts the end token behind them.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::bounds;
 use super::charsmap::Charsmap;
 use super::spm_file::{PieceType, SpmFile};
 
@@ -66,7 +67,23 @@ impl SentencePiece {
         }
         user_defined.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
         let longest = segments.keys().map(String::len).max().unwrap_or(0);
+        model.pieces.iter().try_for_each(|(piece, _, _)| bounds::check_piece(piece))?;
+        if !model.charsmap.is_empty() {
+            bounds::charsmap_growth(&model.charsmap)?;
+        }
         Ok(Self { model, charsmap, segments, reserved, user_defined, longest, min_score, max_score })
+    }
+
+    /// Bytes that are looked at for one byte of text, at most: of every beginning of the longest piece, and a look at each text that is
+    /// cut out.
+    pub(super) fn work(&self) -> u64 {
+        let longest = self.longest as u64;
+        (longest * (longest + 1) / 2).saturating_add(self.user_defined.len() as u64)
+    }
+
+    /// How many times as long the character map can make a text.
+    pub(super) fn growth(&self) -> u64 {
+        self.charsmap.as_ref().map_or(1, Charsmap::longest_replacement).max(1) as u64
     }
 
     /// The piece of an id.

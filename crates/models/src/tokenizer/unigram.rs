@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, normalizers, pre_tokenizers};
 
-use super::charsmap::Charsmap;
+use super::bounds;
 use super::class::Class;
 use super::guarded;
 use super::languages::codes_of;
@@ -24,18 +24,23 @@ use crate::error::ModelError;
 /// A vocabulary by id, with log probabilities.
 type Pieces = Vec<(String, f64)>;
 
-/// The tokenizer of the SentencePiece model in `bytes`, the content of `file`.
-pub(super) fn from_spm(bytes: &[u8], file: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer, ModelError> {
+/// The tokenizer of the SentencePiece model in `bytes`, the content of `file`, and how many times as long it can make a text.
+pub(super) fn from_spm(
+    bytes: &[u8],
+    file: &Path,
+    settings: &Settings,
+) -> Result<(tokenizers::Tokenizer, u64), ModelError> {
     let model = SpmFile::from_bytes(bytes, file)?;
     let unusable = |reason| ModelError::TokenizerFile { file: file.into(), reason };
     let pieces = model.pieces.iter().map(|(piece, score, _)| (piece.clone(), f64::from(*score)));
     let vocabulary = arrange(pieces.collect(), settings);
+    let mut growth = 1;
     let charsmap = match model.charsmap.as_slice() {
         [] => None,
         bytes => {
             let damaged = |reason| unusable(format!("damaged SentencePiece model: {reason}"));
             // The crate allocates whatever length the map claims.
-            Charsmap::parse(bytes).map_err(damaged)?;
+            growth = bounds::charsmap_growth(bytes).map_err(damaged)?;
             let map = guarded(|| Ok(Precompiled::from(bytes)?));
             Some(map.map_err(|reason| damaged(format!("its character map: {reason}")))?)
         }
@@ -54,7 +59,8 @@ pub(super) fn from_spm(bytes: &[u8], file: &Path, settings: &Settings) -> Result
     }
     tokens.extend(class_tokens(settings));
     guarded(|| settings.add_tokens_and_defaults(&mut inner, tokens)).map_err(unusable)?;
-    Ok(inner)
+    // Beside the map, runs of spaces become one.
+    Ok((inner, growth * 2))
 }
 
 /// Applies the rules of the class to a tokenizer read from tokenizer.json, if its model is Unigram.
@@ -112,6 +118,7 @@ fn build(vocabulary: Pieces, settings: &Settings) -> Result<Unigram, String> {
         }
         _ => 2,
     };
+    vocabulary.iter().try_for_each(|(piece, _)| bounds::check_piece(piece))?;
     guarded(|| Unigram::from(vocabulary, Some(unknown), false))
 }
 

@@ -38,6 +38,7 @@ fn device(bandwidth: f64, peak: f64, el_peak: f64, dtype: DType) -> DeviceClass 
         mha_cross: keys(&rows),
         el_self: states(),
         el_cross: states(),
+        scatter: 0.0,
     }
 }
 
@@ -121,20 +122,66 @@ fn what_does_not_fit_is_not_picked() {
         assert!(plan.candidates.iter().all(|c| (c.kinds == wanted) == c.prediction.is_some()));
     }
     let none = choose(&h100_plain(), &bart_large(), &cnndm(8), DType::F16, |_| None);
-    assert_eq!((none.pick, none.self_reason.as_str()), (Kinds::both(Kind::Mha), "nothing fits into memory"));
+    assert_eq!(none.pick, Kinds::both(Kind::Mha));
+    assert_eq!(none.self_reason, "not one sentence fits into memory, whatever the kind");
     // No sentence is not a batch.
     assert_eq!(choose(&h100_plain(), &bart_large(), &cnndm(8), DType::F16, |_| Some(0)), none);
 }
 
+/// A device on which everything but the named kinds is far slower or smaller.
+fn favouring(wanted: Kinds) -> impl Fn(Kinds) -> Option<usize> {
+    move |kinds| Some(if kinds == wanted { 64 } else { 1 })
+}
+
 #[test]
-fn replicas_never_win_and_ties_are_mha() {
+fn baselines_are_never_picked_and_nocache_only_where_nothing_else_fits() {
     for model in [bart_large(), gpt2(12)] {
         for class in [v100(), h100_plain()] {
-            let plan = choose(&class, &model, &cnndm(16), DType::F16, |_| Some(16));
-            let rate = |kind| plan.of(Kinds::both(kind)).unwrap().sentences_per_second();
-            assert!(rate(Kind::MhaReplicated) <= rate(Kind::Mha));
+            // Even where sixty-four times the sentences fit.
+            let replicated = Kinds::both(Kind::MhaReplicated);
+            let plan = choose(&class, &model, &cnndm(64), DType::F16, favouring(replicated));
+            let rate = |kinds| plan.of(kinds).unwrap().sentences_per_second();
+            assert!(rate(replicated) > 2.0 * rate(plan.pick), "{plan:#?}");
+            assert_ne!(plan.pick, replicated);
+            // And where nothing else does.
+            let alone = choose(&class, &model, &cnndm(64), DType::F16, |kinds| (kinds == replicated).then_some(4));
+            assert_eq!(alone.pick, Kinds::both(Kind::Mha));
+            assert!(alone.self_reason.contains("not one sentence fits into memory with mha"), "{}", alone.self_reason);
         }
     }
+    let nocache = Kinds::both(Kind::MhaNocache);
+    let plan = choose(&v100(), &bart_large(), &cnndm(64), DType::F16, favouring(nocache));
+    assert!(plan.of(nocache).unwrap().sentences_per_second() > plan.prediction().unwrap().sentences_per_second());
+    assert!([Kind::Mha, Kind::El].contains(&plan.pick.cross), "{plan:#?}");
+    let forced = choose(&v100(), &bart_large(), &cnndm(64), DType::F16, |kinds| (kinds == nocache).then_some(2));
+    assert_eq!(forced.pick, nocache);
+    for reason in [Some(&forced.self_reason), forced.cross_reason.as_ref()] {
+        assert!(reason.unwrap().starts_with("not one sentence fits into memory with caches of keys"), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_tie_within_the_scatter_goes_to_the_simpler_kind() {
+    let long = Workload { max_new_tokens: 1000, ..cnndm(32) };
+    let steady = choose(&v100(), &bart_large(), &long, DType::F16, |_| Some(32));
+    assert_eq!((steady.pick, steady.margin), (Kinds::both(Kind::El), TIE));
+    let rate = |kinds| steady.of(kinds).unwrap().sentences_per_second();
+    let gain = |kinds: Kinds| 1.0 - rate(kinds) / rate(steady.pick);
+    // As the scatter grows, the pick becomes simpler, and simplest where nothing is known.
+    for kinds in combinations(true).into_iter().take(3) {
+        let scatter = gain(kinds) + 1e-6;
+        let noisy = choose(&DeviceClass { scatter, ..v100() }, &bart_large(), &long, DType::F16, |_| Some(32));
+        let first = combinations(true).into_iter().find(|kinds| gain(*kinds) < scatter).unwrap();
+        assert_eq!((noisy.pick, noisy.margin), (first, scatter));
+        let told = [Some(&noisy.self_reason), noisy.cross_reason.as_ref()];
+        assert!(told.iter().flatten().any(|reason| reason.contains("the simpler kind is taken")), "{told:?}");
+    }
+    let unknown = choose(&DeviceClass { scatter: 1.0, ..v100() }, &bart_large(), &long, DType::F16, |_| Some(32));
+    assert_eq!(unknown.pick, Kinds::both(Kind::Mha));
+}
+
+#[test]
+fn ties_are_mha() {
     // One head, one beam, one key: nothing to gain.
     let attention = Shape { d_model: 64, num_heads: 1, head_dim: 64, scale: 0.125 };
     let stack = Stack { layers: 1, attention, ffn: 64, gated: false };
