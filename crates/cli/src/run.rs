@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Instant};
 
 use elgen_engine::{AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::{ModelError, Tokenizer};
-use elgen_search::{GenerationConfig, GenerationOptions};
+use elgen_search::{GenerationConfig, GenerationOptions, Warning};
 
 use crate::{
     asked::{Asked, refusal},
@@ -236,6 +236,9 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
         (_, RecordFormat::Text) => "its results are token ids: use --format jsonl",
         _ => return Ok(()),
     };
+    if let Some(error) = session.model().tokenizer_error() {
+        return Err(CliError::Failed(error.to_string()));
+    }
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
 }
 
@@ -270,8 +273,9 @@ pub(crate) fn resolve(
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
         config.lengths(1).map_err(refuse)?;
     }
-    // A checkpoint's own idle options are nobody's mistake.
-    for warning in warnings.iter().filter(|warning| names.contains_key(warning.option())) {
+    // A checkpoint's own idle options are nobody's mistake, but where it is cut short one should know.
+    let told = |warning: &&Warning| names.contains_key(warning.option()) || matches!(warning, Warning::Cut { .. });
+    for warning in warnings.iter().filter(told) {
         console.warning(&name_flags(&warning.to_string(), names).0);
     }
     Ok((config, options))

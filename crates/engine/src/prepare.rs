@@ -1,7 +1,7 @@
 //! From requests to sentences: tokens, truncation, lengths. Each request fails alone.
 
 use elgen_models::{ModelConfig, Tokenizer};
-use elgen_search::{GenerationConfig, Lengths};
+use elgen_search::{GenerationConfig, Lengths, OptionError, OptionProblem};
 
 use crate::error::EngineError;
 use crate::types::{Input, Request, RunOptions};
@@ -52,7 +52,7 @@ pub(crate) fn prepare(
     let encoder_decoder = model.family().is_encoder_decoder();
     if ids.is_empty() && !encoder_decoder {
         // generate() without input begins with BOS (docs/generation.md §3).
-        ids.extend(config.bos_token_id);
+        ids.extend(begin(config)?);
     }
     if ids.is_empty() {
         return Err(EngineError::EmptyInput);
@@ -60,14 +60,14 @@ pub(crate) fn prepare(
     model.check_token_ids(&ids)?;
     model.check_target_ids(&prefix)?;
 
-    // A decoder-only prompt must leave a position for a new token, and its prefix is never cut.
-    let behind = if encoder_decoder { 0 } else { 1 + prefix.len() };
+    // A decoder-only prompt has its prefix behind it, which is never cut. A new token needs no position of its own: the last one is not fed.
+    let behind = if encoder_decoder { 0 } else { prefix.len() };
     let positions = model.max_positions().map_or(usize::MAX, |positions| positions.saturating_sub(behind));
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
         limit = limit.min(positions);
         // A decoder-only prompt shares the positions with what is to be generated.
-        while !encoder_decoder && limit > 1 && config.lengths(limit + prefix.len()).is_err() {
+        while !encoder_decoder && limit > 1 && !config.leaves_room(limit + prefix.len()) {
             limit -= 1;
         }
     }
@@ -88,6 +88,20 @@ pub(crate) fn prepare(
     };
     let lengths = config.lengths(prompt.len())?;
     Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, cut_from })
+}
+
+/// The id that stands for an empty prompt.
+///
+/// # Errors
+/// The vocabulary does not hold it.
+pub(crate) fn begin(config: &GenerationConfig) -> Result<Option<u32>, EngineError> {
+    match config.bos_token_id {
+        Some(id) if id as usize >= config.vocab_size => {
+            let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: config.vocab_size };
+            Err(OptionError { option: "bos_token_id".into(), problem }.into())
+        }
+        found => Ok(found),
+    }
 }
 
 /// What a text is for.
