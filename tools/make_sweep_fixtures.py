@@ -30,11 +30,11 @@ ABSENT, BIG = "<absent>", 1 << 40
 
 
 def count(base):   # a number of things
-    return [None, -1, 0, 1, 3, 3.0, 2.5, "3", True, ABSENT]
+    return [None, -1, 0, 3, 3.0, 2.5, "3", True, ABSENT]
 
 
 def shape(base):   # a count that tensors depend on: most values cannot fit them
-    return [None, -1, 0, float(base), base + 1, str(base), ABSENT]
+    return [None, -1, 0, float(base), str(base), ABSENT]
 
 
 def token(vocab):
@@ -45,7 +45,7 @@ def tokens(vocab, end):
     return token(vocab) + [[], [vocab, end], [end, -1, BIG], [end, None], [end, 5.0], [[end]]]
 
 
-FLAG = [None, True, False, 0, 1, "true", ABSENT]
+FLAG = [None, True, False, 1, ABSENT]
 NUMBER = [None, -1, 0, 0.5, 1, 2.0, "0.5", True, ABSENT]
 EPSILON = [None, 0.1, 1, -1.0, "1e-5", ABSENT]
 ACTIVATION = [None, "relu", "swish", "no such", 3, ABSENT]
@@ -73,9 +73,14 @@ def lengths(vocab): return [None, -1, 0, 5, 6.0, 5.5, vocab, BIG, "6", True, ABS
 # ---------------------------------------------------------------- keys by file
 
 
+def few_ids(vocab, end, encdec):
+    keys = {"eos_token_id": [None, -1, vocab, [end, vocab]], "pad_token_id": [None, -1, vocab, -vocab - 1, ABSENT], "bos_token_id": [None, -1, vocab, "5"]}
+    return keys | ({"forced_eos_token_id": [None, -1, vocab], "decoder_start_token_id": [None, -1, vocab, "5", ABSENT]} if encdec else {})
+
+
 def ids_of_config(vocab, end, encdec):
     keys = {"eos_token_id": tokens(vocab, end), "pad_token_id": token(vocab) + [-vocab, -vocab - 1, vocab - 1], "bos_token_id": token(vocab)}
-    keys |= {"sep_token_id": [-1, vocab, "5"]}
+    keys |= {"sep_token_id": [vocab]}
     if encdec: keys |= {"decoder_start_token_id": token(vocab), "forced_eos_token_id": tokens(vocab, end)}
     return keys
 
@@ -83,13 +88,13 @@ def ids_of_config(vocab, end, encdec):
 def gpt2_keys(c, end):
     k = {n: shape(c[n]) for n in ("vocab_size", "n_embd", "n_positions", "n_layer")} | {"n_head": [None, -1, 0, 3.0, 2, 7, "3", True, ABSENT], "n_inner": [None, -1, 0, 192.0, 192, "192", ABSENT]}
     k |= {n: FLAG for n in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention", "tie_word_embeddings", "use_cache")}
-    k |= {n: [None, 2, 48, 64, -1, "2", ABSENT] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")}
-    k |= {"activation_function": ACTIVATION, "layer_norm_epsilon": EPSILON, "dtype": DTYPE, "torch_dtype": DTYPE, "is_encoder_decoder": FLAG, "model_type": [None, "bart", "nope", 3, ABSENT]}
-    return k | ids_of_config(c["vocab_size"], end, False)
+    k |= {n: [None, 2, 64, "2"] for n in ("hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")}
+    k |= {"activation_function": ACTIVATION, "layer_norm_epsilon": EPSILON, "dtype": DTYPE, "is_encoder_decoder": FLAG, "model_type": [None, "nope", 3, ABSENT]}
+    return k | few_ids(c["vocab_size"], end, False)
 
 
 def seq2seq_keys(c, end):
-    k = {n: shape(c[n]) for n in ("vocab_size", "d_model", "max_position_embeddings", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim")}
+    k = {n: shape(c[n]) for n in ("vocab_size", "d_model", "max_position_embeddings", "encoder_layers", "decoder_layers", "encoder_ffn_dim")}
     k |= {n: [None, -1, 0, 2.0, 4, 7, "2", True, ABSENT] for n in ("encoder_attention_heads", "decoder_attention_heads")}
     k |= {n: FLAG for n in ("scale_embedding", "tie_word_embeddings", "is_encoder_decoder", "is_decoder", "use_cache")}
     k |= {"activation_function": ACTIVATION, "dtype": DTYPE, "hidden_size": [None, 32, 33, "32", ABSENT]}
@@ -109,48 +114,49 @@ def separate_keys(c, end):   # where the two vocabularies are
 
 def kin_keys(c, end):   # what the class says, where the reader is BART's
     v = c["vocab_size"]
-    return {"scale_embedding": FLAG, "activation_function": [None, ABSENT], "max_position_embeddings": [None, ABSENT], "eos_token_id": [None, -1, v, [end, v]], "forced_eos_token_id": [None, -1, v],
-            "pad_token_id": [None, -1, v, -v - 1, ABSENT], "bos_token_id": [None, -1, v, "5"], "decoder_start_token_id": [None, -1, v, "5", ABSENT]}
+    return {"scale_embedding": FLAG, "activation_function": [None, ABSENT], "max_position_embeddings": [None, ABSENT]} | few_ids(v, end, True)
 
 
 def opt_keys(c, end):
     k = {n: shape(c[n]) for n in ("vocab_size", "hidden_size", "ffn_dim", "max_position_embeddings", "num_hidden_layers", "word_embed_proj_dim")}
     k |= {"num_attention_heads": [None, -1, 0, 3.0, 2, 7, "3", True, ABSENT], "activation_function": ACTIVATION}
     k |= {n: FLAG for n in ("do_layer_norm_before", "_remove_final_layer_norm", "enable_bias", "layer_norm_elementwise_affine", "tie_word_embeddings")}
-    return k | ids_of_config(c["vocab_size"], end, False)
+    return k | few_ids(c["vocab_size"], end, False)
 
 
 def t5_keys(c, end):
     k = {n: shape(c[n]) for n in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "relative_attention_num_buckets")}
     k |= {"relative_attention_max_distance": [None, -1, 0, 20, 128.0, "128", True, ABSENT], "layer_norm_epsilon": EPSILON, "feed_forward_proj": ACTIVATION + ["gated-relu", "gated-gelu", "relu-gated"],
           "dense_act_fn": ACTIVATION, "is_gated_act": FLAG, "scale_decoder_outputs": FLAG, "tie_word_embeddings": FLAG, "is_encoder_decoder": FLAG, "num_hidden_layers": [None, 2, 1, "2", ABSENT]}
-    return k | ids_of_config(c["vocab_size"], end, True)
+    return k | few_ids(c["vocab_size"], end, True)
 
 
 def option_keys(c, end, seen, encdec):
     """All keys of generation_config.json that elgen reads or refuses."""
     v = c["vocab_size"]
     k = {n: lengths(v) for n in ("max_length", "max_new_tokens", "min_length", "min_new_tokens")}
-    k |= {"num_beams": count(0), "num_return_sequences": count(0), "num_beam_groups": [None, 0, 1, 1.0, "1", ABSENT], "diversity_penalty": [None, 0, 0.5, "x", ABSENT],
+    k |= {"num_beams": count(0), "num_return_sequences": count(0), "num_beam_groups": [None, 0, 1, 1.0, "1", ABSENT], "diversity_penalty": [0.5, "x"],
           "early_stopping": [None, True, False, "never", 1, 0, 1.0, 0.0, 2, "x", "", ABSENT], "do_sample": [None, False, 0, 0.0, "", ABSENT]}
-    k |= {n: NUMBER for n in ("length_penalty", "temperature", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty")}
+    k |= {n: NUMBER for n in ("length_penalty", "temperature", "top_p", "repetition_penalty", "encoder_repetition_penalty")}
+    k |= {n: [-1, 2.0, "0.5"] for n in ("min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")}
     k |= {"top_k": [None, -1, 0, 5, 5.0, 1.5, "5", True, ABSENT]} | {n: count(0) for n in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")}
     k |= {n: FLAG for n in ("remove_invalid_values", "renormalize_logits", "use_cache")} | {"exponential_decay_length_penalty": DECAY, "sequence_bias": biases(v, seen), "bad_words_ids": words(v, seen)}
-    k |= {n: lists(v, seen) for n in ("suppress_tokens", "begin_suppress_tokens")}
-    k |= {"eos_token_id": tokens(v, end), "forced_bos_token_id": token(v), "forced_eos_token_id": tokens(v, end), "pad_token_id": token(v), "bos_token_id": token(v)}
+    k |= {"suppress_tokens": lists(v, seen), "begin_suppress_tokens": [[seen], [-1, BIG], [float(seen)]]}
+    k |= {"eos_token_id": tokens(v, end), "forced_bos_token_id": token(v), "forced_eos_token_id": tokens(v, end) if encdec else [None, -1, v, [5, 6]], "pad_token_id": token(v), "bos_token_id": token(v)}
     if encdec: k |= {"decoder_start_token_id": token(v) + [[end]]}
-    k |= {"max_time": [None, 1e9, "x", 1000, ABSENT], "guidance_scale": [None, 1, 1.0, "x", ABSENT], "penalty_alpha": [None, 0, 0.0, "x", ABSENT],
-          "token_healing": [None, False, 0, ABSENT], "force_words_ids": [None, [], ABSENT], "constraints": [None, [], ABSENT], "watermarking_config": [None, ABSENT], "dola_layers": [None, ABSENT]}
-    return k | {n: [None, False, True, 0, 1, "x", ABSENT] for n in ("output_scores", "output_attentions", "return_dict_in_generate")}
+    k |= {"max_time": [1e9, "x", 1000], "guidance_scale": [None, 1, 1.0, "x", ABSENT], "penalty_alpha": [None, 0, 0.0, "x", ABSENT],
+          "token_healing": [None, False, 0, ABSENT], "force_words_ids": [None, []], "constraints": [[]], "dola_layers": [None]}
+    return k | {n: [1, "x"] for n in ("output_scores", "return_dict_in_generate")}
 
 
 def beam_keys(c, end, seen, encdec):
     """Those of them that act otherwise with beams, or with an encoder."""
-    fewer = {"num_beam_groups", "diversity_penalty", "do_sample", "temperature", "top_p", "top_k", "min_length", "use_cache", "renormalize_logits", "sequence_bias", "penalty_alpha"}
-    few = {"temperature", "top_p", "top_k", "use_cache", "renormalize_logits"}
+    fewer = {"num_beam_groups", "diversity_penalty", "do_sample", "temperature", "top_p", "top_k", "use_cache", "renormalize_logits", "penalty_alpha"}
+    few = {"temperature", "top_p", "top_k", "use_cache", "renormalize_logits", "repetition_penalty", "pad_token_id", "bos_token_id"}
     names = fewer | {"max_length", "max_new_tokens", "num_beams", "num_return_sequences", "early_stopping", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-                     "exponential_decay_length_penalty", "suppress_tokens", "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"}
-    return {n: ([-1, 0, "0.5"] if n in few else v) for n, v in option_keys(c, end, seen, encdec).items() if n in names}
+                     "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"}
+    v = c["vocab_size"]
+    return {n: ([-1, 0, 0.5, "0.5"] if n in few else [None, -1, v, [v, end]] if n == "eos_token_id" else v_) for n, v_ in option_keys(c, end, seen, encdec).items() if n in names}
 
 
 def option_ids(c, end, seen, encdec):
@@ -161,7 +167,7 @@ def option_ids(c, end, seen, encdec):
 
 def option_decay(c, end, seen, encdec):
     """Where several options act on the ends."""
-    return {"eos_token_id": tokens(c["vocab_size"], end), "exponential_decay_length_penalty": DECAY, "min_new_tokens": lengths(c["vocab_size"]), "temperature": NUMBER, "top_p": NUMBER,
+    return {"eos_token_id": tokens(c["vocab_size"], end), "exponential_decay_length_penalty": DECAY, "temperature": NUMBER, "top_p": NUMBER,
             "top_k": [-1, 1, 1.5, "5"], "do_sample": FLAG, "min_p": NUMBER, "typical_p": NUMBER, "epsilon_cutoff": NUMBER, "num_return_sequences": [None, 1, 1.0]}
 
 

@@ -85,8 +85,9 @@ impl OptionType for usize {
 
     fn read(option: &str, value: &Value) -> Option<Self> {
         let number = whole(value)?;
-        // A minimum below 0 is none.
-        let number = if matches!(option, "min_length" | "min_new_tokens") { number.max(0) } else { number };
+        // Where 0 is off, so is what lies below.
+        const OFF: [&str; 4] = ["min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"];
+        let number = if OFF.contains(&option) { number.max(0) } else { number };
         (number >= 0).then(|| Self::try_from(number).unwrap_or(Self::MAX))
     }
 }
