@@ -71,17 +71,21 @@ use Difference::{Accepts, Gives, Refuses};
 /// What elgen decides otherwise, and why; the same rows stand in docs/testing.md.
 type Reason = (&'static str, fn(&Case<'_>, Difference) -> bool);
 const REASONS: &[Reason] = &[
-    ("what config.json does not say, or says as null, is the class's default, and keys without a part have any type", |case, difference| {
-        let unread = case.is(&["use_cache", "is_decoder", "model_type", "forced_eos_token_id"]);
-        let absent = case.value.is_none_or(Value::is_null);
-        difference == Accepts && case.of_config && (unread || absent)
-    }),
+    (
+        "what config.json does not say, or says as null, is the class's default, and keys without a part have any type",
+        |case, difference| {
+            let unread = case.is(&["use_cache", "is_decoder", "model_type", "forced_eos_token_id"]);
+            let absent = case.value.is_none_or(Value::is_null);
+            difference == Accepts && case.of_config && (unread || absent)
+        },
+    ),
     ("a checkpoint's length is cut to the positions, whatever it is", |case, difference| {
         difference == Accepts && case.is(&["max_length", "max_new_tokens"]) && case.number() > Some(48.0)
     }),
-    ("a number may be written as a float, an int or a boolean, and an empty list asks for nothing", |case, difference| {
-        difference == Accepts && case.value.is_some_and(plain) && !case.is(&["use_cache"])
-    }),
+    (
+        "a number may be written as a float, an int or a boolean, and an empty list asks for nothing",
+        |case, difference| difference == Accepts && case.value.is_some_and(plain) && !case.is(&["use_cache"]),
+    ),
     ("a type is checked where the option acts: a text for top_k is one where no token is drawn", |case, difference| {
         difference == Accepts && case.is(&["top_k"])
     }),
@@ -94,7 +98,8 @@ const REASONS: &[Reason] = &[
         difference == Refuses && (fraction || case.value.is_some_and(|value| value.is_string() || nested(value)))
     }),
     ("a model has layers, norms a positive epsilon, and those of OPT weights", |case, difference| {
-        let layers = ["n_layer", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers", "num_hidden_layers"];
+        let layers =
+            ["n_layer", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers", "num_hidden_layers"];
         let norms = ["layer_norm_epsilon", "layer_norm_elementwise_affine"];
         difference == Refuses && (case.is(&layers) && case.number() <= Some(0.0) || case.is(&norms))
     }),
@@ -107,7 +112,8 @@ const REASONS: &[Reason] = &[
     ("accidents of Python: a cache for 0, sequences [:-1] for -1, an index of true", |case, _| {
         let zero = case.is(&["use_cache"]) && case.number() == Some(0.0);
         let few = case.is(&["num_return_sequences"]) && case.number() < Some(1.0);
-        let index = case.is(&["forced_bos_token_id"]) && (case.value == Some(&Value::Bool(true)) || case.value.is_some_and(Value::is_array));
+        let index = case.is(&["forced_bos_token_id"])
+            && (case.value == Some(&Value::Bool(true)) || case.value.is_some_and(Value::is_array));
         !case.of_config && (zero || few || index)
     }),
 ];
@@ -145,10 +151,10 @@ impl Runner<'_> {
         if let Some(known) = self.runs.get(&run) {
             return known.clone();
         }
-        let load = SessionOptions { attention: AttentionChoice::Mha, dtype: DtypeChoice::F32, ..SessionOptions::default() };
-        let model = self.models.entry(shape).or_insert_with(|| {
-            Model::load_on(self.device, self.folder.path(), &load).ok()
-        });
+        let load =
+            SessionOptions { attention: AttentionChoice::Mha, dtype: DtypeChoice::F32, ..SessionOptions::default() };
+        let model =
+            self.models.entry(shape).or_insert_with(|| Model::load_on(self.device, self.folder.path(), &load).ok());
         let outcome = model.as_ref().map_or(nothing, |model| generate(model, &self.base.inputs, &options));
         self.runs.insert(run, outcome.clone());
         outcome

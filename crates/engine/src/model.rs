@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use elgen_models::{
-    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, ModelError, Runner, Tokenizer, load, prefill_budget,
+    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, ModelError, Runner, Tokenizer, load,
+    prefill_budget,
 };
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};

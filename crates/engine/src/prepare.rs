@@ -145,3 +145,20 @@ pub(crate) fn truncate(ids: &mut Vec<u32>, limit: usize, keep_last: bool) {
         *end = last;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use elgen_search::{GenerationOptions, ModelLimits};
+
+    use super::*;
+
+    #[test]
+    fn a_begin_id_outside_the_vocabulary_is_named_where_it_is_needed() {
+        let limits = ModelLimits { vocab_size: 100, max_position_embeddings: None, is_encoder_decoder: false };
+        let config = |bos| GenerationOptions { bos_token_id: bos, ..GenerationOptions::default() }.resolve(&limits);
+        assert_eq!(begin(&config(Some(7)).unwrap().0).unwrap(), Some(7));
+        assert_eq!(begin(&config(None).unwrap().0).unwrap(), None);
+        let error = begin(&config(Some(u32::MAX)).unwrap().0).unwrap_err();
+        assert_eq!(error.to_string(), "bos_token_id: token id -1 is outside the model's vocabulary of 100");
+    }
+}

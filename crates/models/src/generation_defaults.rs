@@ -129,7 +129,8 @@ impl GenerationDefaults {
     ) -> Result<Self, ModelError> {
         // Types are for who reads the options: here a float may stand for an id.
         let ids = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
-        let special_tokens = Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size, &ids)?;
+        let special_tokens =
+            Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size, &ids)?;
         let note = |key: &str| key.starts_with('_') || key == "transformers_version";
         let options = map.into_iter().filter(|(key, value)| !value.is_null() && !note(key)).collect();
         Ok(Self { options, source: GenerationSource::GenerationConfig(path), special_tokens })

@@ -256,9 +256,9 @@ pub struct GenerationConfig {
     pub forced_eos_token_id: Vec<u32>,
     /// The ids that end a sequence, each once.
     pub eos_token_id: Vec<u32>,
-    /// The id that fills a batch.
+    /// The id that fills a batch. As elgen never pads, it may lie outside the vocabulary.
     pub pad_token_id: Option<u32>,
-    /// The id that begins a text.
+    /// The id that begins a text; may lie outside the vocabulary, as long as no prompt is empty.
     pub bos_token_id: Option<u32>,
     /// The decoder's first id: set for an encoder-decoder, and only there.
     pub decoder_start_token_id: Option<u32>,
@@ -391,7 +391,8 @@ impl GenerationOptions {
         check_return_sequences(mode, num_return_sequences, num_beams)?;
 
         // Ends that cannot come end nothing; the same holds for what is suppressed.
-        let known = |ids: &[u32]| ids.iter().copied().filter(|&id| (id as usize) < model.vocab_size).collect::<Vec<_>>();
+        let known =
+            |ids: &[u32]| ids.iter().copied().filter(|&id| (id as usize) < model.vocab_size).collect::<Vec<_>>();
         let eos_token_id = known(&distinct(self.eos_token_id.as_ref()));
         let needed = if mode.has_beams() { (1 + eos_token_id.len()).max(2) } else { 1 };
         if model.vocab_size < needed {

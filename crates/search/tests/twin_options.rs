@@ -233,7 +233,8 @@ fn values_in_the_types_that_python_takes() {
         (json!([-1, 2.0]), 0, 1.0),
         (json!([true, -2]), 2, -3.0),
     ] {
-        let decay = read(json!({"exponential_decay_length_penalty": written})).exponential_decay_length_penalty.unwrap();
+        let decay =
+            read(json!({"exponential_decay_length_penalty": written})).exponential_decay_length_penalty.unwrap();
         assert_eq!((decay.first(), decay.growth(first)), (first, growth), "{written}");
     }
 }

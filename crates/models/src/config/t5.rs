@@ -129,7 +129,11 @@ impl T5Config {
             layer_norm_epsilon: keys.epsilon("layer_norm_epsilon", 1e-6)?,
             tie_word_embeddings,
             scale_decoder_outputs,
-            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size, &["bos_token_id", "decoder_start_token_id"])?,
+            special_tokens: keys.special_tokens(
+                &Self::default_special_tokens(),
+                vocab_size,
+                &["bos_token_id", "decoder_start_token_id"],
+            )?,
             dtype: keys.dtype(),
         })
     }
@@ -148,7 +152,8 @@ fn feed_forward(keys: &Keys<'_>) -> Result<(Activation, bool), ModelError> {
     if keys.get("dense_act_fn").is_some() {
         return Ok((keys.activation("dense_act_fn", Activation::Relu)?, gated));
     }
-    let activation = if name == "gated-gelu" { Some(Activation::GeluTanh) } else { Activation::from_name(bare.unwrap_or(name)) };
+    let activation =
+        if name == "gated-gelu" { Some(Activation::GeluTanh) } else { Activation::from_name(bare.unwrap_or(name)) };
     let activation = activation.ok_or_else(|| {
         keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", Activation::names()))
     })?;

@@ -48,10 +48,7 @@ impl GenerationOptions {
     }
 
     pub(super) fn check_ranges(&self) -> Result<(), OptionError> {
-        let counts = [
-            ("num_beams", self.num_beams),
-            ("num_return_sequences", self.num_return_sequences),
-        ];
+        let counts = [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)];
         if let Some((option, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
             return Err(OptionError::out_of_range(option, 0, "at least 1"));
         }
@@ -243,12 +240,7 @@ pub(super) fn check_return_sequences(mode: Mode, returned: usize, num_beams: usi
 }
 
 /// Fails where `asked` exceeds the positions and `beyond`.
-fn check_positions(
-    option: &'static str,
-    asked: usize,
-    beyond: usize,
-    model: &ModelLimits,
-) -> Result<(), OptionError> {
+fn check_positions(option: &'static str, asked: usize, beyond: usize, model: &ModelLimits) -> Result<(), OptionError> {
     match model.max_position_embeddings {
         Some(positions) if asked > positions.saturating_add(beyond) => {
             Err(OptionError::new(option, OptionProblem::TooManyPositions { prompt_len: 0, asked, positions }))

@@ -172,9 +172,8 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
     let bad_words = [list(places.as_flattened())[0], places.len() as u32];
     let biased = biases(&config.sequence_bias, &mut list);
     let decay = config.exponential_decay_length_penalty;
-    let growth: Vec<u32> = decay.map_or(Vec::new(), |decay| {
-        (decay.first()..=max_new).map(|new| decay.growth(new).to_bits()).collect()
-    });
+    let growth: Vec<u32> =
+        decay.map_or(Vec::new(), |decay| (decay.first()..=max_new).map(|new| decay.growth(new).to_bits()).collect());
     let growth = list(&growth);
     // The power in f64, rounded; the kernel then divides in f32 as the reference does.
     let divisors: Vec<u32> =

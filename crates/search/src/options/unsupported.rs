@@ -30,7 +30,11 @@ const TABLE: &[(&str, Acts, &str)] = &[
         |value, at| !at.do_sample && at.num_beams == 1 && at.top_k > 1 && number(value).is_none_or(|alpha| alpha > 0.0),
         "contrastive search",
     ),
-    ("token_healing", |value, _| value != &Value::Bool(false) && number(value) != Some(0.0), "repairing the prompt's last token"),
+    (
+        "token_healing",
+        |value, _| value != &Value::Bool(false) && number(value) != Some(0.0),
+        "repairing the prompt's last token",
+    ),
     ("watermarking_config", |value, _| filled(value), "watermarking"),
 ];
 

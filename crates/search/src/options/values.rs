@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn numbers_in_every_spelling() {
         let count = |value: Value| usize::read("max_length", &value);
-        assert_eq!([json!(20), json!(20.0), json!(true), json!(2e1)].map(count), [Some(20), Some(20), Some(1), Some(20)]);
+        assert_eq!(
+            [json!(20), json!(20.0), json!(true), json!(2e1)].map(count),
+            [Some(20), Some(20), Some(1), Some(20)]
+        );
         assert_eq!([json!(20.5), json!("20"), json!(-1), json!([20])].map(count), [None; 4]);
         assert_eq!(count(json!(1e300)), Some(usize::MAX));
         assert_eq!(usize::read("min_length", &json!(-1)), Some(0));
@@ -211,14 +214,19 @@ mod tests {
     #[test]
     fn flags_as_numbers() {
         let flag = |option, value: Value| bool::read(option, &value);
-        assert_eq!([json!(0), json!(1), json!(2.0)].map(|v| flag("do_sample", v)), [Some(false), Some(true), Some(true)]);
+        assert_eq!(
+            [json!(0), json!(1), json!(2.0)].map(|v| flag("do_sample", v)),
+            [Some(false), Some(true), Some(true)]
+        );
         assert_eq!([json!(0), json!(1)].map(|v| flag("renormalize_logits", v)), [Some(false); 2]);
         assert_eq!(flag("do_sample", json!("true")), None);
     }
 
     #[test]
     fn ids_that_no_vocabulary_holds() {
-        for (value, kept) in [(json!(-1), -1), (json!(1_u64 << 40), i32::MAX), (json!(-(1_i64 << 40)), i32::MIN), (json!(7.0), 7)] {
+        for (value, kept) in
+            [(json!(-1), -1), (json!(1_u64 << 40), i32::MAX), (json!(-(1_i64 << 40)), i32::MIN), (json!(7.0), 7)]
+        {
             assert_eq!(id(&value).map(written), Some(kept), "{value}");
         }
         assert_eq!(ids(&json!([3, null])), None);
