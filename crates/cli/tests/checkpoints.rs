@@ -95,7 +95,8 @@ fn a_tokenizer_that_cannot_be_loaded_matters_to_texts_alone() {
         damaged(dir);
         fs::write(dir.path().join("tokenizer_config.json"), "{\"tokenizer_class\": \"NoSuchTokenizer\"}").unwrap();
     };
-    let cases: [(&str, &dyn Fn(&TempDir), &str); 5] = [
+    type Spoil<'a> = &'a dyn Fn(&TempDir);
+    let cases: [(&str, Spoil<'_>, &str); 5] = [
         ("gpt2-base-like", &damaged, "tokenizer.json"),
         ("gpt2-base-like", &half, "merges.txt not found"),
         ("bart-base-like", &unknown, "tokenizer"),

@@ -38,8 +38,11 @@ const TABLE: &[(&str, Acts, &str)] = &[
     ("watermarking_config", |value, _| filled(value), "watermarking"),
 ];
 
+/// Whether an option acts, whatever its value.
+type ActsIn = fn(Context) -> bool;
+
 /// Options that act in some modes alone, when, and what their values have to be. A checkpoint's value of another type waits until then.
-const WAITING: &[(&str, fn(Context) -> bool, &str)] = &[
+const WAITING: &[(&str, ActsIn, &str)] = &[
     ("temperature", |at| at.do_sample, "a number"),
     ("top_k", |at| at.do_sample, "a non-negative integer"),
     ("top_p", |at| at.do_sample, "a number"),
