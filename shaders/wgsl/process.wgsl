@@ -192,9 +192,9 @@ fn main(at: Invocation) {
         for (var q = tid; q < p.quads; q += WG) { logits[base + q] = within(q, repaired(logits[base + q]), 0.0); }
     }
     let said_new = length - row.prompt_len;
-    if (settings.decay.y > 0u && said_new > settings.decay_start) {
+    if (settings.decay.y > 0u && said_new >= settings.decay_first) {
         storageBarrier();
-        grow_eos(tid, bitcast<f32>(settings.words[settings.decay.x + said_new - settings.decay_start]));
+        grow_eos(tid, bitcast<f32>(settings.words[settings.decay.x + said_new - settings.decay_first]));
         storageBarrier();
     } else if (settings.remove_invalid == 1u) {
         storageBarrier();

@@ -56,3 +56,4 @@ mod parity_real_bart;
 mod parity_search;
 mod parity_states;
 mod pool_reuse;
+mod sweep_config;

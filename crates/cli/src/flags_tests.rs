@@ -129,7 +129,7 @@ fn every_flag_reaches_its_option() {
         encoder_repetition_penalty: Some(1.4),
         encoder_no_repeat_ngram_size: Some(4),
         sequence_bias: Some(SequenceBias(vec![(vec![5], -2.5), (vec![6, 8], 1.0)])),
-        exponential_decay_length_penalty: Some(ExponentialDecay { start: 20, factor: 1.05 }),
+        exponential_decay_length_penalty: Some(ExponentialDecay { start: 20.0, factor: 1.05 }),
         remove_invalid_values: Some(true),
         renormalize_logits: Some(true),
         stop_strings: Some(StopStrings(vec!["--".to_owned(), "\n".to_owned()])),

@@ -335,6 +335,9 @@ fn check_tokenizer(session: &Session, model: &Path, input: RecordFormat, output:
         (_, OutputFormat::Text | OutputFormat::Moses) => "its results are token ids: use --format jsonl",
         _ => return Ok(()),
     };
+    if let Some(error) = session.model().tokenizer_error() {
+        return Err(CliError::Failed(error.to_string()));
+    }
     Err(CliError::Usage(format!("{} has no tokenizer; {wanted}", model.display())))
 }
 
@@ -370,8 +373,9 @@ pub(crate) fn resolve(
         // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
         config.lengths(1).map_err(refuse)?;
     }
-    // A checkpoint's own idle options are nobody's mistake.
-    for warning in warnings.iter().filter(|warning| names.contains_key(warning.option())) {
+    // A checkpoint's own idle options are nobody's mistake, but where it is cut short one should know.
+    let told = |warning: &&Warning| names.contains_key(warning.option()) || matches!(warning, Warning::Cut { .. });
+    for warning in warnings.iter().filter(told) {
         console.warning(&warning_text(warning, names));
     }
     Ok((config, options))

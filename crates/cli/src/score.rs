@@ -62,6 +62,12 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
+    if let (Some(error), false) = (session.model().tokenizer_error(), session.has_tokenizer()) {
+        if pairs.is_text() {
+            return Err(CliError::Failed(error.to_string()));
+        }
+        console.warning(&format!("going on without a tokenizer, with token ids alone: {error}"));
+    }
     if !session.has_tokenizer() && pairs.is_text() {
         let model = arguments.model.display();
         let wanted = "give token ids: --input-format jsonl with `input_ids`";

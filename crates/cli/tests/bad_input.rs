@@ -118,12 +118,12 @@ fn contradictory_options_name_the_flags_that_were_typed() {
         ),
         (&["--max-new-tokens", "0"], &["--max-new-tokens", "at least 1"]),
         (&["--max-length", "1"], &["--max-length", "no room"]),
-        (&["--max-new-tokens", "128"], &["--max-new-tokens", "129", "128"]),
+        (&["--max-new-tokens", "129"], &["--max-new-tokens", "129", "128"]),
         (&["--max-new-tokens", "500"], &["--max-new-tokens", "500", "128"]),
         (&["--do-sample", "--num-beams=1", "--temperature", "-1"], &["--temperature"]),
-        (&["--do-sample", "--num-beams=1", "--top-p", "1.5"], &["--top-p"]),
+        (&["--do-sample", "--num-beams=1", "--top-p", "-0.5"], &["--top-p"]),
         (&["--repetition-penalty", "0"], &["--repetition-penalty"]),
-        (&["--eos-token-id", "2,8000"], &["--eos-token-id", "8000"]),
+        (&["--forced-eos-token-id", "2,8000"], &["--forced-eos-token-id", "8000"]),
     ] {
         finish(generate(&demo()).arg("--quiet").args(flags).arg("x")).expect_error(2, parts);
     }

@@ -117,9 +117,9 @@ fn a_config_that_contradicts_the_tensors() {
 fn absurd_generation_defaults() {
     let model = ModelCopy::new();
     model.edit_json("generation_config.json", |config| {
-        config.insert("eos_token_id".into(), json!(8_000_000));
+        config.insert("decoder_start_token_id".into(), json!(8_000_000));
     });
-    model.expect_refused(&["eos_token_id", "8000000"]);
+    model.expect_refused(&["decoder_start_token_id", "8000000"]);
 }
 
 #[test]

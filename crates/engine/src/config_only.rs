@@ -35,7 +35,7 @@ impl ConfigOnly {
             .map_err(|error| ModelError::Json { file: path.into(), reason: error.to_string() })?;
         let config = ModelConfig::from_map(&map, path)?;
         let defaults = GenerationDefaults::from_config_map(&map, path, &config)?;
-        let options = GenerationOptions::from_json(&defaults.options)
+        let options = GenerationOptions::from_checkpoint(&defaults.options)
             .map_err(|source| EngineError::CheckpointOptions { file: path.display().to_string(), source })?;
         Ok(Self { config, options })
     }

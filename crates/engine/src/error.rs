@@ -1,5 +1,7 @@
 //! Errors of a session.
 
+use std::sync::Arc;
+
 use elgen_models::ModelError;
 use elgen_search::OptionError;
 use elgen_search::device::SearchError;
@@ -53,6 +55,9 @@ pub enum EngineError {
     /// Text was given to a model without a tokenizer.
     #[error("the model has no tokenizer: give token ids (input_ids)")]
     NoTokenizer,
+    /// Text was given to a model whose tokenizer could not be loaded.
+    #[error("{0}")]
+    UnusableTokenizer(Arc<ModelError>),
     /// Tokens of several beams cannot be told as they come: a beam may be given up later.
     #[error("streaming needs one beam, num_beams is {num_beams}")]
     StreamsOneBeam {

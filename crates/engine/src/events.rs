@@ -63,6 +63,11 @@ pub enum Notice {
         /// The ids that were kept.
         kept: usize,
     },
+    /// The directory's tokenizer cannot be loaded; token ids need none. Told once per session.
+    TokenizerUnusable {
+        /// Why.
+        reason: String,
+    },
     /// The adapter has cooperative matrices, but a kernel that uses them failed its trial; told once per session. Results do not depend on it.
     MatricesUnused {
         /// Which kernel, and what it did.
@@ -78,6 +83,9 @@ impl fmt::Display for Notice {
             }
             Self::SourceCut { tokens, kept } => {
                 write!(f, "an input of {tokens} tokens was cut to {kept}; further ones are only counted")
+            }
+            Self::TokenizerUnusable { reason } => {
+                write!(f, "going on without a tokenizer, with token ids alone: {reason}")
             }
             Self::MatricesUnused { reason } => {
                 write!(f, "this device's cooperative matrices are not used: {reason}")

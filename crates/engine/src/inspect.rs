@@ -35,6 +35,9 @@ pub struct Inspection {
     pub parameters: u64,
     /// Whether the directory holds a tokenizer.
     pub tokenizer: bool,
+    /// Why the directory's tokenizer cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer_error: Option<String>,
     /// Ids of that tokenizer.
     pub tokenizer_ids: Option<usize>,
     /// Weight files.
@@ -77,7 +80,10 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
     let config = ModelConfig::load(model_dir)?;
     let checkpoint = Checkpoint::open(model_dir)?;
     let defaults = GenerationDefaults::load(model_dir, &config)?;
-    let tokenizer = Tokenizer::load(model_dir, config.family())?;
+    let (tokenizer, tokenizer_error) = match Tokenizer::load(model_dir, config.family()) {
+        Ok(tokenizer) => (tokenizer, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let summary = config.summary();
     let mut tensors: BTreeMap<String, u64> = BTreeMap::new();
     for name in checkpoint.names() {
@@ -97,6 +103,7 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
         tied_embeddings: summary.tied,
         parameters: summary.parameters,
         tokenizer: tokenizer.is_some(),
+        tokenizer_error,
         tokenizer_ids: tokenizer.as_ref().map(Tokenizer::vocab_size),
         files: checkpoint
             .files()

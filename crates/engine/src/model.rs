@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use elgen_models::{
-    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, Runner, Tokenizer, load, prefill_budget,
+    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, ModelError, Runner, Tokenizer, load,
+    prefill_budget,
 };
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
@@ -32,6 +33,7 @@ struct Shared {
     device: Device,
     config: ModelConfig,
     tokenizer: Option<Tokenizer>,
+    tokenizer_error: Option<Arc<ModelError>>,
     checkpoint_options: GenerationOptions,
     weights: Arc<dyn Architecture>,
     kinds: Kinds,
@@ -81,12 +83,13 @@ pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
 /// The checkpoint's own generation options.
 fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
     let defaults = GenerationDefaults::load(dir, config)?;
-    GenerationOptions::from_json(&defaults.options)
+    GenerationOptions::from_checkpoint(&defaults.options)
         .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })
 }
 
 impl Model {
-    /// Opens a device and loads the model of a Hugging Face directory.
+    /// Opens a device and loads the model of a Hugging Face directory. A tokenizer that cannot be loaded is no error until a text asks for it:
+    /// token ids need none ([`Model::tokenizer_error`]).
     ///
     /// # Errors
     /// No device; a directory that is incomplete, damaged or not supported; out of memory.
@@ -115,8 +118,12 @@ impl Model {
         let config = ModelConfig::load(model_dir)?;
         let checkpoint = Checkpoint::open(model_dir)?;
         let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let mut tokenizer = Tokenizer::load(model_dir, config.family())?;
-        tokenizer.iter_mut().for_each(|tokenizer| tokenizer.set_max_text_bytes(options.max_text_bytes));
+        let tokenizer = Tokenizer::load(model_dir, config.family()).map(|found| {
+            found.map(|mut tokenizer| {
+                tokenizer.set_max_text_bytes(options.max_text_bytes);
+                tokenizer
+            })
+        });
         let device = device.map_or_else(|| open_device(options), |device| Ok(device.clone()))?;
         Self::build(started, device, config, checkpoint_options, tokenizer, &checkpoint, options)
     }
@@ -143,7 +150,7 @@ impl Model {
     ) -> Result<Self, EngineError> {
         let checkpoint = Checkpoint::random(&model.config, seed);
         let (config, defaults) = (model.config.clone(), model.options.clone());
-        Self::build(Instant::now(), device.clone(), config, defaults, None, &checkpoint, options)
+        Self::build(Instant::now(), device.clone(), config, defaults, Ok(None), &checkpoint, options)
     }
 
     fn build(
@@ -151,10 +158,14 @@ impl Model {
         device: Device,
         config: ModelConfig,
         checkpoint_options: GenerationOptions,
-        tokenizer: Option<Tokenizer>,
+        tokenizer: Result<Option<Tokenizer>, ModelError>,
         checkpoint: &Checkpoint,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
+        let (tokenizer, tokenizer_error) = match tokenizer {
+            Ok(tokenizer) => (tokenizer, None),
+            Err(error) => (None, Some(Arc::new(error))),
+        };
         let dtype = storage_dtype(options.dtype, device.capabilities().software, &config);
         let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
         let weights = load(&device, &config, checkpoint, kinds, dtype)?;
@@ -164,6 +175,7 @@ impl Model {
                 device,
                 config,
                 tokenizer,
+                tokenizer_error,
                 checkpoint_options,
                 weights: Arc::from(weights),
                 kinds,
@@ -249,6 +261,19 @@ impl Model {
         self.shared.tokenizer.as_ref()
     }
 
+    /// Why the directory's tokenizer could not be loaded; `None` where it was, or where there is none.
+    pub fn tokenizer_error(&self) -> Option<&ModelError> {
+        self.shared.tokenizer_error.as_deref()
+    }
+
+    /// What a text meets where there is no tokenizer.
+    pub(crate) fn no_tokenizer(&self) -> EngineError {
+        match &self.shared.tokenizer_error {
+            Some(error) => EngineError::UnusableTokenizer(Arc::clone(error)),
+            None => EngineError::NoTokenizer,
+        }
+    }
+
     /// The generation options of `generation_config.json`, or of `config.json` where there is none.
     pub fn checkpoint_options(&self) -> &GenerationOptions {
         &self.shared.checkpoint_options
@@ -304,7 +329,7 @@ impl Model {
     /// # Errors
     /// The model has no tokenizer, or it cannot decode one of its tokens.
     pub(crate) fn token_bytes(&self) -> Result<TokenBytes, EngineError> {
-        let tokenizer = self.tokenizer().ok_or(EngineError::NoTokenizer)?;
+        let tokenizer = self.tokenizer().ok_or_else(|| self.no_tokenizer())?;
         if let Some(known) = self.shared.token_bytes.get() {
             return Ok(known.clone());
         }

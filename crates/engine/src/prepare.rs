@@ -1,7 +1,7 @@
 //! From requests to sentences: tokens, truncation, lengths. Each request fails alone.
 
 use elgen_models::{ModelConfig, Tokenizer};
-use elgen_search::{GenerationConfig, Lengths};
+use elgen_search::{GenerationConfig, Lengths, OptionError, OptionProblem};
 
 use crate::error::EngineError;
 use crate::types::{Input, Request, RunOptions};
@@ -59,7 +59,7 @@ pub(crate) fn prepare(
     let encoder_decoder = model.family().is_encoder_decoder();
     if ids.is_empty() && !encoder_decoder {
         // generate() without input begins with BOS (docs/generation.md §3).
-        ids.extend(config.bos_token_id);
+        ids.extend(begin(config)?);
     }
     if ids.is_empty() {
         return Err(EngineError::EmptyInput);
@@ -67,14 +67,14 @@ pub(crate) fn prepare(
     model.check_token_ids(&ids)?;
     model.check_target_ids(&prefix)?;
 
-    // A decoder-only prompt must leave a position for a new token, and its prefix is never cut.
-    let behind = if encoder_decoder { 0 } else { 1 + prefix.len() };
+    // A decoder-only prompt has its prefix behind it, which is never cut. A new token needs no position of its own: the last one is not fed.
+    let behind = if encoder_decoder { 0 } else { prefix.len() };
     let positions = model.max_positions().map_or(usize::MAX, |positions| positions.saturating_sub(behind));
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
         limit = limit.min(positions);
         // A decoder-only prompt shares the positions with what is to be generated.
-        while !encoder_decoder && limit > 1 && config.lengths(limit + prefix.len()).is_err() {
+        while !encoder_decoder && limit > 1 && !config.leaves_room(limit + prefix.len()) {
             limit -= 1;
         }
     }
@@ -95,6 +95,20 @@ pub(crate) fn prepare(
     };
     let lengths = config.lengths(prompt.len())?;
     Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, cut_from })
+}
+
+/// The id that stands for an empty prompt.
+///
+/// # Errors
+/// The vocabulary does not hold it.
+pub(crate) fn begin(config: &GenerationConfig) -> Result<Option<u32>, EngineError> {
+    match config.bos_token_id {
+        Some(id) if id as usize >= config.vocab_size => {
+            let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: config.vocab_size };
+            Err(OptionError { option: "bos_token_id".into(), problem }.into())
+        }
+        found => Ok(found),
+    }
 }
 
 /// What a text is for.
@@ -136,5 +150,22 @@ pub(crate) fn truncate(ids: &mut Vec<u32>, limit: usize, keep_last: bool) {
     ids.truncate(limit);
     if keep_last && let Some(end) = ids.last_mut() {
         *end = last;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elgen_search::{GenerationOptions, ModelLimits};
+
+    use super::*;
+
+    #[test]
+    fn a_begin_id_outside_the_vocabulary_is_named_where_it_is_needed() {
+        let limits = ModelLimits { vocab_size: 100, max_position_embeddings: None, is_encoder_decoder: false };
+        let config = |bos| GenerationOptions { bos_token_id: bos, ..GenerationOptions::default() }.resolve(&limits);
+        assert_eq!(begin(&config(Some(7)).unwrap().0).unwrap(), Some(7));
+        assert_eq!(begin(&config(None).unwrap().0).unwrap(), None);
+        let error = begin(&config(Some(u32::MAX)).unwrap().0).unwrap_err();
+        assert_eq!(error.to_string(), "bos_token_id: token id -1 is outside the model's vocabulary of 100");
     }
 }

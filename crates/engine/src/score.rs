@@ -13,7 +13,7 @@ mod run_file;
 mod windows;
 
 use crate::error::EngineError;
-use crate::prepare::{Side, encode, truncate, with_start};
+use crate::prepare::{Side, begin, encode, truncate, with_start};
 use crate::session::Session;
 use crate::types::{BatchSize, Input, RunOptions};
 pub use corpus::{CorpusScore, CorpusSummary};
@@ -225,7 +225,7 @@ impl Session {
         if model.family().is_encoder_decoder() {
             return Err(EngineError::NoTarget);
         }
-        let ids = how.with_start(encode(text, self.tokenizer(), Side::Source)?, config.bos_token_id);
+        let ids = how.with_start(self.encode(text, Side::Source)?, config.bos_token_id);
         let windows = how.windows(ids.len(), model.max_positions());
         if windows.is_empty() {
             return Err(EngineError::EmptyTarget);
@@ -242,6 +242,13 @@ impl Session {
         Ok(parts)
     }
 
+    fn encode(&self, input: &Input, side: Side) -> Result<Vec<u32>, EngineError> {
+        encode(input, self.tokenizer(), side).map_err(|error| match error {
+            EngineError::NoTokenizer => self.model().no_tokenizer(),
+            other => other,
+        })
+    }
+
     fn target(
         &self,
         request: usize,
@@ -249,12 +256,12 @@ impl Session {
         config: &GenerationConfig,
         run: &RunOptions,
     ) -> Result<Target, EngineError> {
-        let (model, tokenizer) = (self.model().model_config(), self.tokenizer());
+        let model = self.model().model_config();
         let encoder_decoder = model.family().is_encoder_decoder();
-        let mut source = encode(&asked.source, tokenizer, Side::Source)?;
-        let target = encode(&asked.target, tokenizer, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
+        let mut source = self.encode(&asked.source, Side::Source)?;
+        let target = self.encode(&asked.target, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
         if source.is_empty() && !encoder_decoder {
-            source.extend(config.bos_token_id);
+            source.extend(begin(config)?);
         }
         if source.is_empty() {
             return Err(EngineError::EmptyInput);

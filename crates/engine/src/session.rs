@@ -43,12 +43,22 @@ pub(crate) struct Context {
     told_cut: bool,
     /// Whether it was told that cooperative matrices are not used.
     told_fault: bool,
+    /// Whether it was told that there is a tokenizer that cannot be used.
+    told_tokenizer: bool,
     pub(crate) totals: Totals,
 }
 
 impl Context {
     pub(crate) fn new(runner: Runner) -> Self {
-        Self { runner, state: None, proven: None, told_cut: false, told_fault: false, totals: Totals::default() }
+        Self {
+            runner,
+            state: None,
+            proven: None,
+            told_cut: false,
+            told_fault: false,
+            told_tokenizer: false,
+            totals: Totals::default(),
+        }
     }
 
     /// Gives back what batches use and keep: after memory has run out, a smaller one must not find it held.
@@ -138,6 +148,12 @@ impl Session {
         if let (Some(reason), false) = (self.device().cooperative_fault(), self.context.told_fault) {
             events.notice(&Notice::MatricesUnused { reason: reason.to_owned() });
             self.context.told_fault = true;
+        }
+        if let (Some(error), None, false) =
+            (self.model.tokenizer_error(), self.tokenizer(), self.context.told_tokenizer)
+        {
+            events.notice(&Notice::TokenizerUnusable { reason: error.to_string() });
+            self.context.told_tokenizer = true;
         }
         let started = Instant::now();
         let ready = self.prepare(requests, config, run, events);
@@ -230,6 +246,7 @@ impl Session {
                     }
                     ready.push(prepared);
                 }
+                Err(EngineError::NoTokenizer) => events.done(index, Err(self.model.no_tokenizer())),
                 Err(error) => events.done(index, Err(error)),
             }
         }

@@ -141,7 +141,8 @@ impl Checkpoint {
         }
     }
 
-    /// Opens the weights of the directory `dir` and checks every header. An unsharded file wins over an index.
+    /// Opens the weights of the directory `dir` and checks every header. An unsharded file wins over an index. An index lists the files of a
+    /// checkpoint; which tensors there are, and where, the files' headers say.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let dir = dir.as_ref();
         let single = dir.join(SINGLE_FILE);
@@ -169,25 +170,21 @@ impl Checkpoint {
     }
 
     fn open_sharded(dir: &Path, index: PathBuf) -> Result<Self, ModelError> {
-        let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        // The index lists the files; what is in them, their headers say. An index that disagrees, as tools leave it that edit shards, is no
+        // reason to fail, and no model may need the tensor.
+        let mut first_of: BTreeMap<String, String> = BTreeMap::new();
         for (tensor, file) in read_index(&index)? {
-            by_file.entry(file).or_default().push(tensor);
+            first_of.entry(file).or_insert(tensor);
         }
         let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
-        for (file, wanted) in by_file {
+        for (file, tensor) in first_of {
             let shard = dir.join(&file);
             if !json::is_file(&shard)? {
-                let tensor = wanted.first().map(|name| excerpt(name)).unwrap_or_default();
-                return Err(ModelError::MissingShard { index, shard, tensor });
+                return Err(ModelError::MissingShard { index, shard, tensor: excerpt(&tensor) });
             }
             let (mapped, entries) = open_shard(shard)?;
-            let mut held: BTreeMap<_, _> = entries.into_iter().map(|entry| locate(entry, files.len())).collect();
-            for tensor in wanted {
-                let Some(location) = held.remove(&tensor) else {
-                    return Err(ModelError::MissingInShard { index, shard: mapped.path, tensor: excerpt(&tensor) });
-                };
-                tensors.insert(tensor, location);
-            }
+            // Of a tensor that several files hold, the last file's counts, as in Hugging Face.
+            tensors.extend(entries.into_iter().map(|entry| locate(entry, files.len())));
             files.push(mapped);
         }
         Ok(Self { place: index, files, tensors, random: None })

@@ -66,16 +66,6 @@ pub enum ModelError {
         /// One of the tensors that the index places there.
         tensor: String,
     },
-    /// The index of a sharded checkpoint places a tensor in a file that does not hold it.
-    #[error("{index}: tensor `{tensor}` should be in {shard}, but that file does not hold it")]
-    MissingInShard {
-        /// The index file.
-        index: PathBuf,
-        /// The shard that was searched.
-        shard: PathBuf,
-        /// The absent tensor.
-        tensor: String,
-    },
     /// The checkpoint has no tensor of this name, nor of an accepted alias.
     #[error("{place}: tensor `{tensor}` is missing{}", also_tried(.tried))]
     MissingTensor {

@@ -82,7 +82,7 @@ pub fn generation_config(bytes: &[u8]) -> bool {
     let Some(found) = accepted(GenerationDefaults::from_generation_config(map, path.into(), 1000)) else {
         return false;
     };
-    let Ok(options) = elgen_search::GenerationOptions::from_json(&found.options) else { return false };
+    let Ok(options) = elgen_search::GenerationOptions::from_checkpoint(&found.options) else { return false };
     for is_encoder_decoder in [false, true] {
         let limits =
             elgen_search::ModelLimits { vocab_size: 1000, max_position_embeddings: Some(64), is_encoder_decoder };

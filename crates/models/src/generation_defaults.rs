@@ -93,7 +93,7 @@ pub struct GenerationDefaults {
     pub options: Map<String, Value>,
     /// Where they come from.
     pub source: GenerationSource,
-    /// The special ids among them, checked against the vocabulary.
+    /// The special ids among them that the vocabulary holds.
     pub special_tokens: SpecialTokens,
 }
 
@@ -127,7 +127,10 @@ impl GenerationDefaults {
         path: PathBuf,
         vocab_size: usize,
     ) -> Result<Self, ModelError> {
-        let special_tokens = Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size)?;
+        // Types are for who reads the options: here a float may stand for an id.
+        let ids = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
+        let special_tokens =
+            Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size, &ids)?;
         let note = |key: &str| key.starts_with('_') || key == "transformers_version";
         let options = map.into_iter().filter(|(key, value)| !value.is_null() && !note(key)).collect();
         Ok(Self { options, source: GenerationSource::GenerationConfig(path), special_tokens })
@@ -140,7 +143,12 @@ impl GenerationDefaults {
         vocab_size: usize,
     ) -> Result<Self, ModelError> {
         let keys = Keys { file: &path, map };
-        let special_tokens = keys.special_tokens(&family.default_special_tokens(), vocab_size)?;
+        let loose: &[&str] = match family {
+            ModelFamily::T5 => &["bos_token_id", "decoder_start_token_id"],
+            ModelFamily::Pegasus => &["bos_token_id"],
+            _ => &[],
+        };
+        let special_tokens = keys.special_tokens(&family.default_special_tokens(), vocab_size, loose)?;
         let mut options: Map<String, Value> = OPTION_KEYS
             .iter()
             .filter_map(|&key| Some((key.to_owned(), map.get(key).filter(|value| !value.is_null())?.clone())))

@@ -148,8 +148,7 @@ pub(crate) fn load(
 ) -> Result<EncoderDecoder, ModelError> {
     let loader = Loader { device, weights: Weights::new(checkpoint, ""), dtype };
     let blocks = Blocks { loader, config };
-    // Whatever the config says: transformers 5 takes the head for tied unless the file holds one with values of its own.
-    let views = loader.weights.bart_embeddings(config.vocab_size, config.d_model, true)?;
+    let views = loader.weights.t5_embeddings(config.vocab_size, config.d_model)?;
     let [encoder_embedding, decoder_embedding, head] = encoder_decoder::tables(&loader, views)?;
     let (encoder_bias, decoder_bias) =
         (blocks.position_bias("encoder", true)?, blocks.position_bias("decoder", false)?);

@@ -222,7 +222,7 @@ fn families_differ_in_norms_positions_and_defaults() {
 
 #[test]
 fn marian_may_have_two_vocabularies() {
-    let two = json!({"vocab_size": 90, "decoder_vocab_size": 70, "share_encoder_decoder_embeddings": false, "d_model": 32, "pad_token_id": 89});
+    let two = json!({"vocab_size": 90, "decoder_vocab_size": 70, "share_encoder_decoder_embeddings": false, "d_model": 32, "pad_token_id": 69});
     let mut value = two.clone();
     value["model_type"] = json!("marian");
     let model = config(value).unwrap();
@@ -232,6 +232,12 @@ fn marian_may_have_two_vocabularies() {
     // A shared table is as long as the encoder's, and the other families know no second one.
     let shared = json!({"vocab_size": 90, "decoder_vocab_size": 70});
     assert_eq!(seq2seq("marian", shared).unwrap().decoder_vocab_size, 90);
+    let mut none = two.clone();
+    none["decoder_vocab_size"] = json!(0);
+    assert_eq!(seq2seq("marian", none).unwrap().decoder_vocab_size, 90);
+    let mut padded = two.clone();
+    padded["pad_token_id"] = json!(70);
+    refused(seq2seq("marian", padded), &["pad_token_id = 70", "vocabulary of 70"]);
     assert_eq!(seq2seq("mbart", two).unwrap().decoder_vocab_size, 90);
 }
 
@@ -302,9 +308,7 @@ fn absurd_and_contradictory_values_are_refused() {
     refused(bart(json!({"decoder_attention_heads": 7})), &["decoder_attention_heads = 7", "d_model = 1024"]);
     refused(gpt2(json!({"num_attention_heads": 7})), &["num_attention_heads = 7", "n_embd = 768"]);
     refused(gpt2(json!({"n_embd": 64, "hidden_size": 128})), &["hidden_size = 128", "contradicts n_embd = 64"]);
-    refused(gpt2(json!({"eos_token_id": 50_257})), &["eos_token_id = 50257", "vocabulary of 50257"]);
-    refused(bart(json!({"eos_token_id": [2, 60_000]})), &["eos_token_id", "60000", "vocabulary of 50265"]);
-    refused(bart(json!({"pad_token_id": -1})), &["pad_token_id = -1", "negative"]);
+    refused(gpt2(json!({"is_encoder_decoder": true})), &["is_encoder_decoder = true", "no encoder"]);
     refused(bart(json!({"scale_embedding": "yes"})), &["scale_embedding = \"yes\"", "true or false"]);
     refused(gpt2(json!({"layer_norm_epsilon": -1e-5})), &["layer_norm_epsilon"]);
     refused(gpt2(json!({"layer_norm_epsilon": "x"})), &["layer_norm_epsilon"]);
@@ -421,11 +425,70 @@ fn each_class_forces_its_own_end() {
     );
 }
 
+/// Ids that play no part may be anything, in both files and in every form; a value that is no id is refused.
 #[test]
-fn generation_ids_are_checked() {
-    let message =
-        generation(json!({"model_type": "gpt2"}), Some(json!({"eos_token_id": 90_000}))).unwrap_err().to_string();
-    assert_names(&message, &["generation_config.json", "eos_token_id = 90000", "vocabulary of 50257"]);
+fn ids_outside_the_vocabulary_are_left_out() {
+    let big = 1_u64 << 40;
+    for id in [json!(-1), json!(50_257), json!(big), json!([50_257, -1, big])] {
+        let config = gpt2(json!({"eos_token_id": id})).unwrap();
+        assert_eq!(config.special_tokens.eos, Vec::<u32>::new(), "{id}");
+        let defaults =
+            generation(json!({"model_type": "gpt2", "eos_token_id": id}), Some(json!({"eos_token_id": id}))).unwrap();
+        assert_eq!((defaults.special_tokens.eos.len(), &defaults.options["eos_token_id"]), (0, &id));
+    }
+    let ids = json!({"pad_token_id": 99_999, "bos_token_id": -1, "decoder_start_token_id": big, "sep_token_id": "x"});
+    let none = SpecialTokens { eos: vec![50_256], ..SpecialTokens::default() };
+    assert_eq!(gpt2(ids).unwrap().special_tokens, none);
+    assert_eq!(bart(json!({"eos_token_id": [2, 60_000]})).unwrap().special_tokens.eos, [2]);
+    for wrong in [json!(5.0), json!("5"), json!(true), json!([5])] {
+        refused(gpt2(json!({"bos_token_id": wrong})), &["bos_token_id", "token id"]);
+    }
+    for wrong in [json!([2, null]), json!([2.0]), json!([[2]]), json!("2")] {
+        refused(gpt2(json!({"eos_token_id": wrong})), &["eos_token_id", "token id"]);
+    }
+    // T5's class declares no such key, so nobody checks its type.
+    assert_eq!(t5(json!({"decoder_start_token_id": "5"})).unwrap().special_tokens.decoder_start, None);
+}
+
+/// The embeddings of BART's kin and of OPT are made with the padding's row.
+#[test]
+fn a_padding_row_must_exist_where_embeddings_need_it() {
+    for id in [json!(50_265), json!(1_u64 << 40), json!(-50_266)] {
+        refused(bart(json!({"pad_token_id": id})), &["pad_token_id = ", "vocabulary of 50265"]);
+        refused(seq2seq("pegasus", json!({"pad_token_id": id})), &["pad_token_id = "]);
+        let mut opt_id = json!({"pad_token_id": id});
+        opt_id["vocab_size"] = json!(50_265);
+        refused(opt(opt_id), &["pad_token_id = "]);
+        assert!(gpt2(json!({"pad_token_id": id})).is_ok() && t5(json!({"pad_token_id": id})).is_ok());
+    }
+    for id in [json!(-1), json!(-50_265), json!(null)] {
+        assert!(bart(json!({"pad_token_id": id})).is_ok(), "{id}");
+    }
+}
+
+#[test]
+fn t5_reads_what_its_class_reads() {
+    let read = |value: Value| t5(value).map(|c| (c.activation, c.is_gated_act));
+    let both = json!({"feed_forward_proj": "relu", "dense_act_fn": "silu", "is_gated_act": true});
+    assert_eq!(read(both).unwrap(), (Activation::Silu, true));
+    assert_eq!(read(json!({"feed_forward_proj": "nope", "dense_act_fn": "relu"})).unwrap(), (Activation::Relu, false));
+    assert_eq!(read(json!({"feed_forward_proj": "gated-relu", "is_gated_act": 0})).unwrap(), (Activation::Relu, false));
+    refused(t5(json!({"dense_act_fn": "nope"})), &["dense_act_fn", "nope", "relu"]);
+    let scaled = |value: Value| t5(value).unwrap().scale_decoder_outputs;
+    assert!(scaled(json!({"tie_word_embeddings": null})) && scaled(json!({"tie_word_embeddings": 0})));
+    assert!(!scaled(json!({"scale_decoder_outputs": null})) && scaled(json!({"scale_decoder_outputs": 1})));
+}
+
+#[test]
+fn a_dtype_is_only_a_hint() {
+    for value in [json!(3), json!(null), json!(["float16"])] {
+        assert_eq!(gpt2(json!({"dtype": value})).unwrap().dtype, None, "{value}");
+    }
+    assert_eq!(gpt2(json!({"dtype": 3, "torch_dtype": "float16"})).unwrap().dtype.as_deref(), Some("float16"));
+}
+
+#[test]
+fn a_generation_config_is_an_object() {
     let message = generation(json!({"model_type": "gpt2"}), Some(json!(3))).unwrap_err().to_string();
     assert_names(&message, &["generation_config.json", "an object"]);
 }

@@ -8,6 +8,7 @@ use checks::{check_return_sequences, cutoff};
 
 use crate::error::{OptionError, OptionProblem};
 use crate::options::unsupported::{self, Context};
+use crate::options::values::written;
 use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
 
 /// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
@@ -97,6 +98,24 @@ pub enum Warning {
         /// The one that wins.
         by: &'static str,
     },
+    /// A checkpoint's length that was cut to what the model's positions allow.
+    Cut {
+        /// The length.
+        option: &'static str,
+        /// What the checkpoint asks for.
+        asked: usize,
+        /// What it was cut to.
+        kept: usize,
+    },
+    /// An id that the vocabulary does not hold, and which so never comes.
+    OutsideVocabulary {
+        /// The option.
+        option: &'static str,
+        /// The id.
+        id: u32,
+        /// The number of ids, the first being 0.
+        vocab_size: usize,
+    },
     /// A minimum above the maximum: EOS can only come at the maximum, if forced.
     Unreachable {
         /// The minimum.
@@ -116,6 +135,8 @@ impl Warning {
             | Self::NeedsEos { option }
             | Self::Outside { option }
             | Self::NeedsGroups { option }
+            | Self::Cut { option, .. }
+            | Self::OutsideVocabulary { option, .. }
             | Self::Overridden { option, .. }
             | Self::Unreachable { option, .. } => option,
         }
@@ -133,6 +154,13 @@ impl Warning {
                 format!("{name}: has no effect with one group ({} is 1)", rename("num_beam_groups"))
             }
             Self::Overridden { by, .. } => format!("{name}: has no effect, {} is set too and wins", rename(by)),
+            Self::Cut { asked, kept, .. } => {
+                format!("{name}: the checkpoint asks for {asked}, which is cut to the {kept} that its positions allow")
+            }
+            Self::OutsideVocabulary { id, vocab_size, .. } => {
+                let id = written(*id);
+                format!("{name}: token id {id} is outside the model's vocabulary of {vocab_size} and never comes")
+            }
             Self::Unreachable { limit, .. } => {
                 format!("{name}: is larger than {} and cannot be reached", rename(limit))
             }
@@ -228,9 +256,9 @@ pub struct GenerationConfig {
     pub forced_eos_token_id: Vec<u32>,
     /// The ids that end a sequence, each once.
     pub eos_token_id: Vec<u32>,
-    /// The id that fills a batch.
+    /// The id that fills a batch. As elgen never pads, it may lie outside the vocabulary.
     pub pad_token_id: Option<u32>,
-    /// The id that begins a text.
+    /// The id that begins a text; may lie outside the vocabulary, as long as no prompt is empty.
     pub bos_token_id: Option<u32>,
     /// The decoder's first id: set for an encoder-decoder, and only there.
     pub decoder_start_token_id: Option<u32>,
@@ -243,7 +271,11 @@ pub struct GenerationConfig {
     /// Number of token ids.
     pub vocab_size: usize,
     max_position_embeddings: Option<usize>,
+    /// One that no single token can be followed by, because it is outside the vocabulary.
+    forced_bos_outside: Option<u32>,
     length_limit: LengthLimit,
+    /// Whether the limit is cut where it exceeds the positions.
+    cuts_lengths: bool,
     min_length: usize,
     min_new_tokens: Option<usize>,
 }
@@ -281,22 +313,25 @@ impl GenerationConfig {
     /// The lengths of a sentence whose decoder prompt has `prompt_len` tokens (the start token of an encoder-decoder is
     /// such a prompt), by the rules of §2.
     ///
-    /// Hugging Face does not check the position table. Here the default of 20 new tokens is cut to it, and a length that
-    /// was asked for and does not fit is refused.
+    /// The last token is never fed, so a sequence may have one token more than the model has positions. Hugging Face fails where it
+    /// would need more; here a length that was asked for and does not fit is refused, and a checkpoint's own is cut.
     ///
     /// # Errors
-    /// The prompt leaves no room for a new token, or the length asked for exceeds the model's positions.
+    /// The prompt leaves no room for a new token, the length asked for exceeds the model's positions, or an id outside the
+    /// vocabulary is forced behind a prompt of one token.
     pub fn lengths(&self, prompt_len: usize) -> Result<Lengths, OptionError> {
+        if let (1, Some(id)) = (prompt_len, self.forced_bos_outside) {
+            let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: self.vocab_size };
+            return Err(OptionError::new("forced_bos_token_id", problem));
+        }
         let positions = self.max_position_embeddings.unwrap_or(usize::MAX);
-        let (option, max_length) = match self.length_limit {
-            LengthLimit::Default => ("max_length", prompt_len.saturating_add(DEFAULT_NEW_TOKENS).min(positions)),
-            LengthLimit::Total(total) => ("max_length", total),
-            LengthLimit::New(new) => ("max_new_tokens", prompt_len.saturating_add(new)),
-        };
+        let (option, asked) = self.asked(prompt_len);
+        let most = positions.saturating_add(1);
+        let max_length = if self.cuts_lengths { asked.min(most) } else { asked };
         if prompt_len >= max_length {
             return Err(OptionError::new(option, OptionProblem::PromptTooLong { prompt_len, max_length }));
         }
-        if max_length > positions {
+        if max_length > most {
             let problem = OptionProblem::TooManyPositions { prompt_len, asked: max_length, positions };
             return Err(OptionError::new(option, problem));
         }
@@ -305,19 +340,37 @@ impl GenerationConfig {
             None => Lengths { max_length, min_length: self.min_length, min_new_tokens: 0 },
         })
     }
+
+    /// Whether a prompt of `prompt_len` tokens leaves positions for all new tokens that were asked for, a checkpoint's included.
+    #[must_use]
+    pub fn leaves_room(&self, prompt_len: usize) -> bool {
+        let most = self.max_position_embeddings.unwrap_or(usize::MAX).saturating_add(1);
+        self.asked(prompt_len).1 <= most && self.lengths(prompt_len).is_ok()
+    }
+
+    /// The option that limits the sequence, and the longest one that it allows behind such a prompt.
+    fn asked(&self, prompt_len: usize) -> (&'static str, usize) {
+        let positions = self.max_position_embeddings.unwrap_or(usize::MAX);
+        match self.length_limit {
+            LengthLimit::Default => ("max_length", prompt_len.saturating_add(DEFAULT_NEW_TOKENS).min(positions)),
+            LengthLimit::Total(total) => ("max_length", total),
+            LengthLimit::New(new) => ("max_new_tokens", prompt_len.saturating_add(new)),
+        }
+    }
 }
 
 impl GenerationOptions {
     /// Fills in Hugging Face's defaults (§1) and checks the options against each other and the model.
     ///
     /// # Errors
-    /// The cases in which `generate()` raises; token ids outside the vocabulary; more positions than the model has; and
-    /// options that elgen does not implement yet where they would change the result.
+    /// The cases in which `generate()` raises; token ids outside the vocabulary that have to be fed, forced or looked up; more positions
+    /// than the model has; and options that elgen does not implement yet where they would change the result.
     pub fn resolve(&self, model: &ModelLimits) -> Result<(GenerationConfig, Vec<Warning>), OptionError> {
         let num_beams = self.num_beams.unwrap_or(1);
         let do_sample = self.do_sample.unwrap_or(false);
         let top_k = self.top_k.unwrap_or(50);
-        unsupported::check(&self.unsupported, Context { do_sample, num_beams, top_k })?;
+        let groups = self.num_beam_groups.unwrap_or(1);
+        unsupported::check(&self.unsupported, Context { do_sample, num_beams, top_k, groups })?;
         self.check_lengths(model)?;
         self.check_ranges()?;
         if do_sample {
@@ -327,7 +380,7 @@ impl GenerationOptions {
         self.check_tokens(model)?;
 
         let num_return_sequences = self.num_return_sequences.unwrap_or(1);
-        let num_beam_groups = self.num_beam_groups.unwrap_or(1);
+        let num_beam_groups = groups.max(1);
         let mode = match (num_beams, do_sample) {
             (1, false) => Mode::Greedy,
             (1, true) => Mode::Sample,
@@ -337,27 +390,34 @@ impl GenerationOptions {
         };
         check_return_sequences(mode, num_return_sequences, num_beams)?;
 
-        let eos_token_id = distinct(self.eos_token_id.as_ref());
+        // Ends that cannot come end nothing; the same holds for what is suppressed.
+        let known =
+            |ids: &[u32]| ids.iter().copied().filter(|&id| (id as usize) < model.vocab_size).collect::<Vec<_>>();
+        let eos_token_id = known(&distinct(self.eos_token_id.as_ref()));
         let needed = if mode.has_beams() { (1 + eos_token_id.len()).max(2) } else { 1 };
         if model.vocab_size < needed {
             let problem = OptionProblem::VocabularyTooSmall { vocab_size: model.vocab_size, needed };
             return Err(OptionError::new("num_beams", problem));
         }
-        let warnings = self.warnings(do_sample, num_beams, !eos_token_id.is_empty());
-        let mut bad_words_ids = self.bad_words_ids.clone().unwrap_or_default();
-        bad_words_ids.retain(|word| !matches!(word[..], [id] if eos_token_id.contains(&id)));
+        let mut warnings = self.warnings(do_sample, num_beams, !eos_token_id.is_empty());
+        warnings.extend(self.outside(model));
+        let (length_limit, cut) = self.cut_limit(model);
+        warnings.extend(cut);
+        let (forced_bos_token_id, forced_bos_outside) = self.forced_bos(model)?;
+        // What does not act may hold anything; the device gets numbers all the same.
+        let finite = |value: Option<f64>, neutral: f64| value.filter(|x| (*x as f32).is_finite()).unwrap_or(neutral);
         let config = GenerationConfig {
             mode,
             num_beams,
             do_sample,
             num_beam_groups,
-            diversity_penalty: self.diversity_penalty.unwrap_or(0.0),
+            diversity_penalty: finite(self.diversity_penalty, 0.0),
             num_return_sequences,
             early_stopping: self.early_stopping.unwrap_or_default(),
-            length_penalty: self.length_penalty.unwrap_or(1.0),
+            length_penalty: finite(self.length_penalty, 1.0),
             temperature: self.temperature.unwrap_or(1.0) as f32,
             top_k,
-            top_p: self.top_p.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0).min(1.0),
             min_p: self.min_p.unwrap_or(0.0),
             typical_p: self.typical_p.unwrap_or(1.0).min(1.0),
             epsilon_cutoff: cutoff(self.epsilon_cutoff),
@@ -371,10 +431,10 @@ impl GenerationOptions {
             exponential_decay_length_penalty: self.exponential_decay_length_penalty,
             remove_invalid_values: self.remove_invalid_values.unwrap_or(false),
             renormalize_logits: self.renormalize_logits.unwrap_or(false),
-            bad_words_ids,
-            suppress_tokens: self.suppress_tokens.clone().unwrap_or_default(),
-            begin_suppress_tokens: self.begin_suppress_tokens.clone().unwrap_or_default(),
-            forced_bos_token_id: self.forced_bos_token_id,
+            bad_words_ids: self.words().cloned().collect(),
+            suppress_tokens: known(self.suppress_tokens.as_deref().unwrap_or_default()),
+            begin_suppress_tokens: known(self.begin_suppress_tokens.as_deref().unwrap_or_default()),
+            forced_bos_token_id,
             forced_eos_token_id: distinct(self.forced_eos_token_id.as_ref()),
             pad_token_id: self.pad_token_id.or(eos_token_id.first().copied()),
             eos_token_id,
@@ -385,7 +445,9 @@ impl GenerationOptions {
             seed: self.seed.unwrap_or(0),
             vocab_size: model.vocab_size,
             max_position_embeddings: model.max_position_embeddings,
-            length_limit: self.length_limit(),
+            forced_bos_outside,
+            length_limit,
+            cuts_lengths: self.lengths_of_checkpoint,
             min_length: self.min_length.unwrap_or(0),
             min_new_tokens: self.min_new_tokens,
         };
@@ -397,6 +459,41 @@ impl GenerationOptions {
             (Some(new), _) => LengthLimit::New(new),
             (None, Some(total)) => LengthLimit::Total(total),
             (None, None) => LengthLimit::Default,
+        }
+    }
+
+    /// The length limit, a checkpoint's cut to what any prompt can reach, and what to say about that.
+    fn cut_limit(&self, model: &ModelLimits) -> (LengthLimit, Option<Warning>) {
+        let limit = self.length_limit();
+        let Some(positions) = model.max_position_embeddings.filter(|_| self.lengths_of_checkpoint) else {
+            return (limit, None);
+        };
+        let warning = |option, asked: usize, kept| (asked > kept).then_some(Warning::Cut { option, asked, kept });
+        match limit {
+            LengthLimit::Total(asked) => {
+                let kept = positions.saturating_add(1);
+                (LengthLimit::Total(asked.min(kept)), warning("max_length", asked, kept))
+            }
+            LengthLimit::New(asked) => {
+                (LengthLimit::New(asked.min(positions)), warning("max_new_tokens", asked, positions))
+            }
+            LengthLimit::Default => (limit, None),
+        }
+    }
+
+    /// The id that is forced behind a single token, a negative one counted from the vocabulary's end as an index is in Python; and one
+    /// that is outside. An encoder-decoder's prompt is a single token, so there that is an error.
+    fn forced_bos(&self, model: &ModelLimits) -> Result<(Option<u32>, Option<u32>), OptionError> {
+        let Some(id) = self.forced_bos_token_id else { return Ok((None, None)) };
+        let from_end = if written(id) < 0 { model.vocab_size as i64 } else { 0 };
+        let found = u32::try_from(i64::from(written(id)) + from_end).ok();
+        match found.filter(|&id| (id as usize) < model.vocab_size) {
+            None if model.is_encoder_decoder => {
+                let problem = OptionProblem::TokenOutsideVocabulary { id, vocab_size: model.vocab_size };
+                Err(OptionError::new("forced_bos_token_id", problem))
+            }
+            None => Ok((None, Some(id))),
+            found => Ok((found, None)),
         }
     }
 

@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
+use crate::options::values::written;
+
 /// A generation option that cannot be honoured.
 ///
 /// It carries the option's name in Hugging Face's snake_case, so that a caller can print the flag or field that its own
@@ -79,7 +83,7 @@ pub enum OptionProblem {
     TooManyPositions {
         /// Tokens in the prompt; zero where the option alone asks for too many.
         prompt_len: usize,
-        /// The longest sequence asked for, prompt included.
+        /// The longest sequence asked for, prompt included; it may have one token more than the model has positions.
         asked: usize,
         /// Positions of the model.
         positions: usize,
@@ -119,6 +123,10 @@ impl OptionError {
         Self { option: option.into(), problem }
     }
 
+    pub(crate) fn wrong_type(option: &'static str, found: &Value, expected: &'static str) -> Self {
+        Self::new(option, OptionProblem::WrongType { found: found.to_string(), expected })
+    }
+
     pub(crate) fn out_of_range(option: &'static str, found: impl ToString, rule: &'static str) -> Self {
         Self::new(option, OptionProblem::OutOfRange { found: found.to_string(), rule })
     }
@@ -130,7 +138,7 @@ impl OptionError {
             OptionProblem::WrongType { found, expected } => format!("{name}: expected {expected}, got {found}"),
             OptionProblem::OutOfRange { found, rule } => format!("{name}: must be {rule}, got {found}"),
             OptionProblem::TokenOutsideVocabulary { id, vocab_size } => {
-                format!("{name}: token id {id} is outside the model's vocabulary of {vocab_size}")
+                format!("{name}: token id {} is outside the model's vocabulary of {vocab_size}", written(*id))
             }
             OptionProblem::Exceeds { found, other, limit } => {
                 format!("{name}: {found} is more than {} ({limit})", rename(other))
@@ -144,12 +152,14 @@ impl OptionError {
                 "{name}: the prompt has {prompt_len} tokens, which leaves no room for a new one in a sequence of at most \
                  {max_length}"
             ),
-            OptionProblem::TooManyPositions { prompt_len: 0, asked, positions } => {
-                format!("{name}: asks for sequences of {asked} tokens, but the model has only {positions} positions")
-            }
+            OptionProblem::TooManyPositions { prompt_len: 0, asked, positions } => format!(
+                "{name}: asks for sequences of {asked} tokens, but the model's {positions} positions allow {}",
+                positions.saturating_add(1)
+            ),
             OptionProblem::TooManyPositions { prompt_len, asked, positions } => format!(
-                "{name}: asks for a sequence of {asked} tokens (the prompt has {prompt_len}), but the model has only \
-                 {positions} positions"
+                "{name}: asks for a sequence of {asked} tokens (the prompt has {prompt_len}), but the model's \
+                 {positions} positions allow {}",
+                positions.saturating_add(1)
             ),
             OptionProblem::VocabularyTooSmall { vocab_size, needed } => {
                 format!("{name}: needs a vocabulary of at least {needed} ids, the model has {vocab_size}")

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{OptionError, OptionProblem};
+use crate::error::OptionError;
 
 mod sequences;
 pub(crate) mod unsupported;
+pub(crate) mod values;
+
+use values::OptionType;
 
 pub use sequences::{ExponentialDecay, SequenceBias, StopStrings};
 
@@ -34,6 +36,8 @@ impl TryFrom<Value> for EarlyStopping {
             Value::Bool(false) => Ok(Self::False),
             Value::Bool(true) => Ok(Self::True),
             Value::String(text) if text == "never" => Ok(Self::Never),
+            // Hugging Face lets numbers pass that equal a boolean, and acts on `true` itself alone.
+            Value::Number(number) if matches!(number.as_f64(), Some(0.0 | 1.0)) => Ok(Self::False),
             _ => Err(Self::EXPECTED),
         }
     }
@@ -51,22 +55,14 @@ impl From<EarlyStopping> for Value {
 
 /// One token id or several, as `eos_token_id` and `forced_eos_token_id` are written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "OneOrMany")]
-pub struct TokenIds(pub Vec<u32>);
+#[serde(try_from = "Value")]
+pub struct TokenIds(#[serde(serialize_with = "values::written_list")] pub Vec<u32>);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
-}
+impl TryFrom<Value> for TokenIds {
+    type Error = &'static str;
 
-impl From<OneOrMany> for TokenIds {
-    fn from(ids: OneOrMany) -> Self {
-        match ids {
-            OneOrMany::One(id) => Self(vec![id]),
-            OneOrMany::Many(ids) => Self(ids),
-        }
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        Self::read("", &value).ok_or(Self::EXPECTED)
     }
 }
 
@@ -82,39 +78,12 @@ impl From<Vec<u32>> for TokenIds {
     }
 }
 
-/// A type that an option can have, with the words that an error uses for it.
-trait OptionType: DeserializeOwned {
-    const EXPECTED: &'static str;
-}
-
-macro_rules! option_types {
-    ($($type:ty: $expected:literal),* $(,)?) => {
-        $(impl OptionType for $type { const EXPECTED: &'static str = $expected; })*
-    };
-}
-
-option_types! {
-    usize: "a non-negative integer",
-    u64: "a non-negative integer",
-    u32: "a token id",
-    f64: "a number",
-    bool: "true or false",
-    EarlyStopping: "true, false or \"never\"",
-    TokenIds: "a token id or a list of token ids",
-    Vec<u32>: "a list of token ids",
-    Vec<Vec<u32>>: "a list of lists of token ids",
-    SequenceBias: "a list of [[token ids], bias]",
-    ExponentialDecay: "[start, factor]",
-    StopStrings: "a string or a list of strings",
-}
-
+/// The value of `option`; null means unset.
 fn parse<T: OptionType>(option: &'static str, value: &Value) -> Result<Option<T>, OptionError> {
     if value.is_null() {
         return Ok(None);
     }
-    T::deserialize(value).map(Some).map_err(|_| {
-        OptionError::new(option, OptionProblem::WrongType { found: value.to_string(), expected: T::EXPECTED })
-    })
+    T::read(option, value).map(Some).ok_or_else(|| OptionError::wrong_type(option, value, T::EXPECTED))
 }
 
 /// Declares the struct together with what must visit every field, so that a new option cannot be forgotten in one place.
@@ -124,15 +93,20 @@ macro_rules! generation_options {
         ///
         /// Sources are merged with [`GenerationOptions::or`], best first (what the user asked, `generation_config.json`,
         /// `config.json`), and become concrete in [`GenerationOptions::resolve`], which also knows the defaults. As JSON,
-        /// keys are Hugging Face's, null means unset, and unknown keys are ignored.
+        /// keys are Hugging Face's, null means unset, and unknown keys are ignored. A token id that no vocabulary holds, as files
+        /// have them where they play no part, is kept in 32 bits: -1 as `u32::MAX`, and so on.
         #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
         #[serde(try_from = "Map<String, Value>")]
         pub struct GenerationOptions {
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)*
-            /// Options of Hugging Face that elgen does not implement yet, with the values found. Resolving fails if one
-            /// of them would change the result.
+            /// Options of Hugging Face that elgen does not implement yet, with the values found, and options of a checkpoint whose
+            /// values have a wrong type. Resolving fails if one of them would change the result.
             #[serde(flatten)]
             pub unsupported: BTreeMap<String, Value>,
+            /// Whether `max_length` and `max_new_tokens` are what a checkpoint says: one that exceeds the model's positions is then cut to
+            /// them instead of refused.
+            #[serde(skip)]
+            pub lengths_of_checkpoint: bool,
         }
 
         impl GenerationOptions {
@@ -143,19 +117,46 @@ macro_rules! generation_options {
             #[must_use]
             pub fn or(self, lower: Self) -> Self {
                 let mut unsupported = lower.unsupported;
+                $(if self.$name.is_some() {
+                    unsupported.remove(stringify!($name));
+                })*
+                let of_lower = match self.max_new_tokens.or(lower.max_new_tokens) {
+                    Some(_) => self.max_new_tokens.is_none(),
+                    None => self.max_length.is_none(),
+                };
+                let lengths_of_checkpoint = if of_lower { lower.lengths_of_checkpoint } else { self.lengths_of_checkpoint };
                 unsupported.extend(self.unsupported);
-                Self { $($name: self.$name.or(lower.$name),)* unsupported }
+                Self { $($name: self.$name.or(lower.$name),)* unsupported, lengths_of_checkpoint }
             }
 
-            /// Reads the options from a JSON object, for instance the contents of `generation_config.json`.
+            /// Reads the options from a JSON object.
             ///
             /// # Errors
             /// A key of a known option whose value has the wrong type; the error names both.
             pub fn from_json(map: &Map<String, Value>) -> Result<Self, OptionError> {
+                Self::read(map, |_| false)
+            }
+
+            /// Reads a checkpoint's own options, for instance the contents of `generation_config.json`. As in Hugging Face, a value of
+            /// the wrong type is no error as long as its option has no part in a run, and a length that exceeds the model's
+            /// positions does not make the checkpoint unusable ([`GenerationOptions::lengths_of_checkpoint`]).
+            ///
+            /// # Errors
+            /// A key of a known option that always acts, whose value has the wrong type; the error names both.
+            pub fn from_checkpoint(map: &Map<String, Value>) -> Result<Self, OptionError> {
+                Ok(Self { lengths_of_checkpoint: true, ..Self::read(map, unsupported::may_wait)? })
+            }
+
+            fn read(map: &Map<String, Value>, may_wait: impl Fn(&str) -> bool) -> Result<Self, OptionError> {
                 let mut options = Self::default();
                 for (key, value) in map {
                     match key.as_str() {
-                        $(stringify!($name) => options.$name = parse(stringify!($name), value)?,)*
+                        $(stringify!($name) => match parse(stringify!($name), value) {
+                            Err(_) if may_wait(stringify!($name)) => {
+                                options.unsupported.insert(key.clone(), value.clone());
+                            }
+                            read => options.$name = read?,
+                        },)*
                         key if unsupported::is_known(key) && !value.is_null() => {
                             options.unsupported.insert(key.to_owned(), value.clone());
                         }
@@ -226,22 +227,29 @@ generation_options! {
     /// Makes the processed scores log-probabilities again (§4 row 26). Default false.
     renormalize_logits: bool,
     /// Words, as lists of ids, that must not be generated (§4 row 7).
+    #[serde(serialize_with = "values::written_lists")]
     bad_words_ids: Vec<Vec<u32>>,
     /// Ids that are never generated (§4 row 15).
+    #[serde(serialize_with = "values::written_ids")]
     suppress_tokens: Vec<u32>,
     /// Ids that are not generated as the first new token (§4 row 15).
+    #[serde(serialize_with = "values::written_ids")]
     begin_suppress_tokens: Vec<u32>,
     /// The id that must follow a sequence of one token (§4 row 11).
+    #[serde(serialize_with = "values::written_id")]
     forced_bos_token_id: u32,
     /// The ids of which one must be the last at `max_length` (§4 row 12).
     forced_eos_token_id: TokenIds,
     /// The ids that end a sequence (§3).
     eos_token_id: TokenIds,
     /// The id that fills a batch. elgen never pads; it is kept for tools that do. Default: the first EOS id.
+    #[serde(serialize_with = "values::written_id")]
     pad_token_id: u32,
     /// The id that begins a text: a decoder-only model's prompt when there is none.
+    #[serde(serialize_with = "values::written_id")]
     bos_token_id: u32,
     /// The first id of an encoder-decoder's decoder (§3). Default: `bos_token_id`.
+    #[serde(serialize_with = "values::written_id")]
     decoder_start_token_id: u32,
     /// Texts that end a sequence when they occur in it (§7).
     stop_strings: StopStrings,

@@ -129,7 +129,7 @@ fn processors_edit_the_scores_of_the_twin() {
 /// The score of EOS rises step by step, and not where it is banned.
 #[test]
 fn the_decay_counts_new_tokens() {
-    let decay = ExponentialDecay { start: 2, factor: 1.5 };
+    let decay = ExponentialDecay { start: 2.0, factor: 1.5 };
     let options = GenerationOptions {
         exponential_decay_length_penalty: Some(decay),
         eos_token_id: Some(3.into()),

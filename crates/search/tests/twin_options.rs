@@ -59,11 +59,11 @@ fn a_wrong_type_names_the_key_and_the_value() {
     assert_eq!(message(json!({"early_stopping": "always"})), early);
     let bias = "sequence_bias: expected a list of [[token ids], bias], got [[5],1.0]";
     assert_eq!(message(json!({"sequence_bias": [[5], 1.0]})), bias);
-    let decay = "exponential_decay_length_penalty: expected [start, factor], got [1.5,2]";
-    assert_eq!(message(json!({"exponential_decay_length_penalty": [1.5, 2]})), decay);
+    let decay = "exponential_decay_length_penalty: expected [start, factor], got [1.5]";
+    assert_eq!(message(json!({"exponential_decay_length_penalty": [1.5]})), decay);
     assert_eq!(message(json!({"stop_strings": [1]})), "stop_strings: expected a string or a list of strings, got [1]");
-    let eos = "eos_token_id: expected a token id or a list of token ids, got -1";
-    assert_eq!(message(json!({"eos_token_id": -1})), eos);
+    let eos = "eos_token_id: expected a token id or a list of token ids, got [3,\"4\"]";
+    assert_eq!(message(json!({"eos_token_id": [3, "4"]})), eos);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn refuses_what_generate_refuses() {
         ("num_return_sequences", json!({"num_return_sequences": 3, "num_beams": 2})),
         ("temperature", json!({"temperature": 0.0, "do_sample": true})),
         ("repetition_penalty", json!({"repetition_penalty": 0})),
-        ("top_p", json!({"top_p": 1.5})),
+        ("top_p", json!({"top_p": -0.5, "do_sample": true})),
         ("min_p", json!({"min_p": 1.5, "do_sample": true})),
         ("min_p", json!({"min_p": -0.1, "do_sample": true})),
         ("typical_p", json!({"typical_p": 0.0, "do_sample": true})),
@@ -138,18 +138,15 @@ fn refuses_what_generate_refuses() {
         ("top_h", json!({"top_h": 1.01, "do_sample": true})),
         ("encoder_repetition_penalty", json!({"encoder_repetition_penalty": 0.0})),
         ("encoder_repetition_penalty", json!({"encoder_repetition_penalty": 1e-45})),
-        ("sequence_bias", json!({"sequence_bias": [[[], 1.0]]})),
         ("sequence_bias", json!({"sequence_bias": [[[1], 1e39]]})),
-        ("exponential_decay_length_penalty", json!({"exponential_decay_length_penalty": [3, -1.0]})),
+        ("exponential_decay_length_penalty", json!({"exponential_decay_length_penalty": [2.5, -1.0]})),
         ("max_time", json!({"max_time": -1.0})),
         ("stop_strings", json!({"stop_strings": ["x", ""]})),
-        ("num_beam_groups", json!({"num_beam_groups": 0})),
         ("num_beam_groups", json!({"num_beam_groups": 2})),
         ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 3, "diversity_penalty": 1.0})),
         ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 1.0, "do_sample": true})),
         ("num_beam_groups", json!({"num_beam_groups": 2, "num_beams": 4})),
         ("diversity_penalty", json!({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": -0.5})),
-        ("bad_words_ids", json!({"bad_words_ids": [[]]})),
         ("forced_eos_token_id", json!({"forced_eos_token_id": 3, "suppress_tokens": [3]})),
         ("forced_bos_token_id", json!({"forced_bos_token_id": 3, "suppress_tokens": [3, 4]})),
     ] {
@@ -157,7 +154,7 @@ fn refuses_what_generate_refuses() {
     }
     assert!(options(json!({"temperature": 0.0})).resolve(&DECODER).is_ok());
     assert!(options(json!({"forced_eos_token_id": [3, 4], "suppress_tokens": [3]})).resolve(&DECODER).is_ok());
-    for unsampled in [json!({"min_p": 1.5}), json!({"typical_p": 0.0}), json!({"top_h": 2.0})] {
+    for unsampled in [json!({"min_p": 1.5}), json!({"typical_p": 0.0}), json!({"top_h": 2.0}), json!({"top_p": 2.0})] {
         assert!(options(unsampled.clone()).resolve(&DECODER).is_ok(), "{unsampled}");
     }
     assert_eq!(
@@ -179,17 +176,104 @@ fn refuses_what_generate_refuses() {
 }
 
 #[test]
-fn refuses_ids_outside_the_vocabulary() {
-    for option in ["eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "bos_token_id"] {
-        assert_eq!(refused(json!({option: 100})).option, option);
+fn refuses_ids_outside_the_vocabulary_that_play_a_part() {
+    let encoder_decoder = ModelLimits { is_encoder_decoder: true, ..DECODER };
+    let start = |json: Value| options(json).resolve(&encoder_decoder).unwrap_err();
+    for id in [json!(100), json!(-1), json!(1_u64 << 40)] {
+        assert_eq!(refused(json!({"forced_eos_token_id": id})).option, "forced_eos_token_id");
+        assert_eq!(start(json!({"decoder_start_token_id": id, "bos_token_id": 0})).option, "decoder_start_token_id");
+        assert_eq!(start(json!({"bos_token_id": id})).option, "bos_token_id");
     }
-    for option in ["suppress_tokens", "begin_suppress_tokens"] {
-        assert_eq!(refused(json!({option: [99, 100]})).option, option);
-    }
+    let outside = "decoder_start_token_id: token id -1 is outside the model's vocabulary of 100";
+    assert_eq!(start(json!({"decoder_start_token_id": -1})).to_string(), outside);
+    assert_eq!(start(json!({"forced_bos_token_id": 100, "bos_token_id": 0})).option, "forced_bos_token_id");
+    // Behind a longer prompt nothing is forced.
+    let config = resolve(json!({"forced_bos_token_id": 100}));
+    assert_eq!(config.forced_bos_token_id, None);
+    assert_eq!(config.lengths(1).unwrap_err().option, "forced_bos_token_id");
+    assert!(config.lengths(2).is_ok());
     assert_eq!(refused(json!({"sequence_bias": [[[1, 100], 1.0]]})).option, "sequence_bias");
     let error = refused(json!({"bad_words_ids": [[1, 2], [3, 100]]}));
     assert_eq!(error.to_string(), "bad_words_ids: token id 100 is outside the model's vocabulary of 100");
     assert!(options(json!({"pad_token_id": 100, "decoder_start_token_id": 100})).resolve(&DECODER).is_ok());
+}
+
+#[test]
+fn ids_that_never_come_are_left_out() {
+    let found = resolve(json!({"eos_token_id": [100, 3, -1, 1_u64 << 40], "min_length": 5}));
+    assert_eq!((found.eos_token_id, found.pad_token_id), (vec![3], Some(3)));
+    for id in [json!(100), json!(-1), json!([]), json!([-1, 100])] {
+        assert!(resolve(json!({"eos_token_id": id, "num_beams": 2})).eos_token_id.is_empty(), "{id}");
+    }
+    let found = resolve(json!({"suppress_tokens": [5, -1, 100], "begin_suppress_tokens": [1_u64 << 40, 6.0]}));
+    assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![5], vec![6]));
+    assert_eq!(resolve(json!({"forced_bos_token_id": -1})).forced_bos_token_id, Some(99), "as an index of Python");
+    let empty = resolve(json!({"bad_words_ids": [[], [4]], "sequence_bias": [[[], 1.0], [[4], 2.0]]}));
+    assert_eq!((empty.bad_words_ids, empty.sequence_bias), (vec![vec![4]], vec![(vec![4], 2.0)]));
+    // A banned word that is an end is no banned word, whatever the end.
+    assert!(resolve(json!({"bad_words_ids": [[100]], "eos_token_id": [3, 100]})).bad_words_ids.is_empty());
+    let told = warned(json!({"eos_token_id": [3, 100]}));
+    assert_eq!(told, [Warning::OutsideVocabulary { option: "eos_token_id", id: 100, vocab_size: 100 }]);
+    let written = json!({"eos_token_id": [-1, 3], "pad_token_id": -1, "suppress_tokens": [-2]});
+    assert_eq!(serde_json::to_value(options(written.clone())).unwrap(), written);
+}
+
+#[test]
+fn values_in_the_types_that_python_takes() {
+    let read = |json: Value| GenerationOptions::from_json(json.as_object().unwrap()).unwrap();
+    assert_eq!(read(json!({"max_length": 20.0, "num_beams": true})), read(json!({"max_length": 20, "num_beams": 1})));
+    assert_eq!(read(json!({"min_length": -1})).min_length, Some(0));
+    assert_eq!(read(json!({"early_stopping": 1})).early_stopping, Some(EarlyStopping::False), "not `true` itself");
+    assert_eq!(read(json!({"do_sample": 0})).do_sample, Some(false));
+    assert_eq!(read(json!({"do_sample": 1})).do_sample, Some(true));
+    for (written, first, growth) in [
+        (json!([2, 1.5]), 3, 0.5),
+        (json!([2.0, 1.5, 9]), 3, 0.5),
+        (json!([2.5, 4]), 3, 1.0),
+        (json!([-1, 2.0]), 0, 1.0),
+        (json!([true, -2]), 2, -3.0),
+    ] {
+        let decay =
+            read(json!({"exponential_decay_length_penalty": written})).exponential_decay_length_penalty.unwrap();
+        assert_eq!((decay.first(), decay.growth(first)), (first, growth), "{written}");
+    }
+}
+
+#[test]
+fn a_checkpoints_wrong_types_wait_until_they_act() {
+    let read = |json: Value| GenerationOptions::from_checkpoint(json.as_object().unwrap());
+    let found = read(json!({"top_k": -1, "top_p": "0.9", "length_penalty": "x", "num_beam_groups": "1"})).unwrap();
+    assert!(found.resolve(&DECODER).is_ok());
+    let asked = |json: Value| options(json).or(found.clone()).resolve(&DECODER).map(|(config, _)| config);
+    let error = asked(json!({"do_sample": true})).unwrap_err();
+    assert_eq!(error.to_string(), "top_k: expected a non-negative integer, got -1");
+    assert_eq!(asked(json!({"num_beams": 2})).unwrap_err().option, "length_penalty");
+    // A value of the user's own replaces it.
+    let own = json!({"do_sample": true, "top_k": 7, "top_p": 0.5, "length_penalty": 1});
+    assert_eq!(asked(own).unwrap().top_k, 7);
+    assert_eq!(read(json!({"num_beams": "four"})).unwrap_err().option, "num_beams");
+}
+
+#[test]
+fn a_checkpoints_lengths_are_cut_and_a_users_are_not() {
+    let of_checkpoint = |json: Value| GenerationOptions::from_checkpoint(json.as_object().unwrap()).unwrap();
+    let (config, warnings) = of_checkpoint(json!({"max_length": 200})).resolve(&DECODER).unwrap();
+    assert_eq!(warnings, [Warning::Cut { option: "max_length", asked: 200, kept: 65 }]);
+    assert_eq!(config.lengths(64).unwrap().max_length, 65);
+    assert_eq!(config.lengths(65).unwrap_err().option, "max_length");
+    let (config, warnings) = of_checkpoint(json!({"max_new_tokens": 60})).resolve(&DECODER).unwrap();
+    assert!(warnings.is_empty(), "a short prompt leaves room");
+    assert_eq!([5, 6, 64].map(|n| config.lengths(n).unwrap().max_length), [65, 65, 65]);
+    assert_eq!([4, 5, 6].map(|n| config.leaves_room(n)), [true, true, false]);
+    // What the user asks for is theirs, on top of whatever the checkpoint says.
+    for own in [json!({"max_length": 66}), json!({"max_new_tokens": 65})] {
+        let all = options(own.clone()).or(of_checkpoint(json!({"max_length": 200})));
+        assert!(all.resolve(&DECODER).is_err(), "{own}");
+    }
+    let all = options(json!({"max_length": 30})).or(of_checkpoint(json!({"max_new_tokens": 200})));
+    assert_eq!(all.resolve(&DECODER).unwrap().0.lengths(5).unwrap().max_length, 65);
+    let all = options(json!({"num_beams": 2})).or(of_checkpoint(json!({"max_length": 200})));
+    assert!(all.resolve(&DECODER).is_ok());
 }
 
 #[test]
@@ -261,9 +345,14 @@ fn lengths_follow_the_prompt() {
 
     assert_eq!(all(json!({"max_length": 9}), 9).unwrap_err().option, "max_length");
     assert_eq!(all(json!({}), 64).unwrap_err().option, "max_length");
-    let error = all(json!({"max_new_tokens": 10}), 55).unwrap_err();
+    // The last token is never fed, so it needs no position.
+    assert_eq!(all(json!({"max_length": 65}), 64), Ok((65, 0, 0)));
+    assert_eq!(all(json!({"max_new_tokens": 1}), 64), Ok((65, 0, 0)));
+    assert_eq!(all(json!({"max_new_tokens": 64}), 1), Ok((65, 0, 0)));
+    let error = all(json!({"max_new_tokens": 11}), 55).unwrap_err();
     let text =
-        "max_new_tokens: asks for a sequence of 65 tokens (the prompt has 55), but the model has only 64 positions";
+        "max_new_tokens: asks for a sequence of 66 tokens (the prompt has 55), but the model's 64 positions allow 65";
     assert_eq!(error.to_string(), text);
-    assert_eq!(refused(json!({"max_length": 65})).option, "max_length");
+    assert_eq!(refused(json!({"max_length": 66})).option, "max_length");
+    assert_eq!(refused(json!({"max_new_tokens": 65})).option, "max_new_tokens");
 }

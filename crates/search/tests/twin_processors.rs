@@ -207,7 +207,7 @@ fn invalid_values_become_finite() {
 
 #[test]
 fn the_decay_raises_eos() {
-    let decay = ExponentialDecay { start: 2, factor: 2.0 };
+    let decay = ExponentialDecay { start: 2.0, factor: 2.0 };
     let grown = |new: usize| {
         let mut scores = [-1.0, 3.0, NONE, -1.0];
         grow_eos(decay, &[0, 1, 2], new, &mut scores);

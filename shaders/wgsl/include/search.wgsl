@@ -22,7 +22,7 @@ struct Settings {
     epsilon: f32,            // 0: off
     eta: f32,                // 0: off
     top_h: f32,              // 0: off
-    decay_start: u32,
+    decay_first: u32,
     // Each list: first word in `words`, number of ids.
     eos: vec2<u32>,
     forced_eos: vec2<u32>,
@@ -30,7 +30,7 @@ struct Settings {
     begin_suppress: vec2<u32>,
     bad_words: vec2<u32>,    // pairs (first word, number of ids)
     biased: vec2<u32>,       // records of `add_biases`
-    decay: vec2<u32>,        // tokens beyond decay_start -> growth (f32); none: off
+    decay: vec2<u32>,        // new tokens, from decay_first on -> growth (f32); none: off
     divisors: u32,           // first word of the table length -> length ^ length_penalty (f32)
     sentences: u32,          // first word of the table of `Sentence`
     noise: u32,              // first word of noise from outside, [active row][padded vocabulary]; NONE: off

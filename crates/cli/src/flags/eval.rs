@@ -56,7 +56,7 @@ pub(crate) struct EvalArgs {
 
     /// Refuse texts for which ROUGE-L would compare more pairs of words than this: the words of a
     /// reference times those of the hypothesis. A thousand million take about a tenth of a second
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORD_PAIRS)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORD_PAIRS, allow_negative_numbers = true)]
     pub(crate) max_word_pairs: u64,
 
     /// Take backslashes in text hypotheses as they are

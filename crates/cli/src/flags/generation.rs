@@ -214,7 +214,8 @@ impl GenerationFlags {
             bad_words_ids: self.bad_words_ids.as_ref().map(|words| words.0.clone()),
             suppress_tokens: ids(&self.suppress_tokens),
             begin_suppress_tokens: ids(&self.begin_suppress_tokens),
-            forced_bos_token_id: self.forced_bos_token_id,
+            // Beyond the range of i32 an id would stand for a negative number, which counts from the vocabulary's end.
+            forced_bos_token_id: self.forced_bos_token_id.map(|id| id.min(i32::MAX as u32)),
             forced_eos_token_id: self.forced_eos_token_id.clone(),
             eos_token_id: self.eos_token_id.clone(),
             pad_token_id: self.pad_token_id,
@@ -224,6 +225,7 @@ impl GenerationFlags {
             max_time: self.max_time,
             seed: self.seed,
             unsupported: BTreeMap::new(),
+            lengths_of_checkpoint: false,
         }
     }
 }

@@ -79,7 +79,9 @@ pub(super) fn exponential_decay(text: &str) -> Result<ExponentialDecay, String> 
     let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
     let (start, factor) = inner.split_once(',').unwrap_or((inner, ""));
     match (start.trim().parse(), factor.trim().parse::<f64>()) {
-        (Ok(start), Ok(factor)) if factor.is_finite() => Ok(ExponentialDecay { start, factor }),
+        (Ok(start), Ok(factor)) if f64::is_finite(start) && factor.is_finite() => {
+            Ok(ExponentialDecay { start, factor })
+        }
         _ => Err("expected a number of tokens and a factor such as 20,1.05".to_owned()),
     }
 }
@@ -174,17 +176,17 @@ mod tests {
         assert_eq!(pairs("[[[5],-2.5],[[6,8],1]]"), Ok(vec![(vec![5], -2.5), (vec![6, 8], 1.0)]));
         assert_eq!(pairs(r#"{"(6, 8)": 1.5, "5": 2}"#), Ok(vec![(vec![6, 8], 1.5), (vec![5], 2.0)]));
         assert_eq!(pairs("[[[5],1.0],[[5],2.0]]"), Ok(vec![(vec![5], 2.0)]), "the last one counts");
-        for wrong in ["", "[5]", "[[5, 1.0]]", "[[[-5], 1.0]]", r#"{"five": 1}"#, r#"{"5": "x"}"#] {
+        for wrong in ["", "[5]", "[[5, 1.0]]", r#"{"five": 1}"#, r#"{"5": "x"}"#] {
             assert!(sequence_bias(wrong).unwrap_err().contains("[[[5],-2.5],[[6,8],1.0]]"), "{wrong}");
         }
     }
 
     #[test]
     fn decays() {
-        let expected = Ok(ExponentialDecay { start: 20, factor: 1.05 });
+        let expected = Ok(ExponentialDecay { start: 20.0, factor: 1.05 });
         assert_eq!(exponential_decay("20,1.05"), expected);
         assert_eq!(exponential_decay("[20, 1.05]"), expected);
-        for wrong in ["", "20", "1.05,20,3", "-1,1.05", "20,inf", "x,1"] {
+        for wrong in ["", "20", "1.05,20,3", "inf,1.05", "20,inf", "x,1"] {
             assert!(exponential_decay(wrong).is_err(), "{wrong}");
         }
     }

@@ -99,14 +99,30 @@ impl<'a> Weights<'a> {
         tied: bool,
     ) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
         let shape = [vocab_size, d_model];
-        let encoder_order = [SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING];
-        let tied_order = [SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING];
-        let shared = self.first_of(if tied { &tied_order } else { &encoder_order }, &shape)?;
-        let head = if tied { self.own_or(HEAD, &shared, &shape)? } else { self.tensor(HEAD, &shape)? };
+        if tied {
+            return self.tied_embeddings(&[SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING], &shape);
+        }
+        let shared = self.first_of(&[SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING], &shape)?;
         Ok(Seq2SeqEmbeddings {
             encoder: self.own_or(ENCODER_EMBEDDING, &shared, &shape)?,
             decoder: self.own_or(DECODER_EMBEDDING, &shared, &shape)?,
-            head,
+            head: self.tensor(HEAD, &shape)?,
+        })
+    }
+
+    /// T5's embedding tables, tied whatever the config says, as in transformers 5. By BART's rules, but where there is no `shared.weight` the
+    /// encoder's table stands for it, then the decoder's, then the head's.
+    pub fn t5_embeddings(&self, vocab_size: usize, d_model: usize) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
+        self.tied_embeddings(&[SHARED, ENCODER_EMBEDDING, DECODER_EMBEDDING, HEAD], &[vocab_size, d_model])
+    }
+
+    /// Each table is its own where the file has one with values of its own, else the first of `order` that there is.
+    fn tied_embeddings(&self, order: &[&str], shape: &[usize; 2]) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
+        let shared = self.first_of(order, shape)?;
+        Ok(Seq2SeqEmbeddings {
+            encoder: self.own_or(ENCODER_EMBEDDING, &shared, shape)?,
+            decoder: self.own_or(DECODER_EMBEDDING, &shared, shape)?,
+            head: self.own_or(HEAD, &shared, shape)?,
         })
     }
 

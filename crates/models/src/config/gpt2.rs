@@ -66,6 +66,7 @@ impl Gpt2Config {
         if keys.flag("add_cross_attention", false)? {
             return Err(keys.error("add_cross_attention", "GPT-2 with cross-attention is not supported"));
         }
+        keys.no_encoder()?;
         // Only changes the order of float operations, but a value of the wrong type is still worth a word.
         keys.flag("reorder_and_upcast_attn", false)?;
         let vocab_size = keys.count(&["vocab_size"], 50_257, MAX_ROWS)?;
@@ -87,8 +88,8 @@ impl Gpt2Config {
             scale_attn_weights: keys.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: keys.flag("scale_attn_by_inverse_layer_idx", false)?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
-            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size)?,
-            dtype: keys.dtype()?,
+            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size, &[])?,
+            dtype: keys.dtype(),
         })
     }
 }

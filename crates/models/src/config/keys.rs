@@ -83,8 +83,8 @@ impl<'a> Keys<'a> {
     pub(super) fn epsilon(&self, key: &str, default: f32) -> Result<f32, ModelError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         match value.as_f64() {
-            Some(number) if (0.0..1.0).contains(&number) => Ok(number as f32),
-            _ => Err(self.error(key, "must be a number from 0 to 1")),
+            Some(number) if number >= 0.0 && (number as f32).is_finite() => Ok(number as f32),
+            _ => Err(self.error(key, "must be a number, 0 or more")),
         }
     }
 
@@ -94,33 +94,40 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| self.error(key, format!("is not implemented (implemented: {})", Activation::names())))
     }
 
-    /// `dtype`, or its older name `torch_dtype`.
-    pub(super) fn dtype(&self) -> Result<Option<String>, ModelError> {
-        let name = match self.text("dtype")? {
-            None => self.text("torch_dtype")?,
-            name => name,
-        };
-        Ok(name.map(|name| name.trim_start_matches("torch.").to_owned()))
+    /// `dtype`, or its older name `torch_dtype`; only a hint, so a value that is no name is passed over.
+    pub(super) fn dtype(&self) -> Option<String> {
+        let name = |key| self.get(key).and_then(Value::as_str);
+        let name = name("dtype").or_else(|| name("torch_dtype"))?;
+        Some(name.trim_start_matches("torch.").to_owned())
     }
 
-    /// The four special ids; one that the file does not mention is the class's default, as far as the vocabulary reaches.
+    /// The four special ids; one that the file does not mention is the class's default. Ids that the vocabulary does not hold are left out:
+    /// most files have some, and where one has no part in a run it may be anything. `loose` are keys that the family's class does not
+    /// declare, whose values may have any type.
     pub(crate) fn special_tokens(
         &self,
         defaults: &SpecialTokens,
         vocab_size: usize,
+        loose: &[&str],
     ) -> Result<SpecialTokens, ModelError> {
+        let held = |id: &u32| (*id as usize) < vocab_size;
+        let read = |key: &str, value: &Value| match self.token_id(key, value, vocab_size) {
+            Err(_) if loose.contains(&key) => Ok(None),
+            read => read,
+        };
         let one = |key: &str, default: Option<u32>| match self.map.get(key) {
-            None => Ok(default.filter(|&id| (id as usize) < vocab_size)),
+            None => Ok(default.filter(held)),
             Some(Value::Null) => Ok(None),
-            Some(value) => self.token_id(key, value, vocab_size).map(Some),
+            Some(value) => read(key, value),
         };
         let eos = match self.map.get("eos_token_id") {
-            None => defaults.eos.iter().copied().filter(|&id| (id as usize) < vocab_size).collect(),
+            None => defaults.eos.iter().copied().filter(held).collect(),
             Some(Value::Null) => Vec::new(),
             Some(Value::Array(ids)) => {
-                ids.iter().map(|id| self.token_id("eos_token_id", id, vocab_size)).collect::<Result<_, _>>()?
+                let read = ids.iter().map(|id| read("eos_token_id", id)).collect::<Result<Vec<_>, _>>()?;
+                read.into_iter().flatten().collect()
             }
-            Some(id) => vec![self.token_id("eos_token_id", id, vocab_size)?],
+            Some(id) => Vec::from_iter(read("eos_token_id", id)?),
         };
         Ok(SpecialTokens {
             bos: one("bos_token_id", defaults.bos)?,
@@ -130,11 +137,42 @@ impl<'a> Keys<'a> {
         })
     }
 
-    fn token_id(&self, key: &str, value: &Value, vocab_size: usize) -> Result<u32, ModelError> {
-        let id = self.whole_number(key, value)?;
-        match u32::try_from(id) {
-            Ok(id) if (id as usize) < vocab_size => Ok(id),
-            _ => Err(self.error(key, format!("is outside the vocabulary of {vocab_size}"))),
+    /// The id, or `None` where the vocabulary does not hold it.
+    fn token_id(&self, key: &str, value: &Value, vocab_size: usize) -> Result<Option<u32>, ModelError> {
+        if value.as_i64().is_none() && value.as_u64().is_none() {
+            return Err(self.error(key, "must be a token id, or null"));
         }
+        Ok(value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < vocab_size))
+    }
+
+    /// Refuses a `pad_token_id` that is no row of a table of `rows` rows, for the families whose embeddings are made with it; a negative
+    /// one counts from the end.
+    pub(super) fn check_padding(&self, rows: usize) -> Result<(), ModelError> {
+        const KEY: &str = "pad_token_id";
+        let Some(value) = self.get(KEY) else { return Ok(()) };
+        let rows = rows as i64;
+        match value.as_i64() {
+            Some(id) if (-rows..rows).contains(&id) => Ok(()),
+            _ => Err(self.error(KEY, format!("is outside the vocabulary of {rows}, where the embeddings need it"))),
+        }
+    }
+
+    /// Whether Python would take the value for true; absent and null are not.
+    pub(super) fn truthy(&self, key: &str) -> bool {
+        match self.get(key) {
+            None => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(fields)) => !fields.is_empty(),
+            Some(Value::Null) => false,
+        }
+    }
+
+    /// Refuses a decoder-only model that says it has an encoder.
+    pub(super) fn no_encoder(&self) -> Result<(), ModelError> {
+        const KEY: &str = "is_encoder_decoder";
+        if self.truthy(KEY) { Err(self.error(KEY, "this family has no encoder")) } else { Ok(()) }
     }
 }

@@ -83,6 +83,8 @@ impl OptConfig {
             return Err(keys.error("layer_norm_elementwise_affine", why));
         }
         let vocab_size = keys.count(&["vocab_size"], 50_272, MAX_ROWS)?;
+        keys.no_encoder()?;
+        keys.check_padding(vocab_size)?;
         let hidden_size = keys.count(&["hidden_size"], 768, MAX_WIDTH)?;
         let num_attention_heads = keys.count(&["num_attention_heads"], 12, MAX_WIDTH)?;
         if !hidden_size.is_multiple_of(num_attention_heads) {
@@ -104,8 +106,8 @@ impl OptConfig {
             final_norm: before && !without_final_norm,
             enable_bias: keys.flag("enable_bias", true)?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
-            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size)?,
-            dtype: keys.dtype()?,
+            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size, &[])?,
+            dtype: keys.dtype(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What the configs of BART's relatives share: the same keys and names, other class defaults, norms and positions.
 
+use serde_json::Value;
+
 use super::keys::{Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
 use super::{Activation, ModelFamily, SpecialTokens};
 use crate::error::ModelError;
@@ -150,10 +152,13 @@ impl Seq2SeqConfig {
         let vocab_size = keys.count(&["vocab_size"], class.vocab_size, MAX_ROWS)?;
         let share_embeddings = !class.may_separate || keys.flag("share_encoder_decoder_embeddings", true)?;
         // A shared table is as long as the encoder's, whatever `decoder_vocab_size` says.
-        let decoder_vocab_size = match share_embeddings {
-            true => vocab_size,
-            false => keys.count(&["decoder_vocab_size"], vocab_size, MAX_ROWS)?,
+        let decoder_vocab_size = match keys.get("decoder_vocab_size").and_then(Value::as_u64) {
+            _ if !class.may_separate => vocab_size,
+            // As good as absent.
+            Some(0) => vocab_size,
+            _ => keys.count(&["decoder_vocab_size"], vocab_size, MAX_ROWS)?,
         };
+        let decoder_vocab_size = if share_embeddings { vocab_size } else { decoder_vocab_size };
         let d_model = keys.count(&["d_model", "hidden_size"], 1024, MAX_WIDTH)?;
         // Older files carry num_hidden_layers and num_attention_heads as leftovers: they count only where the real key is absent.
         let own_or_alias = |own: &'static str, alias, default, max| {
@@ -175,6 +180,8 @@ impl Seq2SeqConfig {
                 return Err(keys.error(key, format!("{heads} heads do not divide d_model = {d_model}")));
             }
         }
+        keys.check_padding(vocab_size.min(decoder_vocab_size))?;
+        let loose: &[&str] = if class.family == ModelFamily::Pegasus { &["bos_token_id"] } else { &[] };
         // The ids may belong to either side: a file with two vocabularies names the encoder's padding.
         let ids = vocab_size.max(decoder_vocab_size);
         Ok(Self {
@@ -192,8 +199,8 @@ impl Seq2SeqConfig {
             scale_embedding: keys.flag("scale_embedding", false)?,
             share_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
-            special_tokens: keys.special_tokens(&class.special_tokens, ids)?,
-            dtype: keys.dtype()?,
+            special_tokens: keys.special_tokens(&class.special_tokens, ids, loose)?,
+            dtype: keys.dtype(),
         })
     }
 }

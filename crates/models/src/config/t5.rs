@@ -1,5 +1,7 @@
 //! `config.json` of T5, T5 v1.1 and Flan-T5.
 
+use serde_json::Value;
+
 use super::keys::{Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
 use super::{Activation, SpecialTokens};
 use crate::error::ModelError;
@@ -105,8 +107,13 @@ impl T5Config {
             let why = format!("must exceed the {} distances that have a bucket of their own", buckets / 2);
             return Err(keys.error(distance_key, why));
         }
-        // transformers 5 ties always and writes the older meaning of the key, no scaling where untied, under a name of its own.
-        let tie_word_embeddings = keys.flag("tie_word_embeddings", true)?;
+        // transformers 5 ties always and writes the older meaning of the key, no scaling where untied, under a name of its own. It looks
+        // whether the one is `false` and whether the other counts as true.
+        let tie_word_embeddings = keys.map.get("tie_word_embeddings") != Some(&Value::Bool(false));
+        let scale_decoder_outputs = match keys.map.contains_key("scale_decoder_outputs") {
+            true => keys.truthy("scale_decoder_outputs"),
+            false => tie_word_embeddings,
+        };
         Ok(Self {
             vocab_size,
             d_model: keys.count(&["d_model", "hidden_size"], 512, MAX_WIDTH)?,
@@ -121,25 +128,36 @@ impl T5Config {
             is_gated_act,
             layer_norm_epsilon: keys.epsilon("layer_norm_epsilon", 1e-6)?,
             tie_word_embeddings,
-            scale_decoder_outputs: keys.flag("scale_decoder_outputs", tie_word_embeddings)?,
-            special_tokens: keys.special_tokens(&Self::default_special_tokens(), vocab_size)?,
-            dtype: keys.dtype()?,
+            scale_decoder_outputs,
+            special_tokens: keys.special_tokens(
+                &Self::default_special_tokens(),
+                vocab_size,
+                &["bos_token_id", "decoder_start_token_id"],
+            )?,
+            dtype: keys.dtype(),
         })
     }
 }
 
-/// `feed_forward_proj`: `ACTIVATION` or `gated-ACTIVATION`, where `gated-gelu` has always meant the tanh form.
+/// `feed_forward_proj`: `ACTIVATION` or `gated-ACTIVATION`, where `gated-gelu` has always meant the tanh form. What it stands for is
+/// also written as `dense_act_fn` and `is_gated_act`, which then count.
 fn feed_forward(keys: &Keys<'_>) -> Result<(Activation, bool), ModelError> {
     const KEY: &str = "feed_forward_proj";
-    let Some(name) = keys.text(KEY)? else { return Ok((Activation::Relu, false)) };
-    if name == "gated-gelu" {
-        return Ok((Activation::GeluTanh, true));
+    let name = keys.text(KEY)?.unwrap_or("relu");
+    let bare = name.strip_prefix("gated-");
+    if bare.unwrap_or(name).contains('-') {
+        return Err(keys.error(KEY, "must be an activation, or gated- and an activation"));
     }
-    let gated = name.strip_prefix("gated-");
-    let activation = Activation::from_name(gated.unwrap_or(name)).ok_or_else(|| {
+    let gated = if keys.map.contains_key("is_gated_act") { keys.truthy("is_gated_act") } else { bare.is_some() };
+    if keys.get("dense_act_fn").is_some() {
+        return Ok((keys.activation("dense_act_fn", Activation::Relu)?, gated));
+    }
+    let activation =
+        if name == "gated-gelu" { Some(Activation::GeluTanh) } else { Activation::from_name(bare.unwrap_or(name)) };
+    let activation = activation.ok_or_else(|| {
         keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", Activation::names()))
     })?;
-    Ok((activation, gated.is_some()))
+    Ok((activation, gated))
 }
 
 #[cfg(test)]
@@ -147,7 +165,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn config(value: &serde_json::Value) -> T5Config {
+    fn config(value: &Value) -> T5Config {
         let file = std::path::Path::new("config.json");
         T5Config::from_keys(&Keys { file, map: value.as_object().unwrap() }).unwrap()
     }

@@ -5,26 +5,50 @@ use crate::error::{OptionError, OptionProblem};
 use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
 
 impl GenerationOptions {
+    /// The biased sequences; an empty one matches nothing.
     pub(super) fn biases(&self) -> impl Iterator<Item = &(Vec<u32>, f64)> {
-        self.sequence_bias.iter().flat_map(|bias| &bias.0)
+        self.sequence_bias.iter().flat_map(|bias| &bias.0).filter(|(ids, _)| !ids.is_empty())
+    }
+
+    /// The banned words: an empty one matches nothing, and one that is an EOS id is not banned.
+    pub(super) fn words(&self) -> impl Iterator<Item = &Vec<u32>> {
+        let ends = |id: &u32| self.eos_token_id.as_ref().is_some_and(|ends| ends.0.contains(id));
+        self.bad_words_ids.iter().flatten().filter(move |word| match &word[..] {
+            [] => false,
+            [id] => !ends(id),
+            _ => true,
+        })
+    }
+
+    /// Ids that never come, in options where this is no error.
+    pub(super) fn outside(&self, model: &ModelLimits) -> Vec<Warning> {
+        let vocab_size = model.vocab_size;
+        let lists = [
+            ("eos_token_id", self.eos_token_id.as_ref().map(|ids| &ids.0)),
+            ("suppress_tokens", self.suppress_tokens.as_ref()),
+            ("begin_suppress_tokens", self.begin_suppress_tokens.as_ref()),
+        ];
+        let found = lists.into_iter().filter_map(|(option, ids)| {
+            let id = *ids?.iter().find(|&&id| id as usize >= vocab_size)?;
+            Some(Warning::OutsideVocabulary { option, id, vocab_size })
+        });
+        found.collect()
     }
 
     pub(super) fn check_lengths(&self, model: &ModelLimits) -> Result<(), OptionError> {
         match self.length_limit() {
             LengthLimit::New(0) => Err(OptionError::out_of_range("max_new_tokens", 0, "at least 1")),
             LengthLimit::Total(0) => Err(OptionError::out_of_range("max_length", 0, "at least 1")),
-            LengthLimit::New(asked) => check_positions("max_new_tokens", asked, model),
-            LengthLimit::Total(asked) => check_positions("max_length", asked, model),
+            _ if self.lengths_of_checkpoint => Ok(()),
+            // Behind a prompt of at least one token, and the last one needs no position.
+            LengthLimit::New(asked) => check_positions("max_new_tokens", asked, 0, model),
+            LengthLimit::Total(asked) => check_positions("max_length", asked, 1, model),
             LengthLimit::Default => Ok(()),
         }
     }
 
     pub(super) fn check_ranges(&self) -> Result<(), OptionError> {
-        let counts = [
-            ("num_beams", self.num_beams),
-            ("num_beam_groups", self.num_beam_groups),
-            ("num_return_sequences", self.num_return_sequences),
-        ];
+        let counts = [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)];
         if let Some((option, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
             return Err(OptionError::out_of_range(option, 0, "at least 1"));
         }
@@ -32,12 +56,19 @@ impl GenerationOptions {
         let inverse_too = |x: f64| positive(x) && positive(1.0 / x);
         check("repetition_penalty", self.repetition_penalty, "a number above 0", positive)?;
         check("encoder_repetition_penalty", self.encoder_repetition_penalty, "a number above 0", inverse_too)?;
-        check("top_p", self.top_p, "between 0 and 1", |p| (0.0..=1.0).contains(&p))?;
-        check("length_penalty", self.length_penalty, "a finite number", f64::is_finite)?;
-        check("diversity_penalty", self.diversity_penalty, "a finite number", |x| (x as f32).is_finite())?;
+        if self.num_beams.unwrap_or(1) > 1 {
+            check("length_penalty", self.length_penalty, "a finite number", |x| (x as f32).is_finite())?;
+        }
         check("max_time", self.max_time, "a number of seconds, 0 or more", |x| x >= 0.0 && x.is_finite())?;
-        let factor = self.exponential_decay_length_penalty.map(|decay| decay.factor);
-        check("exponential_decay_length_penalty", factor, "[start, factor] with a factor above 0", positive)?;
+        if let Some(decay) = self.exponential_decay_length_penalty {
+            // The power of a negative factor is a number only where the exponent is whole.
+            let finite = decay.start.is_finite() && decay.factor.is_finite();
+            if !finite || (decay.factor < 0.0 && decay.start.fract() != 0.0) {
+                let found = format!("[{}, {}]", decay.start, decay.factor);
+                let rule = "[start, factor] with finite numbers, the factor 0 or more where the start has a fraction";
+                return Err(OptionError::out_of_range("exponential_decay_length_penalty", found, rule));
+            }
+        }
         for (_, bias) in self.biases() {
             check("sequence_bias", Some(*bias), "lists of [[token ids], finite bias]", |x| (x as f32).is_finite())?;
         }
@@ -50,6 +81,7 @@ impl GenerationOptions {
     /// What `generate()` raises only when it samples.
     pub(super) fn check_warpers(&self) -> Result<(), OptionError> {
         let divides = |t: f64| t >= MIN_TEMPERATURE && (t as f32).is_finite();
+        check("top_p", self.top_p, "0 or more (1 or more is off)", |p| p >= 0.0)?;
         check("temperature", self.temperature, "a number above 0 (at least 1e-30)", divides)?;
         check("min_p", self.min_p, "between 0 and 1", |p| (0.0..=1.0).contains(&p))?;
         check("typical_p", self.typical_p, "above 0 (1 or more is off)", |p| p > 0.0)?;
@@ -60,7 +92,7 @@ impl GenerationOptions {
     pub(super) fn check_groups(&self, num_beams: usize, do_sample: bool) -> Result<(), OptionError> {
         let option = "num_beam_groups";
         let groups = self.num_beam_groups.unwrap_or(1);
-        if groups == 1 {
+        if groups <= 1 {
             return Ok(());
         }
         if groups > num_beams {
@@ -79,25 +111,23 @@ impl GenerationOptions {
             let needed = "a diversity_penalty above 0, without which all groups would be alike";
             return Err(OptionError::new(option, OptionProblem::Needs { found: groups.to_string(), needed }));
         }
+        let acts = |x: f64| x > 0.0 && (x as f32).is_finite();
         let rule = "above 0 with several groups (num_beam_groups), which would be alike without";
-        check("diversity_penalty", self.diversity_penalty, rule, |x| x > 0.0)
+        check("diversity_penalty", self.diversity_penalty, rule, acts)
     }
 
-    /// Checks the ids that a search uses. The pad id is not one of them, and some checkpoints have one behind the vocabulary.
+    /// Checks the ids that are fed, forced or looked up. Many checkpoints have others behind the vocabulary: a pad id, and ends, which then
+    /// never come. A decoder-only model's begin id is fed where a prompt is empty, which is not known here.
     pub(super) fn check_tokens(&self, model: &ModelLimits) -> Result<(), OptionError> {
-        let bos = self.bos_token_id.filter(|_| !model.is_encoder_decoder || self.decoder_start_token_id.is_none());
+        let bos = self.bos_token_id.filter(|_| model.is_encoder_decoder && self.decoder_start_token_id.is_none());
         let start = self.decoder_start_token_id.filter(|_| model.is_encoder_decoder);
         let many = |ids: &'_ Option<TokenIds>| ids.as_ref().map_or(&[][..], |ids| &ids.0).to_vec();
         let lists = [
             ("bos_token_id", Vec::from_iter(bos)),
             ("decoder_start_token_id", Vec::from_iter(start)),
-            ("eos_token_id", many(&self.eos_token_id)),
-            ("forced_bos_token_id", Vec::from_iter(self.forced_bos_token_id)),
             ("forced_eos_token_id", many(&self.forced_eos_token_id)),
-            ("bad_words_ids", self.bad_words_ids.iter().flatten().flatten().copied().collect()),
+            ("bad_words_ids", self.words().flatten().copied().collect()),
             ("sequence_bias", self.biases().flat_map(|(ids, _)| ids).copied().collect()),
-            ("suppress_tokens", self.suppress_tokens.clone().unwrap_or_default()),
-            ("begin_suppress_tokens", self.begin_suppress_tokens.clone().unwrap_or_default()),
         ];
         for (option, ids) in &lists {
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= model.vocab_size) {
@@ -105,17 +135,14 @@ impl GenerationOptions {
                 return Err(OptionError::new(*option, problem));
             }
         }
-        if self.bad_words_ids.iter().flatten().any(Vec::is_empty) {
-            return Err(OptionError::out_of_range("bad_words_ids", "[]", "lists of at least one token id"));
-        }
-        if self.biases().any(|(ids, _)| ids.is_empty()) {
-            return Err(OptionError::out_of_range("sequence_bias", "[]", "lists of at least one token id"));
-        }
         let suppressed = self.suppress_tokens.as_deref().unwrap_or_default();
-        for option in ["forced_bos_token_id", "forced_eos_token_id"] {
-            let forced = lists.iter().find(|(name, _)| *name == option).map_or(&[][..], |(_, ids)| ids);
+        let all_forced = [
+            ("forced_bos_token_id", Vec::from_iter(self.forced_bos_token_id)),
+            ("forced_eos_token_id", many(&self.forced_eos_token_id)),
+        ];
+        for (option, forced) in all_forced {
             if !forced.is_empty() && forced.iter().all(|id| suppressed.contains(id)) {
-                let problem = OptionProblem::AllSuppressed { forced: forced.to_vec(), by: "suppress_tokens" };
+                let problem = OptionProblem::AllSuppressed { forced, by: "suppress_tokens" };
                 return Err(OptionError::new(option, problem));
             }
         }
@@ -216,9 +243,10 @@ pub(super) fn check_return_sequences(mode: Mode, returned: usize, num_beams: usi
     }
 }
 
-fn check_positions(option: &'static str, asked: usize, model: &ModelLimits) -> Result<(), OptionError> {
+/// Fails where `asked` exceeds the positions and `beyond`.
+fn check_positions(option: &'static str, asked: usize, beyond: usize, model: &ModelLimits) -> Result<(), OptionError> {
     match model.max_position_embeddings {
-        Some(positions) if asked > positions => {
+        Some(positions) if asked > positions.saturating_add(beyond) => {
             Err(OptionError::new(option, OptionProblem::TooManyPositions { prompt_len: 0, asked, positions }))
         }
         _ => Ok(()),

@@ -43,7 +43,7 @@ struct Header {
     epsilon: f32,
     eta: f32,
     top_h: f32,
-    decay_start: u32,
+    decay_first: u32,
     eos: List,
     forced_eos: List,
     suppress: List,
@@ -172,9 +172,8 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
     let bad_words = [list(places.as_flattened())[0], places.len() as u32];
     let biased = biases(&config.sequence_bias, &mut list);
     let decay = config.exponential_decay_length_penalty;
-    let growth: Vec<u32> = decay.map_or(Vec::new(), |decay| {
-        (0..=max_new.saturating_sub(decay.start)).map(|beyond| decay.growth(beyond).to_bits()).collect()
-    });
+    let growth: Vec<u32> =
+        decay.map_or(Vec::new(), |decay| (decay.first()..=max_new).map(|new| decay.growth(new).to_bits()).collect());
     let growth = list(&growth);
     // The power in f64, rounded; the kernel then divides in f32 as the reference does.
     let divisors: Vec<u32> =
@@ -203,7 +202,7 @@ fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
         epsilon: config.epsilon_cutoff as f32,
         eta: config.eta_cutoff as f32,
         top_h: config.top_h.unwrap_or(0.0) as f32,
-        decay_start: decay.map_or(0, |decay| cut(decay.start)),
+        decay_first: decay.map_or(0, |decay| cut(decay.first())),
         eos,
         forced_eos,
         suppress,

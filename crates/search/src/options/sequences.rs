@@ -10,21 +10,29 @@ use serde_json::Value;
 /// bias of a sequence that is named twice counts.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Value")]
-pub struct SequenceBias(pub Vec<(Vec<u32>, f64)>);
+pub struct SequenceBias(#[serde(serialize_with = "super::values::written_biases")] pub Vec<(Vec<u32>, f64)>);
 
 impl TryFrom<Value> for SequenceBias {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        let pairs: Vec<(Vec<u32>, f64)> = match value {
+        let pairs: Vec<(Vec<u32>, f64)> = match &value {
             Value::Object(map) => map
                 .into_iter()
                 .map(|(ids, bias)| {
                     let bias = bias.as_f64().ok_or_else(|| format!("the bias of {ids:?} is no number"))?;
-                    Ok((parse_key(&ids)?, bias))
+                    Ok((parse_key(ids)?, bias))
                 })
                 .collect::<Result<_, String>>()?,
-            list => serde_json::from_value(list).map_err(|error| error.to_string())?,
+            Value::Array(pairs) => pairs
+                .iter()
+                .map(|pair| match pair.as_array().map(Vec::as_slice) {
+                    Some([ids, bias]) => super::values::ids(ids).zip(bias.as_f64()),
+                    _ => None,
+                })
+                .collect::<Option<_>>()
+                .ok_or("pairs of [ids] and a bias are needed")?,
+            _ => return Err("a list of [[ids], bias] is needed".to_owned()),
         };
         let mut distinct = Vec::<(Vec<u32>, f64)>::with_capacity(pairs.len());
         for (ids, bias) in pairs {
@@ -45,34 +53,51 @@ fn parse_key(key: &str) -> Result<Vec<u32>, String> {
     if inner.is_empty() { Ok(Vec::new()) } else { inner.split(',').map(id).collect() }
 }
 
-/// `exponential_decay_length_penalty`, as JSON `[start, factor]`: from the new token behind `start` of them on, an EOS
-/// score `s` grows by `|s| (factor ^ (tokens beyond start) - 1)`.
+/// `exponential_decay_length_penalty`, as JSON `[start, factor]`: where more than `start` new tokens are there, an EOS score `s` grows
+/// by `|s| (factor ^ (new tokens - start) - 1)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(from = "(usize, f64)", into = "(usize, f64)")]
+#[serde(try_from = "Value", into = "Value")]
 pub struct ExponentialDecay {
-    /// New tokens that are left alone.
-    pub start: usize,
+    /// New tokens that are left alone; may be a fraction, or negative.
+    pub start: f64,
     /// What the growth is a power of; below 1 the score sinks.
     pub factor: f64,
 }
 
 impl ExponentialDecay {
-    /// `factor ^ beyond - 1`, the power in f64, then rounded: what `|s|` is multiplied by, `beyond` tokens behind the start.
+    /// The smallest number of new tokens at which it acts.
     #[must_use]
-    pub fn growth(&self, beyond: usize) -> f32 {
-        (self.factor.powf(beyond as f64) - 1.0) as f32
+    pub fn first(&self) -> usize {
+        // A cast saturates: below 0 it acts from the beginning on.
+        (self.start.floor() + 1.0) as usize
+    }
+
+    /// `factor ^ (new_tokens - start) - 1`, the power in f64, then rounded: what `|s|` is multiplied by behind this many new tokens, at
+    /// least [`ExponentialDecay::first`].
+    #[must_use]
+    pub fn growth(&self, new_tokens: usize) -> f32 {
+        (self.factor.powf(new_tokens as f64 - self.start) - 1.0) as f32
     }
 }
 
-impl From<(usize, f64)> for ExponentialDecay {
-    fn from((start, factor): (usize, f64)) -> Self {
-        Self { start, factor }
+impl TryFrom<Value> for ExponentialDecay {
+    type Error = &'static str;
+
+    /// As in Hugging Face, whatever follows the two numbers is passed over.
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let number = |place: usize| value.get(place).and_then(super::values::number);
+        match (number(0), number(1)) {
+            (Some(start), Some(factor)) if value.is_array() => Ok(Self { start, factor }),
+            _ => Err("two numbers are needed"),
+        }
     }
 }
 
-impl From<ExponentialDecay> for (usize, f64) {
+impl From<ExponentialDecay> for Value {
     fn from(decay: ExponentialDecay) -> Self {
-        (decay.start, decay.factor)
+        let whole = decay.start.fract() == 0.0 && decay.start.abs() < 9e15;
+        let start = if whole { Self::from(decay.start as i64) } else { Self::from(decay.start) };
+        Self::from(vec![start, Self::from(decay.factor)])
     }
 }
 

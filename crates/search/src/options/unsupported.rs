@@ -13,6 +13,7 @@ pub(crate) struct Context {
     pub(crate) do_sample: bool,
     pub(crate) num_beams: usize,
     pub(crate) top_k: usize,
+    pub(crate) groups: usize,
 }
 
 /// Whether a value that is not null changes anything.
@@ -29,9 +30,36 @@ const TABLE: &[(&str, Acts, &str)] = &[
         |value, at| !at.do_sample && at.num_beams == 1 && at.top_k > 1 && number(value).is_none_or(|alpha| alpha > 0.0),
         "contrastive search",
     ),
-    ("token_healing", |value, _| value != &Value::Bool(false), "repairing the prompt's last token"),
+    (
+        "token_healing",
+        |value, _| value != &Value::Bool(false) && number(value) != Some(0.0),
+        "repairing the prompt's last token",
+    ),
     ("watermarking_config", |value, _| filled(value), "watermarking"),
 ];
+
+/// Whether an option acts, whatever its value.
+type ActsIn = fn(Context) -> bool;
+
+/// Options that act in some modes alone, when, and what their values have to be. A checkpoint's value of another type waits until then.
+const WAITING: &[(&str, ActsIn, &str)] = &[
+    ("temperature", |at| at.do_sample, "a number"),
+    ("top_k", |at| at.do_sample, "a non-negative integer"),
+    ("top_p", |at| at.do_sample, "a number"),
+    ("min_p", |at| at.do_sample, "a number"),
+    ("top_h", |at| at.do_sample, "a number"),
+    ("typical_p", |at| at.do_sample, "a number"),
+    ("epsilon_cutoff", |at| at.do_sample, "a number"),
+    ("eta_cutoff", |at| at.do_sample, "a number"),
+    ("length_penalty", |at| at.num_beams > 1, "a number"),
+    ("num_beam_groups", |at| at.num_beams > 1, "a non-negative integer"),
+    ("diversity_penalty", |at| at.groups > 1, "a number"),
+];
+
+/// Whether a value of `key` that has the wrong type may be kept until the option acts.
+pub(crate) fn may_wait(key: &str) -> bool {
+    WAITING.iter().any(|(name, ..)| *name == key)
+}
 
 fn number(value: &Value) -> Option<f64> {
     value.as_f64()
@@ -59,6 +87,13 @@ pub(crate) fn check(found: &BTreeMap<String, Value>, context: Context) -> Result
             && acts(value, context)
         {
             return Err(OptionError::new(*name, OptionProblem::Unsupported { found: format!("{value} ({what})") }));
+        }
+    }
+    for (name, acts, expected) in WAITING {
+        if let Some(value) = found.get(*name)
+            && acts(context)
+        {
+            return Err(OptionError::wrong_type(name, value, expected));
         }
     }
     Ok(())

@@ -207,12 +207,12 @@ pub fn remove_invalid(scores: &mut [f32]) {
     }
 }
 
-/// Row 14: with more than `decay.start` new tokens the ids' scores grow by a part of their size. Infinities stay.
+/// Row 14: from [`ExponentialDecay::first`] new tokens on the ids' scores grow by a part of their size. Infinities stay.
 pub fn grow_eos(decay: ExponentialDecay, ids: &[u32], new_tokens: usize, scores: &mut [f32]) {
-    if new_tokens <= decay.start {
+    if new_tokens < decay.first() {
         return;
     }
-    let growth = decay.growth(new_tokens - decay.start);
+    let growth = decay.growth(new_tokens);
     for &id in ids {
         if let Some(score) = scores.get_mut(id as usize).filter(|score| score.is_finite()) {
             *score += score.abs() * growth;

@@ -440,7 +440,7 @@ pub(crate) fn further_processors(dice: &mut Dice, options: &mut GenerationOption
         options.encoder_no_repeat_ngram_size = Some(1 + dice.below(4));
     }
     if some(dice) {
-        let (start, factor) = (dice.below(6), dice.pick(&[1.1, 1.7, 0.6]));
+        let (start, factor) = (dice.pick(&[-1.0, 0.0, 1.0, 2.5, 3.0, 5.0]), dice.pick(&[1.1, 1.7, 0.6]));
         options.exponential_decay_length_penalty = Some(ExponentialDecay { start, factor });
     }
     options.remove_invalid_values = some(dice).then_some(true);
