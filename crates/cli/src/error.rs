@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use elgen_engine::EngineError;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -20,7 +22,7 @@ pub(crate) enum CliError {
     },
     /// Loading or running the model failed.
     #[error(transparent)]
-    Engine(#[from] elgen_engine::EngineError),
+    Engine(#[from] EngineError),
     /// Anything else, in words.
     #[error("{0}")]
     Failed(String),
@@ -50,6 +52,14 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
         cause = inner.source();
     }
     single_line(&line)
+}
+
+/// Why a record failed. The libraries do not know flags: here the one that helps is named.
+pub(crate) fn record_message(error: &EngineError) -> String {
+    match error {
+        EngineError::InputTooLong { .. } => one_line(error).replace("truncation is off", "--truncate cuts it"),
+        error => one_line(error),
+    }
 }
 
 /// Joins the lines of a message, so that one failure is one line of the log.

@@ -30,7 +30,7 @@ pub enum EngineError {
         source: OptionError,
     },
     /// The source has more tokens than the model has positions.
-    #[error("the input has {tokens} tokens, the model has positions for {limit} (--truncate cuts it)")]
+    #[error("the input has {tokens} tokens, the model has positions for {limit} (truncation is off)")]
     InputTooLong {
         /// Tokens of the input, special ones included.
         tokens: usize,

@@ -61,11 +61,12 @@ pub(crate) fn prepare(
     model.check_target_ids(&prefix)?;
 
     // A decoder-only prompt must leave a position for a new token, and its prefix is never cut.
-    let behind = if encoder_decoder { 0 } else { 1 + prefix.len() };
+    let behind = if encoder_decoder { 0 } else { prefix.len().saturating_add(1) };
     let positions = model.max_positions().map_or(usize::MAX, |positions| positions.saturating_sub(behind));
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
-        limit = limit.min(positions);
+        // No more than there is: where nothing else limits it, that is what the search below begins with.
+        limit = limit.min(positions).min(ids.len());
         // A decoder-only prompt shares the positions with what is to be generated.
         while !encoder_decoder && limit > 1 && config.lengths(limit + prefix.len()).is_err() {
             limit -= 1;

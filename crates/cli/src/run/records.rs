@@ -12,7 +12,7 @@ use elgen_search::GenerationConfig;
 
 use crate::{
     console::Console,
-    error::{CliError, one_line},
+    error::{CliError, record_message},
     flags::{Names, name_flags},
     input::{Content, Record, RecordId, RecordReader},
     interrupt::Interrupt,
@@ -182,7 +182,7 @@ impl Run {
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
             Err(error) => {
-                let message = name_flags(&one_line(&error), &self.typed).0;
+                let message = name_flags(&record_message(&error), &self.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
         }

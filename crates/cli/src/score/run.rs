@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     console::Console,
-    error::{CliError, one_line},
+    error::{CliError, one_line, record_message},
     input::{Content, Record, RecordId},
     interrupt::Interrupt,
 };
@@ -149,7 +149,7 @@ impl Run {
         for (line, id, outcome) in origins {
             let outcome = outcome.unwrap_or_else(|| match scores.next() {
                 Some(Ok(score)) => Outcome::Scored(score),
-                Some(Err(error)) => Outcome::Failed(one_line(&error)),
+                Some(Err(error)) => Outcome::Failed(record_message(&error)),
                 None => Outcome::Failed(EngineError::Cancelled.to_string()),
             });
             match &outcome {

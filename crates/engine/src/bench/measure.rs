@@ -6,7 +6,7 @@ use elgen_attention::planner::LINEAR_FLOPS;
 use elgen_attention::planner::cost::{self, StepLoad};
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
-use elgen_tensor::{DType, Device};
+use elgen_tensor::{Class, DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
@@ -14,6 +14,7 @@ use crate::bench::spread::Spread;
 use crate::device_class::class_of;
 use crate::error::EngineError;
 use crate::model::Model;
+use crate::plan::{MemoryPlan, Workload, largest};
 use crate::planner::shape;
 use crate::session::Session;
 use crate::types::{Expected, PeakBytes, Request};
@@ -169,9 +170,22 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     let config = trial.config(model)?;
     let most = most_source(model, trial);
     let requests = |count| trial.sources.requests(model, count, most, trial.seed);
-    let mut batch = match trial.batch {
+    let asked = match trial.batch {
         BatchRows::Sentences(count) => count.max(1),
-        BatchRows::Largest => model.session().predicted_sentences(&requests(MOST_SENTENCES), &config)?,
+        BatchRows::Largest => 1,
+    };
+    // Before sources are made: numbers that cannot be must cost nothing.
+    if let Some(reason) = cannot_fit(model, trial, &config, asked, most)? {
+        return Ok(Outcome::OutOfMemory(reason));
+    }
+    let mut batch = match trial.batch {
+        BatchRows::Sentences(_) => asked,
+        BatchRows::Largest => {
+            // An id that is cached takes more than the 4 bytes that it has on the host.
+            let ids = model.device().pool().limit() / 4;
+            let count = largest(MOST_SENTENCES, |count| trial.sources.total(count, most) <= ids).unwrap_or(1);
+            model.session().predicted_sentences(&requests(count), &config)?
+        }
     };
     loop {
         model.device().trim()?;
@@ -184,6 +198,50 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
             Err(error) => return Ok(Outcome::OutOfMemory(error.to_string())),
         }
     }
+}
+
+/// Why `count` sentences cannot run together, however little else is in memory; `None` if they may.
+///
+/// # Errors
+/// Sources of a length that the model cannot take.
+fn cannot_fit(
+    model: &Model,
+    trial: &Trial,
+    config: &GenerationConfig,
+    count: usize,
+    most: usize,
+) -> Result<Option<String>, EngineError> {
+    let (device, layout) = (model.device(), model.weights().cache_layout());
+    let encoder_decoder = model.limits().is_encoder_decoder;
+    let shortest = trial.sources.shortest(most);
+    let positions = model.model_config().max_positions().unwrap_or(usize::MAX);
+    let limit = positions.saturating_sub(usize::from(!encoder_decoder));
+    if shortest > limit {
+        return Err(EngineError::InputTooLong { tokens: shortest, limit });
+    }
+    let (source, prompt) = if encoder_decoder { (shortest, 1) } else { (0, shortest) };
+    let new = config.lengths(prompt)?.max_length - prompt;
+    let memory_limit = device.pool().limit();
+    let plan = MemoryPlan {
+        outline: &Outline::new(model.model_config()),
+        kinds: model.kinds(),
+        dtype: layout.dtype,
+        max_binding_bytes: device.capabilities().max_binding_bytes,
+        memory_limit,
+    };
+    let bytes = match plan.predict(&Workload::new(config, source, prompt, new), count) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_out_of_memory() => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    // The weights are there; a prediction may count more than a checkpoint holds.
+    let weights = device.pool().current().of(Class::Weights);
+    let run = bytes.total.saturating_sub(bytes.weights).saturating_add(weights);
+    let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
+    let cached = slot.saturating_mul(trial.sources.total(count, most)).saturating_add(weights);
+    let least = run.max(cached);
+    Ok((least > memory_limit)
+        .then(|| format!("a batch of {count} takes at least {least} bytes, the memory limit is {memory_limit}")))
 }
 
 /// The longest source that leaves positions for the new ids.

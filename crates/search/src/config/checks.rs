@@ -4,6 +4,9 @@ use super::{LengthLimit, MAX_RETURN_SEQUENCES, MIN_TEMPERATURE, Mode, ModelLimit
 use crate::error::{OptionError, OptionProblem};
 use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
 
+/// Beams of a sentence at most.
+pub(super) const MAX_BEAMS: usize = MAX_RETURN_SEQUENCES;
+
 impl GenerationOptions {
     pub(super) fn biases(&self) -> impl Iterator<Item = &(Vec<u32>, f64)> {
         self.sequence_bias.iter().flat_map(|bias| &bias.0)
@@ -27,6 +30,9 @@ impl GenerationOptions {
         ];
         if let Some((option, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
             return Err(OptionError::out_of_range(option, 0, "at least 1"));
+        }
+        if let Some(beams) = self.num_beams.filter(|beams| *beams > MAX_BEAMS) {
+            return Err(OptionError::out_of_range("num_beams", beams, "at most 65536"));
         }
         let positive = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();
         let inverse_too = |x: f64| positive(x) && positive(1.0 / x);
