@@ -18,6 +18,8 @@ use clap::Parser;
 mod asked;
 mod bench;
 mod console;
+#[cfg(test)]
+mod counting;
 mod devices;
 mod error;
 mod eval;
@@ -27,6 +29,8 @@ mod input;
 mod inspect;
 mod interrupt;
 mod model;
+#[cfg(test)]
+mod numbers_tests;
 mod output;
 mod panics;
 mod plan;

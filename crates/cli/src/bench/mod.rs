@@ -88,6 +88,12 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     Ok(u8::from(report.rows.iter().any(|row| row.status == Status::Error)))
 }
 
+/// Rows that the flags ask for.
+#[cfg(test)]
+pub(crate) fn count_rows(arguments: &BenchArgs) -> Result<usize, CliError> {
+    Ok(rows(arguments, true)?.len())
+}
+
 fn place(device: &Device, arguments: &BenchArgs) -> Place {
     let adapter = device.report();
     Place {

@@ -175,7 +175,16 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
         BatchRows::Largest => 1,
     };
     // Before sources are made: numbers that cannot be must cost nothing.
-    if let Some(reason) = cannot_fit(model, trial, &config, asked, most)? {
+    let device = model.device();
+    let plan = MemoryPlan {
+        outline: &Outline::new(model.model_config()),
+        kinds: model.kinds(),
+        dtype: model.weights().cache_layout().dtype,
+        max_binding_bytes: device.capabilities().max_binding_bytes,
+        memory_limit: device.pool().limit(),
+    };
+    let weights = device.pool().current().of(Class::Weights);
+    if let Some(reason) = cannot_fit(&plan, weights, &trial.sources, &config, asked, most)? {
         return Ok(Outcome::OutOfMemory(reason));
     }
     let mut batch = match trial.batch {
@@ -200,48 +209,41 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     }
 }
 
-/// Why `count` sentences cannot run together, however little else is in memory; `None` if they may.
+/// Why `count` sentences cannot run together, however little but `weights` bytes of weights is in memory; `None` if they may. The sources
+/// that are not all of one length are at most `most` long.
 ///
 /// # Errors
 /// Sources of a length that the model cannot take.
 fn cannot_fit(
-    model: &Model,
-    trial: &Trial,
+    plan: &MemoryPlan<'_>,
+    weights: u64,
+    sources: &Sources,
     config: &GenerationConfig,
     count: usize,
     most: usize,
 ) -> Result<Option<String>, EngineError> {
-    let (device, layout) = (model.device(), model.weights().cache_layout());
-    let encoder_decoder = model.limits().is_encoder_decoder;
-    let shortest = trial.sources.shortest(most);
-    let positions = model.model_config().max_positions().unwrap_or(usize::MAX);
+    let limits = plan.outline.limits;
+    let encoder_decoder = limits.is_encoder_decoder;
+    let shortest = sources.shortest(most);
+    let positions = limits.max_position_embeddings.unwrap_or(usize::MAX);
     let limit = positions.saturating_sub(usize::from(!encoder_decoder));
     if shortest > limit {
         return Err(EngineError::InputTooLong { tokens: shortest, limit });
     }
     let (source, prompt) = if encoder_decoder { (shortest, 1) } else { (0, shortest) };
     let new = config.lengths(prompt)?.max_length - prompt;
-    let memory_limit = device.pool().limit();
-    let plan = MemoryPlan {
-        outline: &Outline::new(model.model_config()),
-        kinds: model.kinds(),
-        dtype: layout.dtype,
-        max_binding_bytes: device.capabilities().max_binding_bytes,
-        memory_limit,
-    };
     let bytes = match plan.predict(&Workload::new(config, source, prompt, new), count) {
         Ok(bytes) => bytes,
         Err(error) if error.is_out_of_memory() => return Ok(Some(error.to_string())),
         Err(error) => return Err(error),
     };
-    // The weights are there; a prediction may count more than a checkpoint holds.
-    let weights = device.pool().current().of(Class::Weights);
+    // A prediction may count more weights than a checkpoint holds.
     let run = bytes.total.saturating_sub(bytes.weights).saturating_add(weights);
+    let layout = plan.outline.cache_layout(plan.kinds, plan.dtype);
     let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
-    let cached = slot.saturating_mul(trial.sources.total(count, most)).saturating_add(weights);
-    let least = run.max(cached);
-    Ok((least > memory_limit)
-        .then(|| format!("a batch of {count} takes at least {least} bytes, the memory limit is {memory_limit}")))
+    let cached = slot.saturating_mul(sources.total(count, most)).saturating_add(weights);
+    let (least, limit) = (run.max(cached), plan.memory_limit);
+    Ok((least > limit).then(|| format!("a batch of {count} takes at least {least} bytes, the memory limit is {limit}")))
 }
 
 /// The longest source that leaves positions for the new ids.
@@ -323,5 +325,47 @@ fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig,
         shared_keys: prompt,
         source_keys: if encoder_decoder { source } else { 0.0 },
         dtype: session.model().weights().cache_layout().dtype,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use elgen_attention::{Kind, Kinds};
+    use elgen_search::GenerationOptions;
+
+    use super::*;
+    use crate::bench::builtin_config;
+
+    #[test]
+    fn what_cannot_fit_is_known_before_a_source_is_made() {
+        for name in ["t5-small", "bart-base", "gpt2"] {
+            let outline = Outline::new(builtin_config(name, 1).unwrap().config());
+            let plan = MemoryPlan {
+                outline: &outline,
+                kinds: Kinds::both(Kind::Mha),
+                dtype: DType::F32,
+                max_binding_bytes: 2 << 30,
+                memory_limit: 8 << 30,
+            };
+            let options = GenerationOptions {
+                max_new_tokens: Some(8),
+                decoder_start_token_id: Some(0),
+                ..GenerationOptions::default()
+            };
+            let (config, _) = options.resolve(&outline.limits).unwrap();
+            let weights = outline.weight_bytes(plan.kinds, plan.dtype, plan.max_binding_bytes);
+            let fits = |sources: &Sources, count: usize| {
+                cannot_fit(&plan, weights, sources, &config, count, 1000).map(|reason| reason.is_none())
+            };
+            assert!(fits(&Sources::Fixed(16), 4).unwrap(), "{name}");
+            for count in [1 << 31, 1 << 32, 1 << 53, 1 << 63, usize::MAX] {
+                assert!(!fits(&Sources::Fixed(16), count).unwrap(), "{name} {count}");
+                assert!(!fits(&Sources::Lengths(Arc::new(vec![1, 900])), count).unwrap(), "{name} {count}");
+                // Too long for the positions, or for a binding.
+                assert!(!fits(&Sources::Fixed(count), 1).unwrap_or(false), "{name} {count}");
+            }
+        }
     }
 }

@@ -95,7 +95,7 @@ mod tests {
         // A length that was asked for is not cut: the model refuses it.
         assert_eq!(Sources::Fixed(90).length(3, 64), 90);
         for count in 0..8 {
-            assert_eq!(lengths.total(count, 64), (0..count).map(|s| lengths.length(s, 64) as u64).sum());
+            assert_eq!(lengths.total(count, 64), (0..count).map(|s| lengths.length(s, 64) as u64).sum::<u64>());
         }
         assert_eq!((lengths.shortest(64), Sources::Fixed(90).shortest(64)), (1, 90));
         assert_eq!(lengths.total(usize::MAX, 64), u64::MAX);
