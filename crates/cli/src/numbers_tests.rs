@@ -9,7 +9,11 @@ use std::{
 
 use clap::{Arg, CommandFactory, Parser};
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{ConfigOnly, Expected, MemoryPlan, ModelDescription, Workload, bench::BUILTIN_CONFIGS, describe};
+use elgen_engine::{
+    ConfigOnly, Expected, MemoryPlan, ModelDescription, Workload,
+    bench::{BUILTIN_CONFIGS, BatchRows, Sources, Trial},
+    describe,
+};
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::DType;
@@ -20,6 +24,7 @@ use crate::{
     bench, counting,
     flags::{Cli, Command, EngineFlags, flag},
     plan,
+    run::check_alignment,
 };
 
 /// The ends of every integer type that a number could pass through, and what lies beside them.
@@ -96,7 +101,7 @@ fn numeric_flags(command: &str) -> Vec<(String, bool)> {
     names
         .filter(|name| takes(name, "1") && !takes(name, "one"))
         .map(|name| {
-            let id = name.ends_with("-id") || name.ends_with("-ids") || name.ends_with("-tokens") && takes(name, "1,2");
+            let id = ["-id", "-ids", "suppress-tokens"].iter().any(|end| name.ends_with(end));
             (name.to_owned(), name == "memory-limit" || (takes(name, "2") && !takes(name, "0.5") && !id))
         })
         .collect()
@@ -120,12 +125,15 @@ impl Dry {
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         match cli.command {
             Command::Plan(arguments) => plan::text(&arguments).map_err(|error| error.to_string()),
-            Command::Bench(arguments) => bench::count_rows(&arguments)
-                .map(|rows| format!("{rows} rows"))
-                .map_err(|error| error.to_string()),
+            Command::Bench(arguments) => {
+                let trials = bench::trials(&arguments).map_err(|error| error.to_string())?;
+                let limit = arguments.runs.memory_limit.unwrap_or(1 << 30);
+                trials.first().map_or(Err("no rows".to_owned()), |(model, trial)| run_trial(model, trial, limit))
+            }
             Command::Generate(arguments) => {
                 let asked = Asked::gather(&arguments.generation).map_err(|error| error.to_string())?;
                 let model = &self.known[&arguments.model];
+                check_alignment(&arguments, model).map_err(|error| error.to_string())?;
                 let options = asked.options.or(model.checkpoint_options.clone());
                 let (config, _) = options.resolve(&model.limits).map_err(|error| error.to_string())?;
                 let source = arguments.files.max_source_length.unwrap_or(7);
@@ -155,6 +163,25 @@ fn run_for(
     let outline = Outline::new(&model.config);
     let sentences = engine.first_window();
     sums(&outline, config, source, lengths.max_length - 1, sentences, options.memory_limit.unwrap_or(1 << 30))
+}
+
+/// The sums of a trial of `bench`.
+fn run_trial(model: &ConfigOnly, trial: &Trial, memory_limit: u64) -> Result<String, String> {
+    let outline = Outline::new(model.config());
+    let options = GenerationOptions {
+        num_beams: Some(trial.num_beams),
+        max_new_tokens: Some(trial.new_tokens),
+        decoder_start_token_id: Some(0),
+        ..GenerationOptions::default()
+    };
+    let (config, _) = options.resolve(&outline.limits).map_err(|error| error.to_string())?;
+    let new = config.lengths(1).map_err(|error| error.to_string())?.max_length - 1;
+    let Sources::Fixed(source) = trial.sources else { return Err("lengths from a file".to_owned()) };
+    let sentences = match trial.batch {
+        BatchRows::Sentences(sentences) => sentences,
+        BatchRows::Largest => usize::MAX,
+    };
+    sums(&outline, &config, source, new, sentences, memory_limit)
 }
 
 fn sums(
@@ -202,8 +229,9 @@ fn cheap<T>(case: &dyn std::fmt::Debug, run: impl FnOnce() -> Result<T, String>)
 #[test]
 fn every_numeric_flag_alone() {
     let dry = Dry::new();
-    for (command, least) in [("generate", 30), ("score", 5), ("plan", 5), ("bench", 8)] {
+    for (command, least) in [("generate", 30), ("score", 5), ("plan", 5), ("bench", 10)] {
         let flags = numeric_flags(command);
+        println!("{command}: {flags:?}");
         assert!(flags.len() >= least, "{command} has few flags with numbers: {flags:?}");
         let mut planned = 0;
         for model in models() {
@@ -222,9 +250,10 @@ fn every_numeric_flag_alone() {
 fn every_pair_of_counts_and_sizes() {
     let dry = Dry::new();
     let model = &models()[0];
-    for (command, least) in [("generate", 12), ("plan", 5), ("bench", 7)] {
+    for (command, least) in [("generate", 12), ("plan", 5), ("bench", 8)] {
         let counts: Vec<String> =
             numeric_flags(command).into_iter().filter(|(_, counts)| *counts).map(|(flag, _)| flag).collect();
+        println!("{command}: {counts:?}");
         assert!(counts.len() >= least, "{command} has few counts: {counts:?}");
         for (at, first) in counts.iter().enumerate() {
             for second in &counts[at + 1..] {

@@ -88,10 +88,12 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     Ok(u8::from(report.rows.iter().any(|row| row.status == Status::Error)))
 }
 
-/// Rows that the flags ask for.
+/// What the flags ask to be measured, and the config that each trial is for.
 #[cfg(test)]
-pub(crate) fn count_rows(arguments: &BenchArgs) -> Result<usize, CliError> {
-    Ok(rows(arguments, true)?.len())
+pub(crate) fn trials(
+    arguments: &BenchArgs,
+) -> Result<Vec<(elgen_engine::ConfigOnly, elgen_engine::bench::Trial)>, CliError> {
+    Ok(rows(arguments, true)?.into_iter().map(|row| (row.source.config.clone(), row.trial)).collect())
 }
 
 fn place(device: &Device, arguments: &BenchArgs) -> Place {
