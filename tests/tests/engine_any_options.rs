@@ -4,7 +4,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use elgen_attention::Kind;
+use elgen_attention::{
+    Attend, CacheLayout, Caches, Extras, Keys, Kind, Need, Partials, Shape, Splits, Workspace, attend,
+};
 use elgen_engine::{
     AttentionChoice, BatchSize, DtypeChoice, EngineError, Expected, Generation, Model, Request, RunOptions,
     ScoreRequest, SessionOptions, on_done,
@@ -12,7 +14,7 @@ use elgen_engine::{
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
 use elgen_search::device::{DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
-use elgen_tensor::{Class, Cooperative, DType, Device, DeviceOptions, RowState, Rows, Tensor};
+use elgen_tensor::{Class, Cooperative, DType, Device, DeviceOptions, RowState, Rows, Tensor, ops};
 use elgen_tests::repo_root;
 
 fn device() -> &'static Device {
@@ -168,7 +170,8 @@ fn scoring_checks_its_options() {
     let model = model("t5-base-like");
     let request = ScoreRequest { source: vec![5, 6].into(), target: vec![7, 1].into() };
     let mut config = modes(&model).remove(0);
-    let score = |config: &GenerationConfig| model.session().score(&[request.clone()], config, &RunOptions::default(), None);
+    let score =
+        |config: &GenerationConfig| model.session().score(&[request.clone()], config, &RunOptions::default(), None);
     assert!(score(&config).expect("a run")[0].is_ok());
     config.decoder_start_token_id = Some(4_000_000_000);
     let error = score(&config).expect_err("an id outside the vocabulary").to_string();
@@ -194,7 +197,12 @@ fn any_lengths_run_or_are_refused() {
                 let start = || GenerationOptions { decoder_start_token_id: Some(0), ..GenerationOptions::default() };
                 let sets = [
                     GenerationOptions { max_length: Some(a), min_length: Some(b), ..start() },
-                    GenerationOptions { max_new_tokens: Some(a), min_new_tokens: Some(b), num_beams: Some(2), ..start() },
+                    GenerationOptions {
+                        max_new_tokens: Some(a),
+                        min_new_tokens: Some(b),
+                        num_beams: Some(2),
+                        ..start()
+                    },
                 ];
                 for options in sets {
                     if let Ok((config, _)) = options.resolve(&model.limits()) {
@@ -224,12 +232,16 @@ fn any_session_options_load_or_are_refused() {
     }
     for cooperative in [Cooperative::Edge(0), Cooperative::Edge(7), Cooperative::Edge(u32::MAX)] {
         let dtype = DtypeChoice::F16;
-        add(format!("{cooperative:?}"), SessionOptions { cooperative, dtype, attention: AttentionChoice::El, ..session_options() });
+        add(
+            format!("{cooperative:?}"),
+            SessionOptions { cooperative, dtype, attention: AttentionChoice::El, ..session_options() },
+        );
     }
     let mixed = AttentionChoice::Kinds(Kinds { self_: Kind::MhaNocache, cross: Kind::El });
     add("recomputed self-attention".to_owned(), SessionOptions { attention: mixed, ..session_options() });
     for (what, options) in all {
-        let options = SessionOptions { checked_shaders: true, device: std::env::var("ELGEN_TEST_DEVICE").ok(), ..options };
+        let options =
+            SessionOptions { checked_shaders: true, device: std::env::var("ELGEN_TEST_DEVICE").ok(), ..options };
         let begun = Instant::now();
         // A limit needs a device of its own.
         let loaded = match options.memory_limit {
@@ -265,14 +277,131 @@ fn a_runner_checks_the_ids_that_it_is_given() {
     assert!(runner.begin(&mut rows, &sentences, usize::MAX).is_err());
     runner.begin(&mut rows, &sentences, 2).expect("what fits");
     let others = [Sentence { source: &good, prompt: &good, max_new: 1 }, sentences[0]];
-    assert!(runner.encode_with_probe(&others, elgen_models::Probe::none()).is_err(), "a sentence more than was admitted");
+    assert!(
+        runner.encode_with_probe(&others, elgen_models::Probe::none()).is_err(),
+        "a sentence more than was admitted"
+    );
+}
+
+#[test]
+fn caches_and_working_tensors_without_end_are_errors() {
+    let (device, max) = (device(), usize::MAX);
+    let small = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let shapes = [
+        small,
+        Shape { d_model: max, ..small },
+        Shape { num_heads: max, ..small },
+        Shape { head_dim: max, num_heads: max, ..small },
+    ];
+    let sizes = [1, 1 << 32, 1 << 53, max];
+    for shape in shapes {
+        for kind in Kind::ALL {
+            for layers in sizes {
+                let layout = CacheLayout {
+                    layers,
+                    self_shape: shape,
+                    self_kind: kind,
+                    cross: Some((shape, kind)),
+                    dtype: DType::F32,
+                };
+                for (a, b) in sizes.iter().flat_map(|a| sizes.map(|b| (*a, b))) {
+                    let need = Need { prompt_len: a, max_new: b, width: a, source_len: b };
+                    let huge = shape != small || (layers, a, b) != (1, 1, 1);
+                    let mut caches = Caches::new(device, layout);
+                    assert!(caches.prepare(&[need, need]).is_err() || !huge, "{layout:?} {need:?}");
+                    assert!(caches.admit(need).is_err() || !huge, "{layout:?} {need:?}");
+                }
+            }
+            let splits = Splits::of(max, max);
+            for extras in
+                [Extras { memory_slots: max, ..Extras::default() }, Extras { el: true, splits, ..Extras::default() }]
+            {
+                assert!(Workspace::new(device, shape, max, extras).is_err(), "{shape:?}");
+                assert_eq!(Workspace::bytes(shape, max, extras), u64::MAX, "{shape:?}");
+            }
+        }
+    }
+    assert!(Partials::new(device, max, max, max, max).is_err());
+    for (out, input) in [(max, 1), (1, max), (max, max), (1 << 40, 1)] {
+        assert!(ops::Linear::new(device, "a matrix", out, input, DType::F32, None).is_err(), "{out} {input}");
+    }
+}
+
+#[test]
+fn operations_on_more_rows_than_there_are_are_errors() {
+    let (device, max) = (device(), usize::MAX);
+    let x = device.tensor("x", Class::Activations, 2, 8, DType::F32).expect("a tensor");
+    let y = device.tensor("y", Class::Activations, 2, 8, DType::F32).expect("a tensor");
+    let list = device.alloc("a list", Class::Activations, 64).expect("a buffer");
+    let matrix = ops::Linear::new(device, "a matrix", 8, 8, DType::F32, None).expect("a matrix");
+    let norm = ops::LayerNorm::new(device, "a norm", &[1.0; 8], &[0.0; 8], 1e-5).expect("a norm");
+    let mut rec = device.recorder();
+    for rows in [3, 1 << 32, max - 1, max] {
+        assert!(ops::linear(&mut rec, &x, &matrix, ops::Activation::None, None, &y, rows).is_err());
+        assert!(ops::layer_norm(&mut rec, &x, &norm, &y, rows).is_err());
+        assert!(ops::heads_expand(&mut rec, &x, &y, rows, &y, rows).is_err());
+        assert!(ops::store_packed(&mut rec, &list, rows, 1, &x, 0, &y).is_err());
+        assert!(ops::store_packed(&mut rec, &list, 0, rows, &x, 0, &y).is_err());
+        assert!(ops::store_packed(&mut rec, &list, 0, 1, &x, rows / 4 * 4, &y).is_err() || rows == 3);
+        assert!(ops::token_logprobs(&mut rec, &x, &list, &list, rows).is_err());
+        if rows > 8 {
+            assert!(ops::embed_packed(&mut rec, &list, rows, &matrix, 1.0, None, &y).is_err());
+        }
+    }
+    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    for (first, count) in [(u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
+        let product = Attend { shape, q: (&x, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &y, first, count };
+        assert!(attend(&mut rec, Keys { index: &list, ranges: &list }, product).is_err(), "{first} {count}");
+    }
+    assert!(device.read(&list, u64::MAX).is_err() && device.write(&list, u64::MAX - 3, &[0; 4]).is_err());
+    assert!(rec.copy(&list, u64::MAX - 3, &x.buffer, 0, 4).is_err());
+    assert!(device.write_rows(&x, max, &[0.0; 8]).is_err() && matrix.write_rows(device, max, &[0.0; 8]).is_err());
+}
+
+#[test]
+fn a_device_may_be_limited_to_nothing() {
+    for (memory_limit, binding_limit) in [(0, None), (1 << 24, Some(0)), (1 << 24, Some(1)), (u64::MAX, Some(u64::MAX))]
+    {
+        let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
+        let memory_limit = Some(memory_limit);
+        let options = DeviceOptions { selector, memory_limit, binding_limit, ..DeviceOptions::default() };
+        let limited = Device::open(&options).expect("an adapter");
+        let dir = repo_root().join("tests/fixtures/t5-base-like");
+        let loaded = Model::load_on(&limited, dir, &session_options());
+        assert_eq!(loaded.is_ok(), binding_limit == Some(u64::MAX), "{memory_limit:?} {binding_limit:?}");
+    }
+}
+
+#[test]
+fn any_run_options_run_or_are_refused() {
+    let model = model("t5-base-like");
+    let config = modes(&model).remove(0);
+    for ordinal in [0, u64::MAX] {
+        for max_source_length in [Some(0), Some(1), Some(usize::MAX), None] {
+            for alignment in [None, Some(0), Some(-1), Some(i32::MAX), Some(i32::MIN)] {
+                for (truncate, stream) in [(false, false), (true, true)] {
+                    let options =
+                        RunOptions { truncate, max_source_length, stream, alignment, ..RunOptions::default() };
+                    let mut results = Vec::new();
+                    let mut events = on_done(|_, result| results.push(result));
+                    let request = Request::new(ordinal, vec![5, 6, 7]);
+                    let ran = model.session().generate(&[request], &config, &options, &mut events);
+                    let exists = alignment.is_none_or(|layer| [0, -1].contains(&layer));
+                    assert_eq!(ran.is_ok(), exists, "{options:?}");
+                    assert!(results.iter().all(Result::is_ok), "{options:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn sizes_without_end_are_errors() {
     let (device, max) = (device(), usize::MAX);
     let refused = |tensor: Result<Tensor, elgen_tensor::TensorError>| tensor.expect_err("no such tensor").to_string();
-    for (rows, cols) in [(1, max), (max, 1), (max, max), (0, max), (1 << 32, 1 << 32), (1 << 62, 1), (1, 1 << 62), (2, 1 << 63)] {
+    for (rows, cols) in
+        [(1, max), (max, 1), (max, max), (0, max), (1 << 32, 1 << 32), (1 << 62, 1), (1, 1 << 62), (2, 1 << 63)]
+    {
         for dtype in [DType::F32, DType::F16] {
             refused(device.tensor("a tensor", Class::Activations, rows, cols, dtype));
         }
@@ -292,7 +421,11 @@ fn sizes_without_end_are_errors() {
     for options in [
         GenerationOptions::default(),
         GenerationOptions { num_beams: Some(2), ..GenerationOptions::default() },
-        GenerationOptions { eos_token_id: Some(TokenIds(vec![1])), do_sample: Some(true), ..GenerationOptions::default() },
+        GenerationOptions {
+            eos_token_id: Some(TokenIds(vec![1])),
+            do_sample: Some(true),
+            ..GenerationOptions::default()
+        },
     ] {
         let (config, _) = options.resolve(&limits).expect("options");
         for (sentences, new) in [(max, 1), (1, max), (max, max), (1 << 32, 1 << 32), (1, 1 << 53)] {

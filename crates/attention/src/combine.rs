@@ -102,12 +102,13 @@ pub fn combine(
         part_ld: u32,
         out_ld: u32,
     }
-    let columns = num_heads * width;
+    let columns = num_heads.saturating_mul(width);
+    let end = first as usize + count as usize;
     let fits = width.is_multiple_of(4)
-        && partials.hold(splits, (first + count) as usize, columns)
-        && (first + count) as usize <= out.rows
+        && partials.hold(splits, end, columns)
+        && end <= out.rows
         && columns <= out.ld()
-        && (partials.splits * partials.rows * num_heads) as u64 * 8 <= partials.stats.bytes()
+        && product(&[partials.splits, partials.rows, num_heads, 8]) <= partials.stats.bytes()
         && out.dtype == DType::F32;
     if !fits {
         let message = format!(

@@ -25,8 +25,9 @@ pub fn block_weight_bytes(
     has_biases: bool,
     max_binding_bytes: u64,
 ) -> u64 {
-    let stack =
-        |parts: usize, bias: bool| Linear::bytes(shape.inner().saturating_mul(parts), shape.d_model, dtype, bias, max_binding_bytes);
+    let stack = |parts: usize, bias: bool| {
+        Linear::bytes(shape.inner().saturating_mul(parts), shape.d_model, dtype, bias, max_binding_bytes)
+    };
     let output = Linear::bytes(shape.d_model, shape.inner(), dtype, has_biases, max_binding_bytes);
     let inputs = match place {
         BlockPlace::SelfAttention(Kind::El) | BlockPlace::CrossAttention(Kind::El) => {

@@ -83,6 +83,15 @@ mod tests {
     }
 
     #[test]
+    fn the_flag_that_helps_is_named_here_and_not_in_the_library() {
+        let error = EngineError::InputTooLong { tokens: 304, limit: 128 };
+        assert_eq!(error.to_string(), "the input has 304 tokens, the model has positions for 128 (truncation is off)");
+        let told = "the input has 304 tokens, the model has positions for 128 (--truncate cuts it)";
+        assert_eq!(record_message(&error), told);
+        assert_eq!(record_message(&EngineError::EmptyInput), "the input has no tokens");
+    }
+
+    #[test]
     fn usage_is_two_and_the_rest_is_one() {
         assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
         assert_eq!(CliError::Failed(String::new()).exit_code(), 1);

@@ -281,7 +281,8 @@ fn planned(limits: &ModelLimits, outline: &Outline, options: &Map<String, Value>
 fn every_number_of_generation_options_in_files() {
     let model = describe(&models()[0]).unwrap();
     let outline = Outline::new(&model.config);
-    let values = ENDS.iter().chain(&["-1", "1e308", "9.2e18", "0.5"]).map(|number| serde_json::from_str(number).unwrap());
+    let values =
+        ENDS.iter().chain(&["-1", "1e308", "9.2e18", "0.5"]).map(|number| serde_json::from_str(number).unwrap());
     let values: Vec<Value> = values.collect();
     let mut planned_cases = 0;
     for sampling in [false, true] {
@@ -313,7 +314,8 @@ fn every_number_of_a_config() {
     for (name, text) in BUILTIN_CONFIGS {
         let whole: Map<String, Value> = serde_json::from_str(text).unwrap();
         // Keys that the built-in configs leave to their class.
-        let more = ["relative_attention_num_buckets", "relative_attention_max_distance", "num_decoder_layers", "n_inner"];
+        let more =
+            ["relative_attention_num_buckets", "relative_attention_max_distance", "num_decoder_layers", "n_inner"];
         let keys = whole.iter().filter(|(_, value)| value.is_number()).map(|(key, _)| key.as_str()).chain(more);
         for key in keys {
             for number in ENDS.iter().chain(&["1000", "65536", "1000000", "9.2e18"]) {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use elgen_attention::{Alike, CacheBytes, Caches, Need, Packed, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{
-    Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product,
-};
+use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product};
 
 use crate::architecture::{Architecture, Probe};
 use crate::config::check_ids;
@@ -293,7 +291,9 @@ impl Runner {
     ) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
-        let Some(size) = self.footprint.prompt_size(&Alike::runs(&needs), memory_slots) else { return Ok(RecordStats::default()) };
+        let Some(size) = self.footprint.prompt_size(&Alike::runs(&needs), memory_slots) else {
+            return Ok(RecordStats::default());
+        };
         let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
         prepare_packed(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };

@@ -38,9 +38,7 @@ impl Sources {
             Self::Fixed(_) => 1,
             Self::Lengths(lengths) => lengths.len().max(1),
         };
-        let sum = |count: usize| {
-            (0..count).fold(0, |sum: u64, s| sum.saturating_add(self.length(s, most) as u64))
-        };
+        let sum = |count: usize| (0..count).fold(0, |sum: u64, s| sum.saturating_add(self.length(s, most) as u64));
         sum(cycle).saturating_mul((count / cycle) as u64).saturating_add(sum(count % cycle))
     }
 

@@ -130,7 +130,8 @@ impl Runner {
     pub fn tally_align(&self, tokens: usize, longest: usize, source: usize, tally: &mut Tally) {
         let extras = self.footprint.prompt_extras(0, (source, 0));
         // 36 bytes: id and position, number, two ranges, a group and a slot.
-        let row = Space::bytes_per_row(self.footprint.decoder, extras).saturating_add(36).saturating_add(row_bytes(source));
+        let row =
+            Space::bytes_per_row(self.footprint.decoder, extras).saturating_add(36).saturating_add(row_bytes(source));
         let all = |rows: usize| row.saturating_mul(rows as u64);
         let bytes = all(tokens).min(self.footprint.prefill_budget.max(all(longest)));
         // Its stretches are cut so that each tensor fits a binding.

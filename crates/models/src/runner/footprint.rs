@@ -110,8 +110,8 @@ impl Footprint {
             wanted.push((slab, slabs));
         })?;
         let each = || wanted.iter().flat_map(|(slab, slabs)| std::iter::repeat_n(slab, *slabs as usize));
-        let serve = count <= held.slabs.len() as u64
-            && each().zip(&held.slabs).all(|(w, slab)| w.0 <= slab.0 && w.1 <= slab.1);
+        let serve =
+            count <= held.slabs.len() as u64 && each().zip(&held.slabs).all(|(w, slab)| w.0 <= slab.0 && w.1 <= slab.1);
         let slabs = if serve { held.slabs.iter().map(|slab| (*slab, 1)).collect() } else { wanted };
         let mut caches = CacheBytes::default();
         for (slab, slabs) in &slabs {
@@ -240,7 +240,8 @@ pub(super) fn chunks(lengths: impl Iterator<Item = usize>, limit: usize) -> Vec<
 fn largest_chunk(runs: impl Iterator<Item = (usize, usize)>, limit: usize) -> usize {
     let (mut largest, mut open) = (0, None);
     for (length, mut count) in runs {
-        let fit = |used: usize| limit.checked_sub(used).map_or(0, |rest| rest.checked_div(length).unwrap_or(usize::MAX));
+        let fit =
+            |used: usize| limit.checked_sub(used).map_or(0, |rest| rest.checked_div(length).unwrap_or(usize::MAX));
         if let Some(used) = open {
             let joining = fit(used).min(count);
             open = Some(used + joining * length);
@@ -276,7 +277,12 @@ mod tests {
     #[test]
     fn the_largest_stretch_is_known_without_cutting() {
         for limit in [0, 1, 5, 12] {
-            for runs in [[(3, 4), (5, 2), (1, 9)], [(0, 3), (7, 3), (12, 1)], [(13, 2), (1, 1), (0, 5)], [(2, 0), (4, 1), (6, 6)]] {
+            for runs in [
+                [(3, 4), (5, 2), (1, 9)],
+                [(0, 3), (7, 3), (12, 1)],
+                [(13, 2), (1, 1), (0, 5)],
+                [(2, 0), (4, 1), (6, 6)],
+            ] {
                 let lengths = runs.iter().flat_map(|(length, count)| std::iter::repeat_n(*length, *count));
                 let expected = chunks(lengths, limit).iter().map(|chunk| chunk.tokens).max().unwrap_or(0);
                 assert_eq!(largest_chunk(runs.into_iter(), limit), expected, "{runs:?} {limit}");

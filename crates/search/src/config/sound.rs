@@ -108,12 +108,7 @@ impl GenerationConfig {
                 positive(self.encoder_repetition_penalty) && positive(1.0 / self.encoder_repetition_penalty),
                 "a number above 0",
             ),
-            (
-                "exponential_decay_length_penalty",
-                decay,
-                positive(decay),
-                "[start, factor] with a factor above 0",
-            ),
+            ("exponential_decay_length_penalty", decay, positive(decay), "[start, factor] with a factor above 0"),
             ("max_time", max_time, max_time >= 0.0 && max_time.is_finite(), "a number of seconds, 0 or more"),
             ("top_p", self.top_p, part(self.top_p), "between 0 and 1"),
             (
