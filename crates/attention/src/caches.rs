@@ -474,3 +474,66 @@ impl Caches {
         bytes.fold(0, |sum: u64, bytes| sum.saturating_add(bytes.self_).saturating_add(bytes.cross))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(self_kind: Kind, cross: Kind) -> CacheLayout {
+        let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+        CacheLayout { layers: 3, self_shape: shape, self_kind, cross: Some((shape, cross)), dtype: DType::F32 }
+    }
+
+    /// One sentence after the other: what [`CacheLayout::slab_runs`] knows without walking.
+    fn one_by_one(layout: &CacheLayout, runs: &[Alike], binding: u64) -> Vec<(u64, u64)> {
+        let (self_limit, cross_limit) = layout.slab_limits(binding);
+        let mut slabs: Vec<(u64, u64)> = Vec::new();
+        for need in runs.iter().flat_map(|run| std::iter::repeat_n(run.need, run.count)) {
+            let (s, c) = layout.slots(&need);
+            match slabs.last_mut() {
+                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
+                    *last = (last.0 + s, last.1 + c);
+                }
+                _ => slabs.push((s, c)),
+            }
+        }
+        slabs
+    }
+
+    #[test]
+    fn slabs_of_runs_are_those_of_their_sentences() {
+        let needs = [(1, 1, 1, 0), (1, 5, 2, 3), (4, 1, 3, 7), (2, 9, 1, 1)]
+            .map(|(prompt_len, max_new, width, source_len)| Need { prompt_len, max_new, width, source_len });
+        for (self_kind, cross) in
+            [(Kind::Mha, Kind::El), (Kind::MhaReplicated, Kind::MhaNocache), (Kind::El, Kind::Mha)]
+        {
+            let layout = layout(self_kind, cross);
+            for binding in [1600, 2000, 5000, 1 << 20] {
+                for counts in [[0, 1, 2, 3], [5, 0, 7, 1], [1, 30, 1, 30], [9, 9, 9, 9]] {
+                    let runs: Vec<Alike> =
+                        needs.iter().zip(counts).map(|(need, count)| Alike { need: *need, count }).collect();
+                    let mut found = Vec::new();
+                    let see = |slab, count: u64| found.extend(std::iter::repeat_n(slab, count as usize));
+                    layout.slab_runs(runs.iter().copied(), binding, see).expect("sentences that fit");
+                    assert_eq!(found, one_by_one(&layout, &runs, binding), "{self_kind} {cross} {binding} {counts:?}");
+                    let all = runs.iter().flat_map(|run| std::iter::repeat_n(run.need, run.count));
+                    assert_eq!(found, layout.slabs(all, binding).expect("sentences that fit"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slabs_of_any_number_of_sentences_are_counted_at_once() {
+        let layout = layout(Kind::Mha, Kind::Mha);
+        let need = Need { prompt_len: 1, max_new: 20, width: 4, source_len: 30 };
+        let mut slabs = (0_u64, 0_u64);
+        let run = Alike { need, count: usize::MAX };
+        layout
+            .slab_runs([run, run], 1 << 20, |_, count| slabs = (slabs.0 + 1, slabs.1.saturating_add(count)))
+            .expect("fits");
+        assert!(slabs.0 <= 5 && slabs.1 > 1 << 50, "{slabs:?}");
+        let endless = Need { max_new: usize::MAX, ..need };
+        assert!(layout.slabs([endless], u64::MAX).is_err());
+    }
+}
