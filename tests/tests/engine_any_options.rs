@@ -170,8 +170,9 @@ fn scoring_checks_its_options() {
     let model = model("t5-base-like");
     let request = ScoreRequest { source: vec![5, 6].into(), target: vec![7, 1].into() };
     let mut config = modes(&model).remove(0);
-    let score =
-        |config: &GenerationConfig| model.session().score(&[request.clone()], config, &RunOptions::default(), None);
+    let score = |config: &GenerationConfig| {
+        model.session().score(std::slice::from_ref(&request), config, &RunOptions::default(), None)
+    };
     assert!(score(&config).expect("a run")[0].is_ok());
     config.decoder_start_token_id = Some(4_000_000_000);
     let error = score(&config).expect_err("an id outside the vocabulary").to_string();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Arg, CommandFactory, Parser};
+use clap::{Arg, CommandFactory, Parser, error::ErrorKind};
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
     ConfigOnly, Expected, MemoryPlan, ModelDescription, Workload,
@@ -243,6 +243,25 @@ fn every_numeric_flag_alone() {
             }
         }
         assert!(planned > flags.len(), "{command}: only {planned} cases were planned");
+    }
+}
+
+#[test]
+fn no_other_command_takes_numbers() {
+    // A command whose flags begin to take numbers has its place in the tests above.
+    let refused = |words: &[&str]| {
+        let error = Cli::try_parse_from(words).err().map(|error| error.kind());
+        matches!(error, Some(ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::UnknownArgument))
+    };
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        if ["generate", "score", "plan", "bench"].contains(&name) {
+            continue;
+        }
+        for flag in command.get_arguments().filter(|arg| arg.get_action().takes_values()).filter_map(Arg::get_long) {
+            let [number, word] = ["1", "one"].map(|value| refused(&["elgen", name, &format!("--{flag}={value}")]));
+            assert!(number || !word, "{name} --{flag} takes a number");
+        }
     }
 }
 
