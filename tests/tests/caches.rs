@@ -260,13 +260,13 @@ fn beyond_the_memory_limit_is_an_error_and_not_a_leak() {
     let need = |source_len: usize| Need { prompt_len: 1, max_new: 3, width: 2, source_len };
     let kept = caches.admit(need(10)).unwrap();
     let before = (device.pool().current(), caches.bytes(), caches.slab_bytes());
-    // 4 layers x 100 slots x 192 bytes: some layers fit, all do not.
+    // 4 layers of 5 self slots and 130 cross slots of 192 bytes: some layers would fit, all do not, which is known before the first.
     let error = caches.admit(need(130)).unwrap_err();
     let AttentionError::Tensor(TensorError::MemoryLimit { what, class, asked, used, limit }) = &error else {
         panic!("{error}")
     };
     assert!(what.contains("cache"), "{what}");
-    assert_eq!((*class, *asked, *limit), (Class::Cache, 130 * 192, 100 << 10));
+    assert_eq!((*class, *asked, *limit), (Class::Cache, 4 * (5 + 130) * 192, 100 << 10));
     assert!(used + asked > *limit);
     assert_eq!((device.pool().current(), caches.bytes(), caches.slab_bytes()), before);
     let other = caches.admit(need(20)).unwrap();

@@ -27,6 +27,7 @@ mod device_vs_twin;
 #[path = "../../crates/search/tests/diverse.rs"]
 mod diverse;
 mod el_equals_mha;
+mod engine_any_options;
 mod engine_events;
 mod engine_examples;
 mod engine_random;

@@ -63,13 +63,14 @@ pub fn align(
 ) -> Result<(), TensorError> {
     let heads = a.shape.num_heads;
     let width = if a.shared { elgen_tensor::padded(a.shape.d_model) } else { a.shape.head_width() };
-    let key_columns = if a.shared { width } else { heads * width };
-    let end = (a.first + a.count) as usize;
+    let columns = heads.saturating_mul(width);
+    let key_columns = if a.shared { width } else { columns };
+    let end = a.first as usize + a.count as usize;
     let fits = a.q.1.is_multiple_of(4)
         && a.k.1.is_multiple_of(4)
         && (a.q.0.dtype, out.mean.dtype) == (DType::F32, DType::F32)
-        && a.q.1 + heads * width <= a.q.0.ld()
-        && a.k.1 + key_columns <= a.k.0.ld()
+        && a.q.1.saturating_add(columns) <= a.q.0.ld()
+        && a.k.1.saturating_add(key_columns) <= a.k.0.ld()
         && end <= a.q.0.rows.min(out.mean.rows)
         && out.log_sum_exp.is_none_or(|l| l.dtype == DType::F32 && l.rows >= end && l.cols == heads);
     if !fits {

@@ -63,17 +63,17 @@ pub struct Attend<'a> {
 /// Shapes that do not fit, or heads wider than workgroup memory.
 pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
     let width = a.shape.head_width();
-    let columns = a.shape.num_heads * width;
+    let columns = a.shape.inner();
     let fits = [a.q.1, a.k.1, a.v.1].iter().all(|column| column % 4 == 0)
         && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
-        && a.q.1 + columns <= a.q.0.ld()
+        && a.q.1.saturating_add(columns) <= a.q.0.ld()
         && a.out.ld() >= columns
-        && a.k.1 + columns <= a.k.0.ld()
-        && a.v.1 + columns <= a.v.0.ld()
+        && a.k.1.saturating_add(columns) <= a.k.0.ld()
+        && a.v.1.saturating_add(columns) <= a.v.0.ld()
         && a.k.0.ld() == a.v.0.ld()
         && a.k.0.dtype == a.v.0.dtype
         && a.bias.is_none_or(|bias| bias.num_heads() == a.shape.num_heads)
-        && (a.first + a.count) as usize <= a.q.0.rows.min(a.out.rows);
+        && a.first as usize + a.count as usize <= a.q.0.rows.min(a.out.rows);
     if !fits {
         let message = format!(
             "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}, bias {}",

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
-use elgen_tensor::{Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded, tensor_bytes};
+use elgen_tensor::{
+    Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded, product, tensor_bytes,
+};
 
 use crate::align::Probabilities;
 use crate::bias::PositionBias;
@@ -129,8 +131,13 @@ impl Extras {
 
     /// Columns of a row's contexts, all heads, in the widest block.
     fn context_columns(self, shape: Shape) -> usize {
-        if self.el { shape.num_heads * padded(shape.d_model) } else { shape.inner() }
+        if self.el { expanded(shape) } else { shape.inner() }
     }
+}
+
+/// Columns of EL's expanded queries, all heads.
+fn expanded(shape: Shape) -> usize {
+    shape.num_heads.saturating_mul(padded(shape.d_model))
 }
 
 /// Intermediate results of one block, for a given number of rows.
@@ -159,16 +166,16 @@ impl Workspace {
     pub fn new(device: &Device, shape: Shape, rows: usize, extras: Extras) -> Result<Self> {
         let tensor = |what: &str, n: usize, cols: usize| device.tensor(what, Class::Activations, n, cols, DType::F32);
         let inner = shape.inner();
-        let expanded = |what: &str| tensor(what, rows, shape.num_heads * padded(shape.d_model));
+        let expanded = |what: &str| tensor(what, rows, expanded(shape));
         let heads = |what: &str| tensor(what, rows, inner);
         Ok(Self {
-            wide: tensor("projections", rows, 3 * inner)?,
+            wide: tensor("projections", rows, inner.saturating_mul(3))?,
             context: heads("contexts")?,
             el: if extras.el { Some([expanded("EL queries")?, expanded("EL contexts")?]) } else { None },
             triple: if extras.el_prefill { Some([heads("queries")?, heads("keys")?, heads("values")?]) } else { None },
             memory: match extras.memory_slots {
                 0 => None,
-                slots => Some(tensor("recomputed cross keys and values", slots, 2 * inner)?),
+                slots => Some(tensor("recomputed cross keys and values", slots, inner.saturating_mul(2))?),
             },
             partials: match extras.splits.most() {
                 1 => None,
@@ -180,31 +187,30 @@ impl Workspace {
 
     /// Bytes that [`Workspace::new`] takes per row, without the recomputed keys and values.
     pub fn bytes_per_row(shape: Shape, extras: Extras) -> u64 {
-        let el = if extras.el { 2 * shape.num_heads * padded(shape.d_model) } else { 0 };
-        let triple = if extras.el_prefill { 3 * shape.inner() } else { 0 };
+        let inner = 4 + if extras.el_prefill { 3 } else { 0 };
+        let el = if extras.el { product(&[2, 4, expanded(shape)]) } else { 0 };
         let partials = match extras.splits.most() {
             1 => 0,
             most => Partials::bytes_per_row(most, shape.num_heads, extras.context_columns(shape)),
         };
-        4 * (4 * shape.inner() + el + triple) as u64 + partials
+        product(&[4, inner, shape.inner()]).saturating_add(el).saturating_add(partials)
     }
 
     /// Bytes that [`Workspace::new`] takes.
     pub fn bytes(shape: Shape, rows: usize, extras: Extras) -> u64 {
         let memory = match extras.memory_slots {
             0 => 0,
-            slots => tensor_bytes(slots, 2 * shape.inner(), DType::F32),
+            slots => tensor_bytes(slots, shape.inner().saturating_mul(2), DType::F32),
         };
-        rows as u64 * Self::bytes_per_row(shape, extras) + memory
+        Self::bytes_per_row(shape, extras).saturating_mul(rows as u64).saturating_add(memory)
     }
 
     /// Elements of the widest row: bounds the rows of one binding.
     pub fn widest_row(shape: Shape, extras: Extras) -> usize {
         // The partial contexts of all splits lie in one buffer.
         let partials = if extras.splits.most() > 1 { extras.splits.most() } else { 0 };
-        (3 * shape.inner())
-            .max(if extras.el { extras.context_columns(shape) } else { 0 })
-            .max(partials * extras.context_columns(shape))
+        let columns = extras.context_columns(shape);
+        shape.inner().saturating_mul(3).max(if extras.el { columns } else { 0 }).max(partials.saturating_mul(columns))
     }
 
     /// Key splits that it has room for.

@@ -4,7 +4,7 @@
 //! (MHA) or one in all (EL, mha-nocache) for cross-attention. Each buffer is below one binding; kernels are dispatched per slab.
 //! A slot of MHA holds key and value side by side, `[2 * inner]`; a slot of EL holds one hidden state, `[d_model]`.
 
-use elgen_tensor::{Class, DType, Device, RowState, Tensor, padded, tensor_bytes};
+use elgen_tensor::{Class, DType, Device, RowState, Tensor, TensorError, padded, product, tensor_bytes};
 
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
@@ -35,7 +35,7 @@ impl CacheLayout {
     pub fn cross_width(&self) -> usize {
         self.cross.map_or(0, |(shape, kind)| match kind {
             Kind::El | Kind::MhaNocache => padded(shape.d_model),
-            Kind::Mha | Kind::MhaReplicated => 2 * shape.inner(),
+            Kind::Mha | Kind::MhaReplicated => shape.inner().saturating_mul(2),
         })
     }
 
@@ -57,22 +57,24 @@ impl CacheLayout {
 
     /// Bytes of one self slot over all layers (docs/el-attention.md §1.5: `2 L E s` or `L D s`).
     pub fn self_slot_bytes(&self) -> u64 {
-        self.layers as u64 * self.self_width() as u64 * self.dtype.bytes()
+        product(&[self.layers, self.self_width(), self.dtype.bytes() as usize])
     }
 
     /// Bytes of one cross slot over all layers (docs/el-attention.md §1.5: `2 L E s` or `D s`).
     pub fn cross_slot_bytes(&self) -> u64 {
-        self.cross_buffers() as u64 * self.cross_width() as u64 * self.cross_dtype().bytes()
+        product(&[self.cross_buffers(), self.cross_width(), self.cross_dtype().bytes() as usize])
     }
 
-    /// Slots of one slab that one binding holds: (self, cross). What mha-nocache makes of its cross slots must fit one too.
+    /// Slots of one slab that one binding holds and kernels can count: (self, cross). What mha-nocache makes of its cross slots must fit one
+    /// too.
     fn slab_limits(&self, max_binding_bytes: u64) -> (u64, u64) {
         let rows = |width: usize, dtype: DType| {
-            if width == 0 { u64::from(u32::MAX) } else { max_binding_bytes / (width as u64 * dtype.bytes()) }
+            let slot = product(&[width, dtype.bytes() as usize]);
+            max_binding_bytes.checked_div(slot).unwrap_or(u64::MAX).min(u64::from(u32::MAX))
         };
         let cross = rows(self.cross_width(), self.cross_dtype());
         let recomputed = match self.cross {
-            Some((shape, Kind::MhaNocache)) => rows(2 * shape.inner(), DType::F32),
+            Some((shape, Kind::MhaNocache)) => rows(shape.inner().saturating_mul(2), DType::F32),
             _ => cross,
         };
         (rows(self.self_width(), self.dtype), cross.min(recomputed))
@@ -88,40 +90,83 @@ impl CacheLayout {
         needs: impl IntoIterator<Item = Need>,
         max_binding_bytes: u64,
     ) -> Result<Vec<(u64, u64)>, AttentionError> {
-        let (self_limit, cross_limit) = self.slab_limits(max_binding_bytes);
-        let mut slabs: Vec<(u64, u64)> = Vec::new();
-        for need in needs {
-            let (s, c) = self.slots(&need);
-            if s > self_limit || c > cross_limit {
-                return Err(self.too_large(s, c, max_binding_bytes));
-            }
-            match slabs.last_mut() {
-                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
-                    last.0 += s;
-                    last.1 += c;
-                }
-                _ => slabs.push((s, c)),
-            }
-        }
+        let mut slabs = Vec::new();
+        let runs = needs.into_iter().map(|need| Alike { need, count: 1 });
+        self.slab_runs(runs, max_binding_bytes, |slab, count| slabs.extend(std::iter::repeat_n(slab, count as usize)))?;
         Ok(slabs)
+    }
+
+    /// As [`CacheLayout::slabs`] for runs of sentences that need the same: `see` gets each slab and how many of that size follow each other.
+    /// What this costs does not depend on the number of sentences.
+    ///
+    /// # Errors
+    /// As [`CacheLayout::slabs`].
+    pub fn slab_runs(
+        &self,
+        runs: impl IntoIterator<Item = Alike>,
+        max_binding_bytes: u64,
+        mut see: impl FnMut((u64, u64), u64),
+    ) -> Result<(), AttentionError> {
+        let (self_limit, cross_limit) = self.slab_limits(max_binding_bytes);
+        // How many sentences more fit a slab.
+        let fits = |used: (u64, u64), (s, c): (u64, u64)| {
+            let part = |limit: u64, used: u64, each: u64| (limit - used).checked_div(each).unwrap_or(u64::MAX);
+            part(self_limit, used.0, s).min(part(cross_limit, used.1, c))
+        };
+        let filled = |(s, c): (u64, u64), count: u64| (s * count, c * count);
+        let mut last: Option<(u64, u64)> = None;
+        for Alike { need, count } in runs {
+            let slots = self.slots(&need);
+            let mut count = count as u64;
+            if slots.0 > self_limit || slots.1 > cross_limit {
+                return Err(self.too_large(slots.0, slots.1, max_binding_bytes));
+            }
+            if let Some(open) = &mut last {
+                let joining = fits(*open, slots).min(count);
+                let more = filled(slots, joining);
+                *open = (open.0 + more.0, open.1 + more.1);
+                count -= joining;
+            }
+            if count == 0 {
+                continue;
+            }
+            if let Some(full) = last.take() {
+                see(full, 1);
+            }
+            // Whole slabs, and what is left opens the last one.
+            let whole = fits((0, 0), slots).min(count);
+            let (slabs, rest) = (count / whole, count % whole);
+            let (slabs, open) = if rest == 0 { (slabs - 1, whole) } else { (slabs, rest) };
+            if slabs > 0 {
+                see(filled(slots, whole), slabs);
+            }
+            last = Some(filled(slots, open));
+        }
+        if let Some(open) = last {
+            see(open, 1);
+        }
+        Ok(())
     }
 
     /// Bytes of the buffers of a slab of (self, cross) slots.
     pub fn slab_bytes(&self, (self_slots, cross_slots): (u64, u64)) -> CacheBytes {
-        let buffer = |slots: u64, width: usize, dtype: DType| tensor_bytes(slots as usize, width, dtype);
+        let buffers = |count: usize, slots: u64, width: usize, dtype: DType| {
+            tensor_bytes(slots as usize, width, dtype).saturating_mul(count as u64)
+        };
         CacheBytes {
-            self_: self.layers as u64 * buffer(self_slots, self.self_width(), self.dtype),
-            cross: self.cross_buffers() as u64 * buffer(cross_slots, self.cross_width(), self.cross_dtype()),
+            self_: buffers(self.layers, self_slots, self.self_width(), self.dtype),
+            cross: buffers(self.cross_buffers(), cross_slots, self.cross_width(), self.cross_dtype()),
         }
     }
 
     fn too_large(&self, self_slots: u64, cross_slots: u64, limit: u64) -> AttentionError {
-        let self_bytes = self_slots * self.self_width() as u64 * self.dtype.bytes();
+        let bytes = |slots: u64, width: usize, dtype: DType| product(&[slots as usize, width, dtype.bytes() as usize]);
+        let self_bytes = bytes(self_slots, self.self_width(), self.dtype);
         let cross_bytes = match self.cross {
             Some((shape, Kind::MhaNocache)) => {
-                cross_slots * (2 * shape.inner()).max(self.cross_width()) as u64 * DType::F32.bytes()
+                bytes(cross_slots, shape.inner().saturating_mul(2).max(self.cross_width()), DType::F32)
             }
-            _ => cross_slots * self.cross_width() as u64 * self.cross_dtype().bytes(),
+            _ => bytes(cross_slots, self.cross_width(), self.cross_dtype()),
         };
         let asked = self_bytes.max(cross_bytes);
         AttentionError::SentenceTooLarge { positions: self_slots.max(cross_slots), asked, limit }
@@ -129,22 +174,22 @@ impl CacheLayout {
 
     /// Slots that a sentence reserves: (self, cross).
     pub fn slots(&self, need: &Need) -> (u64, u64) {
-        let width = need.width as u64;
+        let width = need.width;
         let prompts = if self.self_kind.replicates() { width } else { 1 };
-        let generated = (need.max_new as u64).saturating_sub(1);
+        let generated = product(&[width, need.max_new.saturating_sub(1)]);
         let sources = match self.cross {
             Some((_, kind)) if kind.replicates() => width,
             Some(_) => 1,
             None => 0,
         };
-        (prompts * need.prompt_len as u64 + width * generated, sources * need.source_len as u64)
+        (product(&[prompts, need.prompt_len]).saturating_add(generated), product(&[sources, need.source_len]))
     }
 }
 
 fn slot_width(shape: Shape, kind: Kind) -> usize {
     match kind {
         Kind::El => padded(shape.d_model),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => 2 * shape.inner(),
+        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => shape.inner().saturating_mul(2),
     }
 }
 
@@ -159,6 +204,22 @@ pub struct Need {
     pub width: usize,
     /// Encoder positions; 0 for decoder-only models.
     pub source_len: usize,
+}
+
+/// Sentences that follow each other and need the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alike {
+    /// What each of them needs.
+    pub need: Need,
+    /// How many they are.
+    pub count: usize,
+}
+
+impl Alike {
+    /// Sentences by runs of those that need the same.
+    pub fn runs(needs: &[Need]) -> Vec<Self> {
+        needs.chunk_by(|a, b| a == b).map(|run| Self { need: run[0], count: run.len() }).collect()
+    }
 }
 
 /// Where an admitted sentence lies.
@@ -317,6 +378,14 @@ impl Caches {
 
     fn add_slab(&mut self, self_slots: u64, cross_slots: u64) -> Result<()> {
         let l = self.layout;
+        // Before the first of perhaps many buffers.
+        let bytes = l.slab_bytes((self_slots, cross_slots));
+        let (asked, pool) = (bytes.self_.saturating_add(bytes.cross), self.device.pool());
+        let used = pool.current().total;
+        if asked > pool.limit().saturating_sub(used) {
+            let what = format!("a cache slab of {} layers", l.layers);
+            return Err(TensorError::MemoryLimit { what, class: Class::Cache, asked, used, limit: pool.limit() }.into());
+        }
         let buffers = |count: usize, what: &str, slots: u64, width: usize, dtype: DType| {
             (0..count)
                 .map(|i| {
@@ -357,6 +426,7 @@ impl Caches {
             return Err(AttentionError::Shape(format!("slab {slab} lost the room for {s} and {c} slots")));
         };
         self.admitted += 1;
+        // The slots lie in buffers that are there.
         self.reserved.self_ += s * self.layout.self_slot_bytes();
         self.reserved.cross += c * self.layout.cross_slot_bytes();
         self.peak.self_ = self.peak.self_.max(self.reserved.self_);
@@ -401,6 +471,69 @@ impl Caches {
     /// Bytes of all slabs.
     pub fn slab_bytes(&self) -> u64 {
         let bytes = self.slab_slots().map(|slots| self.layout.slab_bytes(slots));
-        bytes.map(|bytes| bytes.self_ + bytes.cross).sum()
+        bytes.fold(0, |sum: u64, bytes| sum.saturating_add(bytes.self_).saturating_add(bytes.cross))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(self_kind: Kind, cross: Kind) -> CacheLayout {
+        let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+        CacheLayout { layers: 3, self_shape: shape, self_kind, cross: Some((shape, cross)), dtype: DType::F32 }
+    }
+
+    /// One sentence after the other: what [`CacheLayout::slab_runs`] knows without walking.
+    fn one_by_one(layout: &CacheLayout, runs: &[Alike], binding: u64) -> Vec<(u64, u64)> {
+        let (self_limit, cross_limit) = layout.slab_limits(binding);
+        let mut slabs: Vec<(u64, u64)> = Vec::new();
+        for need in runs.iter().flat_map(|run| std::iter::repeat_n(run.need, run.count)) {
+            let (s, c) = layout.slots(&need);
+            match slabs.last_mut() {
+                Some(last) if last.0 + s <= self_limit && last.1 + c <= cross_limit => {
+                    *last = (last.0 + s, last.1 + c);
+                }
+                _ => slabs.push((s, c)),
+            }
+        }
+        slabs
+    }
+
+    #[test]
+    fn slabs_of_runs_are_those_of_their_sentences() {
+        let needs = [(1, 1, 1, 0), (1, 5, 2, 3), (4, 1, 3, 7), (2, 9, 1, 1)]
+            .map(|(prompt_len, max_new, width, source_len)| Need { prompt_len, max_new, width, source_len });
+        for (self_kind, cross) in
+            [(Kind::Mha, Kind::El), (Kind::MhaReplicated, Kind::MhaNocache), (Kind::El, Kind::Mha)]
+        {
+            let layout = layout(self_kind, cross);
+            for binding in [1600, 2000, 5000, 1 << 20] {
+                for counts in [[0, 1, 2, 3], [5, 0, 7, 1], [1, 30, 1, 30], [9, 9, 9, 9]] {
+                    let runs: Vec<Alike> =
+                        needs.iter().zip(counts).map(|(need, count)| Alike { need: *need, count }).collect();
+                    let mut found = Vec::new();
+                    let see = |slab, count: u64| found.extend(std::iter::repeat_n(slab, count as usize));
+                    layout.slab_runs(runs.iter().copied(), binding, see).expect("sentences that fit");
+                    assert_eq!(found, one_by_one(&layout, &runs, binding), "{self_kind} {cross} {binding} {counts:?}");
+                    let all = runs.iter().flat_map(|run| std::iter::repeat_n(run.need, run.count));
+                    assert_eq!(found, layout.slabs(all, binding).expect("sentences that fit"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slabs_of_any_number_of_sentences_are_counted_at_once() {
+        let layout = layout(Kind::Mha, Kind::Mha);
+        let need = Need { prompt_len: 1, max_new: 20, width: 4, source_len: 30 };
+        let mut slabs = (0_u64, 0_u64);
+        let run = Alike { need, count: usize::MAX };
+        layout
+            .slab_runs([run, run], 1 << 20, |_, count| slabs = (slabs.0 + 1, slabs.1.saturating_add(count)))
+            .expect("fits");
+        assert!(slabs.0 <= 5 && slabs.1 > 1 << 50, "{slabs:?}");
+        let endless = Need { max_new: usize::MAX, ..need };
+        assert!(layout.slabs([endless], u64::MAX).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, padded};
+use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, padded, product};
 
 use crate::MAX_GROUPS;
 
@@ -60,8 +60,9 @@ impl Partials {
         num_heads: usize,
         columns: usize,
     ) -> Result<Self, TensorError> {
-        let contexts = device.tensor("partial contexts", Class::Activations, splits * rows, columns, DType::F32)?;
-        let stats = device.alloc("partial sums", Class::Activations, (splits * rows * num_heads) as u64 * 8)?;
+        let all = splits.saturating_mul(rows);
+        let contexts = device.tensor("partial contexts", Class::Activations, all, columns, DType::F32)?;
+        let stats = device.alloc("partial sums", Class::Activations, product(&[splits, rows, num_heads, 8]))?;
         Ok(Self { contexts, stats, rows, splits })
     }
 
@@ -72,7 +73,7 @@ impl Partials {
 
     /// Bytes that [`Partials::new`] takes per row.
     pub fn bytes_per_row(splits: usize, num_heads: usize, columns: usize) -> u64 {
-        splits as u64 * (4 * padded(columns) + 8 * num_heads) as u64
+        product(&[splits, 4, padded(columns)]).saturating_add(product(&[splits, 8, num_heads]))
     }
 }
 
@@ -101,12 +102,13 @@ pub fn combine(
         part_ld: u32,
         out_ld: u32,
     }
-    let columns = num_heads * width;
+    let columns = num_heads.saturating_mul(width);
+    let end = first as usize + count as usize;
     let fits = width.is_multiple_of(4)
-        && partials.hold(splits, (first + count) as usize, columns)
-        && (first + count) as usize <= out.rows
+        && partials.hold(splits, end, columns)
+        && end <= out.rows
         && columns <= out.ld()
-        && (partials.splits * partials.rows * num_heads) as u64 * 8 <= partials.stats.bytes()
+        && product(&[partials.splits, partials.rows, num_heads, 8]) <= partials.stats.bytes()
         && out.dtype == DType::F32;
     if !fits {
         let message = format!(

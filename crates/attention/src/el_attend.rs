@@ -151,10 +151,10 @@ pub fn el_attend_tiled(
     counts: Option<&Buffer>,
 ) -> Result<(), TensorError> {
     let width = padded(a.shape.d_model);
-    let (heads, columns) = (a.shape.num_heads, a.shape.num_heads * width);
+    let (heads, columns) = (a.shape.num_heads, a.shape.num_heads.saturating_mul(width));
     let (splits, partials) = (a.splits.0.max(1), a.splits.1);
     let slots = matches!(queries, ElQueries::Slots(_));
-    let end = (a.segment.first + a.segment.count) as usize;
+    let end = a.segment.first as usize + a.segment.count as usize;
     let fits = (a.q.dtype, a.out.dtype) == (DType::F32, DType::F32)
         && a.q.ld() >= columns
         && a.out.ld() >= columns
@@ -163,7 +163,7 @@ pub fn el_attend_tiled(
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && (splits == 1 || partials.is_some_and(|p| p.hold(splits, end, columns)));
     let device = rec.device().clone();
-    let pairs = heads * if slots { 1 } else { a.segment.widest_group as usize };
+    let pairs = heads.saturating_mul(if slots { 1 } else { a.segment.widest_group as usize });
     let chosen = tile.is_some() || counts.is_some();
     let tile = tile.or_else(|| ElTile::choose(&device, width, pairs));
     let covers = |t: &ElTile| {

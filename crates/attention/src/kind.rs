@@ -80,6 +80,6 @@ impl Shape {
 
     /// Width of all heads as stored.
     pub fn inner(&self) -> usize {
-        self.num_heads * self.head_width()
+        self.num_heads.saturating_mul(self.head_width())
     }
 }

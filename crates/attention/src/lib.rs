@@ -44,7 +44,7 @@ pub use bias::PositionBias;
 pub use block::{
     BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
 };
-pub use caches::{CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
+pub use caches::{Alike, CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
 pub use combine::{Partials, SPLIT, Splits, combine};
 pub use el::{ElCross, ElSelf};
 pub use el_attend::{ElAttend, ElQueries, ElTile, el_attend, el_attend_tiled};

@@ -131,7 +131,7 @@ pub fn mha_attend_tiled(
     counts: Option<&Buffer>,
 ) -> Result<(), TensorError> {
     let (heads, width) = (a.shape.num_heads, a.shape.head_width());
-    let (columns, quads) = (heads * width, (width / 4) as u32);
+    let (columns, quads) = (a.shape.inner(), (width / 4) as u32);
     // The widest group that a workgroup may take together, and how many rows a group has at most.
     let (segment, shared, group) = match rows {
         QueryRows::Slots(_, segment) => (segment, 1, 1),
@@ -139,13 +139,13 @@ pub fn mha_attend_tiled(
         QueryRows::Groups { segment, .. } => (segment, 1, segment.widest_group),
     };
     let tiling = tiling.unwrap_or_else(|| Tiling::choose(rec.device().capabilities(), heads, width, shared));
-    let last = (segment.first + segment.count) as usize;
+    let last = segment.first as usize + segment.count as usize;
     let slots = matches!(rows, QueryRows::Slots(..));
     let fits = [a.q.1, a.columns[0], a.columns[1]].iter().all(|column| column % 4 == 0)
         && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
-        && a.q.1 + columns <= a.q.0.ld()
+        && a.q.1.saturating_add(columns) <= a.q.0.ld()
         && a.out.ld() >= columns
-        && a.columns.iter().all(|first| first + columns <= a.kv.ld())
+        && a.columns.iter().all(|first| first.saturating_add(columns) <= a.kv.ld())
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && last <= a.q.0.rows.min(a.out.rows)
         && tiling.fits(quads)

@@ -25,20 +25,21 @@ pub fn block_weight_bytes(
     has_biases: bool,
     max_binding_bytes: u64,
 ) -> u64 {
-    let stack =
-        |parts: usize, bias: bool| Linear::bytes(parts * shape.inner(), shape.d_model, dtype, bias, max_binding_bytes);
+    let stack = |parts: usize, bias: bool| {
+        Linear::bytes(shape.inner().saturating_mul(parts), shape.d_model, dtype, bias, max_binding_bytes)
+    };
     let output = Linear::bytes(shape.d_model, shape.inner(), dtype, has_biases, max_binding_bytes);
     let inputs = match place {
         BlockPlace::SelfAttention(Kind::El) | BlockPlace::CrossAttention(Kind::El) => {
-            stack(1, has_biases) + 2 * stack(1, false)
+            stack(1, has_biases).saturating_add(stack(1, false).saturating_mul(2))
         }
         BlockPlace::Encoder | BlockPlace::SelfAttention(_) => stack(3, has_biases),
-        BlockPlace::CrossAttention(_) => stack(1, has_biases) + stack(2, false),
+        BlockPlace::CrossAttention(_) => stack(1, has_biases).saturating_add(stack(2, false)),
     };
-    inputs + output
+    inputs.saturating_add(output)
 }
 
 /// Bytes of a [`crate::PositionBias`].
 pub fn position_bias_bytes(num_heads: usize, reach: usize) -> u64 {
-    tensor_bytes(num_heads, 2 * reach + 1, DType::F32)
+    tensor_bytes(num_heads, reach.saturating_mul(2).saturating_add(1), DType::F32)
 }

@@ -118,6 +118,11 @@ impl<'a> Folding<'a> {
 /// Values that loading reads and uploads at a time: bounds host memory.
 pub const UPLOAD_WINDOW: usize = 1 << 20;
 
+/// Rows of `cols` values that are read at a time, of `rows`.
+fn window_rows(cols: usize, rows: usize) -> usize {
+    (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1))
+}
+
 fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Result<()> {
     if (weight.rows(), weight.cols()) == (rows, cols) {
         return Ok(());
@@ -134,17 +139,21 @@ pub(crate) fn stack_heads(
     parts: &[Projection<'_>],
 ) -> Result<Linear> {
     let (heads, dim, width, cols) = (shape.num_heads, shape.head_dim, shape.head_width(), shape.d_model);
-    let mut bias = vec![0.0; parts.len() * shape.inner()];
+    let all = shape.inner().saturating_mul(parts.len());
+    for part in parts {
+        check(what, part.weight, heads.saturating_mul(dim), cols)?;
+    }
+    let has_bias = parts.iter().any(|p| p.bias.is_some());
+    // The parts are there, so their rows can be counted.
+    let mut bias = vec![0.0; if has_bias { all } else { 0 }];
     for (p, part) in parts.iter().enumerate() {
-        check(what, part.weight, heads * dim, cols)?;
         let Some(values) = part.bias else { continue };
         for h in 0..heads {
             let at = p * shape.inner() + h * width;
             bias[at..at + dim].copy_from_slice(&values[h * dim..(h + 1) * dim]);
         }
     }
-    let has_bias = parts.iter().any(|p| p.bias.is_some());
-    let linear = Linear::new(device, what, parts.len() * shape.inner(), cols, dtype, has_bias.then_some(&bias[..]))?;
+    let linear = Linear::new(device, what, all, cols, dtype, has_bias.then_some(&bias[..]))?;
     for (p, part) in parts.iter().enumerate() {
         let base = p * shape.inner();
         if dim == width {
@@ -159,10 +168,14 @@ pub(crate) fn stack_heads(
             }
             continue;
         }
-        let mut head = vec![0.0; dim * cols];
+        let step = window_rows(cols, dim);
+        let mut values = vec![0.0; step * cols];
         for h in 0..heads {
-            part.weight.read(h * dim, &mut head).map_err(AttentionError::Weights)?;
-            linear.write_rows(device, base + h * width, &head)?;
+            for first in (0..dim).step_by(step) {
+                let values = &mut values[..step.min(dim - first) * cols];
+                part.weight.read(h * dim + first, values).map_err(AttentionError::Weights)?;
+                linear.write_rows(device, base + h * width + first, values)?;
+            }
         }
     }
     Ok(linear)
@@ -180,7 +193,7 @@ fn copy_rows(
     if let Some(random) = source.random() {
         return Ok(linear.fill_random(device, base..base + rows, 0..cols, &random)?);
     }
-    let step = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
+    let step = window_rows(cols, rows);
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
@@ -220,7 +233,7 @@ pub(crate) fn output_projection(
     folded: Option<&[f32]>,
 ) -> Result<Linear> {
     let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
-    check(what, o.weight, shape.d_model, heads * dim)?;
+    check(what, o.weight, shape.d_model, heads.saturating_mul(dim))?;
     let mut folding = folded.map(|b_v| Folding::new(b_v, o.bias, shape.d_model));
     let own = if folding.is_some() { None } else { o.bias };
     let mut linear = Linear::new(device, what, shape.d_model, shape.inner(), dtype, own)?;

@@ -21,6 +21,8 @@ mod builtin;
 mod color;
 mod completions;
 mod console;
+#[cfg(test)]
+mod counting;
 mod devices;
 mod error;
 mod eval;
@@ -31,6 +33,8 @@ mod inspect;
 mod interrupt;
 mod man;
 mod model;
+#[cfg(test)]
+mod numbers_tests;
 mod output;
 mod panics;
 mod plan;

@@ -52,6 +52,11 @@ struct Limits {
 
 /// Runs `elgen plan`; returns the exit code.
 pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
+    print_report(&text(arguments)?)
+}
+
+/// The plan in the format that was asked for.
+pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
     let (model, options) = read(arguments)?;
     let outline = Outline::new(&model);
     let config = resolve(arguments, &options, &outline)?;
@@ -94,8 +99,8 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
         fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
     }
     match arguments.format {
-        PlanFormat::Json => print_report(&pretty_json(&report)?),
-        PlanFormat::Table => print_report(&table(&report)),
+        PlanFormat::Json => pretty_json(&report),
+        PlanFormat::Table => Ok(table(&report)),
     }
 }
 

@@ -67,7 +67,7 @@ impl BatchState {
         max_length: usize,
         max_new: usize,
     ) -> Result<Self, EngineError> {
-        let rows = capacity * config.rows_per_sentence();
+        let rows = capacity.saturating_mul(config.rows_per_sentence());
         Ok(Self {
             config: config.clone(),
             capacity,
@@ -88,7 +88,7 @@ impl BatchState {
         traits: BatchTraits,
         tally: &mut Tally,
     ) {
-        let rows = capacity * config.rows_per_sentence();
+        let rows = capacity.saturating_mul(config.rows_per_sentence());
         Rows::tally(rows, max_length, tally);
         tally.tensor(Class::Activations, rows, config.vocab_size, DType::F32);
         DeviceSearch::tally(config, capacity, max_new, traits, tally);

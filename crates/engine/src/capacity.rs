@@ -4,7 +4,7 @@ use elgen_attention::Need;
 use elgen_models::Runner;
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Device, Tally};
+use elgen_tensor::{Device, Tally, product};
 
 use crate::batch::BatchState;
 use crate::plan::largest;
@@ -28,7 +28,7 @@ pub(crate) fn sentences_per_binding(
     ready: &[Prepared],
 ) -> usize {
     let width = config.rows_per_sentence().max(1);
-    let row_bytes = elgen_tensor::padded(config.vocab_size) as u64 * 4;
+    let row_bytes = product(&[elgen_tensor::padded(config.vocab_size), 4]);
     let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
     (rows.min(runner.footprint().max_rows(longest_ids(ready))) / width).max(1)
 }
@@ -59,7 +59,7 @@ pub(crate) fn auto_sentences(
 ) -> usize {
     let pool = device.pool();
     let limit = pool.limit();
-    let own = own + device.upload_ring_bytes();
+    let own = own.saturating_add(device.upload_ring_bytes());
     let free = limit.saturating_sub(pool.current().total.saturating_sub(own));
     let cap = most_sentences(device);
     let width = config.rows_per_sentence();
@@ -74,9 +74,11 @@ pub(crate) fn auto_sentences(
         let mut tally = Tally::default();
         let source_ids = ready[..count].iter().map(Prepared::input_len).sum();
         BatchState::tally(config, count, max_length, max_new, BatchTraits { source_ids, ..traits }, &mut tally);
-        let held = runner.tally(needs, count * width, &mut tally);
+        let held = runner.tally(needs, count.saturating_mul(width), &mut tally);
         if aligned {
-            let returned = ready[..count].iter().map(|p| config.num_return_sequences * p.lengths.max_length).sum();
+            let returned = ready[..count].iter().fold(0_usize, |sum, p| {
+                sum.saturating_add(config.num_return_sequences.saturating_mul(p.lengths.max_length))
+            });
             runner.tally_align(returned, max_length, longest_source, &mut tally);
         }
         tally.upload_ring(limit);

@@ -32,7 +32,7 @@ pub enum EngineError {
         source: OptionError,
     },
     /// The source has more tokens than the model has positions.
-    #[error("the input has {tokens} tokens, the model has positions for {limit} (--truncate cuts it)")]
+    #[error("the input has {tokens} tokens, the model has positions for {limit} (truncation is off)")]
     InputTooLong {
         /// Tokens of the input, special ones included.
         tokens: usize,
@@ -41,7 +41,7 @@ pub enum EngineError {
     },
     /// The same of a text so long that its tokens were not all counted.
     #[error(
-        "the input has {bytes} bytes and more tokens than the model has positions for: {limit} (`truncate` cuts it)"
+        "the input has {bytes} bytes and more tokens than the model has positions for: {limit} (truncation is off)"
     )]
     TextTooLong {
         /// Bytes of the text.

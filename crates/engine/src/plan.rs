@@ -2,7 +2,7 @@
 
 mod rows;
 
-use elgen_attention::{Kinds, Need};
+use elgen_attention::{Alike, Kinds, Need};
 use elgen_models::{Footprint, Outline, prefill_budget};
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
@@ -121,13 +121,14 @@ impl MemoryPlan<'_> {
     pub fn predict(&self, workload: &Workload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
         let budget = prefill_budget(self.memory_limit);
         let footprint = Footprint::new(self.outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
-        let needs = vec![workload.need(); batch];
+        // One run of sentences, however many they are: what a prediction costs does not depend on their number.
+        let runs = [Alike { need: workload.need(), count: batch }];
         let mut tally = Tally::default();
         let (config, max_new) = (workload.config, workload.max_new);
         let input = if workload.source_len > 0 { workload.source_len } else { workload.prompt_len };
-        let traits = BatchTraits { source_ids: batch * input, ..workload.traits };
-        BatchState::tally(config, batch, workload.prompt_len + max_new, max_new, traits, &mut tally);
-        let caches = footprint.tally(&needs, batch * config.rows_per_sentence(), &mut tally)?;
+        let traits = BatchTraits { source_ids: batch.saturating_mul(input), ..workload.traits };
+        BatchState::tally(config, batch, workload.prompt_len.saturating_add(max_new), max_new, traits, &mut tally);
+        let caches = footprint.tally(&runs, batch.saturating_mul(config.rows_per_sentence()), &mut tally)?;
         if tally.largest_binding() > self.max_binding_bytes {
             return Err(TensorError::TooLarge {
                 what: format!("a batch of {batch}"),
@@ -148,7 +149,7 @@ impl MemoryPlan<'_> {
             weights,
             self_cache: caches.self_,
             cross_cache: caches.cross,
-            tables: run.of(Class::Cache) - caches.self_ - caches.cross,
+            tables: run.of(Class::Cache).saturating_sub(caches.self_).saturating_sub(caches.cross),
             activations: run.of(Class::Activations),
             staging: run.of(Class::Staging).max(load.of(Class::Staging)),
             total: load.total.max(weights.saturating_add(run.total)),
@@ -168,10 +169,12 @@ pub(crate) fn largest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize
     if most == 0 || !fits(1) {
         return None;
     }
+    // The largest number stands for no end: it is more than memory has bytes.
+    let most = most.min(usize::MAX - 1);
     // `known` fits; `beyond` does not, or is one too many.
-    let (mut known, mut beyond) = (1, 2);
+    let (mut known, mut beyond) = (1, 2_usize);
     while beyond <= most && fits(beyond) {
-        (known, beyond) = (beyond, beyond * 2);
+        (known, beyond) = (beyond, beyond.saturating_mul(2));
     }
     beyond = beyond.min(most + 1);
     while beyond - known > 1 {
@@ -197,5 +200,7 @@ mod tests {
                 assert_eq!(largest(most, |n| n <= end), expected, "{most} {end}");
             }
         }
+        assert_eq!(largest(usize::MAX, |n| n <= 70), Some(70));
+        assert_eq!(largest(usize::MAX, |_| true), Some(usize::MAX - 1));
     }
 }

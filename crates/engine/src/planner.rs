@@ -13,6 +13,8 @@ use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expecte
 
 /// Source tokens of a model whose positions set no limit.
 const UNLIMITED_SOURCE: usize = 512;
+/// Rows of a sentence at most.
+const MOST_ROWS: usize = 1 << 16;
 /// New tokens where the checkpoint's own options cannot be resolved: Hugging Face's default.
 const NEW_TOKENS: usize = 20;
 
@@ -77,7 +79,9 @@ fn workload(
 ) -> Option<(Workload, GenerationConfig)> {
     let expected = &options.expected;
     let own = checkpoint.clone().resolve(limits).ok().map(|(config, _)| config);
-    let beams = expected.num_beams.or(own.as_ref().map(GenerationConfig::rows_per_sentence)).unwrap_or(1).max(1);
+    let beams = expected.num_beams.or(own.as_ref().map(GenerationConfig::rows_per_sentence)).unwrap_or(1);
+    // What is more than a search can have is refused where it is to run.
+    let beams = beams.clamp(1, MOST_ROWS);
     let positions = limits.max_position_embeddings;
     let new_tokens = |prompt: usize| {
         let default = own.as_ref().and_then(|config| config.lengths(prompt).ok());

@@ -72,7 +72,8 @@ pub(crate) fn prepare(
     let positions = model.max_positions().map_or(usize::MAX, |positions| positions.saturating_sub(behind));
     let mut limit = run.max_source_length.unwrap_or(usize::MAX);
     if run.truncate {
-        limit = limit.min(positions);
+        // No more than there is: where nothing else limits it, that is what the search below begins with.
+        limit = limit.min(positions).min(ids.len());
         // A decoder-only prompt shares the positions with what is to be generated.
         while !encoder_decoder && limit > 1 && !config.leaves_room(limit + prefix.len()) {
             limit -= 1;

@@ -141,7 +141,7 @@ impl Session {
     /// the order in which they are computed; where memory ran out and a batch was halved, some are shown again.
     ///
     /// # Errors
-    /// The device failed, or the run was cancelled.
+    /// Options that do not fit the model ([`GenerationConfig::check`]); the device failed, or the run was cancelled.
     pub fn score(
         &mut self,
         requests: &[ScoreRequest],
@@ -164,6 +164,7 @@ impl Session {
         run: &RunOptions,
         mut rows: Option<SeeRow<'_>>,
     ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
+        config.check(&self.limits())?;
         let mut results: Vec<Result<TargetScore, EngineError>> = Vec::with_capacity(inputs.len());
         let mut ready = Vec::new();
         for (index, input) in inputs.iter().enumerate() {
@@ -186,7 +187,7 @@ impl Session {
             if run.cancel.is_cancelled() {
                 return Err(EngineError::Cancelled);
             }
-            let batch = &ready[at..(at + capacity).min(ready.len())];
+            let batch = &ready[at..at.saturating_add(capacity).min(ready.len())];
             match score_batch(&device, &mut self.context.runner, batch, &mut rows) {
                 Ok(scores) => {
                     for (target, scores) in batch.iter().zip(scores) {

@@ -133,8 +133,8 @@ impl Session {
     /// the same options begin with what went well.
     ///
     /// # Errors
-    /// Options that cannot be together (streaming beams, stop strings that no token can end, alignments of a layer that does
-    /// not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those
+    /// Options that cannot be together or do not fit the model ([`GenerationConfig::check`]; streaming beams, stop strings that no token can
+    /// end, alignments of a layer that does not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those
     /// that had not ended were told so.
     pub fn generate(
         &mut self,
@@ -143,6 +143,7 @@ impl Session {
         run: &RunOptions,
         events: &mut dyn Events,
     ) -> Result<(), EngineError> {
+        config.check(&self.limits())?;
         let hooks = self.hooks(config, run)?;
         let alignment = run.alignment.map(|layer| self.model.model_config().alignment_layer(layer)).transpose()?;
         if let (Some(reason), false) = (self.device().cooperative_fault(), self.context.told_fault) {
@@ -263,6 +264,7 @@ impl Session {
         requests: &[Request],
         config: &GenerationConfig,
     ) -> Result<usize, EngineError> {
+        config.check(&self.limits())?;
         let ready = self.prepare_all(requests, config)?;
         let (device, runner) = (self.model.device(), &self.context.runner);
         let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
@@ -280,6 +282,7 @@ impl Session {
         config: &GenerationConfig,
     ) -> Result<Vec<Hypothesis>, EngineError> {
         let started = Instant::now();
+        config.check(&self.limits())?;
         let ready = self.prepare_all(requests, config)?;
         let run = RunOptions::default();
         let mut silent = on_done(|_, _| {});

@@ -171,7 +171,7 @@ impl From<usize> for BatchSize {
     }
 }
 
-/// `--attention`.
+/// Which attention kinds a model is loaded with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionChoice {
     /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
@@ -199,7 +199,7 @@ impl AttentionChoice {
     }
 }
 
-/// `--dtype`.
+/// How weights and caches are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeChoice {
     /// f32 on software adapters, else f16 where the checkpoint is f16, else f32.
@@ -229,7 +229,7 @@ pub struct RunOptions {
     pub cancel: CancelToken,
 }
 
-/// Counters of a session since it was made; the fields of `--stats-json`. Bytes of `peak_bytes` are those of the device, so of
+/// Counters of a session since it was made; the fields of the statistics that `elgen generate` writes as JSON. Bytes of `peak_bytes` are those of the device, so of
 /// all sessions on it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Metrics {

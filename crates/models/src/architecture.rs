@@ -51,6 +51,11 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// Vocabulary, positions, and whether there is an encoder.
     fn limits(&self) -> ModelLimits;
 
+    /// Rows of the table that reads the input: the encoder's, or that of a decoder-only model.
+    fn source_vocab_size(&self) -> usize {
+        self.limits().vocab_size
+    }
+
     /// What the caches must hold.
     fn cache_layout(&self) -> CacheLayout;
 

@@ -388,7 +388,7 @@ impl ModelConfig {
     }
 }
 
-fn check_ids(ids: &[u32], vocab_size: usize) -> Result<(), ModelError> {
+pub(crate) fn check_ids(ids: &[u32], vocab_size: usize) -> Result<(), ModelError> {
     match ids.iter().position(|&id| id as usize >= vocab_size) {
         Some(position) => Err(ModelError::TokenOutsideVocabulary { id: ids[position], position, vocab_size }),
         None => Ok(()),

@@ -154,6 +154,10 @@ impl Architecture for EncoderDecoder {
         self.outline.limits
     }
 
+    fn source_vocab_size(&self) -> usize {
+        self.encoder_side.embedding.out_features
+    }
+
     fn cache_layout(&self) -> CacheLayout {
         self.cache_layout
     }

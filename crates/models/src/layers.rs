@@ -2,7 +2,7 @@
 
 use elgen_attention::{AttentionWeights, Epilogue, Extras, MatrixSource, Projection, Shape, Workspace, load_linear};
 use elgen_tensor::ops::{self, LayerNorm, Linear, RandomMatrix, layer_norm, linear, linear_gated};
-use elgen_tensor::{Class, DType, Device, Recorder, Tally, Tensor, TensorError, padded};
+use elgen_tensor::{Class, DType, Device, Recorder, Tally, Tensor, TensorError, padded, product};
 
 use crate::checkpoint::{TensorView, Weights};
 use crate::config::Activation;
@@ -228,7 +228,7 @@ impl Space {
 
     /// Counts what [`Space::new`] allocates.
     pub fn tally(shape: StackShape, rows: usize, extras: Extras, tally: &mut Tally) {
-        let widest = rows as u64 * Self::widest_row(shape, extras) as u64 * 4;
+        let widest = product(&[rows, Self::widest_row(shape, extras), 4]);
         tally.buffers(Class::Activations, Workspace::bytes(shape.attention, rows, extras), widest);
         let d = shape.attention.d_model;
         let inner = [shape.ffn, shape.ffn];
@@ -243,12 +243,13 @@ impl Space {
 
     /// Bytes that a row takes.
     pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
-        let inner = padded(shape.ffn) * if shape.gated { 2 } else { 1 };
-        Workspace::bytes_per_row(shape.attention, extras) + 4 * (3 * padded(shape.attention.d_model) + inner) as u64
+        let inner = product(&[4, padded(shape.ffn), if shape.gated { 2 } else { 1 }]);
+        let hidden = product(&[4, 3, padded(shape.attention.d_model)]);
+        Workspace::bytes_per_row(shape.attention, extras).saturating_add(hidden).saturating_add(inner)
     }
 
     /// Rows that one binding of `max_binding_bytes` allows.
     pub fn max_rows(max_binding_bytes: u64, shape: StackShape, extras: Extras) -> usize {
-        (max_binding_bytes / (4 * Self::widest_row(shape, extras).max(1) as u64 + 16)) as usize
+        (max_binding_bytes / product(&[4, Self::widest_row(shape, extras).max(1)]).saturating_add(16)) as usize
     }
 }

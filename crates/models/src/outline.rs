@@ -35,9 +35,9 @@ impl Weight {
             Self::Matrix { rows, cols, .. } => (rows, cols, dtype),
             Self::Norm { cols, .. } => (1, cols, DType::F32),
             Self::Encoder { shape, .. } | Self::SelfAttention { shape, .. } | Self::CrossAttention { shape, .. } => {
-                (shape.num_heads * shape.head_dim, shape.d_model, dtype)
+                (shape.num_heads.saturating_mul(shape.head_dim), shape.d_model, dtype)
             }
-            Self::PositionBias { reach, .. } => (1, 2 * reach + 1, DType::F32),
+            Self::PositionBias { reach, .. } => (1, reach.saturating_mul(2).saturating_add(1), DType::F32),
             Self::Vector { len } => (1, len, DType::F32),
         };
         let window = (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1));
@@ -118,7 +118,7 @@ impl Outline {
     /// Counts all weights, as [`Outline::weight_bytes`], and their uploads.
     pub fn tally_weights(&self, kinds: Kinds, dtype: DType, max_binding_bytes: u64, tally: &mut Tally) {
         for (count, weight) in &self.weights {
-            let bytes = *count as u64 * weight.bytes(kinds, dtype, max_binding_bytes);
+            let bytes = weight.bytes(kinds, dtype, max_binding_bytes).saturating_mul(*count as u64);
             tally.buffers(Class::Weights, bytes, 0);
             if *count > 0 {
                 tally.upload(weight.upload(dtype));

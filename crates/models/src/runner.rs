@@ -6,11 +6,12 @@ mod score;
 
 use std::sync::Arc;
 
-use elgen_attention::{CacheBytes, Caches, Need, Packed, Placement, Step};
+use elgen_attention::{Alike, CacheBytes, Caches, Need, Packed, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor};
+use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product};
 
 use crate::architecture::{Architecture, Probe};
+use crate::config::check_ids;
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
 use footprint::{Chunk, Held, PackedSize};
@@ -109,7 +110,7 @@ impl Runner {
     /// # Errors
     /// A sentence larger than a slab can be.
     pub fn tally(&self, needs: &[Need], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
-        self.footprint.tally_beside(&self.held(), needs, rows, tally)
+        self.footprint.tally_beside(&self.held(), &Alike::runs(needs), rows, tally)
     }
 
     /// Bytes of cache slabs and working tensors that are held between batches.
@@ -123,7 +124,7 @@ impl Runner {
         for (size, shape) in encode.into_iter().chain(held.prompt.map(|size| (size, self.footprint.decoder))) {
             size.tally(shape, &mut tally);
         }
-        self.caches.slab_bytes() + held.cross_ranges + tally.usage().total
+        self.caches.slab_bytes().saturating_add(held.cross_ranges).saturating_add(tally.usage().total)
     }
 
     fn held(&self) -> Held {
@@ -140,7 +141,8 @@ impl Runner {
     /// the physical rows `s * width ..` of `rows`. A batch that is still admitted is released first.
     ///
     /// # Errors
-    /// Out of memory; a sentence larger than a slab or a binding; the device failed. Nothing stays admitted then.
+    /// Ids outside the vocabulary, an empty prompt, more rows than `rows` has; out of memory; a sentence larger than a slab or a binding; the
+    /// device failed. Nothing stays admitted then.
     pub fn begin(
         &mut self,
         rows: &mut Rows,
@@ -192,10 +194,16 @@ impl Runner {
     }
 
     fn admit(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {
+        self.check(sentences)?;
+        let wanted = product(&[sentences.len(), width]);
+        if wanted > rows.capacity() as u64 {
+            let message = format!("{} sentences of {width} rows for {} places", sentences.len(), rows.capacity());
+            return Err(TensorError::Shape { op: "begin", message }.into());
+        }
         self.place(sentences, width)?;
-        let mut states = Vec::with_capacity(sentences.len() * width);
-        let mut prompts = Vec::with_capacity(states.capacity());
-        let mut cross = Vec::with_capacity(states.capacity());
+        let mut states = Vec::with_capacity(wanted as usize);
+        let mut prompts = Vec::with_capacity(wanted as usize);
+        let mut cross = Vec::with_capacity(wanted as usize);
         self.slabs.clear();
         for (s, (placement, sentence)) in self.placements.iter().zip(sentences).enumerate() {
             for beam in 0..width as u32 {
@@ -207,13 +215,13 @@ impl Runner {
         }
         rows.begin(&self.device, &states, &prompts, &self.slabs)?;
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
-        self.prepare_step(rows.capacity(), footprint::longest(&needs))?;
+        self.prepare_step(rows.capacity(), footprint::longest(&Alike::runs(&needs)))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
-            let ranges = self.cross_ranges.as_ref().filter(|b| b.bytes() >= rows.capacity() as u64 * 8);
+            let ranges = self.cross_ranges.as_ref().filter(|b| b.bytes() >= product(&[rows.capacity(), 8]));
             let ranges = match ranges {
                 Some(buffer) => buffer.clone(),
-                None => self.device.alloc("cross ranges", Class::Cache, rows.capacity() as u64 * 8)?,
+                None => self.device.alloc("cross ranges", Class::Cache, product(&[rows.capacity(), 8]))?,
             };
             self.device.write(&ranges, 0, bytemuck::cast_slice(&cross))?;
             self.cross_ranges = Some(ranges);
@@ -221,6 +229,20 @@ impl Runner {
         }
         stats += self.prefill(sentences, None)?;
         Ok(stats)
+    }
+
+    /// Refuses what kernels would take on trust: ids that are no rows of their tables, and empty prompts.
+    fn check(&self, sentences: &[Sentence<'_>]) -> Result<(), ModelError> {
+        let (sources, targets) = (self.model.source_vocab_size(), self.model.limits().vocab_size);
+        for (number, sentence) in sentences.iter().enumerate() {
+            if sentence.prompt.is_empty() {
+                let message = format!("sentence {number} has no prompt");
+                return Err(TensorError::Shape { op: "begin", message }.into());
+            }
+            check_ids(sentence.source, sources)?;
+            check_ids(sentence.prompt, targets)?;
+        }
+        Ok(())
     }
 
     /// Reserves cache slots for each sentence.
@@ -250,7 +272,7 @@ impl Runner {
     fn encode(&mut self, shape: StackShape, sentences: &[Sentence<'_>]) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let chunks = self.footprint.encode_chunks(&needs);
-        prepare_packed(&self.device, &mut self.encode_space, shape, self.footprint.encode_size(&needs))?;
+        prepare_packed(&self.device, &mut self.encode_space, shape, self.footprint.encode_size(&Alike::runs(&needs)))?;
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
         let mut stats = RecordStats::default();
         for chunk in chunks {
@@ -269,7 +291,9 @@ impl Runner {
     ) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
-        let Some(size) = self.footprint.prompt_size(&needs, memory_slots) else { return Ok(RecordStats::default()) };
+        let Some(size) = self.footprint.prompt_size(&Alike::runs(&needs), memory_slots) else {
+            return Ok(RecordStats::default());
+        };
         let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
         prepare_packed(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
@@ -367,9 +391,15 @@ impl Runner {
     /// Encodes the sources of the admitted batch again, in one stretch, and lets `probe` see the hidden states.
     ///
     /// # Errors
-    /// As [`Runner::begin`].
+    /// Sentences that are not those of the batch; as [`Runner::begin`].
     pub fn encode_with_probe(&self, sentences: &[Sentence<'_>], probe: Probe<'_>) -> Result<RecordStats, ModelError> {
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
+        self.check(sentences)?;
+        let lengths = sentences.iter().map(|s| s.source.len());
+        if !lengths.eq(self.placements.iter().map(|placement| placement.need().source_len)) {
+            let message = format!("{} sentences that are not the {} admitted", sentences.len(), self.placements.len());
+            return Err(TensorError::Shape { op: "encode", message }.into());
+        }
         let tokens = sentences.iter().map(|s| s.source.len()).sum();
         let batch = self.pack(packed, sentences, &Chunk { sentences: 0..sentences.len(), tokens }, true)?;
         let mut rec = self.device.recorder();
@@ -394,12 +424,13 @@ fn prepare_packed(
     }
     let PackedSize { tokens, copies, extras } = size;
     *place = None;
-    let words = |what: &str, per_token: u64| device.alloc(what, Class::Activations, tokens as u64 * per_token);
+    let words = |what: &str, per_token: usize| device.alloc(what, Class::Activations, product(&[tokens, per_token]));
+    let space = Space::new(device, shape, tokens, extras)?;
     let index = words("row numbers", 4)?;
     let numbers: Vec<u32> = (0..tokens as u32).collect();
     device.write(&index, 0, bytemuck::cast_slice(&numbers))?;
     *place = Some(PrefillSpace {
-        space: Space::new(device, shape, tokens, extras)?,
+        space,
         ids: words("packed ids", 8)?,
         index,
         ranges: words("packed ranges", 8)?,

@@ -1,6 +1,7 @@
 //! Options made concrete: defaults filled in, conflicts refused, lengths worked out per sentence.
 
 mod checks;
+mod sound;
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenId
 /// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
 pub(crate) const DEFAULT_NEW_TOKENS: usize = 20;
 
-/// Samples per sentence that the random counter can tell apart.
+/// Samples, and beams, per sentence that the random counter can tell apart.
 const MAX_RETURN_SEQUENCES: usize = 1 << 16;
 
 /// Dividing by less than this could turn ordinary logits into infinities.
@@ -192,7 +193,8 @@ enum LengthLimit {
     New(usize),
 }
 
-/// Options that a search runs on: checked, with every default filled in. Made by [`GenerationOptions::resolve`].
+/// Options that a search runs on: checked, with every default filled in. Made by [`GenerationOptions::resolve`]. Fields may be changed: every
+/// search begins with [`GenerationConfig::check`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct GenerationConfig {
@@ -285,7 +287,7 @@ impl GenerationConfig {
     /// continue even if every beam's best ones are ends.
     #[must_use]
     pub fn num_candidates(&self) -> usize {
-        self.num_beams * (1 + self.eos_token_id.len()).max(2)
+        self.num_beams.saturating_mul(self.eos_token_id.len().saturating_add(1).max(2))
     }
 
     /// Tokens that every warper leaves at least: 1, and with beams one more than there are EOS ids, so that a beam can go on.

@@ -10,7 +10,7 @@ use crate::options::values::written;
 ///
 /// It carries the option's name in Hugging Face's snake_case, so that a caller can print the flag or field that its own
 /// user wrote: see [`OptionError::describe`].
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.describe(str::to_owned))]
 pub struct OptionError {
     /// The option, for instance `max_new_tokens`.
@@ -20,7 +20,7 @@ pub struct OptionError {
 }
 
 /// What is wrong with an option.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionProblem {
     /// A value of the wrong JSON type.
@@ -177,6 +177,9 @@ impl OptionError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TwinError {
+    /// Options that cannot be run.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The decode step did not give one row of logits per hypothesis.
     #[error("the decode step was asked for {expected} rows of logits and gave {found}")]
     StepRows {

@@ -8,6 +8,9 @@ use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
 
+/// Edges of the tiles that kernels are written for.
+const EDGES: [u32; 2] = [8, 16];
+
 /// Whether kernels may use cooperative matrices (tensor cores). Each such kernel has a twin that does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cooperative {
@@ -16,7 +19,7 @@ pub enum Cooperative {
     Listed,
     /// Never.
     Off,
-    /// Tiles of this edge wherever the adapter has the feature, listed or not; for tests. An edge that the driver cannot do is undefined behaviour there.
+    /// Tiles of this edge, 8 or 16, wherever the adapter has the feature, listed or not; for tests. Another number is none; an edge that the driver cannot do is undefined behaviour there.
     Edge(u32),
 }
 
@@ -26,7 +29,7 @@ impl Cooperative {
         match self {
             Self::Listed => listed,
             Self::Off => None,
-            Self::Edge(edge) => Some(edge),
+            Self::Edge(edge) => Some(edge).filter(|edge| EDGES.contains(edge)),
         }
     }
 }
@@ -37,7 +40,7 @@ pub(crate) fn listed_edge(tiles: &[CooperativeMatrixProperties]) -> Option<u32> 
         (t.ab_type, t.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32)
             && (t.m_size, t.n_size) == (t.k_size, t.k_size)
     };
-    tiles.iter().filter(fits).map(|t| t.m_size).filter(|edge| [8, 16].contains(edge)).max()
+    tiles.iter().filter(fits).map(|t| t.m_size).filter(|edge| EDGES.contains(edge)).max()
 }
 
 /// Shapes for reports: "m x n x k factors->sums", each once.

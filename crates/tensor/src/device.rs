@@ -250,6 +250,10 @@ pub(crate) const UNIFORM_BYTES: u64 = 2 << 20;
 impl Device {
     /// Opens a device.
     ///
+    /// Mesa's device-select layer asks the desktop for its preferred GPU. Where there is no desktop, libwayland prints `error: XDG_RUNTIME_DIR is
+    /// invalid or not set in the environment` to the standard error of any program that opens a device or lists adapters. It is harmless. A program that wants none of
+    /// it is started with `NODEVICE_SELECT=1`, or with `XDG_RUNTIME_DIR` set to anything; the libraries do not change the environment.
+    ///
     /// # Errors
     /// No adapter, or one that refuses.
     pub fn open(options: &DeviceOptions) -> Result<Self> {

@@ -9,7 +9,7 @@ pub enum TensorError {
     /// No Vulkan driver, or none that fits the selection.
     #[error("no Vulkan adapter{}: {hint}", match selector { Some(s) => format!(" matches {s:?}"), None => " was found".to_owned() })]
     NoAdapter {
-        /// What `--device` asked for.
+        /// [`crate::DeviceOptions::selector`].
         selector: Option<String>,
         /// What to do about it.
         hint: String,

@@ -35,5 +35,5 @@ pub use pool::{Class, Pool, Usage};
 pub use recorder::{RecordStats, Recorder};
 pub use rows::{Grouping, RowState, Rows, Segment};
 pub use tally::Tally;
-pub use tensor::{Buffer, DType, Tensor, buffer_bytes, padded, tensor_bytes};
+pub use tensor::{Buffer, DType, Tensor, buffer_bytes, padded, product, tensor_bytes};
 pub use transfer::Readback;

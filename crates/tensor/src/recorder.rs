@@ -167,7 +167,8 @@ impl Recorder {
     /// # Errors
     /// The range leaves a buffer.
     pub fn copy(&mut self, from: &Buffer, from_offset: u64, to: &Buffer, to_offset: u64, bytes: u64) -> Result<()> {
-        if from_offset + bytes > from.bytes() || to_offset + bytes > to.bytes() {
+        let leaves = |offset: u64, buffer: &Buffer| offset.checked_add(bytes).is_none_or(|end| end > buffer.bytes());
+        if leaves(from_offset, from) || leaves(to_offset, to) {
             return Err(TensorError::Shape {
                 op: "copy",
                 message: format!(

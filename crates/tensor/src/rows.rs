@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
 use crate::tally::Tally;
-use crate::tensor::Buffer;
+use crate::tensor::{Buffer, product};
 
 /// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
 #[repr(C)]
@@ -101,6 +101,9 @@ impl Grouping {
     }
 }
 
+/// Ids of a table that are uploaded together.
+const STRETCH_IDS: usize = 1 << 20;
+
 /// The device tables of up to `capacity` physical rows with up to `max_length` ids each.
 #[derive(Debug)]
 pub struct Rows {
@@ -127,13 +130,17 @@ impl Rows {
     /// # Errors
     /// As [`Device::alloc`].
     pub fn new(device: &Device, capacity: usize, max_length: usize) -> Result<Self> {
-        let table = |what: &str| device.alloc(what, Class::Cache, capacity as u64 * max_length as u64 * 4);
+        let table = |name: &str| {
+            let what = format!("{name} table of {capacity} rows and {max_length} ids");
+            device.alloc(&what, Class::Cache, product(&[capacity, max_length, 4]))
+        };
+        let list = |what: &str, each: usize| device.alloc(what, Class::Cache, product(&[capacity, each]));
         Ok(Self {
-            state: device.alloc("row states", Class::Cache, capacity as u64 * size_of::<RowState>() as u64)?,
-            active: device.alloc("active rows", Class::Cache, capacity as u64 * 4)?,
-            groups: device.alloc("row groups", Class::Cache, capacity as u64 * 8)?,
-            tokens: [table("token table")?, table("token table")?],
-            slots: [table("slot table")?, table("slot table")?],
+            tokens: [table("token")?, table("token")?],
+            slots: [table("slot")?, table("slot")?],
+            state: list("row states", size_of::<RowState>())?,
+            active: list("active rows", 4)?,
+            groups: list("row groups", 8)?,
             capacity,
             max_length,
             parity: 0,
@@ -145,9 +152,9 @@ impl Rows {
 
     /// Counts what [`Rows::new`] allocates for these sizes and the uploads of [`Rows::begin`].
     pub fn tally(capacity: usize, max_length: usize, tally: &mut Tally) {
-        let rows = capacity as u64;
-        let table = rows.saturating_mul(max_length as u64).saturating_mul(4);
-        for bytes in [rows * size_of::<RowState>() as u64, rows * 4, rows * 8, table, table, table, table] {
+        let table = product(&[capacity, max_length, 4]);
+        let [states, active, groups] = [size_of::<RowState>(), 4, 8].map(|each| product(&[capacity, each]));
+        for bytes in [states, active, groups, table, table, table, table] {
             tally.buffer(Class::Cache, bytes);
             tally.upload(bytes);
         }
@@ -179,8 +186,6 @@ impl Rows {
                 self.capacity
             )));
         }
-        let mut tokens = vec![0u32; states.len() * self.max_length];
-        let mut slots = tokens.clone();
         for (row, (state, prompt)) in states.iter().zip(prompts).enumerate() {
             if prompt.is_empty() || prompt.len() > self.max_length || prompt.len() != state.length as usize {
                 return Err(fail(format!(
@@ -190,30 +195,51 @@ impl Rows {
                     self.max_length
                 )));
             }
-            let base = row * self.max_length;
-            tokens[base..base + prompt.len()].copy_from_slice(prompt);
-            for (position, slot) in slots[base..base + prompt.len()].iter_mut().enumerate() {
-                *slot = state.own_slot(position as u32);
-            }
         }
         self.parity = 0;
         self.sentences = states.iter().map(|state| state.sentence).collect();
         device.write(&self.state, 0, bytemuck::cast_slice(states))?;
-        device.write(&self.tokens[0], 0, bytemuck::cast_slice(&tokens))?;
-        device.write(&self.slots[0], 0, bytemuck::cast_slice(&slots))?;
+        self.write_prompts(device, states, prompts)?;
         self.set_active(device, (0..states.len() as u32).collect(), slabs)
+    }
+
+    /// Uploads prompts and their slots, with zeros behind, in stretches of rows of a bounded size; of rows that are longer than a stretch only
+    /// the beginnings. So the host holds no second copy of a large table. What lies behind a prompt is never read before it is written.
+    fn write_prompts(&self, device: &Device, states: &[RowState], prompts: &[&[u32]]) -> Result<()> {
+        let stretch = (STRETCH_IDS / self.max_length.max(1)).max(1);
+        let (mut tokens, mut slots) = (Vec::new(), Vec::new());
+        for (number, (states, prompts)) in states.chunks(stretch).zip(prompts.chunks(stretch)).enumerate() {
+            tokens.clear();
+            slots.clear();
+            for (row, (state, prompt)) in states.iter().zip(prompts).enumerate() {
+                tokens.extend_from_slice(prompt);
+                slots.extend((0..prompt.len() as u32).map(|position| state.own_slot(position)));
+                let end = row * self.max_length + self.max_length.min(STRETCH_IDS.max(prompt.len()));
+                tokens.resize(end, 0);
+                slots.resize(end, 0);
+            }
+            let at = product(&[number, stretch, self.max_length, 4]);
+            device.write(&self.tokens[0], at, bytemuck::cast_slice(&tokens))?;
+            device.write(&self.slots[0], at, bytemuck::cast_slice(&slots))?;
+        }
+        Ok(())
     }
 
     /// Replaces the list of active rows; `slabs[row]` is the slab of each physical row.
     ///
     /// # Errors
-    /// The device failed.
+    /// A row without a slab, or beyond the tables; the device failed.
     pub fn set_active(&mut self, device: &Device, rows: Vec<u32>, slabs: &[usize]) -> Result<()> {
         let mut grouping = Grouping::default();
         for row in &rows {
+            let place = *row as usize;
+            let Some(slab) = slabs.get(place).filter(|_| place < self.capacity) else {
+                let message = format!("row {row} of {} places, {} of which have a slab", self.capacity, slabs.len());
+                return Err(TensorError::Shape { op: "rows", message });
+            };
             // Rows that no batch began belong to no sentence: each stands alone.
-            let sentence = self.sentences.get(*row as usize).copied().unwrap_or(*row);
-            grouping.push(slabs[*row as usize], sentence, 1);
+            let sentence = self.sentences.get(place).copied().unwrap_or(*row);
+            grouping.push(*slab, sentence, 1);
         }
         if !rows.is_empty() {
             device.write(&self.active, 0, bytemuck::cast_slice(&rows))?;

@@ -37,6 +37,13 @@ impl Tally {
         self.usage.add(Class::Staging, buffer_bytes(bytes));
     }
 
+    /// `count` buffers of `bytes` bytes each, as [`Tally::buffer`].
+    pub fn equal_buffers(&mut self, class: Class, count: usize, bytes: u64) {
+        if count > 0 {
+            self.buffers(class, buffer_bytes(bytes).saturating_mul(count as u64), bytes);
+        }
+    }
+
     /// Buffers of `bytes` bytes in sum, the largest of which has `largest`.
     pub fn buffers(&mut self, class: Class, bytes: u64, largest: u64) {
         self.usage.add(class, bytes);

@@ -94,7 +94,7 @@ impl Device {
             mapped_at_creation: false,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            let used = pool.current().total - bytes;
+            let used = pool.current().total.saturating_sub(bytes);
             let message = one_line(&error.to_string());
             return Err(TensorError::OutOfMemory { what: what.to_owned(), asked: bytes, used, message });
         }
@@ -107,15 +107,13 @@ impl Device {
     /// # Errors
     /// As [`Device::alloc`]; also when the size overflows.
     pub fn tensor(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
-        let ld = padded(cols);
-        let bytes = (rows as u64).checked_mul(ld as u64).and_then(|n| n.checked_mul(dtype.bytes()));
-        let too_large = || TensorError::TooLarge {
-            what: what.to_owned(),
-            asked: u64::MAX,
-            limit: self.capabilities().max_binding_bytes,
-            kind: "binding",
-        };
-        let buffer = self.alloc(what, class, bytes.ok_or_else(too_large)?)?;
+        // A size that cannot be counted saturates, and no device has it.
+        let buffer = self.alloc(what, class, product(&[rows, padded(cols), dtype.bytes() as usize]))?;
+        // Kernels count columns in 32 bits, also of a tensor without rows.
+        if cols > u32::MAX as usize {
+            let message = format!("{what}: [{rows}, {cols}] has more columns than a kernel counts");
+            return Err(TensorError::Shape { op: "tensor", message });
+        }
         Ok(Tensor { buffer, rows, cols, dtype })
     }
 }
@@ -127,12 +125,19 @@ pub fn buffer_bytes(bytes: u64) -> u64 {
 
 /// What [`Device::tensor`] takes for `[rows, cols]`.
 pub fn tensor_bytes(rows: usize, cols: usize, dtype: DType) -> u64 {
-    buffer_bytes((rows as u64).saturating_mul(padded(cols) as u64).saturating_mul(dtype.bytes()))
+    buffer_bytes(product(&[rows, padded(cols), dtype.bytes() as usize]))
 }
 
-/// `cols` rounded up to whole quads: the row stride of every tensor.
+/// The product of some counts, `u64::MAX` where it is more: a size that every limit refuses. What becomes a size is multiplied by this or by
+/// checked arithmetic.
+pub fn product(counts: &[usize]) -> u64 {
+    counts.iter().fold(1, |product: u64, count| product.saturating_mul(*count as u64))
+}
+
+/// `cols` rounded up to whole quads: the row stride of every tensor. Numbers that have no such multiple give the largest one, which no
+/// device holds.
 pub fn padded(cols: usize) -> usize {
-    cols.next_multiple_of(4)
+    cols.checked_next_multiple_of(4).unwrap_or(usize::MAX / 4 * 4)
 }
 
 /// A matrix `[rows, cols]` with row stride `padded(cols)`, starting at the front of its buffer. Cheap to clone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
-use crate::tensor::{Buffer, DType, Tensor, padded};
+use crate::tensor::{Buffer, DType, Tensor, buffer_bytes, padded, product};
 
 /// Bytes of one upload chunk at most; two of them make the ring.
 const CHUNK: u64 = 8 << 20;
@@ -81,7 +81,7 @@ impl Device {
     /// As [`Device::alloc`].
     pub fn readback(&self, what: &str, bytes: u64) -> Result<Readback> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Readback { buffer: self.alloc_raw(what, Class::Staging, bytes.max(16).next_multiple_of(16), usage)? })
+        Ok(Readback { buffer: self.alloc_raw(what, Class::Staging, buffer_bytes(bytes), usage)? })
     }
 
     /// Writes bytes through the upload ring. `offset` and the length are multiples of 4.
@@ -132,6 +132,10 @@ impl Device {
     /// # Errors
     /// As [`crate::Recorder::submit_and_read`].
     pub fn read(&self, from: &Buffer, bytes: u64) -> Result<Vec<u8>> {
+        if bytes > from.bytes() {
+            let message = format!("{bytes} bytes of a buffer of {}", from.bytes());
+            return Err(TensorError::Shape { op: "read", message });
+        }
         let readback = self.readback("read", bytes)?;
         Ok(self.recorder().submit_and_read(&readback, from, bytes)?.0)
     }
@@ -183,12 +187,13 @@ impl Device {
     /// The values are not whole rows or leave the tensor.
     pub fn write_rows(&self, tensor: &Tensor, first: usize, values: &[f32]) -> Result<()> {
         let rows = values.len().checked_div(tensor.cols).unwrap_or(0);
-        if rows * tensor.cols != values.len() || first + rows > tensor.rows {
+        let end = first.checked_add(rows);
+        if rows * tensor.cols != values.len() || end.is_none_or(|end| end > tensor.rows) {
             let message = format!("{} values from row {first} on do not fit {}", values.len(), tensor.describe());
             return Err(TensorError::Shape { op: "write_rows", message });
         }
         let bytes = encode_rows(values, tensor.cols, tensor.dtype);
-        self.write(&tensor.buffer, first as u64 * tensor.ld() as u64 * tensor.dtype.bytes(), &bytes)
+        self.write(&tensor.buffer, product(&[first, tensor.ld(), tensor.dtype.bytes() as usize]), &bytes)
     }
 
     /// Reads a tensor as f32, row-major without padding.
@@ -197,7 +202,8 @@ impl Device {
     /// As [`Device::read`].
     pub fn read_tensor(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let ld = tensor.ld();
-        let bytes = self.read(&tensor.buffer, tensor.rows as u64 * ld as u64 * tensor.dtype.bytes())?;
+        let bytes = product(&[tensor.rows, ld, tensor.dtype.bytes() as usize]);
+        let bytes = self.read(&tensor.buffer, bytes)?;
         let all: Vec<f32> = match tensor.dtype {
             DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
             DType::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(f32::from).collect(),

@@ -71,7 +71,7 @@ pub struct StepLoad {
 impl StepLoad {
     /// Query rows of the step.
     pub fn rows(&self) -> f64 {
-        (self.sentences * self.beams) as f64
+        self.sentences as f64 * self.beams as f64
     }
 }
 
@@ -230,7 +230,7 @@ pub fn cross_attention(kind: Kind, shape: Shape, load: &StepLoad) -> Cost {
         Kind::El => Cost {
             core_flops: 4.0 * key_rows * shape.num_heads as f64 * d,
             cache_bytes: sources * d * size,
-            issued_cache_bytes: sources * d * size * tiles(load.beams * shape.num_heads),
+            issued_cache_bytes: sources * d * size * tiles(load.beams.saturating_mul(shape.num_heads)),
             scratch_bytes: expanded_bytes(shape, rows),
             ..Cost::default()
         },
@@ -310,7 +310,7 @@ pub fn decode_step(model: &ModelShape, kinds: Kinds, load: &StepLoad) -> StepCos
 /// A stack over packed rows, attention among themselves included: `sentences` of `length` rows, each seeing `keys` on average.
 fn packed(stack: &Stack, sentences: usize, length: usize, keys: f64, dtype: DType) -> Cost {
     let (d, e) = widths(stack.attention);
-    let rows = (sentences * length) as f64;
+    let rows = sentences as f64 * length as f64;
     let attention = product(rows, 3.0 * d * e, dtype) + product(rows, d * e, dtype);
     let core = Cost { core_flops: 4.0 * rows * keys * e, dispatches: 2.0, ..Cost::default() };
     (attention + core + feed_forward(stack, rows, dtype)) * stack.layers as f64
@@ -329,7 +329,7 @@ pub fn memorize(model: &ModelShape, kind: Kind, sentences: usize, beams: usize, 
         return Cost::default();
     }
     let (d, e) = widths(model.decoder.attention);
-    let rows = (sentences * length) as f64;
+    let rows = sentences as f64 * length as f64;
     let copies = if kind.replicates() { beams as f64 } else { 1.0 };
     let stored = |width: f64| Cost {
         scratch_bytes: copies * rows * width * (F32 + dtype.bytes() as f64),

@@ -139,7 +139,7 @@ impl DeviceClass {
 
     /// FLOP/s of EL's core in cross-attention with `beams` rows of `num_heads` heads.
     pub fn el_cross_flops(&self, beams: usize, num_heads: usize) -> f64 {
-        let rows = (beams * num_heads) as f64;
+        let rows = beams as f64 * num_heads as f64;
         ATTEND_FLOPS * rows / self.el_cross.at(rows)
     }
 

@@ -99,7 +99,7 @@ fn cross_seconds(class: &DeviceClass, model: &ModelShape, kind: Kind, load: &Ste
     let shape = model.decoder.attention;
     let cost = cost::cross_attention(kind, shape, load);
     let core = match kind {
-        Kind::El => core(&class.el_cross, cost.core_flops, (load.beams * shape.num_heads) as f64),
+        Kind::El => core(&class.el_cross, cost.core_flops, load.beams as f64 * shape.num_heads as f64),
         Kind::Mha | Kind::MhaNocache => core(&class.mha_cross, cost.core_flops, load.beams as f64),
         Kind::MhaReplicated => core(&class.mha_cross, cost.core_flops, 1.0),
     };

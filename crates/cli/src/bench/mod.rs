@@ -88,6 +88,14 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     Ok(u8::from(report.rows.iter().any(|row| row.status == Status::Error)))
 }
 
+/// What the flags ask to be measured, and the config that each trial is for.
+#[cfg(test)]
+pub(crate) fn trials(
+    arguments: &BenchArgs,
+) -> Result<Vec<(elgen_engine::ConfigOnly, elgen_engine::bench::Trial)>, CliError> {
+    Ok(rows(arguments, true)?.into_iter().map(|row| (row.source.config.clone(), row.trial)).collect())
+}
+
 fn place(device: &Device, arguments: &BenchArgs) -> Place {
     let adapter = device.report();
     Place {

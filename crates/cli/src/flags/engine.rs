@@ -59,9 +59,7 @@ impl TextFlags {
 
     /// A message with the option's name as a flag.
     pub(crate) fn name(message: &str) -> String {
-        message
-            .replace("(max_text_bytes)", "(--max-text-bytes)")
-            .replace("(`truncate` cuts it)", "(--truncate cuts it)")
+        message.replace("(max_text_bytes)", "(--max-text-bytes)").replace("(truncation is off)", "(--truncate cuts it)")
     }
 }
 
@@ -186,5 +184,21 @@ impl EngineFlags {
     /// Whether the user chose an adapter.
     pub(crate) fn names_device(&self) -> bool {
         self.device.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elgen_engine::EngineError;
+
+    use super::*;
+
+    #[test]
+    fn the_flag_that_helps_is_named_here_and_not_in_the_library() {
+        let error = EngineError::InputTooLong { tokens: 304, limit: 128 }.to_string();
+        assert_eq!(error, "the input has 304 tokens, the model has positions for 128 (truncation is off)");
+        let told = "the input has 304 tokens, the model has positions for 128 (--truncate cuts it)";
+        assert_eq!(TextFlags::name(&error), told);
+        assert_eq!(TextFlags::name("the input has no tokens"), "the input has no tokens");
     }
 }

@@ -6,7 +6,7 @@ use elgen_attention::planner::LINEAR_FLOPS;
 use elgen_attention::planner::cost::{self, StepLoad};
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
-use elgen_tensor::{DType, Device};
+use elgen_tensor::{Class, DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
@@ -14,6 +14,7 @@ use crate::bench::spread::Spread;
 use crate::device_class::class_of;
 use crate::error::EngineError;
 use crate::model::Model;
+use crate::plan::{MemoryPlan, Workload, largest};
 use crate::planner::shape;
 use crate::session::Session;
 use crate::types::{Expected, PeakBytes, Request};
@@ -169,9 +170,31 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     let config = trial.config(model)?;
     let most = most_source(model, trial);
     let requests = |count| trial.sources.requests(model, count, most, trial.seed);
-    let mut batch = match trial.batch {
+    let asked = match trial.batch {
         BatchRows::Sentences(count) => count.max(1),
-        BatchRows::Largest => model.session().predicted_sentences(&requests(MOST_SENTENCES), &config)?,
+        BatchRows::Largest => 1,
+    };
+    // Before sources are made: numbers that cannot be must cost nothing.
+    let device = model.device();
+    let plan = MemoryPlan {
+        outline: &Outline::new(model.model_config()),
+        kinds: model.kinds(),
+        dtype: model.weights().cache_layout().dtype,
+        max_binding_bytes: device.capabilities().max_binding_bytes,
+        memory_limit: device.pool().limit(),
+    };
+    let weights = device.pool().current().of(Class::Weights);
+    if let Some(reason) = cannot_fit(&plan, weights, &trial.sources, &config, asked, most)? {
+        return Ok(Outcome::OutOfMemory(reason));
+    }
+    let mut batch = match trial.batch {
+        BatchRows::Sentences(_) => asked,
+        BatchRows::Largest => {
+            // An id that is cached takes more than the 4 bytes that it has on the host.
+            let ids = model.device().pool().limit() / 4;
+            let count = largest(MOST_SENTENCES, |count| trial.sources.total(count, most) <= ids).unwrap_or(1);
+            model.session().predicted_sentences(&requests(count), &config)?
+        }
     };
     loop {
         model.device().trim()?;
@@ -184,6 +207,43 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
             Err(error) => return Ok(Outcome::OutOfMemory(error.to_string())),
         }
     }
+}
+
+/// Why `count` sentences cannot run together, however little but `weights` bytes of weights is in memory; `None` if they may. The sources
+/// that are not all of one length are at most `most` long.
+///
+/// # Errors
+/// Sources of a length that the model cannot take.
+fn cannot_fit(
+    plan: &MemoryPlan<'_>,
+    weights: u64,
+    sources: &Sources,
+    config: &GenerationConfig,
+    count: usize,
+    most: usize,
+) -> Result<Option<String>, EngineError> {
+    let limits = plan.outline.limits;
+    let encoder_decoder = limits.is_encoder_decoder;
+    let shortest = sources.shortest(most);
+    let positions = limits.max_position_embeddings.unwrap_or(usize::MAX);
+    let limit = positions.saturating_sub(usize::from(!encoder_decoder));
+    if shortest > limit {
+        return Err(EngineError::InputTooLong { tokens: shortest, limit });
+    }
+    let (source, prompt) = if encoder_decoder { (shortest, 1) } else { (0, shortest) };
+    let new = config.lengths(prompt)?.max_length - prompt;
+    let bytes = match plan.predict(&Workload::new(config, source, prompt, new), count) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_out_of_memory() => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    // A prediction may count more weights than a checkpoint holds.
+    let run = bytes.total.saturating_sub(bytes.weights).saturating_add(weights);
+    let layout = plan.outline.cache_layout(plan.kinds, plan.dtype);
+    let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
+    let cached = slot.saturating_mul(sources.total(count, most)).saturating_add(weights);
+    let (least, limit) = (run.max(cached), plan.memory_limit);
+    Ok((least > limit).then(|| format!("a batch of {count} takes at least {least} bytes, the memory limit is {limit}")))
 }
 
 /// The longest source that leaves positions for the new ids.
@@ -265,5 +325,47 @@ fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig,
         shared_keys: prompt,
         source_keys: if encoder_decoder { source } else { 0.0 },
         dtype: session.model().weights().cache_layout().dtype,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use elgen_attention::{Kind, Kinds};
+    use elgen_search::GenerationOptions;
+
+    use super::*;
+    use crate::bench::builtin_config;
+
+    #[test]
+    fn what_cannot_fit_is_known_before_a_source_is_made() {
+        for name in ["t5-small", "bart-base", "gpt2"] {
+            let outline = Outline::new(builtin_config(name, 1).unwrap().config());
+            let plan = MemoryPlan {
+                outline: &outline,
+                kinds: Kinds::both(Kind::Mha),
+                dtype: DType::F32,
+                max_binding_bytes: 2 << 30,
+                memory_limit: 8 << 30,
+            };
+            let options = GenerationOptions {
+                max_new_tokens: Some(8),
+                decoder_start_token_id: Some(0),
+                ..GenerationOptions::default()
+            };
+            let (config, _) = options.resolve(&outline.limits).unwrap();
+            let weights = outline.weight_bytes(plan.kinds, plan.dtype, plan.max_binding_bytes);
+            let fits = |sources: &Sources, count: usize| {
+                cannot_fit(&plan, weights, sources, &config, count, 1000).map(|reason| reason.is_none())
+            };
+            assert!(fits(&Sources::Fixed(16), 4).unwrap(), "{name}");
+            for count in [1 << 31, 1 << 32, 1 << 53, 1 << 63, usize::MAX] {
+                assert!(!fits(&Sources::Fixed(16), count).unwrap(), "{name} {count}");
+                assert!(!fits(&Sources::Lengths(Arc::new(vec![1, 900])), count).unwrap(), "{name} {count}");
+                // Too long for the positions, or for a binding.
+                assert!(!fits(&Sources::Fixed(count), 1).unwrap_or(false), "{name} {count}");
+            }
+        }
     }
 }

@@ -24,6 +24,24 @@ impl Sources {
         }
     }
 
+    /// The shortest of them, at most `most` where they are not all one length.
+    pub(crate) fn shortest(&self, most: usize) -> usize {
+        match self {
+            Self::Fixed(length) => (*length).max(1),
+            Self::Lengths(lengths) => lengths.iter().copied().min().unwrap_or(1).min(most).max(1),
+        }
+    }
+
+    /// Ids of the first `count` sources in sum.
+    pub(crate) fn total(&self, count: usize, most: usize) -> u64 {
+        let cycle = match self {
+            Self::Fixed(_) => 1,
+            Self::Lengths(lengths) => lengths.len().max(1),
+        };
+        let sum = |count: usize| (0..count).fold(0, |sum: u64, s| sum.saturating_add(self.length(s, most) as u64));
+        sum(cycle).saturating_mul((count / cycle) as u64).saturating_add(sum(count % cycle))
+    }
+
     /// Length of source `s`, at most `most`.
     pub(crate) fn length(&self, s: usize, most: usize) -> usize {
         let length = match self {
@@ -74,5 +92,11 @@ mod tests {
         assert_eq!(found, [5, 1, 64, 5, 1]);
         // A length that was asked for is not cut: the model refuses it.
         assert_eq!(Sources::Fixed(90).length(3, 64), 90);
+        for count in 0..8 {
+            assert_eq!(lengths.total(count, 64), (0..count).map(|s| lengths.length(s, 64) as u64).sum::<u64>());
+        }
+        assert_eq!((lengths.shortest(64), Sources::Fixed(90).shortest(64)), (1, 90));
+        assert_eq!(lengths.total(usize::MAX, 64), u64::MAX);
+        assert_eq!(Sources::Fixed(usize::MAX).total(2, 64), u64::MAX);
     }
 }

@@ -92,7 +92,7 @@ impl<'a> Comparison<'a> {
             Err(error) => (None, Some(error.to_string())),
         };
         let largest_batch = plan.largest_batch(self.workload);
-        let beyond = plan.predict(self.workload, largest_batch.unwrap_or(0) + 1);
+        let beyond = plan.predict(self.workload, largest_batch.unwrap_or(0).saturating_add(1));
         PlanRow {
             attention,
             self_: kinds.self_.name(),
@@ -166,7 +166,7 @@ fn bytes_per_sentence(plan: &MemoryPlan<'_>, workload: &Workload<'_>) -> Option<
     let mut batch = LARGE_BATCH;
     while batch > 0 {
         if let (Some(more), Some(less)) = (total(2 * batch), total(batch)) {
-            return Some((more - less) / batch as u64);
+            return Some(more.saturating_sub(less) / batch as u64);
         }
         batch /= 2;
     }

@@ -84,3 +84,36 @@ fn batches_are_as_large_as_the_memory() {
     let [mha, el] = [Kind::Mha, Kind::El].map(|kind| largest(Kinds::both(kind), 1, 32));
     assert!(mha < el, "{mha:?} {el:?}");
 }
+
+#[test]
+fn expectations_without_end_are_planned_for() {
+    let t5 = serde_json::json!({ "model_type": "t5", "decoder_start_token_id": 0 });
+    let t5 = ModelConfig::from_map(t5.as_object().unwrap(), "config.json".as_ref()).unwrap();
+    let start = GenerationOptions { decoder_start_token_id: Some(0), ..GenerationOptions::default() };
+    for outline in [bart_large(), gpt2(), Outline::new(&t5)] {
+        for number in [0, 1, 1 << 31, 1 << 32, 1 << 53, 1 << 63, usize::MAX] {
+            for other in [0, 1, 1 << 32, usize::MAX] {
+                let expected =
+                    Expected { num_beams: Some(other), source_length: Some(number), max_new_tokens: Some(number) };
+                let options = SessionOptions {
+                    expected,
+                    batch_size: BatchSize::Sentences(number),
+                    max_batch_tokens: Some(other),
+                    ..SessionOptions::default()
+                };
+                let (workload, run) = workload(&start, &outline.limits, &options, 4096).expect("options that fit");
+                for memory_limit in [1, 1 << 30, u64::MAX] {
+                    let memory = MemoryPlan {
+                        outline: &outline,
+                        kinds: Kinds::both(Kind::El),
+                        dtype: DType::F16,
+                        max_binding_bytes: 2 << 30,
+                        memory_limit,
+                    };
+                    let fits = largest_batch(&memory, &workload, &run);
+                    assert!(fits.is_none() || memory_limit > 1, "{expected:?}");
+                }
+            }
+        }
+    }
+}

@@ -51,12 +51,12 @@ impl WholeText {
         let (mut begin, mut scored) = (0_usize, 0);
         while scored < tokens {
             let end = tokens.min(begin.saturating_add(length));
-            let from = scored.max(begin + 1);
+            let from = scored.max(begin.saturating_add(1));
             if from < end {
                 found.push(Window { begin, from, end });
             }
             scored = end;
-            begin += stride;
+            begin = begin.saturating_add(stride);
         }
         found
     }

@@ -5,10 +5,11 @@
 //! sources are not encoded again: the sentences are still admitted.
 
 use elgen_attention::{Packed, Probabilities};
-use elgen_tensor::{Class, DType, Grouping, Tally, TensorError, padded};
+use elgen_tensor::{Class, DType, Grouping, Tally, TensorError, padded, product};
 
-use super::footprint::PackedSize;
+use super::footprint::{PackedSize, chunks};
 use super::{PrefillSpace, Runner, prepare_packed};
+use crate::config::check_ids;
 use crate::error::ModelError;
 use crate::layers::Space;
 
@@ -35,7 +36,7 @@ pub type Alignment = Vec<Vec<f32>>;
 
 /// Bytes beside the working tensors of a row: its probabilities, on the device and in the read-back buffer.
 fn row_bytes(source: usize) -> u64 {
-    8 * padded(source) as u64
+    product(&[8, padded(source)])
 }
 
 impl Runner {
@@ -43,7 +44,7 @@ impl Runner {
     /// a prompt and the batch stays admitted.
     ///
     /// # Errors
-    /// A model without cross-attention, a layer or a sentence that does not exist, out of memory, or the device failed.
+    /// A model without cross-attention, a layer or a sentence that does not exist, ids outside the vocabulary, out of memory, or the device failed.
     pub fn align(&mut self, continuations: &[Continuation<'_>], layer: usize) -> Result<Vec<Alignment>, ModelError> {
         let layout = self.caches.layout();
         if layout.cross.is_none() {
@@ -65,13 +66,21 @@ impl Runner {
             );
             return Err(TensorError::Shape { op: "align", message }.into());
         }
+        let vocab = self.model.limits().vocab_size;
+        for continuation in continuations {
+            check_ids(continuation.prompt, vocab)?;
+            // The last id is not fed: it may be an end that no table holds.
+            let fed = continuation.token_ids.len().saturating_sub(1);
+            check_ids(&continuation.token_ids[..fed], vocab)?;
+        }
         let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0)[1] as usize;
         let longest = continuations.iter().map(source).max().unwrap_or(0);
         let lengths = continuations.iter().map(Continuation::fed);
         let shape = self.footprint.decoder;
         let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
         let extras = self.footprint.prompt_extras(memory_slots, (longest, 0));
-        let chunks = self.footprint.chunks_within(self.free_budget(), row_bytes(longest), lengths, shape, extras);
+        let limit = self.footprint.most_tokens(self.free_budget(), row_bytes(longest), shape, extras);
+        let chunks = chunks(lengths, limit);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         if rows == 0 || longest == 0 {
             return Ok(vec![Alignment::new(); continuations.len()]);
@@ -121,11 +130,13 @@ impl Runner {
     pub fn tally_align(&self, tokens: usize, longest: usize, source: usize, tally: &mut Tally) {
         let extras = self.footprint.prompt_extras(0, (source, 0));
         // 36 bytes: id and position, number, two ranges, a group and a slot.
-        let row = Space::bytes_per_row(self.footprint.decoder, extras) + 36 + row_bytes(source);
-        let bytes = (tokens as u64 * row).min(self.footprint.prefill_budget.max(longest as u64 * row));
+        let row =
+            Space::bytes_per_row(self.footprint.decoder, extras).saturating_add(36).saturating_add(row_bytes(source));
+        let all = |rows: usize| row.saturating_mul(rows as u64);
+        let bytes = all(tokens).min(self.footprint.prefill_budget.max(all(longest)));
         // Its stretches are cut so that each tensor fits a binding.
         tally.buffers(Class::Activations, bytes, 0);
-        tally.upload(bytes / row * 8);
+        tally.upload((bytes / row).saturating_mul(8));
     }
 
     /// Uploads ids and ranges. Nothing is stored in the self caches: no slots.

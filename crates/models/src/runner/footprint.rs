@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use elgen_attention::{CacheBytes, CacheLayout, Extras, Kind, Kinds, Need, Splits};
-use elgen_tensor::{Class, DType, Tally};
+use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kind, Kinds, Need, Splits};
+use elgen_tensor::{Class, DType, Tally, product};
 
 use crate::error::ModelError;
 use crate::layers::{Space, StackShape};
@@ -57,13 +57,12 @@ impl PackedSize {
     /// Counts the buffers and their uploads.
     pub(super) fn tally(&self, shape: StackShape, tally: &mut Tally) {
         Space::tally(shape, self.tokens, self.extras, tally);
-        let tokens = self.tokens as u64;
         // Ids with positions, numbers, ranges, groups, cross ranges, and the lists of slots.
-        let slots = std::iter::repeat_n(4, self.copies);
-        for bytes in [8, 4, 8, 8, 8].into_iter().chain(slots).map(|each| tokens * each) {
+        for bytes in [8, 4, 8, 8, 8].map(|each| product(&[self.tokens, each])) {
             tally.buffer(Class::Activations, bytes);
             tally.upload(bytes);
         }
+        tally.equal_buffers(Class::Activations, self.copies, product(&[self.tokens, 4]));
     }
 }
 
@@ -91,48 +90,59 @@ impl Footprint {
     ///
     /// # Errors
     /// A sentence larger than a slab can be.
-    pub fn tally(&self, needs: &[Need], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
-        self.tally_beside(&Held::default(), needs, rows, tally)
+    pub fn tally(&self, runs: &[Alike], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
+        self.tally_beside(&Held::default(), runs, rows, tally)
     }
 
     /// As [`Footprint::tally`] for a runner that keeps what it holds where that serves.
     pub(super) fn tally_beside(
         &self,
         held: &Held,
-        needs: &[Need],
+        runs: &[Alike],
         rows: usize,
         tally: &mut Tally,
     ) -> Result<CacheBytes, ModelError> {
-        let wanted = self.layout.slabs(needs.iter().copied(), self.max_binding_bytes)?;
-        let serve = wanted.len() <= held.slabs.len()
-            && wanted.iter().zip(&held.slabs).all(|(w, slab)| w.0 <= slab.0 && w.1 <= slab.1);
-        let slabs = if serve { &held.slabs } else { &wanted };
+        // Slabs of one size that follow each other, as (slots, how many).
+        let mut wanted: Vec<((u64, u64), u64)> = Vec::new();
+        let mut count = 0_u64;
+        self.layout.slab_runs(runs.iter().copied(), self.max_binding_bytes, |slab, slabs| {
+            count = slabs.saturating_add(count);
+            wanted.push((slab, slabs));
+        })?;
+        let each = || wanted.iter().flat_map(|(slab, slabs)| std::iter::repeat_n(slab, *slabs as usize));
+        let serve =
+            count <= held.slabs.len() as u64 && each().zip(&held.slabs).all(|(w, slab)| w.0 <= slab.0 && w.1 <= slab.1);
+        let slabs = if serve { held.slabs.iter().map(|slab| (*slab, 1)).collect() } else { wanted };
         let mut caches = CacheBytes::default();
-        for slab in slabs {
+        for (slab, slabs) in &slabs {
             let bytes = self.layout.slab_bytes(*slab);
             let layers = [(self.layout.layers, bytes.self_), (self.layout.cross_buffers(), bytes.cross)];
-            for (buffers, bytes) in layers.into_iter().filter(|(buffers, _)| *buffers > 0) {
-                tally.buffers(Class::Cache, bytes, bytes / buffers as u64);
-            }
-            caches.self_ += bytes.self_;
-            caches.cross += bytes.cross;
+            let [self_, cross] = layers.map(|(buffers, bytes)| {
+                let all = bytes.saturating_mul(*slabs);
+                if buffers > 0 {
+                    tally.buffers(Class::Cache, all, bytes / buffers as u64);
+                }
+                all
+            });
+            caches.self_ = caches.self_.saturating_add(self_);
+            caches.cross = caches.cross.saturating_add(cross);
         }
-        let memory_slots = slabs.iter().map(|slab| slab.1 as usize).max().unwrap_or(0);
+        let memory_slots = slabs.iter().map(|(slab, _)| slab.1 as usize).max().unwrap_or(0);
 
-        let mut step = (rows, self.step_extras(memory_slots, longest(needs)));
+        let mut step = (rows, self.step_extras(memory_slots, longest(runs)));
         if let Some(held) = held.step.filter(|h| h.0 >= step.0 && h.1.hold(step.1)) {
             step = held;
         }
         Space::tally(self.decoder, step.0, step.1, tally);
 
         if let Some(shape) = self.encoder {
-            let ranges = (rows as u64 * 8).max(held.cross_ranges);
+            let ranges = product(&[rows, 8]).max(held.cross_ranges);
             tally.buffer(Class::Cache, ranges);
             tally.upload(ranges);
-            let size = self.encode_size(needs);
+            let size = self.encode_size(runs);
             held.encode.filter(|held| held.serves(&size)).unwrap_or(size).tally(shape, tally);
         }
-        if let Some(size) = self.prompt_size(needs, step.1.memory_slots) {
+        if let Some(size) = self.prompt_size(runs, step.1.memory_slots) {
             held.prompt.filter(|held| held.serves(&size)).unwrap_or(size).tally(self.decoder, tally);
         }
         Ok(caches)
@@ -172,70 +182,114 @@ impl Footprint {
     /// The stretches that the encoder runs.
     pub(super) fn encode_chunks(&self, needs: &[Need]) -> Vec<Chunk> {
         let Some(shape) = self.encoder else { return Vec::new() };
-        self.chunks(needs.iter().map(|need| need.source_len), shape, Extras::default())
+        let lengths = needs.iter().map(|need| need.source_len);
+        chunks(lengths, self.most_tokens(self.prefill_budget, 0, shape, Extras::default()))
     }
 
     /// The stretches that the decoder runs prompts in, all but their last ids.
     pub(super) fn prompt_chunks(&self, needs: &[Need], memory_slots: usize) -> Vec<Chunk> {
         let lengths = needs.iter().map(|need| need.prompt_len.saturating_sub(1));
-        self.chunks(lengths, self.decoder, self.prompt_extras(memory_slots, longest(needs)))
+        let extras = self.prompt_extras(memory_slots, longest(&Alike::runs(needs)));
+        chunks(lengths, self.most_tokens(self.prefill_budget, 0, self.decoder, extras))
     }
 
     /// What the encoder's stretches need.
-    pub(super) fn encode_size(&self, needs: &[Need]) -> PackedSize {
+    pub(super) fn encode_size(&self, runs: &[Alike]) -> PackedSize {
         let replicates = self.layout.cross.is_some_and(|(_, kind)| kind.replicates());
-        let tokens = largest(&self.encode_chunks(needs));
-        PackedSize { tokens, copies: copies(needs, replicates), extras: Extras::default() }
+        let tokens = self.encoder.map_or(0, |shape| {
+            let limit = self.most_tokens(self.prefill_budget, 0, shape, Extras::default());
+            largest_chunk(runs.iter().map(|run| (run.need.source_len, run.count)), limit)
+        });
+        PackedSize { tokens, copies: copies(runs, replicates), extras: Extras::default() }
     }
 
     /// What the decoder's stretches need; `None` if no prompt has more than one id.
-    pub(super) fn prompt_size(&self, needs: &[Need], memory_slots: usize) -> Option<PackedSize> {
-        let tokens = largest(&self.prompt_chunks(needs, memory_slots));
-        let copies = copies(needs, self.layout.self_kind.replicates());
-        (tokens > 0).then(|| PackedSize { tokens, copies, extras: self.prompt_extras(memory_slots, longest(needs)) })
+    pub(super) fn prompt_size(&self, runs: &[Alike], memory_slots: usize) -> Option<PackedSize> {
+        let extras = self.prompt_extras(memory_slots, longest(runs));
+        let limit = self.most_tokens(self.prefill_budget, 0, self.decoder, extras);
+        let tokens = largest_chunk(runs.iter().map(|run| (run.need.prompt_len.saturating_sub(1), run.count)), limit);
+        let copies = copies(runs, self.layout.self_kind.replicates());
+        (tokens > 0).then_some(PackedSize { tokens, copies, extras })
     }
 
-    /// Cuts a batch into stretches whose packed rows fit the budget and one binding; a sentence is never cut.
-    fn chunks(&self, lengths: impl Iterator<Item = usize>, shape: StackShape, extras: Extras) -> Vec<Chunk> {
-        self.chunks_within(self.prefill_budget, 0, lengths, shape, extras)
-    }
-
-    /// [`Self::chunks`] with another budget, of rows that also take `beside` bytes outside of the working tensors.
-    pub(super) fn chunks_within(
-        &self,
-        budget: u64,
-        beside: u64,
-        lengths: impl Iterator<Item = usize>,
-        shape: StackShape,
-        extras: Extras,
-    ) -> Vec<Chunk> {
-        let by_budget = (budget / (Space::bytes_per_row(shape, extras) + beside).max(1)) as usize;
+    /// Packed rows of a stretch that a budget and one binding allow, where each also takes `beside` bytes outside of the working tensors.
+    pub(super) fn most_tokens(&self, budget: u64, beside: u64, shape: StackShape, extras: Extras) -> usize {
+        let by_budget = (budget / Space::bytes_per_row(shape, extras).saturating_add(beside).max(1)) as usize;
         let by_binding = (self.max_binding_bytes / beside.max(1)) as usize;
-        let limit = by_budget.min(by_binding).min(Space::max_rows(self.max_binding_bytes, shape, extras));
-        let mut chunks: Vec<Chunk> = Vec::new();
-        for (s, length) in lengths.enumerate() {
-            match chunks.last_mut() {
-                Some(last) if last.tokens + length <= limit => {
-                    last.sentences.end = s + 1;
-                    last.tokens += length;
-                }
-                _ => chunks.push(Chunk { sentences: s..s + 1, tokens: length }),
-            }
-        }
-        chunks
+        by_budget.min(by_binding).min(Space::max_rows(self.max_binding_bytes, shape, extras))
     }
+}
+
+/// Cuts a batch into stretches of at most `limit` packed rows; a sentence is never cut.
+pub(super) fn chunks(lengths: impl Iterator<Item = usize>, limit: usize) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for (s, length) in lengths.enumerate() {
+        match chunks.last_mut() {
+            Some(last) if last.tokens.saturating_add(length) <= limit => {
+                last.sentences.end = s + 1;
+                last.tokens += length;
+            }
+            _ => chunks.push(Chunk { sentences: s..s + 1, tokens: length }),
+        }
+    }
+    chunks
+}
+
+/// Rows of the largest of [`chunks`], for runs of sentences of one length, as (length, how many). What this costs does not depend on the
+/// number of sentences.
+fn largest_chunk(runs: impl Iterator<Item = (usize, usize)>, limit: usize) -> usize {
+    let (mut largest, mut open) = (0, None);
+    for (length, mut count) in runs {
+        let fit =
+            |used: usize| limit.checked_sub(used).map_or(0, |rest| rest.checked_div(length).unwrap_or(usize::MAX));
+        if let Some(used) = open {
+            let joining = fit(used).min(count);
+            open = Some(used + joining * length);
+            largest = largest.max(used + joining * length);
+            count -= joining;
+        }
+        if count > 0 {
+            let whole = fit(0).clamp(1, count);
+            largest = largest.max(whole * length);
+            let rest = count % whole;
+            open = Some(length * if rest == 0 { whole } else { rest });
+        }
+    }
+    largest
 }
 
 /// The most (source ids, decoder ids) of a sentence.
-pub(super) fn longest(needs: &[Need]) -> (usize, usize) {
-    needs.iter().fold((0, 0), |(s, d), need| (need.source_len.max(s), (need.prompt_len + need.max_new).max(d)))
-}
-
-fn largest(chunks: &[Chunk]) -> usize {
-    chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or(0)
+pub(super) fn longest(runs: &[Alike]) -> (usize, usize) {
+    runs.iter().fold((0, 0), |(s, d), Alike { need, .. }| {
+        (need.source_len.max(s), need.prompt_len.saturating_add(need.max_new).max(d))
+    })
 }
 
 /// Lists of slots: one for each copy of what beams could share.
-fn copies(needs: &[Need], replicates: bool) -> usize {
-    if replicates { needs.iter().map(|need| need.width).max().unwrap_or(1) } else { 1 }
+fn copies(runs: &[Alike], replicates: bool) -> usize {
+    if replicates { runs.iter().map(|run| run.need.width).max().unwrap_or(1) } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_stretch_is_known_without_cutting() {
+        for limit in [0, 1, 5, 12] {
+            for runs in [
+                [(3, 4), (5, 2), (1, 9)],
+                [(0, 3), (7, 3), (12, 1)],
+                [(13, 2), (1, 1), (0, 5)],
+                [(2, 0), (4, 1), (6, 6)],
+            ] {
+                let lengths = runs.iter().flat_map(|(length, count)| std::iter::repeat_n(*length, *count));
+                let expected = chunks(lengths, limit).iter().map(|chunk| chunk.tokens).max().unwrap_or(0);
+                assert_eq!(largest_chunk(runs.into_iter(), limit), expected, "{runs:?} {limit}");
+            }
+        }
+        assert_eq!(largest_chunk([(7, usize::MAX)].into_iter(), 100), 98);
+        assert_eq!(largest_chunk([(usize::MAX, usize::MAX)].into_iter(), 100), usize::MAX);
+        assert_eq!(largest_chunk([(0, usize::MAX)].into_iter(), 100), 0);
+    }
 }

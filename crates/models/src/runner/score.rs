@@ -83,7 +83,7 @@ impl Runner {
     /// batch that is admitted is released; nothing stays admitted.
     ///
     /// # Errors
-    /// Out of memory; a sentence larger than a slab or a binding; the device failed; what `see` returns; `from` is not one
+    /// Ids outside the vocabulary; out of memory; a sentence larger than a slab or a binding; the device failed; what `see` returns; `from` is not one
     /// number for each sentence, or holds a 0: nothing predicts the first id.
     pub fn score(
         &mut self,
@@ -109,9 +109,10 @@ impl Runner {
             let message = format!("{} sentences are scored from the positions {from:?} on", sentences.len());
             return Err(TensorError::Shape { op: "score", message }.into());
         }
+        self.check(sentences)?;
         let vocab = self.model.limits().vocab_size;
         let binding = self.device.capabilities().max_binding_bytes;
-        let row_bytes = elgen_tensor::padded(vocab) as u64 * 4;
+        let row_bytes = elgen_tensor::product(&[elgen_tensor::padded(vocab), 4]).max(1);
         let wanted: usize = sentences.iter().zip(from).map(|(s, from)| s.prompt.len().saturating_sub(*from)).sum();
         let rows = ((window_bytes.min(binding) / row_bytes) as usize).clamp(1, wanted.max(1));
         let logits = self.device.tensor("logits", Class::Activations, rows, vocab, DType::F32)?;

@@ -4,6 +4,9 @@ use super::{LengthLimit, MAX_RETURN_SEQUENCES, MIN_TEMPERATURE, Mode, ModelLimit
 use crate::error::{OptionError, OptionProblem};
 use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
 
+/// Beams of a sentence at most.
+pub(super) const MAX_BEAMS: usize = MAX_RETURN_SEQUENCES;
+
 impl GenerationOptions {
     /// The biased sequences; an empty one matches nothing.
     pub(super) fn biases(&self) -> impl Iterator<Item = &(Vec<u32>, f64)> {
@@ -51,6 +54,9 @@ impl GenerationOptions {
         let counts = [("num_beams", self.num_beams), ("num_return_sequences", self.num_return_sequences)];
         if let Some((option, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
             return Err(OptionError::out_of_range(option, 0, "at least 1"));
+        }
+        if let Some(beams) = self.num_beams.filter(|beams| *beams > MAX_BEAMS) {
+            return Err(OptionError::out_of_range("num_beams", beams, "at most 65536"));
         }
         let positive = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();
         let inverse_too = |x: f64| positive(x) && positive(1.0 / x);

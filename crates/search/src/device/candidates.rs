@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, padded};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, padded, product};
 
 use super::{BeamState, DeviceSearch, Result};
 use crate::config::GenerationConfig;
@@ -51,8 +51,9 @@ pub(super) fn kernel(device: &Device, config: &GenerationConfig) -> Result<Arc<K
 /// Tokens of a list. A group of diverse beams also needs as many more as there can be tokens that earlier groups chose and
 /// that a penalty moves back.
 pub(super) fn list_length(config: &GenerationConfig) -> usize {
-    let group = config.num_beams / config.num_beam_groups;
-    config.num_candidates() / config.num_beam_groups + config.num_beams - group
+    let groups = config.num_beam_groups.max(1);
+    let others = config.num_beams - config.num_beams / groups;
+    (config.num_candidates() / groups).saturating_add(others)
 }
 
 /// Words of an entry: token, log-probability, and when sampling the key that they are ordered by.
@@ -62,8 +63,7 @@ pub(super) fn entry_words(config: &GenerationConfig) -> usize {
 
 /// Bytes of all lists of this many rows.
 pub(super) fn list_bytes(rows: usize, config: &GenerationConfig) -> u64 {
-    let words = list_length(config) * entry_words(config);
-    rows as u64 * u64::from(Parts::of(config.vocab_size).count) * words as u64 * 4
+    product(&[rows, Parts::of(config.vocab_size).count as usize, list_length(config), entry_words(config), 4])
 }
 
 /// Writes `lists` `[active row][part][K]` from the log-probabilities `logits` `[active rows, V]`.

@@ -2,7 +2,7 @@
 
 use elgen_tensor::TensorError;
 
-use crate::error::TwinError;
+use crate::error::{OptionError, TwinError};
 use crate::hooks::HookError;
 
 /// A failure of the search on the device.
@@ -12,6 +12,9 @@ pub enum SearchError {
     /// The runtime failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// Options that cannot be run.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The trace that the device wrote leads nowhere.
     #[error(transparent)]
     Trace(TwinError),
@@ -50,6 +53,7 @@ impl From<TwinError> for SearchError {
     fn from(error: TwinError) -> Self {
         match error {
             TwinError::Hook(error) => Self::Hook(error),
+            TwinError::Option(error) => Self::Option(error),
             other => Self::Trace(other),
         }
     }

@@ -76,7 +76,7 @@ fn read_bytes(config: &GenerationConfig, rows: usize, by_logits: bool) -> u64 {
 
 /// Bytes of whole rows of logits.
 pub(super) fn logits_bytes(config: &GenerationConfig, rows: usize) -> u64 {
-    rows as u64 * elgen_tensor::padded(config.vocab_size) as u64 * 4
+    elgen_tensor::product(&[rows, elgen_tensor::padded(config.vocab_size), 4])
 }
 
 impl DeviceSearch {

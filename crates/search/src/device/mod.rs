@@ -74,7 +74,7 @@ mod sources;
 mod warp;
 
 use elgen_tensor::{
-    Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, padded,
+    Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, padded, product,
 };
 
 use crate::config::{GenerationConfig, Lengths, Mode};
@@ -241,15 +241,17 @@ impl DeviceSearch {
     /// compiles the kernels.
     ///
     /// # Errors
-    /// More beams than the kernels take, a vocabulary smaller than the candidates, or buffers that do not fit.
+    /// Options that cannot be run ([`GenerationConfig::check_fields`]), more beams than the kernels take, a vocabulary smaller than the
+    /// candidates, or buffers that do not fit.
     pub fn new(device: &Device, config: &GenerationConfig, max_sentences: usize, max_new: usize) -> Result<Self> {
+        config.check_fields()?;
         let (width, candidates) = (config.rows_per_sentence(), config.num_candidates());
-        let rows = max_sentences * width;
+        let rows = max_sentences.saturating_mul(width);
         let alloc = |what: &str, bytes: u64| device.alloc(what, Class::Activations, bytes);
         let (trace_bytes, slot_bytes) = kept_bytes(config, rows, max_new);
         let mut result_bytes = trace_bytes;
         let beams = if config.mode.has_beams() {
-            if config.mode != Mode::DiverseBeam && width + candidates > MAX_POOL {
+            if config.mode != Mode::DiverseBeam && width.saturating_add(candidates) > MAX_POOL {
                 return Err(SearchError::TooManyBeams { beams: width, candidates, limit: MAX_POOL });
             }
             if width.saturating_mul(config.vocab_size) < candidates {
@@ -275,10 +277,10 @@ impl DeviceSearch {
             config: config.clone(),
             settings: Settings::new(device, config, max_sentences, max_new, 0)?,
             sources: Sources::default(),
-            open: alloc("open sentences", max_sentences as u64 * 4)?,
+            open: alloc("open sentences", product(&[max_sentences, 4]))?,
             trace: alloc("search trace", trace_bytes)?,
             beams,
-            open_readback: device.readback("open sentences", max_sentences as u64 * 4)?,
+            open_readback: device.readback("open sentences", product(&[max_sentences, 4]))?,
             result_readback: device.readback("search results", result_bytes)?,
             max_sentences,
             max_new,
@@ -305,7 +307,7 @@ impl DeviceSearch {
         batch: BatchTraits,
         tally: &mut Tally,
     ) {
-        let rows = max_sentences * config.rows_per_sentence();
+        let rows = max_sentences.saturating_mul(config.rows_per_sentence());
         let (trace_bytes, slot_bytes) = kept_bytes(config, rows, max_new);
         let class = Class::Activations;
         let mut result_bytes = trace_bytes;
@@ -316,14 +318,14 @@ impl DeviceSearch {
             }
             tally.upload(running_bytes(rows).max(slot_bytes));
         }
-        let sentences = max_sentences as u64;
+        let open = product(&[max_sentences, 4]);
         let settings = Settings::bytes(config, max_sentences, max_new);
         let noise = if batch.noise && config.mode.samples() { noise_bytes(config, rows) } else { 0 };
-        tally.buffer(class, settings + noise);
+        tally.buffer(class, settings.saturating_add(noise));
         tally.upload(settings.max(noise));
-        tally.buffer(class, sentences * 4);
+        tally.buffer(class, open);
         tally.buffer(class, trace_bytes);
-        tally.readback(sentences * 4);
+        tally.readback(open);
         tally.readback(result_bytes);
         if Sources::are_needed(config) && batch.source_ids > 0 {
             let bytes = Sources::most_bytes(max_sentences, batch.source_ids);
@@ -431,7 +433,7 @@ impl DeviceSearch {
     /// Sees to what the hooks and reports of the coming batch need.
     fn prepare_host(&mut self) -> Result<()> {
         let (device, config, width) = (&self.device, &self.config, self.config.rows_per_sentence());
-        let rows = self.max_sentences * width;
+        let rows = self.max_sentences.saturating_mul(width);
         let (processes, stops) = (!self.hooks.processors.is_empty(), !self.hooks.stop_criteria.is_empty());
         let by_logits = processes || needs_logits(config);
         let old = std::mem::take(&mut self.host);
@@ -642,15 +644,15 @@ impl DeviceSearch {
 }
 
 fn trace_bytes(rows: usize, new_tokens: usize) -> u64 {
-    rows as u64 * new_tokens as u64 * size_of::<Trace>() as u64
+    product(&[rows, new_tokens, size_of::<Trace>()])
 }
 
 fn slot_bytes(rows: usize) -> u64 {
-    rows as u64 * size_of::<Slot>() as u64
+    product(&[rows, size_of::<Slot>()])
 }
 
 fn running_bytes(rows: usize) -> u64 {
-    rows as u64 * size_of::<Running>() as u64
+    product(&[rows, size_of::<Running>()])
 }
 
 /// Bytes of the trace and of the finished slots, which diverse beams have on the host.

@@ -97,7 +97,7 @@ pub(super) fn appended(
     let sentences = starts.iter().enumerate();
     sentences
         .map(|(s, start)| {
-            let new = start.lengths.max_length - start.prompt.len();
+            let new = start.lengths.max_length.saturating_sub(start.prompt.len());
             (s * width..(s + 1) * width).map(|row| sequence(row, new)).collect()
         })
         .collect()

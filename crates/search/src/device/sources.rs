@@ -1,6 +1,6 @@
 //! The sources of a batch's sentences on the device, for the options that look at them. Uploaded only where there is one.
 
-use elgen_tensor::{Buffer, Class, Device};
+use elgen_tensor::{Buffer, Class, Device, product};
 
 use super::{Result, Sentence};
 use crate::config::GenerationConfig;
@@ -22,7 +22,7 @@ impl Sources {
 
     /// Bytes of `sentences` sources with `ids` ids in sum, if no id comes twice.
     pub(super) fn most_bytes(sentences: usize, ids: usize) -> u64 {
-        4 * (sentences * HEAD + 2 * ids) as u64
+        product(&[4, HEAD, sentences]).saturating_add(product(&[4, 2, ids]))
     }
 
     /// The sources on the device, if they are needed.

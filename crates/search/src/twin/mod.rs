@@ -70,7 +70,7 @@ pub fn generate(
 /// Generates the sequences of one sentence: `num_return_sequences` hypotheses, for beam search the best first.
 ///
 /// # Errors
-/// The prompt is empty or fills `lengths`, `step` gives rows or logits of the wrong number, or a hook failed.
+/// Options that cannot be run, the prompt is empty or fills `lengths`, `step` gives rows or logits of the wrong number, or a hook failed.
 pub fn generate_with(
     config: &GenerationConfig,
     lengths: Lengths,
@@ -79,6 +79,7 @@ pub fn generate_with(
     step: &mut Step<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
     let Input { ordinal, prompt, source } = input;
+    config.check_fields()?;
     if prompt.is_empty() || prompt.len() >= lengths.max_length {
         return Err(TwinError::Prompt { prompt_len: prompt.len(), max_length: lengths.max_length });
     }

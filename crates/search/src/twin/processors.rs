@@ -100,11 +100,11 @@ pub fn process_last(config: &GenerationConfig, lengths: Lengths, sequence: &Sequ
         remove_invalid(scores);
     }
     if let Some(decay) = config.exponential_decay_length_penalty {
-        grow_eos(decay, &config.eos_token_id, tokens.len() - prompt_len, scores);
+        grow_eos(decay, &config.eos_token_id, tokens.len().saturating_sub(prompt_len), scores);
     }
     suppress(&config.suppress_tokens, scores);
     // A forced BOS takes the first place behind a start token, so the text begins one later.
-    let begin = prompt_len + usize::from(prompt_len == 1 && config.forced_bos_token_id.is_some());
+    let begin = prompt_len.saturating_add(usize::from(prompt_len == 1 && config.forced_bos_token_id.is_some()));
     if tokens.len() == begin {
         suppress(&config.begin_suppress_tokens, scores);
     }

@@ -8,7 +8,7 @@ use crate::ops::linear::Linear;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::recorder::Recorder;
 use crate::rows::Rows;
-use crate::tensor::{Buffer, Tensor};
+use crate::tensor::{Buffer, Tensor, product};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -95,7 +95,7 @@ impl<'a> Ids<'a> {
     }
 
     fn packed(buffers: &'a [&'a Buffer], count: usize) -> Result<Self> {
-        match buffers.iter().find(|ids| ids.bytes() < count as u64 * 8) {
+        match buffers.iter().find(|ids| ids.bytes() < product(&[count, 8])) {
             Some(ids) => Err(TensorError::Shape {
                 op: "embed",
                 message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),

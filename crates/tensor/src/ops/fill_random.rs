@@ -53,7 +53,7 @@ impl RandomMatrix {
     #[must_use]
     pub fn offset(self, row: usize, col: usize) -> Self {
         let (row, col) = if self.transposed { (col, row) } else { (row, col) };
-        Self { row: self.row + row, col: self.col + col, ..self }
+        Self { row: self.row.saturating_add(row), col: self.col.saturating_add(col), ..self }
     }
 
     /// Element (r, c) becomes element (c, r).
@@ -70,8 +70,13 @@ impl RandomMatrix {
     /// The number at (`row`, `col`), computed on the host: the same bits as on the device.
     pub fn value(&self, row: usize, col: usize) -> f32 {
         let (row, col) = if self.transposed { (col, row) } else { (row, col) };
-        let mut v = [(self.row + row) as u32, (self.col + col) as u32, self.key as u32, (self.key >> 32) as u32]
-            .map(|word| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        let mut v = [
+            self.row.saturating_add(row) as u32,
+            self.col.saturating_add(col) as u32,
+            self.key as u32,
+            (self.key >> 32) as u32,
+        ]
+        .map(|word| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         let blend = |v: &mut [u32; 4]| {
             for (to, a, b) in [(0, 1, 3), (1, 2, 0), (2, 0, 1), (3, 1, 2)] {
                 v[to] = v[to].wrapping_add(v[a].wrapping_mul(v[b]));
@@ -97,7 +102,7 @@ pub fn fill_random(
     random: &RandomMatrix,
 ) -> Result<()> {
     let longest = rows.len().max(cols.len());
-    let counted = [random.row, random.col].iter().all(|first| first + longest <= u32::MAX as usize);
+    let counted = [random.row, random.col].iter().all(|first| first.saturating_add(longest) <= u32::MAX as usize);
     if !cols.start.is_multiple_of(4) || rows.end > tensor.rows || cols.end > tensor.cols || !counted {
         let message = format!("rows {rows:?}, columns {cols:?} of {}", tensor.describe());
         return Err(TensorError::Shape { op: "fill_random", message });

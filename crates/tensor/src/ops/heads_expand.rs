@@ -34,7 +34,7 @@ pub fn heads_expand(
     rows: usize,
 ) -> Result<()> {
     let op = "heads_expand";
-    if num_heads == 0 || !w.rows.is_multiple_of(4 * num_heads) || w.rows == 0 {
+    if num_heads == 0 || !w.rows.is_multiple_of(num_heads.saturating_mul(4)) || w.rows == 0 {
         return Err(TensorError::Shape {
             op,
             message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()),

@@ -8,7 +8,7 @@ use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor, padded, tensor_bytes};
+use crate::tensor::{DType, Tensor, padded, product, tensor_bytes};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -74,17 +74,11 @@ pub struct Linear {
     pub bias: Option<Tensor>,
 }
 
-/// The row windows of a matrix `[out_features, in_features]`, as (first row, rows). Whole quads of rows, so that a window starts at a whole
-/// output quad. Four rows too long for a binding are refused by the allocation.
-fn windows(
-    out_features: usize,
-    in_features: usize,
-    dtype: DType,
-    max_binding_bytes: u64,
-) -> impl Iterator<Item = (usize, usize)> {
-    let row_bytes = (padded(in_features) as u64 * dtype.bytes()).max(1);
-    let fitting = (max_binding_bytes / row_bytes / 4 * 4).clamp(4, u64::from(u32::MAX)) as usize;
-    parts(0, out_features, fitting)
+/// Rows of the row windows of a matrix with `in_features` columns, but for the last one. Whole quads of rows, so that a window starts at a
+/// whole output quad. Four rows too long for a binding are refused by the allocation.
+fn window_rows(in_features: usize, dtype: DType, max_binding_bytes: u64) -> usize {
+    let row_bytes = product(&[padded(in_features), dtype.bytes() as usize]).max(1);
+    (max_binding_bytes / row_bytes / 4 * 4).clamp(4, u64::from(u32::MAX / 4 * 4)) as usize
 }
 
 impl Linear {
@@ -106,7 +100,12 @@ impl Linear {
             let message = format!("{what}: {} biases for [{out_features}, {in_features}]", bias.len());
             return Err(TensorError::Shape { op: "linear", message });
         }
-        let windows = windows(out_features, in_features, dtype, device.capabilities().max_binding_bytes)
+        if out_features.max(in_features) > u32::MAX as usize {
+            let message = format!("{what}: [{out_features}, {in_features}] is more than a kernel counts");
+            return Err(TensorError::Shape { op: "linear", message });
+        }
+        let fitting = window_rows(in_features, dtype, device.capabilities().max_binding_bytes);
+        let windows = parts(0, out_features, fitting)
             .map(|(first_row, rows)| {
                 let tensor = device.tensor(what, Class::Weights, padded(rows), in_features, dtype)?;
                 Ok(Window { first_row, rows, tensor })
@@ -119,10 +118,15 @@ impl Linear {
 
     /// Bytes that [`Linear::new`] takes on a device whose bindings hold `max_binding_bytes`.
     pub fn bytes(out_features: usize, in_features: usize, dtype: DType, has_bias: bool, max_binding_bytes: u64) -> u64 {
-        let matrix: u64 = windows(out_features, in_features, dtype, max_binding_bytes)
-            .map(|(_, rows)| tensor_bytes(padded(rows), in_features, dtype))
-            .sum();
-        matrix + if has_bias { tensor_bytes(1, out_features, DType::F32) } else { 0 }
+        let fitting = window_rows(in_features, dtype, max_binding_bytes);
+        let window = |rows: usize| tensor_bytes(padded(rows), in_features, dtype);
+        let whole = window(fitting).saturating_mul((out_features / fitting) as u64);
+        let last = match out_features % fitting {
+            0 => 0,
+            rows => window(rows),
+        };
+        let bias = if has_bias { tensor_bytes(1, out_features, DType::F32) } else { 0 };
+        whole.saturating_add(last).saturating_add(bias)
     }
 
     /// Writes whole rows of `in_features` values from row `first_row` on.
@@ -131,7 +135,8 @@ impl Linear {
     /// The values are not whole rows or leave the matrix.
     pub fn write_rows(&self, device: &Device, first_row: usize, values: &[f32]) -> Result<()> {
         let rows = values.len() / self.in_features.max(1);
-        if rows * self.in_features != values.len() || first_row + rows > self.out_features {
+        let end = first_row.checked_add(rows);
+        if rows * self.in_features != values.len() || end.is_none_or(|end| end > self.out_features) {
             let message = format!(
                 "{} values from row {first_row} on do not fit [{}, {}]",
                 values.len(),

@@ -38,7 +38,8 @@ const MAX_GROUPS: usize = 65535;
 
 /// `first..first + count` in parts of at most `part`, as (first, count).
 fn parts(first: usize, count: usize, part: usize) -> impl Iterator<Item = (usize, usize)> {
-    (first..first + count).step_by(part).map(move |at| (at, part.min(first + count - at)))
+    let end = first.saturating_add(count);
+    (first..end).step_by(part).map(move |at| (at, part.min(end - at)))
 }
 
 /// Refuses a tensor that is not f32 with at least `cols` columns and `rows` rows; a wider one is used from column 0 on.

@@ -62,10 +62,10 @@ fn run(
     first_col: usize,
     slab: &Tensor,
 ) -> Result<()> {
-    let end = first + count;
+    let end = first.saturating_add(count);
     if x.dtype != DType::F32
         || !first_col.is_multiple_of(4)
-        || first_col + slab.ld() > x.ld()
+        || first_col.saturating_add(slab.ld()) > x.ld()
         || end > x.rows
         || end > known
     {

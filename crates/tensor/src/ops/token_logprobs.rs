@@ -36,7 +36,7 @@ pub struct TokenScore {
 pub fn token_logprobs(rec: &mut Recorder, logits: &Tensor, ids: &Buffer, scores: &Buffer, rows: usize) -> Result<()> {
     expect("token_logprobs", "logits", logits, rows, 1)?;
     let wanted = [(ids.bytes(), 4), (scores.bytes(), size_of::<TokenScore>() as u64)];
-    if wanted.iter().any(|(bytes, each)| *bytes < rows as u64 * each) || logits.cols > 1 << 24 {
+    if wanted.iter().any(|(bytes, each)| *bytes < each.saturating_mul(rows as u64)) || logits.cols > 1 << 24 {
         let message = format!(
             "{rows} rows of {} logits, {} bytes of ids, {} bytes of scores",
             logits.cols,
