@@ -1,7 +1,7 @@
 //! Errors of a session.
 
 use elgen_models::ModelError;
-use elgen_search::OptionError;
+use elgen_search::{NotFinite, OptionError};
 use elgen_search::device::SearchError;
 use elgen_tensor::TensorError;
 
@@ -69,6 +69,9 @@ pub enum EngineError {
         /// Rows of the position table.
         limit: usize,
     },
+    /// The scores of this request are NaN or infinite, or every token of a step is banned: it has no result.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// One of several inputs failed.
     #[error("input {index}: {source}")]
     Input {
@@ -77,7 +80,7 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
-    /// The run was cancelled before this request was done.
+    /// The run was cancelled before this request had begun.
     #[error("cancelled")]
     Cancelled,
     /// The run failed as a whole; every request of the failed batch gets this.

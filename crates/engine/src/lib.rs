@@ -30,6 +30,7 @@
 //! # Ok(()) }
 //! ```
 
+mod backoff;
 mod batch;
 pub mod bench;
 mod cancel;

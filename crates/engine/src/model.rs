@@ -229,6 +229,11 @@ impl Model {
             .collect()
     }
 
+    /// Gives back what the contexts hold that wait for the next call.
+    pub(crate) fn release_idle(&self) {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The options to generate with: those asked for, then the checkpoint's, then Hugging Face's defaults. What has no effect
     /// is passed over; [`GenerationOptions::resolve`] tells it.
     ///
