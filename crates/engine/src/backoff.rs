@@ -196,7 +196,9 @@ mod tests {
         let mut work = memory(100);
         run_batches(&ready, 40, None, &mut work).1.unwrap();
         assert_eq!(work.ran[0].len(), 10);
-        let [Notice::BatchHalved { from: 40, to: 10, reason }] = &work.notices[..] else { panic!("{:?}", work.notices) };
+        let [Notice::BatchHalved { from: 40, to: 10, reason }] = &work.notices[..] else {
+            panic!("{:?}", work.notices)
+        };
         assert!(reason.contains("400 bytes"), "{reason}");
         assert_eq!(work.proved.first(), Some(&10));
         // What the first batch kept stood in the way of a second one of that size alone; it was let go.

@@ -1,8 +1,8 @@
 //! Errors of a session.
 
 use elgen_models::ModelError;
-use elgen_search::{NotFinite, OptionError};
 use elgen_search::device::SearchError;
+use elgen_search::{NotFinite, OptionError};
 use elgen_tensor::TensorError;
 
 /// Why a session could not be opened, or a request not be served.
@@ -72,6 +72,9 @@ pub enum EngineError {
     /// The scores of this request are NaN or infinite, or every token of a step is banned: it has no result.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
+    /// The hidden states of this input are NaN or infinite.
+    #[error("hidden states are not finite: the model's values overflow (try dtype f32)")]
+    StatesNotFinite,
     /// One of several inputs failed.
     #[error("input {index}: {source}")]
     Input {

@@ -161,8 +161,16 @@ impl Session {
             _ => most,
         };
         let max_tokens = self.model.max_batch_tokens();
-        let mut work =
-            Generating { session: self, config, run, alignment, hooks: &hooks, streamed: HashMap::new(), events, started };
+        let mut work = Generating {
+            session: self,
+            config,
+            run,
+            alignment,
+            hooks: &hooks,
+            streamed: HashMap::new(),
+            events,
+            started,
+        };
         let (ended, result) = run_batches(&ready, capacity, max_tokens, &mut work);
         for prepared in &ready[ended..] {
             events.done(

@@ -177,7 +177,11 @@ impl Checkpoint {
             let mut held: BTreeMap<_, _> = entries.into_iter().map(|entry| locate(entry, files.len())).collect();
             for tensor in wanted {
                 let Some(location) = held.remove(&tensor) else {
-                    return Err(ModelError::MissingInShard { index, shard: opened.path().into(), tensor: excerpt(&tensor) });
+                    return Err(ModelError::MissingInShard {
+                        index,
+                        shard: opened.path().into(),
+                        tensor: excerpt(&tensor),
+                    });
                 };
                 tensors.insert(tensor, location);
             }

@@ -28,12 +28,7 @@ impl MatrixSource for Sinusoidal {
         self.d
     }
 
-    fn read(
-        &self,
-        first: usize,
-        out: &mut [f32],
-        _: DType,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         for (r, row) in out.chunks_mut(self.d.max(1)).enumerate() {
             for (c, value) in row.iter_mut().enumerate() {
                 *value = self.value(first + r, c);

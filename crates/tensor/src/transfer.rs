@@ -241,7 +241,8 @@ mod tests {
         let stored = |values: &[f32], dtype| encode_rows(values, values.len(), dtype);
         // Half a step beyond the largest number, rounding gives an infinity.
         let below = 65520_f32.next_down();
-        let halves: Vec<half::f16> = bytemuck::pod_collect_to_vec(&stored(&[below, -below, 1e-9, 0.0], DType::F16).unwrap());
+        let halves: Vec<half::f16> =
+            bytemuck::pod_collect_to_vec(&stored(&[below, -below, 1e-9, 0.0], DType::F16).unwrap());
         assert_eq!(halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), [65504.0, -65504.0, 0.0, 0.0]);
         for value in [65520.0, -65520.0, 1e5, f32::MIN] {
             let error = stored(&[1.0, value], DType::F16).unwrap_err().to_string();

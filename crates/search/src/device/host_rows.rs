@@ -65,7 +65,8 @@ impl HostRows {
 
     pub(super) fn begin(&mut self, starts: &[Sentence], width: usize) {
         let rows = starts.iter().flat_map(|start| std::iter::repeat_n(&start.prompt, width));
-        let start = |prompt: &Vec<u32>| Sequence { tokens: prompt.clone(), logprobs: Vec::new(), end: None, failed: false };
+        let start =
+            |prompt: &Vec<u32>| Sequence { tokens: prompt.clone(), logprobs: Vec::new(), end: None, failed: false };
         self.sequences = rows.map(start).collect();
     }
 
@@ -141,8 +142,7 @@ impl DeviceSearch {
                 report.tokens.push(NewToken { sentence, row: sample, token: entry.token, logprob: entry.logprob });
             }
         }
-        report.done =
-            host.sequences.chunks(self.width()).map(|rows| rows.iter().all(Sequence::is_over)).collect();
+        report.done = host.sequences.chunks(self.width()).map(|rows| rows.iter().all(Sequence::is_over)).collect();
         // What ended is not computed on; the last rows of a batch stay, for a batch has at least one.
         if !report.done.iter().all(|done| *done) {
             rows.retain(&self.device, |row| !host.sequences[row as usize].is_over())?;

@@ -78,8 +78,8 @@ use elgen_tensor::{
 };
 
 use crate::config::{GenerationConfig, Lengths, Mode};
-use crate::hooks::Hooks;
 use crate::error::NotFinite;
+use crate::hooks::Hooks;
 use crate::hypothesis::Hypothesis;
 use crate::twin::task::Task;
 use candidates::{Parts, list_bytes};

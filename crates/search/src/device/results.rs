@@ -119,12 +119,7 @@ impl Columns {
 }
 
 /// The sequences of greedy search and sampling, each in its own column of the trace.
-pub(super) fn appended(
-    config: &GenerationConfig,
-    starts: &[Sentence],
-    trace: &[Trace],
-    rows: usize,
-) -> Vec<Found> {
+pub(super) fn appended(config: &GenerationConfig, starts: &[Sentence], trace: &[Trace], rows: usize) -> Vec<Found> {
     let width = config.rows_per_sentence();
     let sequence = |row: usize, new: usize| {
         let (mut token_ids, mut token_logprobs) = (Vec::new(), Vec::new());

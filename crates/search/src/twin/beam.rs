@@ -301,9 +301,8 @@ pub(crate) fn best_so_far<S>(
     running: impl Iterator<Item = Running<S>>,
 ) -> Vec<(f32, S)> {
     let counts = |one: &Running<S>| one.score.is_finite() && one.score > MASKED / 2.0;
-    let ended = running
-        .filter(counts)
-        .map(|one| (penalised(one.score, one.new_tokens, config.length_penalty), one.sequence));
+    let ended =
+        running.filter(counts).map(|one| (penalised(one.score, one.new_tokens, config.length_penalty), one.sequence));
     let mut all: Vec<(f32, S)> = finished.chain(ended).collect();
     // Stable: on ties the finished ones stay in front.
     all.sort_by_key(|(score, _)| std::cmp::Reverse(candidate_key(*score)));

@@ -49,14 +49,26 @@ pub(crate) enum Kind {
     Plain,
     Sparse,
     Rounded,
+    /// At sequences of this length and longer ones the logit of id 5, or all of them, have this value.
+    Odd {
+        length: usize,
+        value: f32,
+        whole: bool,
+    },
 }
 
 impl Model {
     pub(crate) fn logits(&self, tokens: &[u32]) -> Vec<f32> {
         let mut logits = self.toy.logits(tokens);
+        if let Kind::Odd { length, value, whole } = self.kind
+            && tokens.len() >= length
+        {
+            let odd = if whole { 0..logits.len() } else { 5..6 };
+            logits[odd].fill(value);
+        }
         for logit in &mut logits {
             match self.kind {
-                Kind::Plain => {}
+                Kind::Plain | Kind::Odd { .. } => {}
                 Kind::Sparse if *logit < 2.0 => *logit = f32::NEG_INFINITY,
                 Kind::Sparse => {}
                 Kind::Rounded => *logit = (*logit * 2.0).round() / 2.0,
