@@ -55,6 +55,11 @@ pub(crate) enum Kind {
         value: f32,
         whole: bool,
     },
+    /// The same of id 5 behind an even id: of some beams and not of others.
+    OddBehindEven {
+        length: usize,
+        value: f32,
+    },
 }
 
 impl Model {
@@ -66,9 +71,15 @@ impl Model {
             let odd = if whole { 0..logits.len() } else { 5..6 };
             logits[odd].fill(value);
         }
+        if let Kind::OddBehindEven { length, value } = self.kind
+            && tokens.len() >= length
+            && tokens.last().is_some_and(|id| id.is_multiple_of(2))
+        {
+            logits[5] = value;
+        }
         for logit in &mut logits {
             match self.kind {
-                Kind::Plain | Kind::Odd { .. } => {}
+                Kind::Plain | Kind::Odd { .. } | Kind::OddBehindEven { .. } => {}
                 Kind::Sparse if *logit < 2.0 => *logit = f32::NEG_INFINITY,
                 Kind::Sparse => {}
                 Kind::Rounded => *logit = (*logit * 2.0).round() / 2.0,
