@@ -364,10 +364,7 @@ fn a_bad_index_names_shard_and_tensor() {
 /// A download that goes on, a disk that was taken away: a file that is cut behind its header is an error where a tensor is read.
 #[test]
 fn a_file_that_is_cut_after_it_was_opened_is_an_error() {
-    let dir = dir_with(file_of(&[
-        f32_tensor("a", &[2, 3], &ramp(6)),
-        f32_tensor("c", &[50, 40], &ramp(2000)),
-    ]));
+    let dir = dir_with(file_of(&[f32_tensor("a", &[2, 3], &ramp(6)), f32_tensor("c", &[50, 40], &ramp(2000))]));
     let path = dir.path().join("model.safetensors");
     let length = std::fs::metadata(&path).unwrap().len();
     for left in [length - 1, length - 6000, 40, 0] {
