@@ -68,8 +68,7 @@ fn main(at: Invocation) {
     }
     for (var q = at.tid; q < p.quads; q += WG) {
         let x = logits[base + q];
-        // NaN, of key 0, stays.
-        let goes = real(q) & (keys(x) > vec4<u32>(0u)) & (distances(x) > vec4<u32>(farthest));
+        let goes = real(q) & (distances(x) > vec4<u32>(farthest));
         logits[base + q] = select(x, vec4<f32>(settings.neg_inf), goes);
     }
 }

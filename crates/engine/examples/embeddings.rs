@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::path::Path;
 
-use elgen_engine::{Model, SessionOptions};
+use elgen_engine::{HiddenStates, Model, SessionOptions};
 
 /// The cosine of each text's mean state with that of the first text.
 pub(crate) fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<f32>, Box<dyn Error>> {
     let model = Model::load(model, options)?;
-    let means: Vec<Vec<f32>> = model.encode(texts)?.iter().map(|states| states.mean()).collect();
+    let means: Vec<Vec<f32>> = model.encode(texts)?.iter().map(HiddenStates::mean).collect();
     let Some(first) = means.first() else { return Ok(Vec::new()) };
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     let cosine = |mean: &Vec<f32>| dot(first, mean) / (dot(first, first) * dot(mean, mean)).sqrt();

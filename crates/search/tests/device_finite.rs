@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::hooks::{Hooks, LogitsProcessor, SequenceView, StopCriterion};
-use elgen_search::{FinishReason, GenerationConfig, GenerationOptions, Hypothesis, NotFinite, TwinError, twin};
+use elgen_search::{
+    EarlyStopping, FinishReason, GenerationConfig, GenerationOptions, Hypothesis, NotFinite, TwinError, twin,
+};
 use elgen_tensor::{Class, DType, Device, RowState, Rows};
 
 #[path = "support/mod.rs"]
@@ -232,6 +234,31 @@ fn dead_ends_of_some_beams_are_no_failure() {
         passed += failed.iter().filter(|failed| !**failed).count();
     }
     assert!(passed >= 20, "{passed} of 24");
+}
+
+/// The same on the device alone: a model from which nothing can follow any more.
+#[test]
+fn what_has_finished_before_a_dead_end_is_returned() {
+    let device = open(true, false);
+    let eos: Vec<u32> = (0..60).map(|id| id * 5).collect();
+    let options = GenerationOptions {
+        num_beams: Some(3),
+        max_new_tokens: Some(7),
+        eos_token_id: Some(eos.into()),
+        early_stopping: Some(EarlyStopping::Never),
+        length_penalty: Some(2.0),
+        ..GenerationOptions::default()
+    };
+    let config = resolve(options, VOCAB);
+    let mut finished = 0;
+    for seed in 0..8 {
+        let kind = Kind::Odd { length: 3, value: f32::NEG_INFINITY, whole: true };
+        let model = Model { toy: twin::ToyModel { vocab: VOCAB, seed }, kind };
+        let failed = assert_agrees(&device, &config, model, &plugs()[0], &format!("seed {seed}"));
+        assert!(failed[1], "the longer prompt has no token at all");
+        finished += usize::from(!failed[0]);
+    }
+    assert!(finished >= 4, "{finished} of 8");
 }
 
 /// Values that are repaired are finite.
