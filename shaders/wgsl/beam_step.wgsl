@@ -2,7 +2,7 @@
 // its beams (the lower beam, then the lower token on ties), continues the best that did not end, takes those that ended
 // among the first BEAMS into the finished slots, and decides whether the sentence goes on. Steps 2 to 8 of Hugging
 // Face's beam search; a sentence that is done is not touched again. With SAMPLE, candidates rank in the order of their
-// draws.
+// draws. A sentence without a finite candidate is done.
 #include rows
 #include search
 struct Params { vocab: u32, parts: u32, part_tokens: u32, trace_rows: u32 }
@@ -51,7 +51,7 @@ fn best_head(tid: u32, base: u32) -> vec2<u32> {
 #ifdef SAMPLE
                 let key = entry.key;
 #else
-                let key = ordered_key(entry.logprob + beam_score[beam]);
+                let key = candidate_key(entry.logprob + beam_score[beam]);
 #endif
                 let other = vec2<u32>(key, beam * p.vocab + entry.token);
                 if (beats(other, best)) {
@@ -147,6 +147,7 @@ fn main(at: Invocation) {
         }
     }
     workgroupBarrier();
+    storageBarrier();
 
     if (tid == 0u) {
         let length = select(step + 1u, limits.max_length - row.prompt_len, settings.optimistic == 1u);
@@ -155,12 +156,21 @@ fn main(at: Invocation) {
         for (var k = 1u; k < BEAMS; k++) { worst = min(worst, slot_key[k]); }
         var improves = false;
         var full = true;
+        var any = false;
         for (var k = 0u; k < BEAMS; k++) {
             improves = improves || best > select(ordered_key(settings.masked), worst, slot_done[k] == 1u);
             full = full && slot_done[k] == 1u;
+            any = any || slot_done[k] == 1u;
         }
         var ended = 0u;
         for (var k = 0u; k < K; k++) { ended += hits[k]; }
         if (!improves || (full && settings.early_stopping == 1u) || ended == K) { open[row.sentence] = 0u; }
+        // The best candidate is NaN or an infinity; with -inf, there is no candidate at all, and what is finished can be
+        // returned. A best slot of -inf tells the host that nothing can.
+        let top = bitcast<f32>(merged[0].y) + beam_score[min(merged[0].x / p.vocab, BEAMS - 1u)];
+        if (!is_finite(top) && (bitcast<u32>(top) != bitcast<u32>(settings.neg_inf) || !any)) {
+            finished[row.sentence * BEAMS].score = settings.neg_inf;
+            open[row.sentence] = 0u;
+        }
     }
 }

@@ -1,7 +1,7 @@
 // Beam search, first stage: the K best tokens of one part of one active row's vocabulary, by log-probability + the
 // row's score, best first, the lower token on ties. Workgroup (part, row). An invocation hands out its own quads'
 // tokens in order; after one is taken it looks for its next best behind that one, so nothing needs to be marked. A list
-// that runs out ends with a token of NONE. Pad columns are no tokens. With SAMPLE the order is that of score - ln(e) with
+// that runs out ends with a token of NONE; NaN comes first. Pad columns are no tokens. With SAMPLE the order is that of score - ln(e) with
 // exponential noise e, so that the best ones of all beams are draws without replacement.
 #include rows
 #include search
@@ -46,7 +46,7 @@ fn next_behind(taken: vec2<u32>, base: u32, first: u32, last: u32, score: f32) -
         let x = logits[base + q] + vec4<f32>(score);
 #endif
         for (var c = 0u; c < 4u; c++) {
-            let other = vec2<u32>(ordered_key(x[c]), 4u * q + c);
+            let other = vec2<u32>(candidate_key(x[c]), 4u * q + c);
             if (other.y < p.vocab && beats(taken, other) && beats(other, best)) { best = other; }
         }
     }

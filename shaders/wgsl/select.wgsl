@@ -27,10 +27,15 @@ fn main(at: Invocation) {
     let row = state[physical];
     let limits = sentence(row.sentence);
     let said = physical * p.table;
-    // A row that ended keeps its last token until its sentence leaves the batch.
-    let ended = row.length > row.prompt_len && is_eos(tokens[said + row.length - 1u]);
-    if (ended || row.length >= limits.max_length) { return; }
     let step = row.length - row.prompt_len;
+    // A row that ended keeps its last token until its sentence leaves the batch. One whose scores are not finite has ended
+    // too: the host finds it in the trace.
+    var ended = row.length >= limits.max_length;
+    if (step > 0u) {
+        let last = trace[(step - 1u) * p.trace_rows + physical].logprob;
+        ended = ended || is_eos(tokens[said + row.length - 1u]) || !is_finite(last);
+    }
+    if (ended) { return; }
     let base = at.wg.x * p.quads;
 
     var peak = LOWEST;
@@ -68,6 +73,6 @@ fn main(at: Invocation) {
         tokens[said + row.length] = token;
         slots[said + row.length] = own_slot(row, row.length);
         state[physical].length = row.length + 1u;
-        if (row.length + 1u >= limits.max_length || is_eos(token)) { atomicSub(&open[row.sentence], 1u); }
+        if (row.length + 1u >= limits.max_length || is_eos(token) || !is_finite(logprob)) { atomicSub(&open[row.sentence], 1u); }
     }
 }

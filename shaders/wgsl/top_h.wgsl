@@ -62,7 +62,9 @@ fn main(at: Invocation) {
         let x = logits[base + q];
         for (var c = 0u; c < 4u; c++) {
             let id = 4u * q + c;
-            if (id < p.vocab && beats(worst, vec2<u32>(ordered_key(x[c]), id))) { logits[base + q][c] = settings.neg_inf; }
+            let key = ordered_key(x[c]);
+            // NaN, of key 0, stays.
+            if (id < p.vocab && key > 0u && beats(worst, vec2<u32>(key, id))) { logits[base + q][c] = settings.neg_inf; }
         }
     }
 }

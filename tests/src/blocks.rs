@@ -25,7 +25,7 @@ impl MatrixSource for Matrix {
         self.cols
     }
 
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let at = first * self.cols;
         out.copy_from_slice(self.values.get(at..at + out.len()).ok_or("rows that do not exist")?);
         Ok(())

@@ -205,6 +205,6 @@ impl Loaded {
         }
         let results = search.finish().expect("results");
         self.runner.end();
-        results
+        results.into_iter().map(|found| found.expect("finite scores")).collect()
     }
 }

@@ -105,8 +105,13 @@ impl MatrixSource for OnDevice<'_> {
     fn cols(&self) -> usize {
         self.0.cols()
     }
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.0.read(first, out)
+    fn read(
+        &self,
+        first: usize,
+        out: &mut [f32],
+        dtype: DType,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.read(first, out, dtype)
     }
     fn on_host(&self) -> bool {
         false

@@ -7,6 +7,9 @@ use elgen_tests::demo::{Story, Translations, session_options};
 #[path = "../../crates/engine/examples/custom_processor.rs"]
 mod custom_processor;
 #[expect(dead_code, reason = "an example's `main` is not called here")]
+#[path = "../../crates/engine/examples/embeddings.rs"]
+mod embeddings;
+#[expect(dead_code, reason = "an example's `main` is not called here")]
 #[path = "../../crates/engine/examples/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "an example's `main` is not called here")]
@@ -26,6 +29,13 @@ fn translate_gives_pytorchs_texts() {
     let texts: Vec<&str> = data.sources.iter().map(String::as_str).collect();
     assert_eq!(translate::run(&Translations::model(), &options(), &texts).unwrap(), data.hypotheses);
     assert_eq!(threads::run(&Translations::model(), &options(), &texts).unwrap(), data.hypotheses);
+}
+
+#[test]
+fn embeddings_of_texts_that_say_the_same_are_nearer() {
+    let texts = ["It is late.", "It is very late.", "I like cats."];
+    let found = embeddings::run(&Translations::model(), &options(), &texts).unwrap();
+    assert!((found[0] - 1.0).abs() < 1e-5 && found[1] > found[2] && found[1] < 1.0, "{found:?}");
 }
 
 #[test]

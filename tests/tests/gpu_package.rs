@@ -18,6 +18,8 @@ mod demo_bart;
 mod demo_gpt2;
 #[path = "../../crates/search/tests/device_beam_sample.rs"]
 mod device_beam_sample;
+#[path = "../../crates/search/tests/device_finite.rs"]
+mod device_finite;
 #[path = "../../crates/search/tests/device_hooks.rs"]
 mod device_hooks;
 #[path = "../../crates/search/tests/device_processors.rs"]
@@ -28,12 +30,16 @@ mod device_vs_twin;
 mod diverse;
 mod el_equals_mha;
 mod engine_any_options;
+mod engine_backoff;
+mod engine_cancel;
+mod engine_encode;
 mod engine_events;
 mod engine_examples;
 mod engine_random;
 mod engine_references;
 mod engine_score;
 mod engine_threads;
+mod finite;
 mod kernel_align;
 mod kernel_attend;
 mod kernel_combine;

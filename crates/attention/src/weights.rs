@@ -13,11 +13,13 @@ pub trait MatrixSource {
     fn rows(&self) -> usize;
     /// Number of columns (input features).
     fn cols(&self) -> usize;
-    /// Reads whole rows from `first` on into `out`, as many as it holds.
+    /// Reads whole rows from `first` on into `out`, as many as it holds. They will be stored as `dtype`: the source, which knows their
+    /// name, refuses values beyond [`DType::limit`].
     ///
     /// # Errors
     /// Whatever the source meets; it is passed through.
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn read(&self, first: usize, out: &mut [f32], dtype: DType)
+    -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
     /// The matrix as random numbers that the device can make itself; then nothing is read.
     fn random(&self) -> Option<RandomMatrix> {
@@ -173,7 +175,7 @@ pub(crate) fn stack_heads(
         for h in 0..heads {
             for first in (0..dim).step_by(step) {
                 let values = &mut values[..step.min(dim - first) * cols];
-                part.weight.read(h * dim + first, values).map_err(AttentionError::Weights)?;
+                part.weight.read(h * dim + first, values, dtype).map_err(AttentionError::Weights)?;
                 linear.write_rows(device, base + h * width + first, values)?;
             }
         }
@@ -197,7 +199,7 @@ fn copy_rows(
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
-        source.read(first, &mut values[..n * cols]).map_err(AttentionError::Weights)?;
+        source.read(first, &mut values[..n * cols], linear.dtype).map_err(AttentionError::Weights)?;
         linear.write_rows(device, base + first, &values[..n * cols])?;
         if let Some(folding) = &mut folding {
             folding.see(first, &values[..n * cols]);
@@ -266,7 +268,7 @@ fn spread_columns(
     let mut narrow = vec![0.0; heads * dim];
     let mut wide = vec![0.0; shape.inner()];
     for row in 0..shape.d_model {
-        source.read(row, &mut narrow).map_err(AttentionError::Weights)?;
+        source.read(row, &mut narrow, linear.dtype).map_err(AttentionError::Weights)?;
         for h in 0..heads {
             wide[h * width..h * width + dim].copy_from_slice(&narrow[h * dim..(h + 1) * dim]);
         }

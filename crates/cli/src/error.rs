@@ -62,7 +62,11 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
         }
         cause = inner.source();
     }
-    single_line(&line)
+    let named = ["try dtype f32", "with dtype f32"].into_iter().fold(line, |line, advice| {
+        // What the library calls an option is a flag here.
+        line.replace(advice, &advice.replace("dtype", "--dtype"))
+    });
+    single_line(&named)
 }
 
 /// Joins the lines of a message, so that one failure is one line of the log.

@@ -115,6 +115,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         interrupt,
         corpus: CorpusScore::default(),
         failed: 0,
+        told_memory: false,
     };
     let options = RunOptions {
         truncate: arguments.files.truncate,

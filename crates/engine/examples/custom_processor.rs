@@ -5,9 +5,10 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use elgen_engine::{EngineError, Generation, Model, Request, RunOptions, SessionOptions, on_done};
-use elgen_search::hooks::{LogitsProcessor, SequenceView};
-use elgen_search::{GenerationOptions, Hooks};
+use elgen_engine::{
+    EngineError, Generation, GenerationOptions, Hooks, LogitsProcessor, Model, Request, RunOptions, SequenceView,
+    SessionOptions, on_done,
+};
 
 /// Bans every token with the letter.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 
-use elgen_engine::{EngineError, Events, Generation, Model, Request, RunOptions, SessionOptions, StreamedToken};
-use elgen_search::GenerationOptions;
+use elgen_engine::{
+    EngineError, Events, Generation, GenerationOptions, Model, Request, RunOptions, SessionOptions, StreamedToken,
+};
 
 /// Writes each piece of text as it comes.
 struct Printer<W> {

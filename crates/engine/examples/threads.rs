@@ -4,8 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::thread;
 
-use elgen_engine::{EngineError, Generation, Model, Request, RunOptions, SessionOptions, on_done};
-use elgen_search::GenerationOptions;
+use elgen_engine::{EngineError, Generation, GenerationOptions, Model, Request, RunOptions, SessionOptions, on_done};
 
 /// The translations of each thread's text. The weights are on the device once.
 pub(crate) fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {

@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use elgen_engine::{Model, SessionOptions};
-use elgen_search::GenerationOptions;
+use elgen_engine::{GenerationOptions, Model, SessionOptions};
 
 /// Translates with four beams.
 pub(crate) fn run(model: &Path, options: &SessionOptions, texts: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {

@@ -41,6 +41,14 @@ pub(crate) struct Finished {
     pub(crate) alignments: Option<Vec<Alignment>>,
 }
 
+/// How a batch ended.
+pub(crate) struct Ran {
+    /// In the order of the batch.
+    pub(crate) results: Vec<Result<Finished, EngineError>>,
+    /// Whether it was cancelled: sentences that were not done have what there was by then.
+    pub(crate) cancelled: bool,
+}
+
 /// See [`Control::on_step`].
 pub(crate) type OnStep<'a> = &'a mut dyn FnMut(&[NewToken], &[bool]) -> Result<(), EngineError>;
 
@@ -107,7 +115,8 @@ impl BatchState {
         self.config == *config && self.capacity >= capacity && self.max_length >= max_length && self.max_new >= max_new
     }
 
-    /// Runs a batch to its end. The results are in the order of `batch`; `None` if the run was cancelled.
+    /// Runs a batch to its end, or to the step in which it is cancelled. A sentence fails alone if its scores are not finite; one that was
+    /// cancelled before its first token is [`EngineError::Cancelled`].
     pub(crate) fn run(
         &mut self,
         device: &Device,
@@ -115,7 +124,7 @@ impl BatchState {
         batch: &[Prepared],
         mut control: Control<'_>,
         stats: &mut BatchStats,
-    ) -> Result<Option<Vec<Finished>>, EngineError> {
+    ) -> Result<Ran, EngineError> {
         let width = self.config.rows_per_sentence();
         let sentences: Vec<Sentence<'_>> =
             batch.iter().map(|p| Sentence { source: &p.source, prompt: &p.prompt, max_new: p.max_new() }).collect();
@@ -140,9 +149,9 @@ impl BatchState {
         let mut done = vec![false; batch.len()];
         let mut steps = 0;
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
-        let result = loop {
+        let cancelled = loop {
             if control.cancel.is_cancelled() {
-                break None;
+                break true;
             }
             let allocations = device.pool().allocations();
             let mut rec = device.recorder();
@@ -169,7 +178,7 @@ impl BatchState {
             }
             // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
             if now_done.iter().all(|d| *d) || steps >= longest {
-                break Some(self.search.finish()?);
+                break false;
             }
             if now_done != done {
                 let open = (0..batch.len()).filter(|s| !now_done[*s]);
@@ -177,31 +186,40 @@ impl BatchState {
                 done = now_done;
             }
         };
-        stats.decode_seconds += decoding.elapsed().as_secs_f64();
         let sequences = self.config.num_return_sequences;
-        let mut finished: Option<Vec<Finished>> = result.map(|hypotheses| {
-            let best = hypotheses.into_iter().map(|all| all.into_iter().take(sequences).collect());
-            best.map(|hypotheses| Finished { hypotheses, alignments: None }).collect()
+        let finished = self.search.finish()?.into_iter().map(|found| {
+            let hypotheses: Vec<Hypothesis> = found?.into_iter().take(sequences).collect();
+            if hypotheses.iter().all(|hypothesis| hypothesis.token_ids.is_empty()) && cancelled {
+                return Err(EngineError::Cancelled);
+            }
+            Ok(Finished { hypotheses, alignments: None })
         });
-        if let (Some(layer), Some(finished)) = (control.alignment, &mut finished) {
+        let mut results: Vec<Result<Finished, EngineError>> = finished.collect();
+        stats.decode_seconds += decoding.elapsed().as_secs_f64();
+        if let Some(layer) = control.alignment {
             let started = Instant::now();
-            align(runner, batch, finished, layer)?;
+            align(runner, batch, &mut results, layer)?;
             stats.encode_seconds += started.elapsed().as_secs_f64();
         }
         runner.end();
-        Ok(finished)
+        Ok(Ran { results, cancelled })
     }
 }
 
 /// Aligns what a batch returns with its sources.
-fn align(runner: &mut Runner, batch: &[Prepared], finished: &mut [Finished], layer: usize) -> Result<(), EngineError> {
-    let returned = finished.iter().zip(batch).enumerate().flat_map(|(sentence, (finished, prepared))| {
-        let own = finished.hypotheses.iter();
+fn align(
+    runner: &mut Runner,
+    batch: &[Prepared],
+    results: &mut [Result<Finished, EngineError>],
+    layer: usize,
+) -> Result<(), EngineError> {
+    let returned = results.iter().zip(batch).enumerate().flat_map(|(sentence, (result, prepared))| {
+        let own = result.iter().flat_map(|finished| &finished.hypotheses);
         own.map(move |h| Continuation { sentence, prompt: &prepared.prompt, token_ids: &h.token_ids })
     });
     let continuations: Vec<Continuation<'_>> = returned.collect();
     let mut alignments = runner.align(&continuations, layer)?.into_iter();
-    for finished in finished {
+    for finished in results.iter_mut().flatten() {
         finished.alignments = Some(alignments.by_ref().take(finished.hypotheses.len()).collect());
     }
     Ok(())

@@ -6,6 +6,7 @@ use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
 use elgen_tensor::{Device, Tally, product};
 
+use crate::backoff::Item;
 use crate::batch::BatchState;
 use crate::plan::largest;
 use crate::prepare::Prepared;
@@ -90,9 +91,9 @@ pub(crate) fn auto_sentences(
 }
 
 /// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.
-pub(crate) fn next_batch(ready: &[Prepared], capacity: usize, max_tokens: Option<usize>) -> usize {
+pub(crate) fn next_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
     let mut left = max_tokens.unwrap_or(usize::MAX);
-    let fits = |p: &&Prepared| match left.checked_sub(p.input_len()) {
+    let fits = |p: &&T| match left.checked_sub(p.input_len()) {
         Some(rest) => {
             left = rest;
             true
@@ -103,7 +104,7 @@ pub(crate) fn next_batch(ready: &[Prepared], capacity: usize, max_tokens: Option
 }
 
 /// The largest batch of a run: what buffers are allocated for.
-pub(crate) fn largest_batch(ready: &[Prepared], capacity: usize, max_tokens: Option<usize>) -> usize {
+pub(crate) fn largest_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
     let (mut at, mut largest) = (0, 1);
     while at < ready.len() {
         let n = next_batch(&ready[at..], capacity, max_tokens);

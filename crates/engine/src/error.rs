@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use elgen_models::ModelError;
-use elgen_search::OptionError;
 use elgen_search::device::SearchError;
+use elgen_search::{NotFinite, OptionError};
 use elgen_tensor::TensorError;
 
 /// Why a session could not be opened, or a request not be served.
@@ -84,6 +84,12 @@ pub enum EngineError {
         /// Rows of the position table.
         limit: usize,
     },
+    /// The scores of this request are NaN or infinite, or every token of a step is banned: it has no result.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// The hidden states of this input are NaN or infinite.
+    #[error("hidden states are not finite: the model's values overflow (try dtype f32)")]
+    StatesNotFinite,
     /// One of several inputs failed.
     #[error("input {index}: {source}")]
     Input {
@@ -92,7 +98,7 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
-    /// The run was cancelled before this request was done.
+    /// The run was cancelled before this request had begun.
     #[error("cancelled")]
     Cancelled,
     /// The run failed as a whole; every request of the failed batch gets this.

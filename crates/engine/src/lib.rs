@@ -1,8 +1,7 @@
 //! What a program needs around a model: load it, batch requests, stream, stop, and count what it costs.
 //!
 //! ```no_run
-//! use elgen_engine::{Model, SessionOptions};
-//! use elgen_search::GenerationOptions;
+//! use elgen_engine::{GenerationOptions, Model, SessionOptions};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::load("demo/bart-eng-fra", &SessionOptions::default())?;
 //! let config = model.config(&GenerationOptions { num_beams: Some(4), ..GenerationOptions::default() })?;
@@ -17,8 +16,7 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use elgen_engine::{Request, RunOptions, Session, SessionOptions, on_done};
-//! use elgen_search::GenerationOptions;
+//! use elgen_engine::{GenerationOptions, Request, RunOptions, Session, SessionOptions, on_done};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut session = Session::load(Path::new("demo/bart-eng-fra"), &SessionOptions::default())?;
 //! let config = session.model().config(&GenerationOptions::default())?;
@@ -30,6 +28,7 @@
 //! # Ok(()) }
 //! ```
 
+mod backoff;
 mod batch;
 pub mod bench;
 mod cancel;
@@ -38,6 +37,7 @@ mod config_only;
 mod cpu_load;
 mod device_class;
 mod devices;
+mod encode;
 mod error;
 mod events;
 pub mod hub;
@@ -59,6 +59,7 @@ pub use config_only::ConfigOnly;
 pub use device_class::{MeasuredClass, device_class, measure_device, on_measurement};
 pub use devices::{DeviceReport, best_device, devices};
 pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
+pub use encode::HiddenStates;
 pub use error::EngineError;
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
@@ -72,4 +73,13 @@ pub use session::Session;
 pub use stop_strings::{StopStrings, TokenBytes};
 pub use types::*;
 
-pub use elgen_tensor::Cooperative;
+// What programs need beside: options, hooks, and what a model tells of itself.
+pub use elgen_attention::{Kind, Kinds};
+pub use elgen_models::{ModelConfig, Tokenizer};
+pub use elgen_search::hooks;
+pub use elgen_search::hooks::{AllowedTokens, Hooks, LogitsProcessor, NoiseSource, SequenceView, Stage, StopCriterion};
+pub use elgen_search::{
+    EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite, OptionError,
+    OptionProblem, SequenceBias, TokenIds,
+};
+pub use elgen_tensor::{Cooperative, Device};

@@ -12,6 +12,7 @@ use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
 
 use crate::config_only::ConfigOnly;
+use crate::encode::HiddenStates;
 use crate::error::EngineError;
 use crate::events::on_done;
 use crate::planner::decide;
@@ -216,9 +217,7 @@ impl Model {
         config: &GenerationConfig,
     ) -> Result<Vec<Generation>, EngineError> {
         let requests: Vec<Request> = (0..).zip(inputs).map(|(n, input)| Request::new(n, input.clone())).collect();
-        let idle = || self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = idle().pop();
-        let mut session = Session::new(self.clone(), taken.unwrap_or_else(|| self.context()), Instant::now());
+        let mut session = self.idle_session();
         let mut results: Vec<Option<Result<Generation, EngineError>>> = Vec::new();
         results.resize_with(requests.len(), || None);
         let mut events = on_done(|index, result| {
@@ -227,19 +226,40 @@ impl Model {
             }
         });
         session.generate(&requests, config, &RunOptions::default(), &mut events)?;
-        let mut contexts = idle();
+        self.put_back(session);
+        all_of(results.into_iter().map(|result| result.unwrap_or(Err(EngineError::Cancelled))))
+    }
+
+    /// The final hidden states of some lists of ids (or texts), in their order: of the encoder, or of the decoder of a model without one.
+    /// For anything beyond this, see [`Session::encode`].
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with the first input that failed; nothing else is returned then.
+    pub fn encode<I: Into<Input> + Clone>(&self, inputs: &[I]) -> Result<Vec<HiddenStates>, EngineError> {
+        let inputs: Vec<Input> = inputs.iter().cloned().map(Into::into).collect();
+        let mut session = self.idle_session();
+        let results = session.encode(&inputs, &RunOptions::default())?;
+        self.put_back(session);
+        all_of(results.into_iter())
+    }
+
+    /// A session with a context that no other call uses.
+    fn idle_session(&self) -> Session {
+        let taken = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Session::new(self.clone(), taken.unwrap_or_else(|| self.context()), Instant::now())
+    }
+
+    /// Leaves a session's context for the next call.
+    fn put_back(&self, session: Session) {
+        let mut contexts = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if contexts.len() < IDLE_CONTEXTS {
             contexts.push(session.into_context());
         }
-        drop(contexts);
-        let in_order = results.into_iter().enumerate();
-        in_order
-            .map(|(index, result)| {
-                result
-                    .unwrap_or(Err(EngineError::Cancelled))
-                    .map_err(|source| EngineError::Input { index, source: Box::new(source) })
-            })
-            .collect()
+    }
+
+    /// Gives back what the contexts hold that wait for the next call.
+    pub(crate) fn release_idle(&self) {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The options to generate with: those asked for, then the checkpoint's, then Hugging Face's defaults. What has no effect
@@ -336,6 +356,14 @@ impl Model {
         let made = TokenBytes::of_tokenizer(tokenizer)?;
         Ok(self.shared.token_bytes.get_or_init(|| made).clone())
     }
+}
+
+/// All results, or the first error with its input's number.
+fn all_of<T>(results: impl Iterator<Item = Result<T, EngineError>>) -> Result<Vec<T>, EngineError> {
+    let numbered = |(index, result): (usize, Result<T, EngineError>)| {
+        result.map_err(|source| EngineError::Input { index, source: Box::new(source) })
+    };
+    results.enumerate().map(numbered).collect()
 }
 
 /// The device that the options ask for.

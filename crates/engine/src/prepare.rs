@@ -3,6 +3,7 @@
 use elgen_models::{ModelConfig, Tokenizer};
 use elgen_search::{GenerationConfig, Lengths, OptionError, OptionProblem};
 
+use crate::backoff::Item;
 use crate::error::EngineError;
 use crate::types::{Input, Request, RunOptions};
 
@@ -27,14 +28,16 @@ impl Prepared {
         self.lengths.max_length - self.prompt.len()
     }
 
-    /// Ids of the encoder input or of the prompt.
-    pub(crate) fn input_len(&self) -> usize {
-        self.source_ids().len()
-    }
-
     /// The ids that processors of the source look at: for a decoder-only model the prompt (docs/generation.md §4).
     pub(crate) fn source_ids(&self) -> &[u32] {
         if self.source.is_empty() { &self.prompt } else { &self.source }
+    }
+}
+
+impl Item for Prepared {
+    /// Ids of the encoder input or of the prompt.
+    fn input_len(&self) -> usize {
+        self.source_ids().len()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use elgen_models::{LogitRows, ModelError, Runner, Sentence};
-use elgen_search::GenerationConfig;
+use elgen_search::{GenerationConfig, NotFinite};
 use elgen_tensor::ops::{TokenScore, token_logprobs};
 use elgen_tensor::{Class, Device, RecordStats, Recorder};
 
@@ -12,7 +12,9 @@ mod divergence;
 mod run_file;
 mod windows;
 
+use crate::backoff::{Batch, Item, Work, run_batches};
 use crate::error::EngineError;
+use crate::events::Notice;
 use crate::prepare::{Side, begin, encode, truncate, with_start};
 use crate::session::Session;
 use crate::types::{BatchSize, Input, RunOptions};
@@ -133,9 +135,63 @@ impl Target {
     }
 }
 
+impl Item for Target {
+    /// As a batch that generates counts them: what the encoder reads, or the decoder where there is none.
+    fn input_len(&self) -> usize {
+        if self.source.is_empty() { self.sequence.len() } else { self.source.len() }
+    }
+}
+
+/// A run of [`Session::score_with`].
+struct Scoring<'a, 'r> {
+    session: &'a mut Session,
+    run: &'a RunOptions,
+    rows: &'a mut Option<SeeRow<'r>>,
+    results: &'a mut [Result<TargetScore, EngineError>],
+    notice: &'a mut dyn FnMut(&Notice),
+}
+
+impl Work for Scoring<'_, '_> {
+    type Item = Target;
+
+    fn run(&mut self, batch: Batch<'_, Target>) -> Result<bool, EngineError> {
+        if self.run.cancel.is_cancelled() {
+            return Ok(false);
+        }
+        let device = self.session.model().device().clone();
+        let scores = score_batch(&device, &mut self.session.context.runner, batch.items, self.rows)?;
+        for (target, scores) in batch.items.iter().zip(scores) {
+            let result = &mut self.results[target.request];
+            let is_finite = |score: &TokenScore| score.logprob.is_finite() && score.top_logprob.is_finite();
+            match result {
+                Ok(score) if scores.iter().all(is_finite) => score.fill(target.place, &scores),
+                Ok(_) => *result = Err(NotFinite.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    fn refuse(&mut self, item: &Target, error: EngineError) {
+        self.results[item.request] = Err(error);
+    }
+
+    fn let_go(&mut self) {
+        self.session.let_go();
+    }
+
+    fn proved(&mut self, capacity: usize) {
+        self.session.context.proven_targets = Some(capacity);
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        (self.notice)(notice);
+    }
+}
+
 impl Session {
     /// Scores targets without generating. The results are in the order of `requests`; one that fails alone (too long, empty,
-    /// no tokenizer) has its own error. Of `config` only the decoder start token counts: no processor changes the scores.
+    /// no tokenizer, scores that are not finite) has its own error. Where memory runs out, the batch is halved until it fits. Of `config` only the decoder start token counts: no processor changes the scores.
     ///
     /// With `rows`, every row of log-probabilities is read back (4 bytes per id of the vocabulary and token) and shown, in
     /// the order in which they are computed; where memory ran out and a batch was halved, some are shown again.
@@ -162,7 +218,22 @@ impl Session {
         inputs: &[ScoreInput],
         config: &GenerationConfig,
         run: &RunOptions,
+        rows: Option<SeeRow<'_>>,
+    ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
+        self.score_with(inputs, config, run, rows, &mut |_| {})
+    }
+
+    /// [`Session::score_inputs`] that tells what a user should know once, as [`Session::generate`] does.
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    pub fn score_with(
+        &mut self,
+        inputs: &[ScoreInput],
+        config: &GenerationConfig,
+        run: &RunOptions,
         mut rows: Option<SeeRow<'_>>,
+        notice: &mut dyn FnMut(&Notice),
     ) -> Result<Vec<Result<TargetScore, EngineError>>, EngineError> {
         config.check(&self.limits())?;
         let mut results: Vec<Result<TargetScore, EngineError>> = Vec::with_capacity(inputs.len());
@@ -176,34 +247,18 @@ impl Session {
             }));
         }
         ready.sort_by_key(|t| (std::cmp::Reverse(t.source.len() + t.sequence.len()), t.request, t.place));
-        let device = self.model().device().clone();
-        let mut capacity = match self.model().batch_size() {
+        let most = match self.model().batch_size() {
             BatchSize::Sentences(n) => n.max(1),
             BatchSize::Auto => AUTO_TARGETS,
         };
+        let most = self.context.proven_targets.map_or(most, |proven| most.min(proven));
+        let max_tokens = self.model().max_batch_tokens();
         let started = Instant::now();
-        let mut at = 0;
-        while at < ready.len() {
-            if run.cancel.is_cancelled() {
-                return Err(EngineError::Cancelled);
-            }
-            let batch = &ready[at..at.saturating_add(capacity).min(ready.len())];
-            match score_batch(&device, &mut self.context.runner, batch, &mut rows) {
-                Ok(scores) => {
-                    for (target, scores) in batch.iter().zip(scores) {
-                        if let Ok(score) = &mut results[target.request] {
-                            score.fill(target.place, &scores);
-                        }
-                    }
-                    at += batch.len();
-                }
-                Err(error) if error.is_out_of_memory() && batch.len() > 1 => capacity = batch.len().div_ceil(2),
-                Err(error) if error.is_out_of_memory() => {
-                    results[batch[0].request] = Err(error);
-                    at += 1;
-                }
-                Err(error) => return Err(error),
-            }
+        let mut work = Scoring { session: self, run, rows: &mut rows, results: &mut results, notice };
+        let (ended, result) = run_batches(&ready, most, max_tokens, &mut work);
+        result?;
+        if ended < ready.len() {
+            return Err(EngineError::Cancelled);
         }
         self.context.totals.inputs += inputs.len() as u64;
         self.context.totals.batch.encode_seconds += started.elapsed().as_secs_f64();
@@ -226,7 +281,7 @@ impl Session {
         if model.family().is_encoder_decoder() {
             return Err(EngineError::NoTarget);
         }
-        let ids = how.with_start(self.encode(text, Side::Source)?, config.bos_token_id);
+        let ids = how.with_start(self.ids_of(text, Side::Source)?, config.bos_token_id);
         let windows = how.windows(ids.len(), model.max_positions());
         if windows.is_empty() {
             return Err(EngineError::EmptyTarget);
@@ -243,7 +298,8 @@ impl Session {
         Ok(parts)
     }
 
-    fn encode(&self, input: &Input, side: Side) -> Result<Vec<u32>, EngineError> {
+    /// The ids of an input; why there is no tokenizer is told where one is needed.
+    pub(crate) fn ids_of(&self, input: &Input, side: Side) -> Result<Vec<u32>, EngineError> {
         encode(input, self.tokenizer(), side).map_err(|error| match error {
             EngineError::NoTokenizer => self.model().no_tokenizer(),
             other => other,
@@ -259,8 +315,8 @@ impl Session {
     ) -> Result<Target, EngineError> {
         let model = self.model().model_config();
         let encoder_decoder = model.family().is_encoder_decoder();
-        let mut source = self.encode(&asked.source, Side::Source)?;
-        let target = self.encode(&asked.target, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
+        let mut source = self.ids_of(&asked.source, Side::Source)?;
+        let target = self.ids_of(&asked.target, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
         if source.is_empty() && !encoder_decoder {
             source.extend(begin(config)?);
         }

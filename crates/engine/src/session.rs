@@ -10,8 +10,9 @@ use elgen_search::device::BatchTraits;
 use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
 use elgen_tensor::Device;
 
-use crate::batch::{BatchState, Control, Finished, OnStep};
-use crate::capacity::{auto_sentences, largest_batch, longest, next_batch, sentences_per_binding};
+use crate::backoff::{Batch, Item, Work, run_batches};
+use crate::batch::{BatchState, Control, Finished, OnStep, Ran};
+use crate::capacity::{auto_sentences, largest_batch, longest, sentences_per_binding};
 use crate::error::EngineError;
 use crate::events::{Events, Notice, on_done};
 use crate::max_time::MaxTime;
@@ -40,6 +41,10 @@ pub(crate) struct Context {
     state: Option<BatchState>,
     /// Sentences together that went well after memory had run out, and the options of that run.
     proven: Option<(GenerationConfig, usize)>,
+    /// The same of targets that are scored.
+    pub(crate) proven_targets: Option<usize>,
+    /// The same of inputs that are encoded.
+    pub(crate) proven_inputs: Option<usize>,
     told_cut: bool,
     /// Whether it was told that cooperative matrices are not used.
     told_fault: bool,
@@ -54,6 +59,8 @@ impl Context {
             runner,
             state: None,
             proven: None,
+            proven_targets: None,
+            proven_inputs: None,
             told_cut: false,
             told_fault: false,
             told_tokenizer: false,
@@ -61,7 +68,7 @@ impl Context {
         }
     }
 
-    /// Gives back what batches use and keep: after memory has run out, a smaller one must not find it held.
+    /// Gives back what batches use and keep.
     fn let_go(&mut self) {
         self.state = None;
         self.runner.clear();
@@ -126,8 +133,8 @@ impl Session {
     }
 
     /// Runs all requests; `events` hears of each as it ends, in any order. A request that fails alone gets its own error and
-    /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step and the open requests get
-    /// [`EngineError::Cancelled`].
+    /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step: requests that had begun get what there is
+    /// ([`FinishReason::Cancelled`]), the others [`EngineError::Cancelled`].
     ///
     /// Where memory runs out, the batch is halved until it fits and the run goes on; that is told once, and later runs with
     /// the same options begin with what went well.
@@ -159,58 +166,32 @@ impl Session {
         let started = Instant::now();
         let ready = self.prepare(requests, config, run, events);
         let most = self.most_sentences(config, &ready, run, &hooks);
-        let mut capacity = match &self.context.proven {
+        let capacity = match &self.context.proven {
             Some((known, sentences)) if known == config => most.min(*sentences),
             _ => most,
         };
-        // The sentences that did not fit first, and what did not fit.
-        let mut refused: Option<(usize, String)> = None;
-        let mut streamed = HashMap::new();
-        let mut at = 0;
-        while at < ready.len() {
-            if run.cancel.is_cancelled() {
-                break;
-            }
-            let count = next_batch(&ready[at..], capacity, self.model.max_batch_tokens());
-            let batch = &ready[at..at + count];
-            match self.run_batch(batch, config, capacity, &ready, run, alignment, &hooks, &mut streamed, events) {
-                Ok(Some(results)) => {
-                    self.first_token(started);
-                    if let Some((from, reason)) = refused.take() {
-                        self.context.proven = Some((config.clone(), capacity));
-                        events.notice(&Notice::BatchHalved { from, to: capacity, reason });
-                    }
-                    for (prepared, finished) in batch.iter().zip(results) {
-                        let result = self.generation(prepared, finished);
-                        events.done(prepared.request, result);
-                    }
-                    at += batch.len();
-                }
-                Ok(None) => break,
-                Err(error) if error.is_out_of_memory() && batch.len() > 1 => {
-                    // A sentence's result does not depend on its batch, so a smaller one gives the same. What the larger one got so far
-                    // would stand in its way.
-                    self.context.let_go();
-                    capacity = batch.len().div_ceil(2);
-                    refused.get_or_insert_with(|| (batch.len(), error.to_string()));
-                }
-                Err(error) if error.is_out_of_memory() => {
-                    self.context.let_go();
-                    events.done(batch[0].request, Err(error));
-                    at += 1;
-                }
-                Err(error) => {
-                    for prepared in &ready[at..] {
-                        events.done(prepared.request, Err(EngineError::Batch(error.to_string())));
-                    }
-                    return Err(error);
-                }
-            }
+        let max_tokens = self.model.max_batch_tokens();
+        let mut work = Generating {
+            session: self,
+            config,
+            run,
+            alignment,
+            hooks: &hooks,
+            streamed: HashMap::new(),
+            events,
+            started,
+        };
+        let (ended, result) = run_batches(&ready, capacity, max_tokens, &mut work);
+        for prepared in &ready[ended..] {
+            events.done(
+                prepared.request,
+                Err(match &result {
+                    Ok(()) => EngineError::Cancelled,
+                    Err(error) => EngineError::Batch(error.to_string()),
+                }),
+            );
         }
-        for prepared in &ready[at..] {
-            events.done(prepared.request, Err(EngineError::Cancelled));
-        }
-        Ok(())
+        result
     }
 
     /// The caller's hooks and those of the engine's own options.
@@ -287,15 +268,13 @@ impl Session {
         let run = RunOptions::default();
         let mut silent = on_done(|_, _| {});
         let mut streamed = HashMap::new();
-        let result =
-            self.run_batch(&ready, config, ready.len(), &ready, &run, None, &run.hooks, &mut streamed, &mut silent);
-        let Some(found) = result.inspect_err(|_| self.context.let_go())? else {
-            return Err(EngineError::Cancelled);
-        };
+        let batch = Batch { items: &ready, rest: &ready, capacity: ready.len() };
+        let result = self.run_batch(&batch, config, &run, None, &run.hooks, &mut streamed, &mut silent);
+        let ran = result.inspect_err(|_| self.let_go())?;
         self.first_token(started);
         let mut by_request: Vec<(usize, Hypothesis)> = Vec::with_capacity(ready.len());
-        for (prepared, finished) in ready.iter().zip(found) {
-            by_request.extend(finished.hypotheses.into_iter().next().map(|best| (prepared.request, best)));
+        for (prepared, finished) in ready.iter().zip(ran.results) {
+            by_request.extend(finished?.hypotheses.into_iter().next().map(|best| (prepared.request, best)));
         }
         by_request.sort_by_key(|(request, _)| *request);
         Ok(by_request.into_iter().map(|(_, best)| best).collect())
@@ -343,29 +322,28 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "what a run has, handed to each of its batches")]
     fn run_batch(
         &mut self,
-        batch: &[Prepared],
+        batch: &Batch<'_, Prepared>,
         config: &GenerationConfig,
-        capacity: usize,
-        all: &[Prepared],
         run: &RunOptions,
         alignment: Option<usize>,
         hooks: &Hooks,
         streamed: &mut HashMap<(usize, usize), usize>,
         events: &mut dyn Events,
-    ) -> Result<Option<Vec<Finished>>, EngineError> {
+    ) -> Result<Ran, EngineError> {
+        let Batch { items, rest, capacity } = *batch;
         let device = self.model.device();
         let context = &mut self.context;
         let fits = |state: &BatchState| {
-            batch.iter().all(|p| state.fits(config, batch.len(), p.lengths.max_length, p.max_new()))
+            items.iter().all(|p| state.fits(config, items.len(), p.lengths.max_length, p.max_new()))
         };
         // The old one goes before a new one comes.
         context.state = context.state.take().filter(fits);
         let state = match &mut context.state {
             Some(state) => state,
             none => {
-                // Sized for every request of this run, so that it is made once.
-                let (max_length, max_new) = longest(all);
-                let sentences = largest_batch(all, capacity, self.model.max_batch_tokens());
+                // Sized for every request that is to come, so that it is made once.
+                let (max_length, max_new) = longest(rest);
+                let sentences = largest_batch(rest, capacity, self.model.max_batch_tokens());
                 none.insert(BatchState::new(device, config, sentences, max_length, max_new)?)
             }
         };
@@ -373,11 +351,23 @@ impl Session {
         if let Some(seconds) = config.max_time {
             hooks.stop_criteria.push(Arc::new(MaxTime::starting_now(seconds)));
         }
-        let mut streams = Streams::new(batch, self.tokenizer.as_ref().or(self.model.tokenizer()), config);
+        let mut streams = Streams::new(items, self.tokenizer.as_ref().or(self.model.tokenizer()), config);
         let mut on_step = |tokens: &[_], done: &[bool]| streams.step(tokens, done, streamed, events);
         let on_step: Option<OnStep<'_>> = if run.stream { Some(&mut on_step) } else { None };
         let control = Control { cancel: &run.cancel, hooks, alignment, on_step };
-        state.run(device, &mut context.runner, batch, control, &mut context.totals.batch)
+        let ran = state.run(device, &mut context.runner, items, control, &mut context.totals.batch)?;
+        if run.stream && ran.cancelled {
+            streams.cut_short(events)?;
+        }
+        Ok(ran)
+    }
+
+    /// Gives back all memory that runs of this session hold and keep, and what others left for the next one.
+    pub(crate) fn let_go(&mut self) {
+        self.context.let_go();
+        self.model.release_idle();
+        // What remains of the upload ring counts too. That the device failed is told by what comes next.
+        let _ = self.model.device().trim();
     }
 
     fn first_token(&mut self, started: Instant) {
@@ -398,6 +388,7 @@ impl Session {
                 elgen_search::FinishReason::Eos => FinishReason::Eos,
                 elgen_search::FinishReason::Length => FinishReason::Length,
                 elgen_search::FinishReason::Stop => FinishReason::Stop,
+                elgen_search::FinishReason::Cancelled => FinishReason::Cancelled,
             };
             self.context.totals.generated_tokens += hypothesis.token_ids.len() as u64;
             sequences.push(Sequence {
@@ -413,5 +404,52 @@ impl Session {
         self.context.totals.prompt_tokens += prompt_tokens as u64;
         self.context.totals.truncated += u64::from(truncated);
         Ok(Generation { sequences, prompt_tokens, truncated })
+    }
+}
+
+/// A run of [`Session::generate`].
+struct Generating<'a> {
+    session: &'a mut Session,
+    config: &'a GenerationConfig,
+    run: &'a RunOptions,
+    alignment: Option<usize>,
+    hooks: &'a Hooks,
+    /// Tokens that were told of each sequence.
+    streamed: HashMap<(usize, usize), usize>,
+    events: &'a mut dyn Events,
+    started: Instant,
+}
+
+impl Work for Generating<'_> {
+    type Item = Prepared;
+
+    fn run(&mut self, batch: Batch<'_, Prepared>) -> Result<bool, EngineError> {
+        let Self { session, config, run, alignment, hooks, streamed, events, started } = self;
+        if run.cancel.is_cancelled() {
+            return Ok(false);
+        }
+        let ran = session.run_batch(&batch, config, run, *alignment, hooks, streamed, *events)?;
+        session.first_token(*started);
+        for (prepared, result) in batch.items.iter().zip(ran.results) {
+            let result = result.and_then(|finished| session.generation(prepared, finished));
+            events.done(prepared.request, result);
+        }
+        Ok(true)
+    }
+
+    fn refuse(&mut self, item: &Prepared, error: EngineError) {
+        self.events.done(item.request, Err(error));
+    }
+
+    fn let_go(&mut self) {
+        self.session.let_go();
+    }
+
+    fn proved(&mut self, capacity: usize) {
+        self.session.context.proven = Some((self.config.clone(), capacity));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.events.notice(notice);
     }
 }

@@ -71,6 +71,13 @@ impl<'a> Streams<'a> {
         ended.into_iter().try_for_each(|at| self.end(at, events))
     }
 
+    /// The run was cancelled: tells the ends of all open sequences.
+    pub(crate) fn cut_short(&mut self, events: &mut dyn Events) -> Result<(), EngineError> {
+        let mut open: Vec<_> = self.open.iter().filter(|(_, stream)| !stream.ended).map(|(at, _)| *at).collect();
+        open.sort_unstable();
+        open.into_iter().try_for_each(|at| self.end(at, events))
+    }
+
     fn end(&mut self, at: (usize, usize), events: &mut dyn Events) -> Result<(), EngineError> {
         let Some(stream) = self.open.get_mut(&at).filter(|stream| !stream.ended) else { return Ok(()) };
         stream.ended = true;

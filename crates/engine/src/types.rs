@@ -96,6 +96,9 @@ pub enum FinishReason {
     Length,
     /// A stop string or a stop criterion ended it.
     Stop,
+    /// The run was cancelled before the request was done; this is what there was by then. In beam search all sequences of such a request say
+    /// so, finished ones too: the order among them was not settled.
+    Cancelled,
 }
 
 /// How a session loads and runs a model.

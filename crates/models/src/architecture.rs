@@ -65,19 +65,23 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// Widths of the decoder stack.
     fn decoder_shape(&self) -> StackShape;
 
-    /// Encodes packed sources and fills the cross caches. `ids`: (id, position) pairs, `batch.slots`: cross slots.
+    /// Columns of the final hidden states: of the encoder, or of the decoder of a model without one.
+    fn hidden_size(&self) -> usize;
+
+    /// Encodes packed sources and fills the cross caches. `ids`: (id, position) pairs, `batch.slots`: cross slots. Gives the final
+    /// hidden states `[packed rows, hidden_size]`.
     ///
     /// # Errors
     /// Decoder-only models; shapes that do not fit.
-    fn encode(
-        &self,
+    fn encode<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         probe: Probe<'_>,
-    ) -> Result<(), ModelError>;
+    ) -> Result<&'s Tensor, ModelError>;
 
     /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots. Gives the
     /// final hidden states `[packed rows, _]`, the input of [`Architecture::head`].

@@ -1,23 +1,22 @@
 //! Weights of a Hugging Face directory: `model.safetensors`, or `model.safetensors.index.json` with its shards. Or random ones.
 //!
-//! Files are mapped, not read: opening a checkpoint costs its headers only, and [`TensorView`] converts what is asked for.
+//! Opening a checkpoint reads its headers only; [`TensorView`] reads and converts what is asked for.
 
 pub(crate) mod header;
 mod random;
+mod shard;
 mod view;
 mod weights;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
 use crate::config::{ModelConfig, json};
-use crate::error::{HeaderProblem, ModelError, excerpt};
+use crate::error::{ModelError, excerpt};
 use random::RandomWeights;
+use shard::Shard;
 use view::Data;
 pub use view::TensorView;
 pub use weights::{DecoderEmbeddings, Seq2SeqEmbeddings, Weights};
@@ -104,8 +103,8 @@ pub struct FileInfo {
     pub tensors: usize,
 }
 
-/// The mapped weights of a model directory, or random weights. A file that is changed in place or cut while it is mapped gives wrong values or ends
-/// the process with a bus error, as with every mapped file; replacing it (rename) is harmless.
+/// The weights of a model directory, or random weights. A file that is cut after it was opened is an error where a tensor is read; one that is
+/// written over in place meanwhile gives what stands there then; replacing it (rename) is harmless.
 #[derive(Debug)]
 pub struct Checkpoint {
     place: PathBuf,
@@ -115,17 +114,11 @@ pub struct Checkpoint {
 }
 
 #[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-}
-
-#[derive(Debug)]
 struct Location {
     file: usize,
     dtype: StoredDtype,
     shape: Vec<usize>,
-    range: Range<usize>,
+    range: Range<u64>,
 }
 
 impl Checkpoint {
@@ -164,7 +157,7 @@ impl Checkpoint {
     }
 
     fn open_single(path: PathBuf) -> Result<Self, ModelError> {
-        let (shard, entries) = open_shard(path.clone())?;
+        let (shard, entries) = Shard::open(path.clone())?;
         let tensors = entries.into_iter().map(|entry| locate(entry, 0)).collect();
         Ok(Self { place: path, files: vec![shard], tensors, random: None })
     }
@@ -182,10 +175,10 @@ impl Checkpoint {
             if !json::is_file(&shard)? {
                 return Err(ModelError::MissingShard { index, shard, tensor: excerpt(&tensor) });
             }
-            let (mapped, entries) = open_shard(shard)?;
+            let (opened, entries) = Shard::open(shard)?;
             // Of a tensor that several files hold, the last file's counts, as in Hugging Face.
             tensors.extend(entries.into_iter().map(|entry| locate(entry, files.len())));
-            files.push(mapped);
+            files.push(opened);
         }
         Ok(Self { place: index, files, tensors, random: None })
     }
@@ -211,8 +204,8 @@ impl Checkpoint {
         Some(TensorInfo {
             dtype: &location.dtype,
             shape: &location.shape,
-            bytes: location.range.len() as u64,
-            file: &self.files[location.file].path,
+            bytes: location.range.end - location.range.start,
+            file: self.files[location.file].path(),
         })
     }
 
@@ -222,10 +215,10 @@ impl Checkpoint {
         let shard = &self.files[location.file];
         Some(TensorView {
             name: name.as_str().into(),
-            file: &shard.path,
+            file: shard.path(),
             dtype: &location.dtype,
             shape: location.shape.as_slice().into(),
-            data: Data::Stored(&shard.map[location.range.clone()]),
+            data: Data::Stored(shard, location.range.start),
         })
     }
 
@@ -244,12 +237,14 @@ impl Checkpoint {
 
     /// Bytes of all tensors, without headers.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors.values().map(|location| location.range.len() as u64).sum()
+        self.tensors.values().map(|location| location.range.end - location.range.start).sum()
     }
 
     /// Elements of all F32, F16 and BF16 tensors (tied tensors are normally stored, so counted, once).
     pub fn parameters(&self) -> u64 {
-        let elements = |location: &Location| Some((location.range.len() / location.dtype.weight_bytes()?) as u64);
+        let elements = |location: &Location| {
+            Some((location.range.end - location.range.start) / location.dtype.weight_bytes()? as u64)
+        };
         self.tensors.values().filter_map(elements).sum()
     }
 
@@ -258,7 +253,7 @@ impl Checkpoint {
         let mut files: Vec<FileInfo> = self
             .files
             .iter()
-            .map(|shard| FileInfo { path: shard.path.clone(), bytes: shard.map.len() as u64, tensors: 0 })
+            .map(|shard| FileInfo { path: shard.path().into(), bytes: shard.bytes(), tensors: 0 })
             .collect();
         for location in self.tensors.values() {
             files[location.file].tensors += 1;
@@ -269,25 +264,6 @@ impl Checkpoint {
 
 fn locate(entry: header::Entry, file: usize) -> (String, Location) {
     (entry.name, Location { file, dtype: entry.dtype, shape: entry.shape, range: entry.range })
-}
-
-fn open_shard(path: PathBuf) -> Result<(Shard, Vec<header::Entry>), ModelError> {
-    let io_error = |source| ModelError::Io { file: path.clone(), source };
-    let file = File::open(&path).map_err(io_error)?;
-    let length = file.metadata().map_err(io_error)?.len();
-    if length < 8 {
-        return Err(ModelError::Header { file: path, problem: HeaderProblem::TooShort { length } });
-    }
-    // SAFETY: the mapping is read-only and handed out as bytes only, for which every bit pattern is valid. That nobody changes the
-    // file in place meanwhile cannot be enforced; `Checkpoint` documents it.
-    let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
-    if json::is_lfs_pointer(&map) {
-        return Err(ModelError::LfsPointer { file: path });
-    }
-    match header::parse(&map) {
-        Ok(entries) => Ok((Shard { path, map }, entries)),
-        Err(problem) => Err(ModelError::Header { file: path, problem }),
-    }
 }
 
 #[derive(serde::Deserialize)]

@@ -110,15 +110,19 @@ impl Architecture for DecoderOnly {
         self.outline.decoder
     }
 
-    fn encode(
-        &self,
+    fn hidden_size(&self) -> usize {
+        self.outline.head_width
+    }
+
+    fn encode<'s>(
+        &'s self,
         _: &mut Recorder,
         _: &Buffer,
         _: &Packed,
         _: &Caches,
-        _: &Space,
+        _: &'s Space,
         _: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<&'s Tensor, ModelError> {
         Err(elgen_attention::AttentionError::Shape(format!("{} has no encoder", self.family)).into())
     }
 

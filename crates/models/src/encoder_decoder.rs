@@ -170,15 +170,19 @@ impl Architecture for EncoderDecoder {
         self.outline.decoder
     }
 
-    fn encode(
-        &self,
+    fn hidden_size(&self) -> usize {
+        self.outline.encoder.map_or(0, |encoder| encoder.attention.d_model)
+    }
+
+    fn encode<'s>(
+        &'s self,
         rec: &mut Recorder,
         ids: &Buffer,
         batch: &Packed,
         caches: &Caches,
-        space: &Space,
+        space: &'s Space,
         mut probe: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<&'s Tensor, ModelError> {
         let (side, n) = (&self.encoder_side, batch.tokens);
         let mut stream = Stream::new(&side.norms, space, n);
         let embeddings = stream.embeddings(side.embedding_norm.as_ref());
@@ -197,7 +201,7 @@ impl Architecture for EncoderDecoder {
         for layer in &self.decoder {
             layer.cross.memorize(rec, memory, batch, caches, &space.attention)?;
         }
-        Ok(())
+        Ok(memory)
     }
 
     fn prefill<'s>(

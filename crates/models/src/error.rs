@@ -110,6 +110,33 @@ pub enum ModelError {
         /// The value.
         value: f32,
     },
+    /// A needed weight is beyond the range of the dtype that it would be stored in.
+    #[error(
+        "{file}: tensor `{tensor}` holds {value} at flat index {index}, which {dtype} cannot hold (its largest number is 65504): \
+         load the model with dtype f32"
+    )]
+    OutOfRange {
+        /// The weights file.
+        file: PathBuf,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Row-major position of the first such element of the part that was read.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// The name of the dtype.
+        dtype: &'static str,
+    },
+    /// The bytes of a tensor could not be read although the file's header was.
+    #[error("{file}: tensor `{tensor}` cannot be read: {reason}")]
+    ReadTensor {
+        /// The weights file.
+        file: PathBuf,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// The system's reason.
+        reason: String,
+    },
     /// A part of a tensor was asked for that the tensor does not have, or with a buffer of another size.
     #[error("{file}: tensor `{tensor}` of shape {shape:?}: {reason}")]
     Window {

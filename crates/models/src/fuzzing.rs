@@ -41,10 +41,16 @@ fn accepted<T>(result: Result<T, ModelError>) -> Option<T> {
 
 /// A whole safetensors file.
 pub fn safetensors_header(bytes: &[u8]) -> bool {
-    match header::parse(bytes) {
+    let Some((field, rest)) = bytes.split_first_chunk() else { return false };
+    let parsed = header::length(*field, rest.len() as u64).and_then(|length| {
+        let (text, data) = rest.split_at(length);
+        header::entries(text, data.len() as u64)
+    });
+    match parsed {
         Ok(entries) => {
             for entry in entries {
-                assert!(bytes.get(entry.range).is_some(), "{} lies outside the file", entry.name);
+                let inside = entry.range.start <= entry.range.end && entry.range.end <= bytes.len() as u64;
+                assert!(inside, "{} lies outside the file", entry.name);
             }
             true
         }

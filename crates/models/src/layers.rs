@@ -20,9 +20,9 @@ impl MatrixSource for Rows<'_> {
     fn cols(&self) -> usize {
         self.0.shape()[1]
     }
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), BoxError> {
+    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), BoxError> {
         let count = out.len() / self.cols().max(1);
-        Ok(self.0.rows_f32(first..first + count, out)?)
+        Ok(self.0.rows_as(first..first + count, out, dtype)?)
     }
     fn random(&self) -> Option<RandomMatrix> {
         self.0.random()
@@ -43,10 +43,10 @@ impl MatrixSource for Columns<'_> {
     fn cols(&self) -> usize {
         self.view.shape()[0]
     }
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), BoxError> {
+    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), BoxError> {
         let count = out.len() / self.cols().max(1);
         let first = self.first + first;
-        Ok(self.view.columns_f32(first..first + count, out)?)
+        Ok(self.view.columns_as(first..first + count, out, dtype)?)
     }
     fn random(&self) -> Option<RandomMatrix> {
         Some(self.view.random()?.transpose().offset(self.first, 0))

@@ -2,8 +2,10 @@
 
 mod align;
 mod footprint;
+mod hidden;
 mod score;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use elgen_attention::{Alike, CacheBytes, Caches, Need, Packed, Placement, Step};
@@ -19,6 +21,9 @@ use footprint::{Chunk, Held, PackedSize};
 pub use align::{Alignment, Continuation};
 pub use footprint::{DEFAULT_PREFILL_BUDGET, Footprint, prefill_budget};
 pub use score::{LogitRows, SeeLogits};
+
+/// Sees the final hidden states of a stretch of sentences, in order, when they have been computed.
+type SeeStates<'a> = &'a mut dyn FnMut(&Tensor, Range<usize>) -> Result<RecordStats, ModelError>;
 
 /// One sentence to admit.
 #[derive(Clone, Copy, Debug)]
@@ -225,7 +230,7 @@ impl Runner {
             };
             self.device.write(&ranges, 0, bytemuck::cast_slice(&cross))?;
             self.cross_ranges = Some(ranges);
-            stats += self.encode(encoder, sentences)?;
+            stats += self.encode(encoder, sentences, None)?;
         }
         stats += self.prefill(sentences, None)?;
         Ok(stats)
@@ -269,7 +274,12 @@ impl Runner {
         Ok(())
     }
 
-    fn encode(&mut self, shape: StackShape, sentences: &[Sentence<'_>]) -> Result<RecordStats, ModelError> {
+    fn encode(
+        &mut self,
+        shape: StackShape,
+        sentences: &[Sentence<'_>],
+        mut see: Option<SeeStates<'_>>,
+    ) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let chunks = self.footprint.encode_chunks(&needs);
         prepare_packed(&self.device, &mut self.encode_space, shape, self.footprint.encode_size(&Alike::runs(&needs)))?;
@@ -278,8 +288,12 @@ impl Runner {
         for chunk in chunks {
             let batch = self.pack(packed, sentences, &chunk, true)?;
             let mut rec = self.device.recorder();
-            self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
+            let states =
+                self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
             stats += rec.submit()?;
+            if let Some(see) = &mut see {
+                stats += see(states, chunk.sentences)?;
+            }
         }
         Ok(stats)
     }
@@ -287,7 +301,7 @@ impl Runner {
     fn prefill(
         &mut self,
         sentences: &[Sentence<'_>],
-        mut score: Option<score::Scoring<'_>>,
+        mut see: Option<SeeStates<'_>>,
     ) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
@@ -304,8 +318,8 @@ impl Runner {
             let states =
                 self.model.prefill(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
             stats += rec.submit()?;
-            if let Some(score) = &mut score {
-                stats += score.chunk(&self.device, &*self.model, states, sentences, chunk.sentences)?;
+            if let Some(see) = &mut see {
+                stats += see(states, chunk.sentences)?;
             }
         }
         Ok(stats)

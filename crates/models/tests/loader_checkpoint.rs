@@ -430,3 +430,47 @@ fn a_bad_index_names_shard_and_tensor() {
     write(dir.path(), "s1.safetensors", [9; 9]);
     assert_names(&Checkpoint::open(dir.path()).unwrap_err().to_string(), &["s1.safetensors", "damaged"]);
 }
+
+/// A download that goes on, a disk that was taken away: a file that is cut behind its header is an error where a tensor is read.
+#[test]
+fn a_file_that_is_cut_after_it_was_opened_is_an_error() {
+    let dir = dir_with(file_of(&[f32_tensor("a", &[2, 3], &ramp(6)), f32_tensor("c", &[50, 40], &ramp(2000))]));
+    let path = dir.path().join("model.safetensors");
+    let length = std::fs::metadata(&path).unwrap().len();
+    for left in [length - 1, length - 6000, 40, 0] {
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        let c = checkpoint.view("c").unwrap();
+        let errors = [
+            c.to_f32().map(drop).unwrap_err(),
+            c.rows_f32(49..50, &mut [0.0; 40]).unwrap_err(),
+            c.columns_f32(38..40, &mut [0.0; 100]).unwrap_err(),
+            c.same_values(&c).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, ModelError::ReadTensor { .. }), "{error:?}");
+            assert_names(&error.to_string(), &["model.safetensors", "`c`", "cut"]);
+        }
+        // What is still there can be read.
+        assert_eq!(checkpoint.view("a").unwrap().to_f32().is_ok(), left > 300, "{left} bytes");
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn tensors_are_equal_by_value() {
+    let stored = |name: &str, values: &[f32]| f32_tensor(name, &[3], values);
+    let dir = dir_with(file_of(&[
+        stored("a", &[1.0, 0.0, f32::NAN]),
+        stored("b", &[1.0, -0.0, f32::NAN]),
+        stored("c", &[1.0, 0.0, 2.0]),
+        f16_tensor("d", &[3], &[1.0, 0.0, 2.0]),
+        bf16_tensor("e", &[3], &[1.0, -0.0, 2.0]),
+        f32_tensor("f", &[3, 1], &[1.0, 0.0, 2.0]),
+    ]));
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let same = |a: &str, b: &str| checkpoint.same_values(a, b).unwrap();
+    assert!(same("a", "a") && same("a", "b") && same("c", "d") && same("d", "e") && same("e", "c"));
+    assert!(!same("a", "c") && !same("c", "f"));
+}

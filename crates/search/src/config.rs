@@ -419,7 +419,7 @@ impl GenerationOptions {
             length_penalty: finite(self.length_penalty, 1.0),
             temperature: self.temperature.unwrap_or(1.0) as f32,
             top_k,
-            top_p: self.top_p.unwrap_or(1.0).min(1.0),
+            top_p: finite(self.top_p.filter(|p| *p >= 0.0), 1.0).min(1.0),
             min_p: self.min_p.unwrap_or(0.0),
             typical_p: self.typical_p.unwrap_or(1.0).min(1.0),
             epsilon_cutoff: cutoff(self.epsilon_cutoff),

@@ -173,6 +173,12 @@ impl OptionError {
     }
 }
 
+/// A sentence came to scores that are not finite: NaN or an infinity of the model, or no token that is not banned. Any token would be as
+/// good as any other, so the sentence has no result. Hugging Face returns whatever its `topk` and `argmax` make of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("scores are not finite: the model's values overflow (try dtype f32), or the logits processors ban every token")]
+pub struct NotFinite;
+
 /// A failure of the CPU twin: the model that it drives, or the trace that it reads, broke the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -207,6 +213,9 @@ pub enum TwinError {
     /// A user's hook failed.
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
+    /// The sentence has no result.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// A trace that points outside itself.
     #[error(
         "the search trace has no entry for step {step}, row {row} ({entries} entries of {rows_per_step} rows a step)"

@@ -12,6 +12,8 @@ pub enum FinishReason {
     Length,
     /// A stop string or a stop criterion ended it.
     Stop,
+    /// The search was cancelled; this is what there was by then.
+    Cancelled,
 }
 
 /// One returned sequence of one sentence.

@@ -31,7 +31,7 @@ mod options;
 pub mod twin;
 
 pub use config::{GenerationConfig, Lengths, Mode, ModelLimits, Warning};
-pub use error::{OptionError, OptionProblem, TwinError};
+pub use error::{NotFinite, OptionError, OptionProblem, TwinError};
 pub use hooks::Hooks;
 pub use hypothesis::{FinishReason, Hypothesis};
 pub use options::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};

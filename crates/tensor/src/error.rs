@@ -68,6 +68,14 @@ pub enum TensorError {
         /// Which shapes or dtypes disagree.
         message: String,
     },
+    /// A finite value that becomes an infinity in the dtype that it would be stored in.
+    #[error("{value} cannot be stored as {dtype}: it is beyond its range")]
+    OutOfRange {
+        /// The value.
+        value: f32,
+        /// The name of the dtype.
+        dtype: &'static str,
+    },
     /// A shader or pipeline was refused.
     #[error("kernel {kernel}: {message}")]
     Kernel {

@@ -24,6 +24,15 @@ impl DType {
         }
     }
 
+    /// Finite values whose magnitude is below this are stored as finite ones.
+    pub fn limit(self) -> f32 {
+        match self {
+            Self::F32 => f32::INFINITY,
+            // Half a step beyond its largest number, 65504, from where on rounding gives an infinity.
+            Self::F16 => 65520.0,
+        }
+    }
+
     /// "f32" or "f16".
     pub fn name(self) -> &'static str {
         match self {

@@ -184,7 +184,7 @@ impl Device {
     /// Writes whole rows of a tensor from row `first` on, converting to its dtype.
     ///
     /// # Errors
-    /// The values are not whole rows or leave the tensor.
+    /// The values are not whole rows or leave the tensor; a finite value is beyond the range of the dtype.
     pub fn write_rows(&self, tensor: &Tensor, first: usize, values: &[f32]) -> Result<()> {
         let rows = values.len().checked_div(tensor.cols).unwrap_or(0);
         let end = first.checked_add(rows);
@@ -192,7 +192,7 @@ impl Device {
             let message = format!("{} values from row {first} on do not fit {}", values.len(), tensor.describe());
             return Err(TensorError::Shape { op: "write_rows", message });
         }
-        let bytes = encode_rows(values, tensor.cols, tensor.dtype);
+        let bytes = encode_rows(values, tensor.cols, tensor.dtype)?;
         self.write(&tensor.buffer, product(&[first, tensor.ld(), tensor.dtype.bytes() as usize]), &bytes)
     }
 
@@ -213,20 +213,49 @@ impl Device {
 }
 
 /// Rows of f32 as stored: padded to whole quads, converted.
-fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Vec<u8> {
+fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Result<Vec<u8>> {
     let ld = padded(cols);
     let rows = values.len().checked_div(cols).unwrap_or(0);
     let mut bytes = vec![0u8; rows * ld * dtype.bytes() as usize];
     let width = dtype.bytes() as usize;
+    let mut infinite = false;
     for (row, out) in values.chunks(cols.max(1)).zip(bytes.chunks_mut((ld * width).max(1))) {
         match dtype {
             DType::F32 => out[..cols * 4].copy_from_slice(bytemuck::cast_slice(row)),
             DType::F16 => {
                 for (x, slot) in row.iter().zip(out.chunks_exact_mut(2)) {
-                    slot.copy_from_slice(&half::f16::from_f32(*x).to_le_bytes());
+                    let half = half::f16::from_f32(*x);
+                    infinite |= half.is_infinite();
+                    slot.copy_from_slice(&half.to_le_bytes());
                 }
             }
         }
     }
-    bytes
+    let beyond = |x: &f32| x.is_finite() && x.abs() >= dtype.limit();
+    match values.iter().copied().find(|x| infinite && beyond(x)) {
+        Some(value) => Err(TensorError::OutOfRange { value, dtype: dtype.name() }),
+        None => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_f16_cannot_hold_is_refused() {
+        let stored = |values: &[f32], dtype| encode_rows(values, values.len(), dtype);
+        // Half a step beyond the largest number, rounding gives an infinity.
+        let below = 65520_f32.next_down();
+        let halves: Vec<half::f16> =
+            bytemuck::pod_collect_to_vec(&stored(&[below, -below, 1e-9, 0.0], DType::F16).unwrap());
+        assert_eq!(halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), [65504.0, -65504.0, 0.0, 0.0]);
+        for value in [65520.0, -65520.0, 1e5, f32::MIN] {
+            let error = stored(&[1.0, value], DType::F16).unwrap_err().to_string();
+            assert_eq!(error, format!("{value} cannot be stored as f16: it is beyond its range"));
+            assert!(stored(&[1.0, value], DType::F32).is_ok());
+        }
+        // What is no number already is not made one here.
+        assert!(stored(&[f32::INFINITY, f32::NAN], DType::F16).is_ok());
+    }
 }

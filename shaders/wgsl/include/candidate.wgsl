@@ -6,3 +6,9 @@ struct Candidate {
     key: u32,
 #endif
 }
+
+// What candidates are ordered by: NaN comes before every number, so that it is seen and not passed over.
+fn candidate_key(value: f32) -> u32 {
+    if ((bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u) { return 0xfffffffeu; }
+    return ordered_key(value);
+}

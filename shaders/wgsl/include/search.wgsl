@@ -41,6 +41,8 @@ const NONE: u32 = 0xffffffffu;
 // The lowest finite number; a maximum starts here, so that no difference is inf - inf.
 const LOWEST: f32 = -3.40282347e38;
 
+fn is_finite(value: f32) -> bool { return (bitcast<u32>(value) & 0x7f800000u) != 0x7f800000u; }
+
 // A float as an integer that orders like it: -0 and 0 have one key, NaN has the lowest.
 fn ordered_key(value: f32) -> u32 {
     let bits = bitcast<u32>(value);

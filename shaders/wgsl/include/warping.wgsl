@@ -51,10 +51,11 @@ fn key_to_keep(peak: f32, at: Invocation) -> u32 {
     return key_of_best(settings.keep, at);
 }
 
+// NaN stays NaN: what is not finite must not look like a score that was taken away. Its key is 0.
 fn keep_from(key: u32, tid: u32) {
     for (var q = tid; q < p.quads; q += WG) {
         let x = logits[base + q];
-        logits[base + q] = select(x, vec4<f32>(settings.neg_inf), real(q) & (keys(x) < vec4<u32>(key)));
+        logits[base + q] = select(x, vec4<f32>(settings.neg_inf), real(q) & (keys(x) - vec4<u32>(1u) < vec4<u32>(max(key, 1u) - 1u)));
     }
 }
 
@@ -62,7 +63,7 @@ fn keep_from(key: u32, tid: u32) {
 fn keep_weights(least: f32, peak: f32, key: u32, tid: u32) {
     for (var q = tid; q < p.quads; q += WG) {
         let x = logits[base + q];
-        let goes = (keys(x) < vec4<u32>(key)) & (exp(x - vec4<f32>(peak)) < vec4<f32>(least));
+        let goes = (keys(x) - vec4<u32>(1u) < vec4<u32>(max(key, 1u) - 1u)) & (exp(x - vec4<f32>(peak)) < vec4<f32>(least));
         logits[base + q] = select(x, vec4<f32>(settings.neg_inf), real(q) & goes);
     }
 }

@@ -256,7 +256,7 @@ impl MatrixSource for Made {
         self.cols
     }
 
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         for (i, value) in out.iter_mut().enumerate() {
             *value = ((first * self.cols + i) % 31) as f32 / 500.0 - 0.03;
         }

@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use elgen_engine::{EngineError, Events, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken};
+use elgen_engine::{
+    EngineError, Events, FinishReason, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken,
+};
 use elgen_search::GenerationConfig;
 
 use super::needs;
@@ -26,6 +28,11 @@ use crate::{
 const WINDOW_RECORDS: usize = 1024;
 /// Batches in a window, in the long run.
 const WINDOW_BATCHES: usize = 64;
+
+/// Whether a run was cancelled while the record ran.
+fn is_cut_short(generation: &Generation) -> bool {
+    generation.sequences.iter().any(|sequence| sequence.finish_reason == FinishReason::Cancelled)
+}
 
 /// How a run ended that did not fail as a whole.
 pub(super) enum End {
@@ -195,6 +202,8 @@ impl Run {
 
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
         match result {
+            // What there was at an interrupt is no complete record: a run that is resumed makes it anew.
+            Ok(generation) if is_cut_short(&generation) => {}
             Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
             // Not reached; why is told once, at the end of the run.
             Err(EngineError::Cancelled | EngineError::Batch(_)) => {}

@@ -7,8 +7,8 @@ use std::{
 };
 
 use elgen_engine::{
-    CorpusScore, EngineError, RunComparison, RunFileError, RunOptions, RunWriter, ScoreInput, ScoreRequest, Session,
-    TargetScore, WholeText,
+    CorpusScore, EngineError, Notice, RunComparison, RunFileError, RunOptions, RunWriter, ScoreInput, ScoreRequest,
+    Session, TargetScore, WholeText,
 };
 use elgen_search::GenerationConfig;
 
@@ -87,6 +87,8 @@ pub(super) struct Run {
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) corpus: CorpusScore,
     pub(super) failed: u64,
+    /// Whether it was told that memory ran out.
+    pub(super) told_memory: bool,
 }
 
 impl Run {
@@ -195,8 +197,15 @@ impl Run {
         config: &GenerationConfig,
         options: &RunOptions,
     ) -> Result<Vec<Result<TargetScore, EngineError>>, CliError> {
+        let told = &mut self.told_memory;
+        let console = &self.console;
+        let mut notice = |notice: &Notice| {
+            if !std::mem::replace(told, true) {
+                console.warning(&notice.to_string());
+            }
+        };
         if let Rows::None = self.rows {
-            return Ok(session.score_inputs(inputs, config, options, None)?);
+            return Ok(session.score_with(inputs, config, options, None, &mut notice)?);
         }
         let mut refused = None;
         let mut see = |input: usize, place: usize, row: &[f32]| {
@@ -207,7 +216,7 @@ impl Run {
                 self.interrupt.cancel();
             }
         };
-        let scores = session.score_inputs(inputs, config, options, Some(&mut see));
+        let scores = session.score_with(inputs, config, options, Some(&mut see), &mut notice);
         match refused {
             Some(error) => Err(failed(error)),
             None => Ok(scores?),

@@ -13,7 +13,8 @@ use crate::error::{HeaderProblem, excerpt};
 
 /// The limit of the reference reader.
 const MAX_HEADER: u64 = 100_000_000;
-const LENGTH_FIELD: usize = 8;
+/// Bytes of the field before it.
+pub(crate) const LENGTH_FIELD: usize = 8;
 
 /// One tensor of a file. `range` is in bytes of the file.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) dtype: StoredDtype,
     pub(crate) shape: Vec<usize>,
-    pub(crate) range: Range<usize>,
+    pub(crate) range: Range<u64>,
 }
 
 #[derive(serde::Deserialize)]
@@ -31,28 +32,26 @@ struct RawEntry {
     data_offsets: [u64; 2],
 }
 
-/// Reads and checks the header of `file`, the whole content of a safetensors file. Entries come in order of their data.
-/// Allocates in proportion to the header that is really there.
-pub(crate) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderProblem> {
-    let Some((length, rest)) = file.split_first_chunk::<LENGTH_FIELD>() else {
-        return Err(HeaderProblem::TooShort { length: file.len() as u64 });
-    };
-    let header = u64::from_le_bytes(*length);
-    let available = rest.len() as u64;
+/// Bytes of the header, from the field before it. `available`: bytes of the file behind the field.
+pub(crate) fn length(field: [u8; LENGTH_FIELD], available: u64) -> Result<usize, HeaderProblem> {
+    let header = u64::from_le_bytes(field);
     if header > available {
         return Err(HeaderProblem::LengthBeyondFile { header, available });
     }
     if header > MAX_HEADER {
         return Err(HeaderProblem::TooLarge { header, limit: MAX_HEADER });
     }
-    // Not larger than `rest.len()`, so it fits.
-    let (json, data) = rest.split_at(header as usize);
+    Ok(header as usize)
+}
+
+/// Reads and checks a header; `data` bytes follow it. Entries come in order of their data.
+pub(crate) fn entries(json: &[u8], data: u64) -> Result<Vec<Entry>, HeaderProblem> {
     let mut raw = parse_json(json)?;
     reject_duplicates(&raw)?;
     raw.sort_by_key(|(_, entry)| entry.data_offsets);
-    check_layout(&raw, data.len() as u64)?;
+    check_layout(&raw, data)?;
 
-    let data_start = LENGTH_FIELD + json.len();
+    let data_start = (LENGTH_FIELD + json.len()) as u64;
     raw.into_iter()
         .map(|(name, entry)| {
             let shape = entry.shape.iter().map(|&n| usize::try_from(n)).collect::<Result<Vec<_>, _>>();
@@ -60,7 +59,7 @@ pub(crate) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderProblem> {
                 return Err(HeaderProblem::Overflow { tensor: excerpt(&name), shape: entry.shape });
             };
             // `check_layout` bounded both offsets by the file's length.
-            let [begin, end] = entry.data_offsets.map(|offset| data_start + offset as usize);
+            let [begin, end] = entry.data_offsets.map(|offset| data_start + offset);
             Ok(Entry { name, dtype: StoredDtype::from_name(entry.dtype), shape, range: begin..end })
         })
         .collect()

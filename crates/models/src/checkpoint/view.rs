@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
+use elgen_tensor::DType;
 use elgen_tensor::ops::RandomMatrix;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::StoredDtype;
+use super::shard::Shard;
 use crate::error::{ModelError, excerpt};
 
-/// A tensor of a mapped file, or one that is made of random numbers.
+/// A tensor of a file, or one that is made of random numbers.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     pub(super) name: Cow<'a, str>,
@@ -24,13 +26,16 @@ pub struct TensorView<'a> {
 /// Where elements come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Data<'a> {
-    /// Little-endian, row-major and unaligned.
-    Stored(&'a [u8]),
+    /// From this byte of the file on, little-endian and row-major.
+    Stored(&'a Shard, u64),
     /// Element (row, column) of a matrix, or (0, index) of a vector.
     Random(RandomMatrix),
     /// All of them 1.
     Ones,
 }
+
+/// Elements that are read and converted at a time: they stay in the cache.
+const CHUNK: usize = 8192;
 
 /// Rows of a transposed read that are converted together: a write then fills whole cache lines.
 const TRANSPOSE_ROWS: usize = 32;
@@ -60,7 +65,7 @@ impl<'a> TensorView<'a> {
     pub fn random(&self) -> Option<RandomMatrix> {
         match self.data {
             Data::Random(random) => Some(random),
-            Data::Stored(_) | Data::Ones => None,
+            Data::Stored(..) | Data::Ones => None,
         }
     }
 
@@ -78,20 +83,30 @@ impl<'a> TensorView<'a> {
     pub fn to_f32(&self) -> Result<Vec<f32>, ModelError> {
         self.element_size()?;
         let mut out = vec![0.0; self.len()];
-        self.read(0, &mut out)?;
+        self.read(0, &mut out, DType::F32)?;
         Ok(out)
     }
 
     /// The rows `rows` of a `[n, m]` tensor as f32 into `out`, which must hold `rows.len() * m` elements.
     pub fn rows_f32(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), ModelError> {
+        self.rows_as(rows, out, DType::F32)
+    }
+
+    /// [`TensorView::rows_f32`] of a weight that will be stored as `dtype`: what that cannot hold is refused.
+    pub(crate) fn rows_as(&self, rows: Range<usize>, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
         let [n, m] = self.matrix()?;
         self.check_window("rows", &rows, n, m, out.len())?;
-        self.read(rows.start * m, out)
+        self.read(rows.start * m, out, dtype)
     }
 
     /// The columns `cols` of a `[n, m]` tensor as f32, each as one row of `out`, which must hold `cols.len() * n` elements:
     /// a window of rows of the transposed tensor. GPT-2's `Conv1D` weights `[in, out]` become `[out, in]` this way.
     pub fn columns_f32(&self, cols: Range<usize>, out: &mut [f32]) -> Result<(), ModelError> {
+        self.columns_as(cols, out, DType::F32)
+    }
+
+    /// [`TensorView::columns_f32`] of a weight that will be stored as `dtype`: what that cannot hold is refused.
+    pub(crate) fn columns_as(&self, cols: Range<usize>, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
         let [n, m] = self.matrix()?;
         self.check_window("columns", &cols, m, n, out.len())?;
         let width = cols.len();
@@ -102,7 +117,7 @@ impl<'a> TensorView<'a> {
         for first in (0..n).step_by(TRANSPOSE_ROWS) {
             let count = TRANSPOSE_ROWS.min(n - first);
             for (row, target) in block.chunks_exact_mut(width).take(count).enumerate() {
-                self.read((first + row) * m + cols.start, target)?;
+                self.read((first + row) * m + cols.start, target, dtype)?;
             }
             for (col, target) in out.chunks_exact_mut(n).enumerate() {
                 for (row, value) in target[first..first + count].iter_mut().enumerate() {
@@ -113,11 +128,11 @@ impl<'a> TensorView<'a> {
         Ok(())
     }
 
-    /// Converts the elements from flat index `first` on into `out` and refuses non-finite ones.
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), ModelError> {
+    /// Converts the elements from flat index `first` on into `out`; refuses non-finite ones and those that `dtype` cannot hold.
+    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
         let size = self.element_size()?;
         match self.data {
-            Data::Stored(data) => convert(self.dtype, &data[first * size..(first + out.len()) * size], out),
+            Data::Stored(shard, at) => self.convert(shard, at + (first * size) as u64, out)?,
             Data::Ones => out.fill(1.0),
             Data::Random(random) => {
                 let width = self.shape.last().copied().unwrap_or(1).max(1);
@@ -128,16 +143,44 @@ impl<'a> TensorView<'a> {
         }
         // Largest magnitude as an integer: unlike a search for the first bad value this has no branch per element.
         let largest = out.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
-        if largest < f32::INFINITY.to_bits() {
+        let limit = dtype.limit();
+        if largest < limit.to_bits() {
             return Ok(());
         }
-        let at = out.iter().position(|value| !value.is_finite()).unwrap_or(0);
-        Err(ModelError::NonFinite {
-            file: self.file.into(),
-            tensor: excerpt(&self.name),
-            index: first + at,
-            value: out.get(at).copied().unwrap_or(f32::NAN),
+        let found = out.iter().copied().enumerate().find(|(_, value)| value.is_nan() || value.abs() >= limit);
+        let (at, value) = found.unwrap_or((0, f32::NAN));
+        let (file, tensor, index) = (self.file.into(), excerpt(&self.name), first + at);
+        Err(match value.is_finite() {
+            true => ModelError::OutOfRange { file, tensor, index, value, dtype: dtype.name() },
+            false => ModelError::NonFinite { file, tensor, index, value },
         })
+    }
+
+    /// Fills `out` with the elements from byte `at` of the file on; types that are not read as weights leave it as it is.
+    fn convert(&self, shard: &Shard, mut at: u64, out: &mut [f32]) -> Result<(), ModelError> {
+        if let StoredDtype::F32 = self.dtype {
+            shard.read(at, bytemuck::cast_slice_mut(out), &self.name)?;
+            out.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
+            return Ok(());
+        }
+        let mut words = [0_u16; CHUNK];
+        for values in out.chunks_mut(CHUNK) {
+            let words = &mut words[..values.len()];
+            shard.read(at, bytemuck::cast_slice_mut(words), &self.name)?;
+            at += 2 * values.len() as u64;
+            words.iter_mut().for_each(|word| *word = u16::from_le(*word));
+            match self.dtype {
+                // The conversion of whole slices uses the processor's instruction.
+                StoredDtype::F16 => words.reinterpret_cast::<f16>().convert_to_f32_slice(values),
+                StoredDtype::Bf16 => {
+                    for (value, word) in values.iter_mut().zip(words) {
+                        *value = f32::from_bits(u32::from(*word) << 16);
+                    }
+                }
+                StoredDtype::F32 | StoredDtype::Other(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether both tensors have one shape and equal values, whatever their storage types.
@@ -145,21 +188,18 @@ impl<'a> TensorView<'a> {
         if self.shape != other.shape {
             return Ok(false);
         }
-        let (Data::Stored(own), Data::Stored(others)) = (self.data, other.data) else {
+        let (Data::Stored(own, own_at), Data::Stored(others, others_at)) = (self.data, other.data) else {
             return Ok(self.to_f32()? == other.to_f32()?);
         };
-        if self.dtype == other.dtype && own == others {
-            return Ok(true);
-        }
-        const CHUNK: usize = 4096;
-        let (a_size, b_size) = (self.element_size()?, other.element_size()?);
+        let (own_size, others_size) = (self.element_size()? as u64, other.element_size()? as u64);
         let (mut a, mut b) = ([0.0; CHUNK], [0.0; CHUNK]);
-        let chunks = own.chunks(CHUNK * a_size).zip(others.chunks(CHUNK * b_size));
-        for (a_bytes, b_bytes) in chunks {
-            let count = a_bytes.len() / a_size;
-            convert(self.dtype, a_bytes, &mut a[..count]);
-            convert(other.dtype, b_bytes, &mut b[..count]);
-            if a[..count] != b[..count] {
+        for first in (0..self.len()).step_by(CHUNK) {
+            let count = CHUNK.min(self.len() - first);
+            let (a, b) = (&mut a[..count], &mut b[..count]);
+            self.convert(own, own_at + first as u64 * own_size, a)?;
+            other.convert(others, others_at + first as u64 * others_size, b)?;
+            // NaNs of the same bits are equal, zeros of both signs too.
+            if a.iter().zip(b).any(|(a, b)| a != b && a.to_bits() != b.to_bits()) {
                 return Ok(false);
             }
         }
@@ -201,34 +241,5 @@ impl<'a> TensorView<'a> {
 
     fn window_error(&self, reason: String) -> ModelError {
         ModelError::Window { file: self.file.into(), tensor: excerpt(&self.name), shape: self.shape.to_vec(), reason }
-    }
-}
-
-/// `bytes` hold exactly `out.len()` elements of `dtype`; types that are not read as weights leave `out` as it is.
-fn convert(dtype: &StoredDtype, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        StoredDtype::F32 => {
-            for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
-        StoredDtype::Bf16 => {
-            for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-            }
-        }
-        StoredDtype::F16 => {
-            // The conversion of whole slices uses the processor's instruction, but wants aligned elements.
-            const CHUNK: usize = 256;
-            let mut aligned = [f16::ZERO; CHUNK];
-            for (values, bytes) in out.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK * 2)) {
-                let aligned = &mut aligned[..values.len()];
-                for (half, bytes) in aligned.iter_mut().zip(bytes.as_chunks().0) {
-                    *half = f16::from_le_bytes(*bytes);
-                }
-                aligned.convert_to_f32_slice(values);
-            }
-        }
-        StoredDtype::Other(_) => {}
     }
 }

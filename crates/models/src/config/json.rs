@@ -60,6 +60,9 @@ pub(crate) fn syntax_error(path: &Path, error: &serde_json::Error) -> ModelError
     ModelError::Json { file: path.into(), reason: error.to_string() }
 }
 
+/// What the text begins with that Git LFS puts in place of a large file.
+pub(crate) const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
 pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"version https://git-lfs")
+    bytes.starts_with(LFS_POINTER)
 }

@@ -1,6 +1,7 @@
 //! Logits of given decoder sequences (teacher forcing): the packed prefill, then the head in windows of rows.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use elgen_tensor::{Class, DType, Device, RecordStats, Recorder, Tensor, TensorError};
 
@@ -21,7 +22,7 @@ pub struct LogitRows<'a> {
 pub type SeeLogits<'a> = &'a mut dyn FnMut(Recorder, LogitRows<'_>) -> Result<RecordStats, ModelError>;
 
 /// The head's part of a scoring run.
-pub(super) struct Scoring<'a> {
+struct Scoring<'a> {
     /// Per sentence the first position whose logits are wanted.
     from: &'a [usize],
     /// `[window rows, d_model]`.
@@ -33,7 +34,7 @@ pub(super) struct Scoring<'a> {
 
 impl Scoring<'_> {
     /// Runs the head over the wanted rows of a stretch whose final hidden states are `states`.
-    pub(super) fn chunk(
+    fn chunk(
         &mut self,
         device: &Device,
         model: &dyn Architecture,
@@ -121,10 +122,13 @@ impl Runner {
         self.prepare_step(1, (0, 0))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
-            stats += self.encode(encoder, sentences)?;
+            stats += self.encode(encoder, sentences, None)?;
         }
         let from: Vec<usize> = from.iter().map(|position| position - 1).collect();
-        stats += self.prefill(sentences, Some(Scoring { from: &from, hidden: None, logits: &logits, see }))?;
+        let (device, model) = (self.device.clone(), Arc::clone(&self.model));
+        let mut scoring = Scoring { from: &from, hidden: None, logits: &logits, see };
+        let mut head = |states: &Tensor, chunk| scoring.chunk(&device, &*model, states, sentences, chunk);
+        stats += self.prefill(sentences, Some(&mut head))?;
         Ok(stats)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{LengthLimit, MAX_RETURN_SEQUENCES, MIN_TEMPERATURE, Mode, ModelLimits, Warning};
 use crate::error::{OptionError, OptionProblem};
-use crate::options::{EarlyStopping, GenerationOptions, TokenIds};
+use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
 
 /// Beams of a sentence at most.
 pub(super) const MAX_BEAMS: usize = MAX_RETURN_SEQUENCES;
@@ -67,13 +67,7 @@ impl GenerationOptions {
         }
         check("max_time", self.max_time, "a number of seconds, 0 or more", |x| x >= 0.0 && x.is_finite())?;
         if let Some(decay) = self.exponential_decay_length_penalty {
-            // The power of a negative factor is a number only where the exponent is whole.
-            let finite = decay.start.is_finite() && decay.factor.is_finite();
-            if !finite || (decay.factor < 0.0 && decay.start.fract() != 0.0) {
-                let found = format!("[{}, {}]", decay.start, decay.factor);
-                let rule = "[start, factor] with finite numbers, the factor 0 or more where the start has a fraction";
-                return Err(OptionError::out_of_range("exponential_decay_length_penalty", found, rule));
-            }
+            check_decay(decay)?;
         }
         for (_, bias) in self.biases() {
             check("sequence_bias", Some(*bias), "lists of [[token ids], finite bias]", |x| (x as f32).is_finite())?;
@@ -257,4 +251,14 @@ fn check_positions(option: &'static str, asked: usize, beyond: usize, model: &Mo
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a penalty that would be no number somewhere.
+pub(super) fn check_decay(decay: ExponentialDecay) -> Result<(), OptionError> {
+    if decay.is_defined() {
+        return Ok(());
+    }
+    let found = format!("[{}, {}]", decay.start, decay.factor);
+    let rule = "[start, factor] with finite numbers, the factor 0 or more where the start has a fraction";
+    Err(OptionError::out_of_range("exponential_decay_length_penalty", found, rule))
 }

@@ -3,7 +3,7 @@
 //!
 //! [`GenerationOptions::resolve`]: crate::GenerationOptions::resolve
 
-use super::checks::{MAX_BEAMS, check_return_sequences};
+use super::checks::{MAX_BEAMS, check_decay, check_return_sequences};
 use super::{GenerationConfig, MIN_TEMPERATURE, Mode, ModelLimits};
 use crate::error::{OptionError, OptionProblem};
 
@@ -84,7 +84,6 @@ impl GenerationConfig {
         let cutoff = |x: f64| (0.0..1.0).contains(&x);
         let diverse = self.mode == Mode::DiverseBeam;
         let temperature = f64::from(self.temperature);
-        let decay = self.exponential_decay_length_penalty.map_or(1.0, |decay| decay.factor);
         let top_h = self.top_h.unwrap_or(1.0);
         let max_time = self.max_time.unwrap_or(0.0);
         let samples = self.do_sample;
@@ -108,7 +107,6 @@ impl GenerationConfig {
                 positive(self.encoder_repetition_penalty) && positive(1.0 / self.encoder_repetition_penalty),
                 "a number above 0",
             ),
-            ("exponential_decay_length_penalty", decay, positive(decay), "[start, factor] with a factor above 0"),
             ("max_time", max_time, max_time >= 0.0 && max_time.is_finite(), "a number of seconds, 0 or more"),
             ("top_p", self.top_p, part(self.top_p), "between 0 and 1"),
             (
@@ -126,6 +124,7 @@ impl GenerationConfig {
         if let Some((option, found, _, rule)) = numbers.iter().find(|(_, _, holds, _)| !holds) {
             return Err(OptionError::out_of_range(option, found, rule));
         }
+        self.exponential_decay_length_penalty.map_or(Ok(()), check_decay)?;
         if let Some((_, bias)) = self.sequence_bias.iter().find(|(_, bias)| !bias.is_finite()) {
             return Err(OptionError::out_of_range("sequence_bias", bias, "lists of [[token ids], finite bias]"));
         }
@@ -231,7 +230,7 @@ mod tests {
             ("max_time", |c| c.max_time = Some(f64::NAN)),
             ("top_p", |c| c.top_p = f64::NAN),
             ("exponential_decay_length_penalty", |c| {
-                c.exponential_decay_length_penalty = Some(ExponentialDecay { start: 0, factor: -1.0 });
+                c.exponential_decay_length_penalty = Some(ExponentialDecay { start: 0.5, factor: -1.0 });
             }),
             ("bad_words_ids", |c| c.bad_words_ids = vec![vec![]]),
             ("sequence_bias", |c| c.sequence_bias = vec![(vec![], 1.0)]),

@@ -10,17 +10,19 @@ use elgen_tensor::{Device, Readback, Recorder, Rows, Tally, Tensor};
 
 use super::candidates;
 use super::settings::NONE;
-use super::{BeamState, DeviceSearch, Result, Running, Sentence, StepReport, advance};
+use super::{BeamState, DeviceSearch, Found, Result, Running, Sentence, StepReport, advance};
 use crate::config::GenerationConfig;
-use crate::hypothesis::Hypothesis;
-use crate::twin::beam::{Ask, Candidate, Search, hamming, rank_logits};
-use crate::twin::processors::ordered_key;
+use crate::error::{NotFinite, TwinError};
+use crate::twin::beam::{Ask, Candidate, Search, finite, hamming, rank_logits};
+use crate::twin::processors::candidate_key;
 use crate::twin::task::Task;
 
 /// The sentences of a batch, and what their steps are read with.
 pub(super) struct HostBeams {
     searches: Vec<Search>,
     done: Vec<bool>,
+    /// Sentences whose scores are not finite; they are done too.
+    failed: Vec<bool>,
     /// Lists of candidates, or logits.
     readback: Readback,
     by_logits: bool,
@@ -29,7 +31,7 @@ pub(super) struct HostBeams {
 impl HostBeams {
     pub(super) fn new(device: &Device, config: &GenerationConfig, max_rows: usize, by_logits: bool) -> Result<Self> {
         let readback = device.readback("search candidates", read_bytes(config, max_rows, by_logits))?;
-        Ok(Self { searches: Vec::new(), done: Vec::new(), readback, by_logits })
+        Ok(Self { searches: Vec::new(), done: Vec::new(), failed: Vec::new(), readback, by_logits })
     }
 
     /// Counts what [`HostBeams::new`] allocates.
@@ -45,11 +47,17 @@ impl HostBeams {
     pub(super) fn begin(&mut self, config: &GenerationConfig, starts: &[Sentence]) {
         self.searches = starts.iter().map(|start| Search::new(config, &start.prompt)).collect();
         self.done = vec![false; self.searches.len()];
+        self.failed = vec![false; self.searches.len()];
     }
 
-    pub(super) fn finish(&self, config: &GenerationConfig, starts: &[Sentence]) -> Vec<Vec<Hypothesis>> {
-        let sentences = self.searches.iter().zip(starts);
-        sentences.map(|(search, start)| search.finish(config, start.prompt.len())).collect()
+    /// `task` gives the sentence's task.
+    pub(super) fn finish<'t>(&self, config: &GenerationConfig, task: impl Fn(usize) -> Task<'t>) -> Vec<Found> {
+        let found = |(sentence, search): (usize, &Search)| match (self.failed[sentence], self.done[sentence]) {
+            (true, _) => Err(NotFinite),
+            (false, true) => finite(search.finish(config, task(sentence).prompt_len)),
+            (false, false) => Ok(search.so_far(&task(sentence))),
+        };
+        self.searches.iter().enumerate().map(found).collect()
     }
 
     /// The rows as `advance` takes them.
@@ -115,7 +123,15 @@ impl DeviceSearch {
                     Ok(merge(&task, words, per_row, ask))
                 }
             };
-            if host.searches[sentence].step(&task, &mut rank)? {
+            let done = match host.searches[sentence].step(&task, &mut rank) {
+                Ok(done) => done,
+                Err(TwinError::NotFinite(_)) => {
+                    host.failed[sentence] = true;
+                    true
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if done {
                 host.done[sentence] = true;
                 self.device.write(&self.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
             }
@@ -152,7 +168,7 @@ fn merge(task: &Task<'_>, words: &[u32], per_row: usize, ask: &Ask<'_>) -> Vec<C
                     logprob -= amount * if seen { config.repetition_penalty } else { 1.0 };
                 }
                 let score = logprob + running.score;
-                let key = words.get(2).copied().unwrap_or_else(|| ordered_key(score));
+                let key = words.get(2).copied().unwrap_or_else(|| candidate_key(score));
                 found.push((key, Candidate { beam, token, logprob, score }));
             }
         }

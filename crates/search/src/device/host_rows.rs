@@ -5,8 +5,9 @@ use elgen_tensor::{Buffer, Class, Device, Readback, RecordStats, Recorder, Rows,
 
 use super::host::logits_bytes;
 use super::results::Trace;
-use super::{DeviceSearch, NewToken, Result, Sentence, StepReport, select, trace_bytes};
+use super::{DeviceSearch, Found, NewToken, Result, Sentence, StepReport, select, trace_bytes};
 use crate::config::GenerationConfig;
+use crate::error::NotFinite;
 use crate::hypothesis::{FinishReason, Hypothesis};
 
 /// One row: a sample of a sentence, or its greedy text.
@@ -15,6 +16,14 @@ struct Sequence {
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
     end: Option<FinishReason>,
+    /// Its scores were not finite.
+    failed: bool,
+}
+
+impl Sequence {
+    fn is_over(&self) -> bool {
+        self.failed || self.end.is_some()
+    }
 }
 
 /// The sequences of a batch, and what a step is read with.
@@ -56,11 +65,12 @@ impl HostRows {
 
     pub(super) fn begin(&mut self, starts: &[Sentence], width: usize) {
         let rows = starts.iter().flat_map(|start| std::iter::repeat_n(&start.prompt, width));
-        let start = |prompt: &Vec<u32>| Sequence { tokens: prompt.clone(), logprobs: Vec::new(), end: None };
+        let start =
+            |prompt: &Vec<u32>| Sequence { tokens: prompt.clone(), logprobs: Vec::new(), end: None, failed: false };
         self.sequences = rows.map(start).collect();
     }
 
-    pub(super) fn finish(&self, starts: &[Sentence], width: usize) -> Vec<Vec<Hypothesis>> {
+    pub(super) fn finish(&self, starts: &[Sentence], width: usize) -> Vec<Found> {
         let sentences = self.sequences.chunks(width).zip(starts);
         sentences
             .map(|(rows, start)| {
@@ -68,9 +78,12 @@ impl HostRows {
                     token_ids: row.tokens[start.prompt.len()..].to_vec(),
                     token_logprobs: row.logprobs.clone(),
                     score: row.logprobs.iter().sum(),
-                    finish_reason: row.end.unwrap_or(FinishReason::Length),
+                    finish_reason: row.end.unwrap_or(FinishReason::Cancelled),
                 };
-                rows.iter().map(hypothesis).collect()
+                if rows.iter().any(|row| row.failed) {
+                    return Err(NotFinite);
+                }
+                Ok(rows.iter().map(hypothesis).collect())
             })
             .collect()
     }
@@ -93,7 +106,7 @@ impl DeviceSearch {
             let mut scores: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             for (row, scores) in rows.active_rows().iter().zip(scores.chunks_mut(logits.ld())) {
                 let sequence = &host.sequences[*row as usize];
-                if sequence.end.is_none() {
+                if !sequence.is_over() {
                     let task = self.task(*row as usize / self.width());
                     let scores = &mut scores[..self.config.vocab_size];
                     task.process(*row as usize % self.width(), &[&sequence.tokens], scores)?;
@@ -114,10 +127,14 @@ impl DeviceSearch {
         let mut report = StepReport { stats, ..StepReport::default() };
         for row in rows.active_rows().iter().map(|row| *row as usize) {
             let sequence = &mut host.sequences[row];
-            if sequence.end.is_some() {
+            if sequence.is_over() {
                 continue;
             }
             let (sentence, sample, entry) = (row / self.width(), row % self.width(), entries[row]);
+            if !entry.logprob.is_finite() {
+                sequence.failed = true;
+                continue;
+            }
             sequence.tokens.push(entry.token);
             sequence.logprobs.push(entry.logprob);
             sequence.end = self.task(sentence).end(sample, &sequence.tokens);
@@ -125,11 +142,10 @@ impl DeviceSearch {
                 report.tokens.push(NewToken { sentence, row: sample, token: entry.token, logprob: entry.logprob });
             }
         }
-        report.done =
-            host.sequences.chunks(self.width()).map(|rows| rows.iter().all(|row| row.end.is_some())).collect();
+        report.done = host.sequences.chunks(self.width()).map(|rows| rows.iter().all(Sequence::is_over)).collect();
         // What ended is not computed on; the last rows of a batch stay, for a batch has at least one.
         if !report.done.iter().all(|done| *done) {
-            rows.retain(&self.device, |row| host.sequences[row as usize].end.is_none())?;
+            rows.retain(&self.device, |row| !host.sequences[row as usize].is_over())?;
         }
         Ok(report)
     }

@@ -25,8 +25,8 @@
 //! ended leaves the active rows at once.
 //!
 //! ```no_run
-//! use elgen_search::device::{DecodeStep, DeviceSearch, SearchError, SentenceStart};
-//! use elgen_search::{GenerationConfig, Hypothesis};
+//! use elgen_search::GenerationConfig;
+//! use elgen_search::device::{DecodeStep, DeviceSearch, Found, SearchError, SentenceStart};
 //! use elgen_tensor::{Class, DType, Device, Rows};
 //!
 //! /// Runs a batch whose rows have begun.
@@ -36,7 +36,7 @@
 //!     model: &mut M,
 //!     rows: &mut Rows,
 //!     starts: &[SentenceStart],
-//! ) -> Result<Vec<Vec<Hypothesis>>, M::Error>
+//! ) -> Result<Vec<Found>, M::Error>
 //! where
 //!     M::Error: From<SearchError>,
 //! {
@@ -78,13 +78,14 @@ use elgen_tensor::{
 };
 
 use crate::config::{GenerationConfig, Lengths, Mode};
+use crate::error::NotFinite;
 use crate::hooks::Hooks;
 use crate::hypothesis::Hypothesis;
 use crate::twin::task::Task;
 use candidates::{Parts, list_bytes};
 use host::HostBeams;
 use host_rows::HostRows;
-use results::{Slot, Trace};
+use results::{Beams, Slot, Trace};
 use settings::{Settings, noise_bytes};
 use sources::Sources;
 
@@ -92,6 +93,9 @@ pub use error::SearchError;
 
 /// Shorthand for results of this module.
 pub type Result<T, E = SearchError> = std::result::Result<T, E>;
+
+/// What a sentence gives: its hypotheses, unless its scores were not finite.
+pub type Found = Result<Vec<Hypothesis>, NotFinite>;
 
 /// Beams plus candidates of a sentence at most: `beam_step` has one invocation for each.
 pub const MAX_POOL: usize = 256;
@@ -612,26 +616,34 @@ impl DeviceSearch {
         Ok((open.into_iter().map(|rows| rows == 0).collect(), stats))
     }
 
-    /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first.
-    /// Sentences that are not done yet give what they have so far.
+    /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first, or that its scores
+    /// were not finite.
+    ///
+    /// Sentences that are not done yet give what they have so far: each sample, or the best of finished and running hypotheses, as if
+    /// the running ones ended here. Those that had not ended are [`FinishReason::Cancelled`](crate::FinishReason::Cancelled); in beam
+    /// search all are, for the order among them was not settled, and there may be fewer.
     ///
     /// # Errors
     /// The device failed, or its trace is broken.
-    pub fn finish(&self) -> Result<Vec<Vec<Hypothesis>>> {
-        match &self.host {
-            Host::Idle => {}
-            Host::Beams(host) => return Ok(host.finish(&self.config, &self.starts)),
-            Host::Rows(host) => return Ok(host.finish(&self.starts, self.width())),
-        }
+    pub fn finish(&self) -> Result<Vec<Found>> {
         let rows = self.batch_rows();
         let steps = self.steps.min(self.max_new);
         if rows == 0 || steps == 0 {
-            return Ok(vec![Vec::new(); self.starts.len()]);
+            return Ok(vec![Ok(Vec::new()); self.starts.len()]);
+        }
+        match &self.host {
+            Host::Idle => {}
+            Host::Beams(host) => return Ok(host.finish(&self.config, |sentence| self.task(sentence))),
+            Host::Rows(host) => return Ok(host.finish(&self.starts, self.width())),
         }
         let trace: Vec<Trace> = self.read(&self.trace, trace_bytes(rows, steps))?;
         match &self.beams {
             Some(beams) => {
-                results::beams(&self.config, &trace, rows, &self.read::<Slot>(&beams.finished, slot_bytes(rows))?)
+                let (done, _) = self.submit(self.device.recorder())?;
+                let slots: Vec<Slot> = self.read(&beams.finished, slot_bytes(rows))?;
+                let running: Vec<Running> = self.read(&beams.running, running_bytes(rows))?;
+                let batch = Beams { trace: &trace, rows, steps, slots: &slots, running: &running };
+                results::beams(&self.config, &batch, &done)
             }
             None => Ok(results::appended(&self.config, &self.starts, &trace, rows)),
         }

@@ -260,7 +260,8 @@ mod tests {
         config.bad_words_ids = vec![vec![3], vec![4, 5], vec![6, 70]];
         config.sequence_bias = vec![(vec![1, 2], 1.0), (vec![2], -1.0), (vec![99], 1.0)];
         for decay in [None, Some(3), Some(40)] {
-            config.exponential_decay_length_penalty = decay.map(|start| ExponentialDecay { start, factor: 1.5 });
+            config.exponential_decay_length_penalty =
+                decay.map(|start: u8| ExponentialDecay { start: start.into(), factor: 1.5 });
             for max_new in [0, 1, 7, 100] {
                 let expected = encode(&config, max_new).len() * 4 + 3 * size_of::<Sentence>();
                 assert_eq!(Settings::bytes(&config, 3, max_new), expected as u64, "{decay:?} {max_new}");

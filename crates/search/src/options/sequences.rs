@@ -72,6 +72,12 @@ impl ExponentialDecay {
         (self.start.floor() + 1.0) as usize
     }
 
+    /// Whether the power is a number for every count of tokens: that of a negative factor is one only where the exponent is whole.
+    #[must_use]
+    pub(crate) fn is_defined(&self) -> bool {
+        self.start.is_finite() && self.factor.is_finite() && (self.factor >= 0.0 || self.start.fract() == 0.0)
+    }
+
     /// `factor ^ (new_tokens - start) - 1`, the power in f64, then rounded: what `|s|` is multiplied by behind this many new tokens, at
     /// least [`ExponentialDecay::first`].
     #[must_use]

@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use super::groups::Groups;
-use super::processors::{log_softmax, ordered_key};
+use super::processors::{candidate_key, log_softmax};
 use super::task::Task;
 use super::{Row, Step, run_step};
 use crate::config::{GenerationConfig, Lengths, Mode};
-use crate::error::TwinError;
+use crate::error::{NotFinite, TwinError};
 use crate::hypothesis::{FinishReason, Hypothesis};
 use crate::options::EarlyStopping;
 
@@ -104,7 +104,15 @@ impl Search {
         }
     }
 
-    /// The best `num_return_sequences` hypotheses; before the sentence is done, those that there are so far.
+    /// The best hypotheses if the search ends here, as if all running ones did: no more than there are.
+    pub(crate) fn so_far(&self, task: &Task<'_>) -> Vec<Hypothesis> {
+        match self {
+            Self::Plain(search) => search.so_far(task),
+            Self::Groups(search) => search.so_far(task),
+        }
+    }
+
+    /// The best `num_return_sequences` hypotheses of a sentence that is done.
     pub(crate) fn finish(&self, config: &GenerationConfig, prompt_len: usize) -> Vec<Hypothesis> {
         match self {
             Self::Plain(search) => search.finish(config, prompt_len),
@@ -120,9 +128,15 @@ pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> 
         let logits = run_step(task.config, &rows, step)?;
         let rows: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
         if search.step(task, &mut |ask| rank_logits(task, &rows, ask))? {
-            return Ok(search.finish(task.config, prompt.len()));
+            return Ok(finite(search.finish(task.config, prompt.len()))?);
         }
     }
+}
+
+/// What a sentence returns, if all of it is finite.
+pub(crate) fn finite(hypotheses: Vec<Hypothesis>) -> Result<Vec<Hypothesis>, NotFinite> {
+    let is_finite = |one: &Hypothesis| one.score.is_finite() && one.token_logprobs.iter().all(|x| x.is_finite());
+    if hypotheses.iter().all(is_finite) { Ok(hypotheses) } else { Err(NotFinite) }
 }
 
 /// Steps 1 and 2: the best continuations by log-probability and score, or the first ones drawn. `rows`: the logits of all
@@ -177,10 +191,10 @@ pub(crate) fn hamming(penalty: f64, chosen: &[u32]) -> Vec<(u32, f32)> {
     counted
 }
 
-/// The indices of the `count` largest scores, best first, the lower index first on ties.
+/// The indices of the `count` largest scores, NaN before all, best first, the lower index first on ties.
 pub(crate) fn top(count: usize, scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    let rank = |&index: &usize| (std::cmp::Reverse(ordered_key(scores[index])), index);
+    let rank = |&index: &usize| (std::cmp::Reverse(candidate_key(scores[index])), index);
     if count < order.len() {
         order.select_nth_unstable_by_key(count, rank);
         order.truncate(count);
@@ -222,7 +236,13 @@ impl Plain {
         let config = task.config;
         let ask =
             Ask { running: &self.running, beams: 0..config.num_beams, count: config.num_candidates(), chosen: &[] };
-        let candidates: Vec<Continuation> = rank(&ask)?
+        let candidates = rank(&ask)?;
+        // NaN ranks above all. With nothing left but −inf, only what is finished can be returned.
+        let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
+        if !best.is_finite() && (best != f32::NEG_INFINITY || !self.slots.iter().any(|slot| slot.done)) {
+            return Err(NotFinite.into());
+        }
+        let candidates: Vec<Continuation> = candidates
             .into_iter()
             .map(|candidate| {
                 let beam = Beam::continued(&self.running, candidate);
@@ -237,6 +257,23 @@ impl Plain {
         Ok(all_hit || full || !can_improve(config, task.lengths, task.prompt_len, &self.running[0], &self.slots))
     }
 
+    fn so_far(&self, task: &Task<'_>) -> Vec<Hypothesis> {
+        let running = self.running.iter().filter(|beam| beam.grew);
+        let running = running.map(|beam| Running {
+            score: beam.score,
+            new_tokens: beam.tokens.len() - task.prompt_len,
+            sequence: beam,
+        });
+        let finished = self.slots.iter().filter(|slot| slot.done).map(|slot| (slot.score, &slot.beam));
+        let hypothesis = |(score, beam): (f32, &Beam)| Hypothesis {
+            token_ids: beam.tokens[task.prompt_len..].to_vec(),
+            token_logprobs: beam.token_logprobs.clone(),
+            score,
+            finish_reason: FinishReason::Cancelled,
+        };
+        best_so_far(task.config, finished, running).into_iter().map(hypothesis).collect()
+    }
+
     fn finish(&self, config: &GenerationConfig, prompt_len: usize) -> Vec<Hypothesis> {
         let best = self.slots.iter().take(config.num_return_sequences);
         best.map(|slot| Hypothesis {
@@ -247,6 +284,30 @@ impl Plain {
         })
         .collect()
     }
+}
+
+/// A running hypothesis of a search that is cut short.
+pub(crate) struct Running<S> {
+    pub(crate) score: f32,
+    pub(crate) new_tokens: usize,
+    pub(crate) sequence: S,
+}
+
+/// Step 5 at an early end: the best finished hypotheses and running ones, as if these had all reached their length. Those that were taken out
+/// of the competition are left out, and so is what is not finite.
+pub(crate) fn best_so_far<S>(
+    config: &GenerationConfig,
+    finished: impl Iterator<Item = (f32, S)>,
+    running: impl Iterator<Item = Running<S>>,
+) -> Vec<(f32, S)> {
+    let counts = |one: &Running<S>| one.score.is_finite() && one.score > MASKED / 2.0;
+    let ended =
+        running.filter(counts).map(|one| (penalised(one.score, one.new_tokens, config.length_penalty), one.sequence));
+    let mut all: Vec<(f32, S)> = finished.chain(ended).collect();
+    // Stable: on ties the finished ones stay in front.
+    all.sort_by_key(|(score, _)| std::cmp::Reverse(candidate_key(*score)));
+    all.truncate(config.num_return_sequences);
+    all
 }
 
 /// Step 4: the best candidates that did not end. If there are too few, ended ones fill the places with masked scores.
@@ -297,6 +358,6 @@ fn can_improve(config: &GenerationConfig, lengths: Lengths, prompt_len: usize, b
 }
 
 /// `score / length ^ length_penalty`: the power in f64, rounded, then one division in f32 (§10).
-fn penalised(score: f32, length: usize, length_penalty: f64) -> f32 {
+pub(crate) fn penalised(score: f32, length: usize, length_penalty: f64) -> f32 {
     score / (length as f64).powf(length_penalty) as f32
 }

@@ -2,7 +2,7 @@
 
 use super::task::Task;
 use super::{Row, Step, processors, run_step};
-use crate::error::TwinError;
+use crate::error::{NotFinite, TwinError};
 use crate::hypothesis::Hypothesis;
 
 pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> Result<Vec<Hypothesis>, TwinError> {
@@ -31,6 +31,9 @@ pub(super) fn extend(
             task.process(row, &[&tokens], &mut scores)?;
             let token = choose(&mut scores, tokens.len() - prompt.len());
             processors::log_softmax(&mut scores);
+            if !scores[token].is_finite() {
+                return Err(NotFinite.into());
+            }
             score += scores[token];
             token_logprobs.push(scores[token]);
             tokens.push(token as u32);

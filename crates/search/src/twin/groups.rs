@@ -7,7 +7,7 @@
 use super::beam::{Ask, Beam, Rank};
 use super::task::Task;
 use crate::config::GenerationConfig;
-use crate::error::TwinError;
+use crate::error::{NotFinite, TwinError};
 use crate::hypothesis::{FinishReason, Hypothesis};
 use crate::options::EarlyStopping;
 
@@ -82,6 +82,7 @@ impl Groups {
         let new_tokens = self.running.iter().map(|beam| beam.tokens.len()).max().unwrap_or(0) + 1 - task.prompt_len;
         let mut chosen: Vec<u32> = Vec::with_capacity(config.num_beams);
         let mut next: Vec<Beam> = Vec::with_capacity(config.num_beams);
+        let mut alive = false;
         for (group, heap) in self.heaps.iter_mut().enumerate() {
             let beams = group * size..(group + 1) * size;
             if heap.done {
@@ -92,6 +93,12 @@ impl Groups {
             }
             let count = config.num_candidates() / config.num_beam_groups;
             let candidates = rank(&Ask { running: &self.running, beams: beams.clone(), count, chosen: &chosen })?;
+            // NaN ranks above all.
+            let best = candidates.first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
+            if best.is_nan() || best == f32::INFINITY {
+                return Err(NotFinite.into());
+            }
+            alive |= best.is_finite();
             for (place, candidate) in candidates.iter().enumerate() {
                 let beam = Beam::continued(&self.running, *candidate);
                 if !config.is_eos(candidate.token) {
@@ -108,6 +115,9 @@ impl Groups {
             heap.done = heap.is_settled(task, size, best, new_tokens);
         }
         self.running = next;
+        if !alive && self.heaps.iter().all(|heap| heap.finished.iter().all(|one| !one.score.is_finite())) {
+            return Err(NotFinite.into());
+        }
         let at_end = task.prompt_len + new_tokens >= task.lengths.max_length;
         if self.heaps.iter().all(|heap| heap.done) {
             return Ok(true);
@@ -130,6 +140,19 @@ impl Groups {
                 }
             }
         }
+    }
+
+    /// [`super::beam::Search::so_far`].
+    pub(super) fn so_far(&self, task: &Task<'_>) -> Vec<Hypothesis> {
+        let (config, size) = (task.config, task.config.num_beams / task.config.num_beam_groups);
+        let grown = self.running.iter().filter(|beam| beam.grew).map(|beam| beam.tokens.len()).max();
+        let mut ended = Self { running: self.running.clone(), heaps: self.heaps.clone() };
+        if let Some(length) = grown {
+            ended.close(config, size, length - task.prompt_len, FinishReason::Cancelled);
+        }
+        let all = ended.finish(config, task.prompt_len).into_iter();
+        let counts = |one: &Hypothesis| one.score.is_finite() && !one.token_ids.is_empty();
+        all.filter(counts).map(|one| Hypothesis { finish_reason: FinishReason::Cancelled, ..one }).collect()
     }
 
     /// The best of all heaps; of equal ones the last, as the reference pops them off a sorted list.

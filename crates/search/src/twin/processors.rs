@@ -25,6 +25,13 @@ pub fn ordered_key(value: f32) -> u32 {
     }
 }
 
+/// [`ordered_key`] with NaN above everything, infinities included: beam search ranks by it, so that a NaN among its scores is the first
+/// that it sees and never one that it passes over.
+#[must_use]
+pub fn candidate_key(value: f32) -> u32 {
+    if value.is_nan() { u32::MAX - 1 } else { ordered_key(value) }
+}
+
 /// The index of the largest score, the lowest on ties. Zero for an empty slice.
 #[must_use]
 pub fn argmax(scores: &[f32]) -> usize {

@@ -1,5 +1,7 @@
 //! Warpers (§4 rows 17 to 24), which only sampling uses: each keeps some scores and gives −inf to the others.
 //!
+//! NaN stays NaN: what is not finite must not look like a score that a warper took away.
+//!
 //! What stays is always described by a threshold, so that equal scores stay or go together; Hugging Face, sorting in no
 //! defined order, may part them where `keep` scores must stay. `top_h` alone parts them: the lower id stays.
 
@@ -56,7 +58,7 @@ fn keep_weights(stays: impl Fn(f32, f32) -> bool, keep: usize, scores: &mut [f32
     let Some((max, sum)) = weights(scores) else { return };
     let key = best_keys(keep, scores);
     for score in scores {
-        if ordered_key(*score) < key && !stays((*score - max).exp(), sum) {
+        if !score.is_nan() && ordered_key(*score) < key && !stays((*score - max).exp(), sum) {
             *score = f32::NEG_INFINITY;
         }
     }
@@ -131,7 +133,9 @@ fn keep_top_h(part: f64, scores: &mut [f32]) {
     });
     let kept = kept.count().max(1);
     for id in order.drain(kept..) {
-        scores[id] = f32::NEG_INFINITY;
+        if !scores[id].is_nan() {
+            scores[id] = f32::NEG_INFINITY;
+        }
     }
 }
 
@@ -172,10 +176,10 @@ pub fn top_p_key(p: f64, scores: &[f32]) -> u32 {
     weighted.last().map_or(0, |&(key, _)| key)
 }
 
-/// Gives −inf to every score whose [`ordered_key`] is below `key`.
+/// Gives −inf to every score whose [`ordered_key`] is below `key`, NaN excepted.
 pub fn keep_from(key: u32, scores: &mut [f32]) {
     for score in scores {
-        if ordered_key(*score) < key {
+        if !score.is_nan() && ordered_key(*score) < key {
             *score = f32::NEG_INFINITY;
         }
     }

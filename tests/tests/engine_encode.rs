@@ -1,0 +1,188 @@
+//! Hidden states of the encoder, or of the decoder of a model without one: Hugging Face's, whatever the batch.
+
+use std::path::{Path, PathBuf};
+
+use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, Input, Model, RunOptions, SessionOptions};
+use elgen_models::Checkpoint;
+use elgen_tests::demo::Translations;
+use elgen_tests::repo_root;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    inputs: Vec<Vec<u32>>,
+    states: Vec<State>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    input: usize,
+    decoder_input_ids: Option<Vec<u32>>,
+}
+
+fn open(dir: &Path, attention: AttentionChoice, batch_size: usize) -> Model {
+    let options = SessionOptions {
+        attention,
+        dtype: DtypeChoice::F32,
+        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
+        batch_size: batch_size.into(),
+        ..SessionOptions::default()
+    };
+    Model::load(dir, &options).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+fn models(prefixes: &[&str]) -> Vec<PathBuf> {
+    let mut dirs: Vec<PathBuf> = std::fs::read_dir(repo_root().join("tests/fixtures"))
+        .expect("fixtures are part of the repository")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.join("states.safetensors").is_file())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })
+        .collect();
+    dirs.sort();
+    dirs
+}
+
+fn recorded(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).data())
+}
+
+/// Asserts the tolerance of tensors (docs/testing.md).
+fn assert_close(at: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{at}");
+    let rms = (want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let bound = 1e-4 * rms.max(f64::from(w.abs()));
+        // A NaN fails this comparison.
+        assert!(f64::from((g - w).abs()) <= bound, "{at}: value {i} is {g}, expected {w} (rms {rms})");
+    }
+}
+
+/// What the recorded states, which end before the last norm of a stack, become behind it.
+fn normed(checkpoint: &Checkpoint, states: Vec<f32>, width: usize) -> Vec<f32> {
+    let tensor = |names: &[&str]| Some(checkpoint.view(&checkpoint.find(names)?)?.to_f32().expect("a vector"));
+    let rms = tensor(&["encoder.final_layer_norm.weight"]);
+    let weight = rms.clone().or_else(|| tensor(&["model.encoder.layer_norm.weight", "encoder.layer_norm.weight"]));
+    let bias = tensor(&["model.encoder.layer_norm.bias", "encoder.layer_norm.bias"]);
+    let Some(weight) = weight else { return states };
+    let mut out = Vec::with_capacity(states.len());
+    for row in states.chunks(width) {
+        let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+        let mean = if rms.is_some() { 0.0 } else { row.iter().sum::<f64>() / width as f64 };
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let scale = 1.0 / (variance + if rms.is_some() { 1e-6 } else { 1e-5 }).sqrt();
+        for (i, x) in row.iter().enumerate() {
+            let shift = bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]));
+            out.push(((x - mean) * scale * f64::from(weight[i]) + shift) as f32);
+        }
+    }
+    out
+}
+
+/// Compares what a model gives for all its inputs, together and alone; returns how many inputs had recorded states.
+fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let reference: Reference =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("a reference"))
+            .expect("valid");
+    let bytes = std::fs::read(dir.join("states.safetensors")).expect("states");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid states");
+    let checkpoint = Checkpoint::open(dir).expect("a checkpoint");
+    let model = open(dir, attention, 4);
+    let inputs: Vec<Vec<u32>> = reference.inputs.iter().filter(|ids| !ids.is_empty()).cloned().collect();
+    let together = model.encode(&inputs).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for (ids, states) in inputs.iter().zip(&together) {
+        assert_eq!((&states.token_ids, states.rows().len()), (ids, ids.len()), "{name}");
+        // No bit depends on the batch.
+        assert_eq!(&model.encode(std::slice::from_ref(ids)).unwrap()[0], states, "{name}");
+    }
+    for state in &reference.states {
+        let ids = &reference.inputs[state.input];
+        let states = &model.encode(std::slice::from_ref(ids)).unwrap()[0];
+        let at = format!("{name} {attention:?} input {}", state.input);
+        if state.decoder_input_ids.is_some() {
+            let layers = model.model_config().summary().encoder_layers;
+            let last = recorded(&tensors, &format!("{}.encoder.{layers}", state.input));
+            assert_close(&at, &states.values, &normed(&checkpoint, last, states.hidden_size));
+        } else if tensors.tensor(&format!("{}.final", state.input)).is_ok() {
+            assert_close(&at, &states.values, &recorded(&tensors, &format!("{}.final", state.input)));
+        } else {
+            // What the head makes of them.
+            let table = ["lm_head.weight", "model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+            let head = checkpoint.find(&table).expect("a head");
+            let head = checkpoint.view(&head).expect("a head").to_f32().expect("values");
+            let product = |row: &[f32], column: &[f32]| -> f32 {
+                row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+            };
+            let logits: Vec<f32> = states
+                .rows()
+                .flat_map(|row| head.chunks(states.hidden_size).map(|column| product(row, column)).collect::<Vec<_>>())
+                .collect();
+            assert_close(&at, &logits, &recorded(&tensors, &format!("{}.logits", state.input)));
+        }
+    }
+    reference.states.len()
+}
+
+fn check(prefixes: &[&str], least: usize) {
+    let mut compared = 0;
+    for dir in models(prefixes) {
+        for attention in [AttentionChoice::Mha, AttentionChoice::El] {
+            compared += check_model(&dir, attention);
+        }
+    }
+    assert!(compared >= least, "only {compared} inputs were compared");
+}
+
+#[test]
+fn encoders_of_bart_and_marian() {
+    check(&["bart-", "marian-"], 40);
+}
+
+#[test]
+fn encoders_of_mbart_pegasus_and_t5() {
+    check(&["mbart-", "pegasus-", "t5-"], 34);
+}
+
+#[test]
+fn decoders_of_gpt2_and_opt() {
+    check(&["gpt2-", "opt-"], 34);
+}
+
+#[test]
+fn a_kind_that_recomputes_and_beams_aside_change_nothing() {
+    let dir = repo_root().join("tests/fixtures/bart-base-like");
+    let inputs = [vec![5_u32, 6, 7], vec![9]];
+    let want = open(&dir, AttentionChoice::Mha, 4).encode(&inputs).unwrap();
+    for attention in [AttentionChoice::MhaReplicated, AttentionChoice::MhaNocache] {
+        assert_eq!(open(&dir, attention, 4).encode(&inputs).unwrap(), want, "{attention:?}");
+    }
+}
+
+#[test]
+fn texts_are_encoded_and_bad_inputs_fail_alone() {
+    let model = open(&Translations::model(), AttentionChoice::Mha, 2);
+    let ids = model.tokenizer().unwrap().encode("It is late.").unwrap();
+    let [text, same] = &model.encode(&[Input::from("It is late."), Input::from(ids.clone())]).unwrap()[..] else {
+        panic!("two inputs")
+    };
+    assert_eq!((text, &text.token_ids), (same, &ids));
+    let mean = text.mean();
+    assert_eq!(mean.len(), text.hidden_size);
+    let first: f32 = text.rows().map(|row| row[0]).sum::<f32>() / ids.len() as f32;
+    assert!((mean[0] - first).abs() < 1e-5);
+    let odd: Vec<Input> = vec![vec![].into(), vec![5_u32].into(), vec![1 << 30].into(), vec![5_u32; 5000].into()];
+    let found = model.session().encode(&odd, &RunOptions::default()).unwrap();
+    assert!(matches!(found[0], Err(EngineError::EmptyInput)), "{:?}", found[0]);
+    assert!(found[1].is_ok());
+    assert!(found[2].as_ref().unwrap_err().to_string().contains("1073741824"), "{:?}", found[2]);
+    assert!(matches!(found[3], Err(EngineError::InputTooLong { tokens: 5000, .. })), "{:?}", found[3]);
+    let run = RunOptions::default();
+    run.cancel.cancel();
+    assert!(matches!(model.session().encode(&odd, &run), Err(EngineError::Cancelled)));
+    let none: [Vec<u32>; 0] = [];
+    assert!(model.encode(&none).unwrap().is_empty());
+}
