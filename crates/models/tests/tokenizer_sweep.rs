@@ -11,8 +11,12 @@ use elgen_models::Tokenizer;
 use loader_support::*;
 use serde_json::{Map, Value, json};
 
-/// What differs on purpose: base, whether elgen refuses what transformers takes, the case's config, and why.
-const DIFFERENT: [(&str, &str); 0] = [];
+/// What elgen refuses and transformers takes, by base, key, and a part of the value, each with the reason and how often it occurs.
+const REFUSED: [(&str, &str, &str, &str, usize); 3] = [
+    ("mbart", "src_lang", "xx", "a language that the vocabulary lacks would become the unknown token", 2),
+    ("marian", "added_tokens_decoder", "-1", "no model has a row for a negative id", 1),
+    ("marian", "added_tokens.json", "-1", "no model has a row for a negative id", 1),
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -79,8 +83,6 @@ fn every_key_gives_the_ids_of_transformers_or_an_error_in_both() {
     let recorded = read(&fixtures().join("sweep_tokenizer.json"));
     let texts: Vec<&str> = recorded["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     let bases = recorded["bases"].as_object().unwrap();
-    let dirs: Map<String, Value> = Map::new();
-    drop(dirs);
     let mut built = std::collections::HashMap::new();
     for (name, base) in bases {
         let dir = tempfile::tempdir().unwrap();
@@ -91,6 +93,7 @@ fn every_key_gives_the_ids_of_transformers_or_an_error_in_both() {
     }
     let cases = recorded["cases"].as_array().unwrap();
     assert!(cases.len() > 700);
+    let mut refused = [0; REFUSED.len()];
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let name = case[0].as_str().unwrap();
@@ -109,10 +112,16 @@ fn every_key_gives_the_ids_of_transformers_or_an_error_in_both() {
             Ok(text) => fnv(text.as_bytes()) == case[4],
             Err(_) => case[4] == "error",
         };
-        if !same {
-            wrong.push(format!("{number}: {case}\n    elgen: {found:?}"));
+        let row = REFUSED.iter().position(|(base, key, value, _, _)| {
+            let given = if *key == "added_tokens.json" { &case[3] } else { &case[1][*key] };
+            name.starts_with(base) && given.to_string().contains(value)
+        });
+        match row {
+            Some(row) if found.is_err() && case[4] != "error" => refused[row] += 1,
+            _ if same => {}
+            _ => wrong.push(format!("{number}: {case}\n    elgen: {found:?}")),
         }
     }
-    let _ = DIFFERENT;
+    assert_eq!(refused, REFUSED.map(|(.., count)| count));
     assert!(wrong.is_empty(), "{} of {} cases differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }

@@ -41,11 +41,13 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
             put(inner, &format!("$A {name}"), vec![(name, id)])
         }
         Class::MBart | Class::MBart50 => {
-            let source = rules.options.source_language.as_deref().unwrap_or(languages::DEFAULT_SOURCE);
-            let id = match inner.token_to_id(source) {
-                Some(id) if rules.class == Class::MBart || codes_of(rules.class).any(|code| code == source) => id,
-                _ => return Err(format!("token `{}` has no id", excerpt(source))),
-            };
+            let named = rules.options.source_language.as_deref();
+            let source = named.unwrap_or(languages::DEFAULT_SOURCE);
+            let known = |code: &str| rules.class == Class::MBart || codes_of(rules.class).any(|known| known == code);
+            let id = inner.token_to_id(source).filter(|_| known(source));
+            // A vocabulary without the class's own languages has the unknown token in their place.
+            let id = id.or_else(|| rules.id_or_unknown(inner, source).filter(|_| named.is_none()));
+            let id = id.ok_or_else(|| format!("token `{}` has no id", excerpt(source)))?;
             let end = end(inner)?;
             set_language(inner, rules.class, id, end)
         }

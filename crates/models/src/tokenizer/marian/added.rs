@@ -26,19 +26,19 @@ impl AddedTokens {
         let mut ids: HashMap<String, u32> = HashMap::new();
         for (index, token) in rules.added() {
             let id = match index {
-                Index::Number(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) => {
-                    *number as u32
-                }
-                _ => {
-                    let shown = match index {
-                        Index::Number(number) => number.to_string(),
-                        Index::Text(text) => format!("`{}`", excerpt(text)),
-                        Index::Null => "null".into(),
-                    };
-                    let reason = format!("token `{}` has the id {shown}: must be a whole number", excerpt(&token.content));
-                    return Err(rules.added_problem(reason));
-                }
+                Index::Whole(number) => u32::try_from(*number).ok(),
+                _ => None,
             };
+            let id = id.ok_or_else(|| {
+                let shown = match index {
+                    Index::Whole(number) => number.to_string(),
+                    Index::Fraction(number) => format!("{number:?}"),
+                    Index::Text(text) => format!("`{}`", excerpt(text)),
+                    Index::Null => "null".into(),
+                };
+                let reason = format!("token `{}` has the id {shown}: must be a whole number", excerpt(&token.content));
+                rules.added_problem(reason)
+            })?;
             by_id.insert(id, token.clone());
             ids.insert(token.content.clone(), id);
         }

@@ -28,9 +28,22 @@ pub(in crate::tokenizer) struct Problem {
 /// The place of an added token, as its file writes it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::tokenizer) enum Index {
-    Number(f64),
+    Whole(i64),
+    /// Written with a point, whatever follows it, or beyond all ids.
+    Fraction(f64),
     Text(String),
     Null,
+}
+
+impl Index {
+    /// Its place among numbers.
+    pub(super) fn number(&self) -> f64 {
+        match self {
+            Self::Whole(number) => *number as f64,
+            Self::Fraction(number) => *number,
+            Self::Text(_) | Self::Null => 0.0,
+        }
+    }
 }
 
 /// Arguments by name, in the order of their files.
@@ -165,7 +178,7 @@ impl Arguments {
             let Value::Object(fields) = token else {
                 return Err(bad(format!("{} is not a token", excerpt(&token.to_string()))));
             };
-            added.set(Index::Number(number as f64), Token::from_fields(fields).map_err(bad)?);
+            added.set(Index::Whole(number), Token::from_fields(fields).map_err(bad)?);
         }
         self.added = added.tokens;
         Ok(())
@@ -315,8 +328,10 @@ impl Added {
 fn index(value: &Value) -> Option<Index> {
     match value {
         Value::Null => Some(Index::Null),
-        Value::Bool(value) => Some(Index::Number(f64::from(u8::from(*value)))),
-        Value::Number(number) => number.as_f64().map(Index::Number),
+        Value::Bool(value) => Some(Index::Whole(i64::from(*value))),
+        Value::Number(number) => {
+            number.as_i64().map(Index::Whole).or_else(|| number.as_f64().map(Index::Fraction))
+        }
         Value::String(text) => Some(Index::Text(text.clone())),
         Value::Array(_) | Value::Object(_) => None,
     }

@@ -112,7 +112,9 @@ fn check(class: Class, arguments: &Arguments, has_single: bool) -> Result<(), Pr
             return Err(arguments.wrong(side, "`left` or `right`"));
         }
     }
-    let length = if arguments.get("model_max_length").is_some() { "model_max_length" } else { "max_len" };
+    // Marian's class has a length of its own, before which the older name counts for nothing.
+    let has_length = class == Class::Marian || arguments.get("model_max_length").is_some();
+    let length = if has_length { "model_max_length" } else { "max_len" };
     if !matches!(arguments.get(length), None | Some(Argument::Null | Argument::Number(_) | Argument::Bool(_))) {
         return Err(arguments.wrong(length, "a number"));
     }

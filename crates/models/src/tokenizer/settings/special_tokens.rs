@@ -51,8 +51,8 @@ impl SpecialTokens {
                 },
             };
             match value {
-                Argument::Null => {}
-                value if value.is_token() => named.set(role, value),
+                // Without a token it keeps its place.
+                value if value.is_token() || value == Argument::Null => named.set(role, value),
                 _ => return Err(arguments.wrong(role, "a token, as a text or as an object with `\"__type\": \"AddedToken\"`")),
             }
         }
@@ -70,6 +70,7 @@ impl SpecialTokens {
                 named.set(&key, value);
             }
         }
+        named.tokens.retain(|(_, token)| *token != Argument::Null);
         Ok(Self { named: named.tokens, extra })
     }
 
@@ -228,15 +229,15 @@ fn sentence_mask(arguments: &Arguments) -> Argument {
 /// The added tokens by their places.
 fn in_order(arguments: &Arguments) -> Result<Vec<Token>, Problem> {
     let mut added = arguments.added().to_vec();
-    let numbers = added.iter().all(|(index, _)| matches!(index, Index::Number(_)));
+    let numbers = added.iter().all(|(index, _)| matches!(index, Index::Whole(_) | Index::Fraction(_)));
     let texts = added.iter().all(|(index, _)| matches!(index, Index::Text(_)));
     if added.len() > 1 && !numbers && !texts {
         return Err(Problem { file: arguments.added_file(), reason: "the ids of added tokens must be numbers".into() });
     }
     added.sort_by(|(a, _), (b, _)| match (a, b) {
-        (Index::Number(a), Index::Number(b)) => a.total_cmp(b),
+        (Index::Whole(a), Index::Whole(b)) => a.cmp(b),
         (Index::Text(a), Index::Text(b)) => a.cmp(b),
-        _ => std::cmp::Ordering::Equal,
+        (a, b) => a.number().total_cmp(&b.number()),
     });
     Ok(added.into_iter().map(|(_, token)| token).collect())
 }
