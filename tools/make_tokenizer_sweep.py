@@ -101,7 +101,8 @@ def cases():
     config(["gpt2", "t5", "marian"], "additional_special_tokens", {"image_token": "[EXT1]"}, ["<extra_id_0>"], "x", [], [["[EXT1]"]])
     config(["gpt2", "t5", "t5-json", "pegasus-json", "mbart-json", "mbart50-json", "marian"], "additional_special_tokens", ["[EXT1]"], ["<mask_1>", "<extra_id_0>"], extra_special_tokens=["[EXT2]"])
     config(ONE_A_KIND, "image_token", "[EXT1]")
-    config(["gpt2", "marian"], "image_token", token("[EXT1]", rstrip=True), bare("[EXT1]"), None, 5, ["[EXT1]"])
+    config(["gpt2"], "image_token", token("[EXT1]", rstrip=True), bare("[EXT1]"), None, 5, ["[EXT1]"])
+    config(["marian"], "image_token", token("[EXT1]", rstrip=True))
     config(["gpt2", "marian"], "model_specific_special_tokens", {"image_token": "[EXT1]"}, None, ["[EXT1]"], {"image_token": 5})
     config(["gpt2", "marian"], "model_specific_special_tokens", {"a_token": "[EXT2]"}, image_token="[EXT1]")
 
@@ -129,10 +130,10 @@ def cases():
     config(["mbart", "mbart50", "mbart-json"], "src_lang", None, "de_DE", "xx", 5)
     config(["mbart", "mbart50"], "tgt_lang", "ro_RO", None)
     config(["mbart", "mbart50"], "src_lang", "fr_XX", tgt_lang="ro_RO", eos_token="[NEW]")
-    for key, values in {"padding_side": ("left", None, "up", 0), "truncation_side": ("left", None, "up"), "model_max_length": (5, None, 2.0, -1, "x", 0, [5]), "max_len": (5, "x"), "model_input_names": ([], None, ["input_ids"], ["attention_mask"], "x", 5),
-                        "chat_control_tokens": ([], None, "x"), "chat_template": ("x", None), "name_or_path": ("x", 5), "processor_class": ("x", None), "legacy": (False, None), "errors": ("strict", 5), "do_lower_case": (True,), "keep_accents": (True,),
-                        "sp_model_kwargs": ({}, None, {"enable_sampling": False}, {"alpha": 0.1}, 5), "use_fast": (False,), "verbose": (True,), "backend": ("x",), "max_length": (3,), "init_inputs": ([], None, 5), "auto_map": (None, 5, {}), "fast_tokenizer_files": (None, [], ["tokenizer.json"], 5),
-                        "tokenizer_file": ("x",), "vocab_file": (5,), "pad_token_type_id": (7,), "no_such_key": (None, 5)}.items():
+    for key, values in {"padding_side": ("left", None, "up"), "truncation_side": ("left", "up"), "model_max_length": (5, None, 2.0, -1, "x", 0, [5]), "max_len": ("x",), "model_input_names": ([], None, ["input_ids"], ["attention_mask"], "x", 5),
+                        "chat_control_tokens": ([], None, "x"), "chat_template": ("x", None), "name_or_path": (5,), "processor_class": (None,), "legacy": (False,), "errors": (5,), "do_lower_case": (True,), "keep_accents": (True,),
+                        "sp_model_kwargs": ({}, None, {"enable_sampling": False}, {"alpha": 0.1}, 5), "use_fast": (False,), "backend": ("x",), "max_length": (3,), "init_inputs": ([], None, 5), "auto_map": (None, 5, {}), "fast_tokenizer_files": (None, [], ["tokenizer.json"], 5),
+                        "tokenizer_file": ("x",), "vocab_file": (5,), "pad_token_type_id": (7,), "no_such_key": (5,)}.items():
         config([b for b in ("gpt2", "t5", "marian") if b != "t5" or key in ("legacy", "init_inputs")], key, *values)
     config(["marian"], "separate_vocabs", None, False, 0)
     config(["separate"], "separate_vocabs", True, 1, "x")

@@ -178,8 +178,7 @@ impl Tokenizer {
         rules: &Rules,
     ) -> Result<Self, ModelError> {
         rules.add_tokens(&mut inner).map_err(|problem| settings.problem(problem))?;
-        template::set(&mut inner, rules)
-            .map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
+        template::set(&mut inner, rules).map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
         Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, rules))
     }
 

@@ -71,10 +71,7 @@ fn answer(dir: &Path, texts: &[&str], ids: &[u32]) -> Result<String, String> {
         ]));
     }
     let known: Vec<u32> = ids.iter().copied().filter(|id| tokenizer.id_to_token(*id).is_some()).collect();
-    result.push(json!([
-        tokenizer.decode(&known, true).map_err(text)?,
-        tokenizer.decode(&known, false).map_err(text)?
-    ]));
+    result.push(json!([tokenizer.decode(&known, true).map_err(text)?, tokenizer.decode(&known, false).map_err(text)?]));
     Ok(Value::Array(result).to_string())
 }
 

@@ -111,7 +111,8 @@ impl Marian {
         }
         let tokens = decoding.iter().map(|(token, id)| (*id, token.clone())).collect();
         let added = AddedTokens::new(rules, &ids).map_err(|problem| settings.problem(problem))?;
-        let id_of = |token: &str| added.id(token).or_else(|| ids.get(token).copied()).or_else(|| ids.get(&unknown).copied());
+        let id_of =
+            |token: &str| added.id(token).or_else(|| ids.get(token).copied()).or_else(|| ids.get(&unknown).copied());
         let end = rules.special.role("eos_token").and_then(|token| id_of(&token));
         let end = end.ok_or_else(|| unusable("it has no end token".into()))?;
         let skipped = added.special().filter_map(id_of).collect();

@@ -22,7 +22,8 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
     let end = |inner: &tokenizers::Tokenizer| rules.role_id(inner, "eos_token");
     match rules.class {
         Class::Roberta => {
-            let token = |role: &str| Ok::<_, String>((rules.role_argument(role).python_str(), rules.role_id(inner, role)?));
+            let token =
+                |role: &str| Ok::<_, String>((rules.role_argument(role).python_str(), rules.role_id(inner, role)?));
             let template = RobertaProcessing::new(token("sep_token")?, token("cls_token")?);
             let options = &rules.options;
             inner.with_post_processor(Some(
@@ -37,7 +38,8 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
         }
         Class::Pegasus => {
             let name = rules.role_argument("eos_token").python_str();
-            let id = rules.id_or_unknown(inner, &name).ok_or_else(|| format!("token `{}` has no id", excerpt(&name)))?;
+            let id =
+                rules.id_or_unknown(inner, &name).ok_or_else(|| format!("token `{}` has no id", excerpt(&name)))?;
             put(inner, &format!("$A {name}"), vec![(name, id)])
         }
         Class::MBart | Class::MBart50 => {
@@ -62,7 +64,8 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
             let before = token("bos_token", rules.options.add_bos)?;
             let after = token("eos_token", rules.options.add_eos)?;
             let text = |token: &Option<(String, u32)>| token.as_ref().map(|(token, _)| format!("{token}:0"));
-            let pieces: Vec<String> = [text(&before), Some("$A:0".into()), text(&after)].into_iter().flatten().collect();
+            let pieces: Vec<String> =
+                [text(&before), Some("$A:0".into()), text(&after)].into_iter().flatten().collect();
             put(inner, &pieces.join(" "), before.into_iter().chain(after).collect())
         }
         Class::Generic | Class::Gpt2 | Class::Marian => Ok(()),

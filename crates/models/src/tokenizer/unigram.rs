@@ -141,11 +141,7 @@ fn find_charsmap(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
 }
 
 /// Normaliser, word split and decoder of the class.
-fn apply_rules(
-    inner: &mut tokenizers::Tokenizer,
-    charsmap: Option<Precompiled>,
-    class: Class,
-) -> Result<(), String> {
+fn apply_rules(inner: &mut tokenizers::Tokenizer, charsmap: Option<Precompiled>, class: Class) -> Result<(), String> {
     let replace = |pattern: &str| {
         guarded(|| Replace::new(ReplacePattern::Regex(pattern.to_owned()), " ")).map(NormalizerWrapper::Replace)
     };

@@ -133,7 +133,8 @@ impl AddedTokens {
         let mut parts = Vec::new();
         let (mut begin, mut at) = (0, 0);
         while let Some(first) = text[at..].chars().next() {
-            let found = self.by_first.get(&first).and_then(|tokens| tokens.iter().find(|token| text[at..].starts_with(*token)));
+            let found =
+                self.by_first.get(&first).and_then(|tokens| tokens.iter().find(|token| text[at..].starts_with(*token)));
             match found {
                 Some(token) => {
                     if begin < at {

@@ -150,8 +150,16 @@ mod tests {
         assert_eq!(raw(object).python_str(), r#"{'content': "it's", 'lstrip': False, 'n': [1, None, 2.5]}"#);
         assert_eq!(raw(json!(null)).python_str(), "None");
         for (value, truth) in [
-            (json!(null), false), (json!(0), false), (json!(0.0), false), (json!(""), false), (json!([]), false),
-            (json!({}), false), (json!(false), false), (json!(-1), true), (json!("0"), true), (json!([0]), true),
+            (json!(null), false),
+            (json!(0), false),
+            (json!(0.0), false),
+            (json!(""), false),
+            (json!([]), false),
+            (json!({}), false),
+            (json!(false), false),
+            (json!(-1), true),
+            (json!("0"), true),
+            (json!([0]), true),
         ] {
             assert_eq!(raw(value.clone()).is_truthy(), truth, "{value}");
         }

@@ -285,7 +285,8 @@ impl Arguments {
             let raw = std::mem::replace(value, Argument::Null);
             *value = raw.convert().map_err(|reason| Problem { file, reason: format!("{}: {reason}", excerpt(key)) })?;
         }
-        let known: HashMap<&str, &Token> = self.added.iter().map(|(_, token)| (token.content.as_str(), token)).collect();
+        let known: HashMap<&str, &Token> =
+            self.added.iter().map(|(_, token)| (token.content.as_str(), token)).collect();
         for role in ROLES {
             let Some(&place) = self.places.get(role) else { continue };
             if let Some((_, value, _)) = &mut self.entries[place]
@@ -329,9 +330,7 @@ fn index(value: &Value) -> Option<Index> {
     match value {
         Value::Null => Some(Index::Null),
         Value::Bool(value) => Some(Index::Whole(i64::from(*value))),
-        Value::Number(number) => {
-            number.as_i64().map(Index::Whole).or_else(|| number.as_f64().map(Index::Fraction))
-        }
+        Value::Number(number) => number.as_i64().map(Index::Whole).or_else(|| number.as_f64().map(Index::Fraction)),
         Value::String(text) => Some(Index::Text(text.clone())),
         Value::Array(_) | Value::Object(_) => None,
     }

@@ -53,7 +53,11 @@ impl SpecialTokens {
             match value {
                 // Without a token it keeps its place.
                 value if value.is_token() || value == Argument::Null => named.set(role, value),
-                _ => return Err(arguments.wrong(role, "a token, as a text or as an object with `\"__type\": \"AddedToken\"`")),
+                _ => {
+                    return Err(
+                        arguments.wrong(role, "a token, as a text or as an object with `\"__type\": \"AddedToken\"`")
+                    );
+                }
             }
         }
         for (key, value) in arguments.iter() {
@@ -191,10 +195,9 @@ fn class_list(
         Class::Pegasus => {
             let sentence = sentence_mask(arguments);
             let known = match &given {
-                Some(given) => given
-                    .elements()
-                    .ok_or_else(|| arguments.wrong(ADDITIONAL, "a list of tokens"))?
-                    .contains(&sentence),
+                Some(given) => {
+                    given.elements().ok_or_else(|| arguments.wrong(ADDITIONAL, "a list of tokens"))?.contains(&sentence)
+                }
                 None => false,
             };
             let sentence = Some(sentence).filter(|sentence| *sentence != Argument::Null && !known);

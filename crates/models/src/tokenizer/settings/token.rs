@@ -20,14 +20,7 @@ pub(in crate::tokenizer) struct Token {
 impl Token {
     /// With no property but whether it is special.
     pub(in crate::tokenizer) fn new(content: impl Into<String>, special: bool) -> Self {
-        Self {
-            content: content.into(),
-            special,
-            normalized: None,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-        }
+        Self { content: content.into(), special, normalized: None, single_word: false, lstrip: false, rstrip: false }
     }
 
     /// From an object of its properties; fields of other names are passed over.
