@@ -4,7 +4,7 @@
 //! (T5, Pegasus, mBART), or from the two SentencePiece models and `vocab.json` of a Marian model.
 
 mod bounds;
-mod bpe_files;
+mod byte_level;
 mod charsmap;
 mod class;
 mod languages;
@@ -15,14 +15,13 @@ mod sentencepiece;
 mod settings;
 mod spm_file;
 mod stream;
+mod template;
 mod unigram;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::processors::template::TemplateProcessing;
 
 use crate::config::{CONFIG_FILE, ModelFamily, json};
 use crate::error::ModelError;
@@ -34,7 +33,9 @@ pub use languages::{LanguageRole, LanguageTokens};
 use marian::Marian;
 use pieces::ByteTokens;
 pub(crate) use settings::Settings;
+use settings::{Form, Rules};
 pub use stream::TextStream;
+use template::LabelEnds;
 
 /// Name of the one-file form of a tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -52,14 +53,9 @@ pub struct Tokenizer {
     clean_up_spaces: bool,
     byte_tokens: ByteTokens,
     bounds: Bounds,
+    /// The end token of the classes with languages.
+    end: Option<u32>,
     label_ends: Option<LabelEnds>,
-}
-
-/// The special tokens around a text in the target language, where they are not those of the source language.
-#[derive(Debug, Clone)]
-struct LabelEnds {
-    before: Vec<u32>,
-    after: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,11 +99,12 @@ impl Tokenizer {
         let single = dir.join(TOKENIZER_FILE);
         let has_single = json::is_file(&single)?;
         let there = |name: &str| json::is_file(&dir.join(name));
-        if settings.class == Class::Marian {
+        if settings.class == Class::Marian && !(settings.generic && has_single) {
             let pair = there(marian::SOURCE_FILE)?;
             if pair || (!has_single && (there(marian::TARGET_FILE)? || there(VOCAB_FILE)?)) {
-                let core = Core::Marian(Box::new(Marian::load(dir, &settings)?));
-                return Ok(Some(Self::finish(core, dir.join(VOCAB_FILE), &settings)));
+                let single = if has_single { Some(json::read_text(&single)?) } else { None };
+                let (marian, rules) = Marian::load(dir, &settings, single.as_deref())?;
+                return Ok(Some(Self::finish(Core::Marian(Box::new(marian)), dir.join(VOCAB_FILE), &rules)));
             }
         }
         if has_single {
@@ -142,41 +139,31 @@ impl Tokenizer {
         charsmap::check_maps(text).map_err(unusable)?;
         let growth = bounds::check_json(text).map_err(unusable)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
+        let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
         // Callers decide about lengths; a length in the file would cut or pad silently.
         inner.with_padding(None);
         guarded(|| inner.with_truncation(None).map(|_| ())).map_err(unusable)?;
-        if settings.class.is_unigram() && !settings.generic {
-            unigram::rebuild(&mut inner, settings).map_err(unusable)?;
-            set_class_template(&mut inner, settings).map_err(unusable)?;
-            return Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth));
+        let rules = settings.rules(Form::Single { text, padding: padding.as_deref() })?;
+        match rules.class {
+            Class::Gpt2 | Class::Roberta => inner = byte_level::rebuild(&inner, &rules).map_err(unusable)?,
+            class if class.is_unigram() => inner = unigram::rebuild(&inner, &rules).map_err(unusable)?,
+            _ => {}
         }
-        if let (Some(add), Some(PreTokenizerWrapper::ByteLevel(split))) =
-            (settings.prefix_space_override, inner.get_pre_tokenizer())
-        {
-            let split = split.add_prefix_space(add);
-            inner.with_pre_tokenizer(Some(split));
-        }
-        guarded(|| settings.add_tokens(&mut inner)).map_err(unusable)?;
-        if settings.replaces_template {
-            set_template(&mut inner, settings.template_bos.as_slice(), settings.template_eos.as_slice())
-                .map_err(unusable)?;
-        }
-        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth))
+        Ok(Self::from_pipeline(inner, file, settings, &rules)?.grown(growth))
     }
 
     /// From `bytes`, the content of the SentencePiece model `file`, by the rules of a Unigram class.
     pub(crate) fn from_spm(bytes: &[u8], file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let (mut inner, growth) = unigram::from_spm(bytes, &file, settings)?;
-        set_class_template(&mut inner, settings)
-            .map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
-        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, settings).grown(growth))
+        let (inner, rules, growth) = unigram::from_spm(bytes, &file, settings)?;
+        Ok(Self::from_pipeline(inner, file, settings, &rules)?.grown(growth))
     }
 
     /// Marian's, from the content of a SentencePiece model, used for both sides, and of `vocab.json`.
     pub(crate) fn from_marian(model: &[u8], vocab: &str, dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
         let files = marian::Files { source: model, target: model, vocab, target_vocab: None };
-        let core = Core::Marian(Box::new(Marian::from_files(&files, dir, settings)?));
-        Ok(Self::finish(core, dir.join(VOCAB_FILE), settings))
+        let rules = settings.rules(Form::Files { single: None })?;
+        let core = Core::Marian(Box::new(Marian::from_files(&files, dir, settings, &rules)?));
+        Ok(Self::finish(core, dir.join(VOCAB_FILE), &rules))
     }
 
     /// From `vocab.json` and `merges.txt`, each with its content.
@@ -185,19 +172,37 @@ impl Tokenizer {
         merges: (&Path, &str),
         settings: &Settings,
     ) -> Result<Self, ModelError> {
-        let inner = bpe_files::build(vocab, merges, settings)?;
-        Ok(Self::finish(Core::Pipeline(Box::new(inner)), vocab.0.into(), settings))
+        let (inner, rules) = byte_level::from_files(vocab, merges, settings)?;
+        Self::from_pipeline(inner, vocab.0.into(), settings, &rules)
     }
 
-    fn finish(core: Core, file: PathBuf, settings: &Settings) -> Self {
+    /// Adds the special tokens and sets the template.
+    fn from_pipeline(
+        mut inner: tokenizers::Tokenizer,
+        file: PathBuf,
+        settings: &Settings,
+        rules: &Rules,
+    ) -> Result<Self, ModelError> {
+        rules.add_tokens(&mut inner).map_err(|problem| settings.problem(problem))?;
+        template::set(&mut inner, rules).map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
+        Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, rules))
+    }
+
+    fn finish(core: Core, file: PathBuf, rules: &Rules) -> Self {
         // Written for WordPiece: on BPE it deletes spaces of the text, so transformers 5 ignores it there.
         let is_bpe = matches!(&core, Core::Pipeline(inner) if matches!(inner.get_model(), ModelWrapper::BPE(_)));
-        let clean_up_spaces = settings.clean_up_spaces && (!is_bpe || settings.clean_up_spaces_of_bpe);
+        let options = &rules.options;
+        let clean_up_spaces = options.clean_up_spaces && (!is_bpe || options.clean_up_spaces_of_bpe);
         let byte_tokens = match &core {
             Core::Pipeline(inner) => ByteTokens::of(inner.get_decoder()),
             Core::Marian(_) => ByteTokens::None,
         };
-        let class = if settings.generic { Class::Generic } else { settings.class };
+        let (mut end, mut label_ends) = (None, None);
+        if let (Core::Pipeline(inner), Class::MBart | Class::MBart50) = (&core, rules.class) {
+            end = rules.role_id(inner, "eos_token").ok();
+            let target = options.target_language.as_deref().and_then(|language| inner.token_to_id(language));
+            label_ends = end.zip(target).map(|(end, target)| template::label_ends(rules.class, target, end));
+        }
         let bounds = match &core {
             Core::Pipeline(inner) => match inner.get_model() {
                 ModelWrapper::Unigram(model) => {
@@ -208,7 +213,7 @@ impl Tokenizer {
             },
             Core::Marian(marian) => marian.bounds(),
         };
-        Self { core, class, file, clean_up_spaces, byte_tokens, bounds, label_ends: None }
+        Self { core, class: rules.class, file, clean_up_spaces, byte_tokens, bounds, end, label_ends }
     }
 
     /// Texts may become so many times as long.
@@ -249,7 +254,7 @@ impl Tokenizer {
     }
 
     /// The token ids of `text` as a decoder learned to write it, special tokens included: the labels of training. They are in
-    /// the target language that was set; in none, they get the special tokens of a source.
+    /// the target language that was set, or else that of the settings; in none, they get the special tokens of a source.
     pub fn encode_labels(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         match (&self.core, &self.label_ends) {
             (Core::Pipeline(_), None) => self.encode_with(text, true),
@@ -312,17 +317,16 @@ impl Tokenizer {
             Some(code) if known.contains(&code) => Ok(inner.token_to_id(code)),
             Some(language) => Err(languages::unknown(role, language, &known)),
         };
-        id_of(LanguageRole::Source, source)?;
+        let source = id_of(LanguageRole::Source, source)?;
         let target = id_of(LanguageRole::Target, target)?;
-        if let Some(source) = source {
-            set_language_template(inner, class, source)
-                .map_err(|reason| ModelError::TokenizerFile { file: self.file.clone(), reason })?;
-        }
-        if let (Some(target), Some(end)) = (target, inner.token_to_id("</s>")) {
-            self.label_ends = Some(match class {
-                Class::MBart50 => LabelEnds { before: vec![target], after: vec![end] },
-                _ => LabelEnds { before: Vec::new(), after: vec![end, target] },
-            });
+        if let Some(end) = self.end {
+            if let Some(source) = source {
+                template::set_language(inner, class, source, end)
+                    .map_err(|reason| ModelError::TokenizerFile { file: self.file.clone(), reason })?;
+            }
+            if let Some(target) = target {
+                self.label_ends = Some(template::label_ends(class, target, end));
+            }
         }
         Ok(match class {
             Class::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },
@@ -359,53 +363,13 @@ impl Tokenizer {
         let Some(token) = self.id_to_token(id) else { return false };
         match &self.core {
             Core::Pipeline(inner) => inner.get_added_vocabulary().is_special_token(&token),
-            Core::Marian(marian) => marian.is_special(&token),
+            Core::Marian(marian) => marian.is_special(id),
         }
     }
 
     /// The file that it was loaded from.
     pub fn file(&self) -> &Path {
         &self.file
-    }
-}
-
-/// Puts the tokens `before` and `after` around every text.
-fn set_template(
-    inner: &mut tokenizers::Tokenizer,
-    before: &[impl AsRef<str>],
-    after: &[impl AsRef<str>],
-) -> Result<(), String> {
-    let mut special = Vec::new();
-    for token in before.iter().map(AsRef::as_ref).chain(after.iter().map(AsRef::as_ref)) {
-        let id = inner.token_to_id(token).ok_or_else(|| format!("token `{token}` has no id"))?;
-        special.push((token.to_owned(), id));
-    }
-    let (before, after) = (before.iter().map(AsRef::as_ref), after.iter().map(AsRef::as_ref));
-    let pieces: Vec<String> = before.chain(["$A"]).chain(after).map(str::to_owned).collect();
-    let template = guarded(|| {
-        let mut builder = TemplateProcessing::builder();
-        Ok(builder.try_single(pieces)?.special_tokens(special).build()?)
-    })?;
-    inner.with_post_processor(Some(template));
-    Ok(())
-}
-
-/// The template of a Unigram class.
-fn set_class_template(inner: &mut tokenizers::Tokenizer, settings: &Settings) -> Result<(), String> {
-    match settings.class {
-        Class::MBart | Class::MBart50 => {
-            let source = settings.text("src_lang").unwrap_or(languages::DEFAULT_SOURCE);
-            set_language_template(inner, settings.class, source)
-        }
-        Class::T5 => set_template(inner, &[""; 0], &["</s>"]),
-        _ => set_template(inner, &[""; 0], settings.role("eos_token").as_slice()),
-    }
-}
-
-fn set_language_template(inner: &mut tokenizers::Tokenizer, class: Class, source: &str) -> Result<(), String> {
-    match class {
-        Class::MBart50 => set_template(inner, &[source], &["</s>"]),
-        _ => set_template(inner, &[""; 0], &["</s>", source]),
     }
 }
 

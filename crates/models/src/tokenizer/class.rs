@@ -1,7 +1,5 @@
 //! Which of transformers' tokenizer classes a directory asks for, and what each class brings of its own.
 
-use tokenizers::AddedToken;
-
 /// A tokenizer class of transformers, as far as it has rules of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -81,29 +79,28 @@ impl Class {
     }
 
     /// The special tokens that the class has where no file says otherwise, by role.
-    pub(super) fn default_tokens(self) -> Vec<(&'static str, AddedToken)> {
+    pub(super) fn default_tokens(self) -> &'static [(&'static str, &'static str)] {
         const END: &str = "<|endoftext|>";
-        let named: &[(&'static str, &str)] = match self {
+        const OF_BART: [(&str, &str); 7] = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+            ("sep_token", "</s>"),
+            ("pad_token", "<pad>"),
+            ("cls_token", "<s>"),
+            ("mask_token", "<mask>"),
+        ];
+        match self {
             Self::Generic => &[],
             Self::Gpt2 => &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
-            Self::Roberta | Self::MBart | Self::MBart50 => &[
-                ("bos_token", "<s>"),
-                ("eos_token", "</s>"),
-                ("unk_token", "<unk>"),
-                ("sep_token", "</s>"),
-                ("pad_token", "<pad>"),
-                ("cls_token", "<s>"),
-                ("mask_token", "<mask>"),
-            ],
+            Self::Roberta | Self::MBart => &OF_BART,
+            // It has no beginning of its own.
+            Self::MBart50 => OF_BART.split_at(1).1,
             Self::T5 | Self::Marian => &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
             Self::Pegasus => {
                 &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>"), ("mask_token", "<mask_2>")]
             }
-        };
-        let token = |role: &str, content: &str| {
-            AddedToken::from(content, true).lstrip(role == "mask_token" && self.strips_before_mask())
-        };
-        named.iter().map(|&(role, content)| (role, token(role, content))).collect()
+        }
     }
 
     /// Whether a mask token that is given as a plain string takes the spaces before it.

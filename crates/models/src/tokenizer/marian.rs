@@ -2,20 +2,21 @@
 //!
 //! As `MarianTokenizer` of transformers 5 does it. SentencePiece's own ids are never used for encoding.
 
+mod added;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use tokenizers::AddedToken;
-
 use super::VOCAB_FILE;
 use super::bounds::Bounds;
-use super::bpe_files::parse_vocab;
+use super::byte_level::parse_vocab;
 use super::languages::{LanguageRole, unknown};
 use super::sentencepiece::{SPACE, SentencePiece};
-use super::settings::Settings;
+use super::settings::{Form, Rules, Settings};
 use super::spm_file::{self, SpmFile};
 use crate::config::json;
-use crate::error::ModelError;
+use crate::error::{ModelError, excerpt};
+use added::AddedTokens;
 
 /// Segments texts of the source language.
 pub(super) const SOURCE_FILE: &str = "source.spm";
@@ -42,9 +43,11 @@ pub(super) struct Marian {
     target_ids: Option<HashMap<String, u32>>,
     /// Tokens of the target side by id.
     tokens: HashMap<u32, String>,
-    /// Tokens that are cut out of a text before SentencePiece sees it; the longest first.
-    added: Vec<(AddedToken, u32)>,
-    special: HashSet<String>,
+    added: AddedTokens,
+    /// Ids that decoding without special tokens passes over.
+    skipped: HashSet<u32>,
+    /// Whether added tokens in a text are ordinary text.
+    splits_special: bool,
     end: u32,
     unknown: String,
     languages: [Option<String>; 2],
@@ -53,9 +56,11 @@ pub(super) struct Marian {
 }
 
 impl Marian {
-    /// Loads `source.spm`, `target.spm`, `vocab.json` and, where the sides are separate, `target_vocab.json`.
-    pub(super) fn load(dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
-        let target_vocab = settings.separate_vocabs.then_some(TARGET_VOCAB_FILE);
+    /// Loads `source.spm`, `target.spm`, `vocab.json` and, where the sides are separate, `target_vocab.json`. `single` is the text
+    /// of a tokenizer.json beside them, of which only the added tokens count.
+    pub(super) fn load(dir: &Path, settings: &Settings, single: Option<&str>) -> Result<(Self, Rules), ModelError> {
+        let rules = settings.rules(Form::Files { single })?;
+        let target_vocab = rules.options.separate_vocabs.then_some(TARGET_VOCAB_FILE);
         let wanted: Vec<&str> = [SOURCE_FILE, TARGET_FILE, VOCAB_FILE].into_iter().chain(target_vocab).collect();
         let mut there = Vec::new();
         for name in &wanted {
@@ -75,11 +80,16 @@ impl Marian {
             vocab: &text(VOCAB_FILE)?,
             target_vocab: target_vocab.as_deref(),
         };
-        Self::from_files(&files, dir, settings)
+        Ok((Self::from_files(&files, dir, settings, &rules)?, rules))
     }
 
     /// From the files of the directory `dir`, each with its content.
-    pub(super) fn from_files(files: &Files<'_>, dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
+    pub(super) fn from_files(
+        files: &Files<'_>,
+        dir: &Path,
+        settings: &Settings,
+        rules: &Rules,
+    ) -> Result<Self, ModelError> {
         let pieces = |bytes: &[u8], name: &str| {
             let file = dir.join(name);
             SentencePiece::new(SpmFile::from_bytes(bytes, &file)?)
@@ -91,43 +101,36 @@ impl Marian {
         let target_ids: Option<HashMap<String, u32>> =
             files.target_vocab.map(|text| vocab(text, TARGET_VOCAB_FILE)).transpose()?;
         let unusable = |reason: String| ModelError::TokenizerFile { file: dir.join(VOCAB_FILE), reason };
-        let token = |role: &str| settings.role(role).unwrap_or_default().to_owned();
-        let unknown = token("unk_token");
+        let named = rules.role_argument("unk_token").python_str();
+        // A name of the model's own may take the role over.
+        let unknown = rules.special.role("unk_token").unwrap_or_default();
         let decoding = target_ids.as_ref().unwrap_or(&ids);
-        if [&ids, decoding].iter().any(|vocab| !vocab.contains_key(&unknown)) {
-            return Err(unusable(format!("the unknown token `{unknown}` has no id")));
+        for token in [&named, &unknown] {
+            if [&ids, decoding].iter().any(|vocab| !vocab.contains_key(token)) {
+                return Err(unusable(format!("the unknown token `{}` has no id", excerpt(token))));
+            }
         }
         let tokens = decoding.iter().map(|(token, id)| (*id, token.clone())).collect();
-
-        let mut added: Vec<(AddedToken, u32)> = Vec::new();
-        let mut next = ids.len() as u32;
-        for token in settings.all_tokens() {
-            if token.content.is_empty() || added.iter().any(|(other, _)| other.content == token.content) {
-                continue;
-            }
-            let id = ids.get(&token.content).copied().unwrap_or_else(|| {
-                next += 1;
-                next - 1
-            });
-            added.push((token, id));
-        }
-        let special = added.iter().filter(|(token, _)| token.special).map(|(token, _)| token.content.clone()).collect();
-        let id_of = |content: &str| added.iter().find(|(token, _)| token.content == content).map(|(_, id)| *id);
-        let end = id_of(&token("eos_token")).ok_or_else(|| unusable("it has no end token".into()))?;
-        added.sort_by_key(|(token, _)| std::cmp::Reverse(token.content.len()));
-        let language = |key: &str| settings.text(key).map(str::to_owned);
+        let added = AddedTokens::new(rules, &ids).map_err(|problem| settings.problem(problem))?;
+        let id_of =
+            |token: &str| added.id(token).or_else(|| ids.get(token).copied()).or_else(|| ids.get(&unknown).copied());
+        let end = rules.special.role("eos_token").and_then(|token| id_of(&token));
+        let end = end.ok_or_else(|| unusable("it has no end token".into()))?;
+        let skipped = added.special().filter_map(id_of).collect();
+        let [source_language, target_language] = [&rules.options.source_language, &rules.options.target_language];
         Ok(Self {
             source: pieces(files.source, SOURCE_FILE)?,
             target: pieces(files.target, TARGET_FILE)?,
-            separate: settings.separate_vocabs,
+            separate: rules.options.separate_vocabs,
             ids,
             target_ids,
             tokens,
             added,
-            special,
+            skipped,
+            splits_special: rules.options.split_special_tokens,
             end,
             unknown,
-            languages: [language("source_lang"), language("target_lang")],
+            languages: [source_language.clone(), target_language.clone()],
             code: None,
         })
     }
@@ -137,7 +140,7 @@ impl Marian {
         let [source, target] = [&self.source, &self.target];
         Bounds {
             growth: source.growth().max(target.growth()),
-            work: source.work().max(target.work()).saturating_add(self.added.len() as u64),
+            work: source.work().max(target.work()).saturating_add(self.added.work()),
             ..Bounds::default()
         }
     }
@@ -168,67 +171,29 @@ impl Marian {
 
     fn push_ids(&self, ids: &mut Vec<u32>, text: &str, model: &SentencePiece, vocab: &HashMap<String, u32>) {
         let unknown = vocab.get(&self.unknown).copied();
-        let id_of = |piece: &str| {
-            let added = self.added.iter().find(|(token, _)| token.content == piece).map(|(_, id)| *id);
-            added.or_else(|| vocab.get(piece).copied()).or(unknown)
+        let id_of = |piece: &str| self.added.id(piece).or_else(|| vocab.get(piece).copied()).or(unknown);
+        let push_pieces = |ids: &mut Vec<u32>, text: &str| {
+            let (code, text) = split_code(text).unwrap_or(("", text));
+            if !code.is_empty() {
+                ids.extend(id_of(code));
+            }
+            ids.extend(model.encode(text).iter().filter_map(|piece| id_of(piece)));
         };
-        for part in self.split(text) {
-            match part {
-                Part::Added(id) => ids.push(id),
-                Part::Text(text) => {
-                    let (code, text) = split_code(text).unwrap_or(("", text));
-                    if !code.is_empty() {
-                        ids.extend(id_of(code));
-                    }
-                    ids.extend(model.encode(text).iter().filter_map(|piece| id_of(piece)));
-                }
+        if self.splits_special {
+            return push_pieces(ids, text);
+        }
+        for part in self.added.split(text) {
+            match self.added.id(&part) {
+                Some(id) => ids.push(id),
+                None => push_pieces(ids, &part),
             }
         }
-    }
-
-    /// Cuts a text at its added tokens.
-    fn split<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
-        let mut parts = Vec::new();
-        let (mut begin, mut at) = (0, 0);
-        let mut strip_next = false;
-        let push_text = |parts: &mut Vec<Part<'a>>, mut text: &'a str, after: bool, before: bool| {
-            if after {
-                text = text.trim_start();
-            }
-            if before {
-                text = text.trim_end();
-            }
-            if !text.is_empty() {
-                parts.push(Part::Text(text));
-            }
-        };
-        while at < text.len() {
-            let rest = &text[at..];
-            let found = self.added.iter().find(|(token, _)| rest.starts_with(token.content.as_str()));
-            let end = found.map_or(at, |(token, _)| at + token.content.len());
-            let alone = |end: usize| {
-                let open = |c: Option<char>| c.is_none_or(|c| c == ' ');
-                open(text[..at].chars().next_back()) && open(text[end..].chars().next())
-            };
-            match found.filter(|(token, _)| !token.single_word || alone(end)) {
-                Some((token, id)) => {
-                    push_text(&mut parts, &text[begin..at], strip_next, token.lstrip);
-                    parts.push(Part::Added(*id));
-                    strip_next = token.rstrip;
-                    (begin, at) = (end, end);
-                }
-                None => at += rest.chars().next().map_or(1, char::len_utf8),
-            }
-        }
-        push_text(&mut parts, &text[begin..], strip_next, false);
-        parts
     }
 
     /// The text of target ids. Ids that no file knows are passed over.
     pub(super) fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
-        let tokens: Vec<&str> = ids.iter().filter_map(|id| self.token(*id)).collect();
-        let shown = tokens.iter().copied().filter(|token| !skip_special_tokens || !self.special.contains(*token));
-        self.join(shown)
+        let shown = ids.iter().filter(|id| !skip_special_tokens || !self.skipped.contains(id));
+        self.join(shown.filter_map(|id| self.token(*id)))
     }
 
     /// The text of tokens, special ones set off by a space behind them.
@@ -237,7 +202,7 @@ impl Marian {
         let mut text = String::new();
         let mut run = Vec::new();
         for token in tokens {
-            if self.special.contains(token) {
+            if self.added.is_special(token) {
                 text.push_str(&model.decode(run.drain(..)));
                 text.push_str(token);
                 text.push(' ');
@@ -258,24 +223,23 @@ impl Marian {
 
     /// The target side's token of an id.
     pub(super) fn token(&self, id: u32) -> Option<&str> {
-        let added = self.added.iter().find(|(_, other)| *other == id).map(|(token, _)| token.content.as_str());
-        added.or_else(|| self.tokens.get(&id).map(String::as_str)).or_else(|| self.decoder().piece(id))
+        let token = self.added.token(id).or_else(|| self.tokens.get(&id).map(String::as_str));
+        token.or_else(|| self.decoder().piece(id))
     }
 
     /// The source side's id of a token.
     pub(super) fn id(&self, token: &str) -> Option<u32> {
-        let added = self.added.iter().find(|(other, _)| other.content == token).map(|(_, id)| *id);
-        added.or_else(|| self.ids.get(token).copied())
+        self.added.id(token).or_else(|| self.ids.get(token).copied())
     }
 
-    pub(super) fn is_special(&self, token: &str) -> bool {
-        self.special.contains(token)
+    pub(super) fn is_special(&self, id: u32) -> bool {
+        self.skipped.contains(&id)
     }
 
     /// Tokens of the larger side, added ones included.
     pub(super) fn vocab_size(&self) -> usize {
         let largest = |ids: &HashMap<String, u32>| {
-            let added = self.added.iter().filter(|(token, _)| !ids.contains_key(&token.content)).count();
+            let added = self.added.contents().filter(|token| !ids.contains_key(*token)).count();
             ids.len() + added
         };
         largest(&self.ids).max(self.target_ids.as_ref().map_or(0, largest))
@@ -306,11 +270,6 @@ impl Marian {
         self.code = code;
         Ok(())
     }
-}
-
-enum Part<'a> {
-    Added(u32),
-    Text(&'a str),
 }
 
 /// A text that begins with a language code, as `>>fra<<`, in code and rest.

@@ -1,47 +1,61 @@
-//! Byte-level BPE from `vocab.json` and `merges.txt`, as GPT-2 and BART were published.
+//! Byte-level BPE, as GPT-2 and BART were published, from `vocab.json` and `merges.txt` or from the vocabulary of a tokenizer.json.
 
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::processors::roberta::RobertaProcessing;
 
-use super::class::Class;
 use super::guarded;
-use super::settings::Settings;
+use super::settings::{Form, Rules, Settings};
 use crate::config::json;
 use crate::error::{ModelError, excerpt};
 
 /// From `vocab.json` and `merges.txt`, each with its content.
-pub(super) fn build(
+pub(super) fn from_files(
     (vocab_file, vocab): (&Path, &str),
     (merges_file, merges): (&Path, &str),
     settings: &Settings,
-) -> Result<tokenizers::Tokenizer, ModelError> {
+) -> Result<(tokenizers::Tokenizer, Rules), ModelError> {
     let unusable = |reason| ModelError::TokenizerFile { file: vocab_file.into(), reason };
     let vocab = parse_vocab(vocab_file, vocab)?;
     let merges = parse_merges(merges_file, merges, &vocab)?;
     let model = guarded(|| BPE::builder().vocab_and_merges(vocab, merges).build()).map_err(unusable)?;
+    let rules = settings.rules(Form::Files { single: None })?;
+    Ok((with_class_rules(model, &rules), rules))
+}
+
+/// From the vocabulary and the merges of a tokenizer.json, as the class builds it: of the file's other parts only the template
+/// stays.
+pub(super) fn rebuild(inner: &tokenizers::Tokenizer, rules: &Rules) -> Result<tokenizers::Tokenizer, String> {
+    let model = match inner.get_model() {
+        ModelWrapper::BPE(model) => {
+            let mut model = model.clone();
+            model.dropout = None;
+            model.unk_token = None;
+            model.continuing_subword_prefix = None;
+            model.end_of_word_suffix = None;
+            model.fuse_unk = false;
+            model.byte_fallback = false;
+            model.ignore_merges = false;
+            model
+        }
+        _ => {
+            let vocab: Vocab = inner.get_vocab(false).into_iter().collect();
+            guarded(|| BPE::builder().vocab_and_merges(vocab, Vec::new()).build())?
+        }
+    };
+    let mut built = with_class_rules(model, rules);
+    built.with_post_processor(inner.get_post_processor().cloned());
+    Ok(built)
+}
+
+fn with_class_rules(model: BPE, rules: &Rules) -> tokenizers::Tokenizer {
     let mut inner = tokenizers::Tokenizer::new(model);
-    inner.with_pre_tokenizer(Some(ByteLevel::new(settings.add_prefix_space, true, true)));
+    inner.with_pre_tokenizer(Some(ByteLevel::new(rules.options.add_prefix_space, true, true)));
     inner.with_decoder(Some(ByteLevel::default()));
-    guarded(|| settings.add_tokens_and_defaults(&mut inner, Vec::new())).map_err(unusable)?;
-    if settings.class == Class::Roberta {
-        let token = |role: &str| {
-            let token =
-                settings.role(role).ok_or_else(|| unusable(format!("the config leaves {role} without a token")))?;
-            let id =
-                inner.token_to_id(token).ok_or_else(|| unusable(format!("token `{}` has no id", excerpt(token))))?;
-            Ok::<_, ModelError>((token.to_owned(), id))
-        };
-        let template = RobertaProcessing::new(token("sep_token")?, token("cls_token")?);
-        inner.with_post_processor(Some(template.add_prefix_space(settings.add_prefix_space)));
-    } else if settings.replaces_template {
-        super::set_template(&mut inner, settings.template_bos.as_slice(), settings.template_eos.as_slice())
-            .map_err(unusable)?;
-    }
-    Ok(inner)
+    inner
 }
 
 /// Ids by token.
