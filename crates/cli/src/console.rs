@@ -10,7 +10,10 @@ use std::{
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::{error::single_line, progress::Progress};
+use crate::{
+    error::{printable_lines, single_line},
+    progress::Progress,
+};
 
 const COUNTING: &str = "{spinner} {counts}";
 const BOUNDED: &str = "{bar:30} {counts}";
@@ -69,11 +72,12 @@ impl Console {
         }
     }
 
-    /// Prints a line as it is, above the progress bar.
+    /// Prints a line, or several, above the progress bar.
     pub(crate) fn line(&self, line: &str) {
+        let line = printable_lines(line);
         match &self.progress {
-            Some(Shown { display: Display::Bar(bar), .. }) => bar.suspend(|| write_line(line)),
-            _ => write_line(line),
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.suspend(|| write_line(&line)),
+            _ => write_line(&line),
         }
     }
 

@@ -4,14 +4,22 @@
 //! record is part of the record, so that its neighbours still run; only a failing file ends the reading.
 
 use std::{
+    cell::RefCell,
     fs::File,
-    io::{self, BufRead, BufReader, IsTerminal},
+    io::{self, BufRead, BufReader, IsTerminal, Read},
     path::Path,
+    rc::Rc,
 };
 
 use elgen_engine::Input;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    files::{FileId, check_in_place},
+    survey::{Survey, hex},
+};
 
 /// The longest line that is read, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
@@ -102,6 +110,8 @@ pub(crate) struct RecordReader {
     lines: u64,
     bytes: Vec<u8>,
     ended: bool,
+    /// What was read of a file.
+    seen: Option<Rc<RefCell<Seen>>>,
 }
 
 impl RecordReader {
@@ -125,7 +135,9 @@ impl RecordReader {
         if file.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
-        Ok(RecordReader::from_lines(Box::new(BufReader::new(file)), path.display().to_string(), format))
+        let seen = Seen::of(&file);
+        let lines = Box::new(BufReader::new(Watched { file, seen: Rc::clone(&seen) }));
+        Ok(RecordReader { seen: Some(seen), ..RecordReader::from_lines(lines, path.display().to_string(), format) })
     }
 
     /// Reads standard input.
@@ -149,6 +161,7 @@ impl RecordReader {
             lines: 0,
             bytes: Vec::new(),
             ended: false,
+            seen: None,
         }
     }
 
@@ -178,6 +191,19 @@ impl RecordReader {
     /// How records are written in this input.
     pub(crate) fn format(&self) -> RecordFormat {
         self.format
+    }
+
+    /// How a file that was read to its end was not the one that `survey` tells of: in words that follow on its name. `path` is
+    /// the name.
+    pub(crate) fn changed_since(&self, survey: &Survey, path: &Path) -> Option<Changed> {
+        let seen = self.seen.as_ref()?.borrow();
+        if (seen.bytes, hex(&seen.hash.clone().finalize())) != (survey.bytes, survey.sha256.clone()) {
+            return Some(Changed::Content(format!(
+                "changed while it was read: it had {} bytes and {} records, {} bytes and {} records were read",
+                survey.bytes, survey.records, seen.bytes, self.records
+            )));
+        }
+        check_in_place(path, seen.id).err().map(|error| Changed::Name(format!("{error} while it was read")))
     }
 
     /// Number of all records, once the end has been seen.
@@ -247,6 +273,44 @@ impl RecordReader {
         self.ended = true;
         self.bytes.clear();
         Ok(None)
+    }
+}
+
+/// What has become of an input while it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Other bytes were read than had been counted.
+    Content(String),
+    /// All was read, but the file has lost its name.
+    Name(String),
+}
+
+/// What was read of a file.
+struct Seen {
+    id: Option<FileId>,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Seen {
+    fn of(file: &File) -> Rc<RefCell<Seen>> {
+        Rc::new(RefCell::new(Seen { id: FileId::of_file(file), bytes: 0, hash: Sha256::new() }))
+    }
+}
+
+/// A file that notes what is read of it.
+struct Watched {
+    file: File,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let mut seen = self.seen.borrow_mut();
+        seen.bytes += read as u64;
+        seen.hash.update(&buffer[..read]);
+        Ok(read)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `elgen plan`: memory and largest batches of a model, from its config alone.
 
-use std::{fmt::Write, fs};
+use std::fmt::Write;
 
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{Comparison, ConfigOnly, EngineError, PlanRow, Workload, best_device, device_class};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     console::Console,
     error::CliError,
+    files::{FileUses, MAX_OPTIONS_BYTES, read_text, write_whole},
     flags::{PlanArgs, PlanFormat, StorageFlag, flag, name_flags, set_names},
     model::resolve_config,
     plot::{Chart, Series},
@@ -50,7 +51,12 @@ struct Limits {
 
 /// Runs `elgen plan`; returns the exit code.
 pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
-    let (model, options) = read(arguments)?;
+    let mut uses = FileUses::default();
+    uses.reads("--config", arguments.config.as_deref());
+    uses.writes("--plot", arguments.plot.as_deref());
+    uses.results("", None);
+    uses.check()?;
+    let (model, options) = read(arguments, &mut uses)?;
     let outline = Outline::new(&model);
     let config = resolve(arguments, &options, &outline)?;
     let (source_length, prompt_length) = lengths(arguments, &outline, &config)?;
@@ -79,7 +85,7 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
     let rows = comparison.rows(arguments.batch_size);
     if let Some(path) = &arguments.plot {
         let svg = chart(&comparison, &rows).svg();
-        fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
+        write_whole(path, &svg)?;
     }
     let report = Report {
         model: model.family().model_type(),
@@ -101,16 +107,18 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
 }
 
 /// The model and the generation options of its checkpoint.
-fn read(arguments: &PlanArgs) -> Result<(ModelConfig, GenerationOptions), CliError> {
+fn read(arguments: &PlanArgs, uses: &mut FileUses) -> Result<(ModelConfig, GenerationOptions), CliError> {
     match (&arguments.model, &arguments.config) {
         (Some(model), _) => {
             let dir = resolve_config(model, &arguments.hub, &Console::new(false))?;
+            uses.reads_model(&dir);
+            uses.check()?;
             let described = elgen_engine::describe(&dir)?;
             let config = ModelConfig::load(&dir).map_err(EngineError::from)?;
             Ok((config, described.checkpoint_options))
         }
         (None, Some(file)) => {
-            let found = ConfigOnly::read(file)?;
+            let found = ConfigOnly::parse(&read_text(file, MAX_OPTIONS_BYTES)?, file)?;
             Ok((found.config().clone(), found.options().clone()))
         }
         (None, None) => Err(CliError::Usage("give --model or --config".to_owned())),

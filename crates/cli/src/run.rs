@@ -1,6 +1,6 @@
 //! `elgen generate`: reads records window by window, lets the engine run them and writes what comes back.
 
-use std::{fs, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use elgen_engine::{AttentionChoice, EngineError, Metrics, ModelDescription, RunOptions, Session, describe};
 use elgen_models::{ModelError, Tokenizer};
@@ -19,6 +19,7 @@ use crate::{
     print_config::print_config,
     progress::Progress,
     report,
+    resume::Found,
     stream::StreamWriter,
 };
 
@@ -32,12 +33,15 @@ use target::Target;
 /// Runs `elgen generate`; returns the exit code.
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
+    let mut uses = files::uses(&arguments)?;
+    uses.check()?;
     let (mut reader, input) = files::open_input(&mut arguments)?;
-    files::check_targets(&arguments, input.as_deref())?;
     files::check_resume(&arguments, input.as_deref())?;
     // Before interrupts are caught: one ends a download, and the next run resumes it.
     let quiet = arguments.report.quiet == Some(true);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    uses.reads_model(&arguments.model);
+    uses.check()?;
     let mut asked = Asked::gather(&arguments.generation)?;
     let tokenizer = set_languages(&arguments, &mut asked)?;
     if arguments.report.print_config == Some(true) {
@@ -52,18 +56,34 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if arguments.files.stream == Some(true) {
         check_stream(&arguments, &config, &typed)?;
     }
+    let output = files::output_path(&arguments);
+    let layout = layout(&arguments, &config);
+    let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
+    let resumable = files::is_resumable(&arguments, input.as_deref());
+    let survey = match input.as_deref().filter(|input| resumable || (shows_progress && input.is_file())) {
+        Some(input) => Some(target::survey(input, reader.format())?),
+        None => None,
+    };
+    let mut setup = match &survey {
+        Some(survey) if resumable => Some(target::setup(&arguments, survey, reader.format(), layout, &options)?),
+        _ => None,
+    };
+    let found = target::find(&arguments, setup.as_ref(), &console)?;
+    if let (Found::Complete { records, failed }, Some(output)) = (&found, output) {
+        let failures = if *failed > 0 { format!(", {failed} of which failed") } else { String::new() };
+        console.note(&format!("{} is already complete: {records} records{failures}", output.display()));
+        return Ok(u8::from(*failed > 0));
+    }
     let expected = expect::expected(&arguments, &config, input.as_deref(), reader.texts());
     let mut load = arguments.engine.session_options(expected);
     if load.attention == AttentionChoice::Auto {
-        load.attention = target::kinds_to_continue(&arguments).unwrap_or(AttentionChoice::Auto);
+        load.attention = target::kinds_to_continue(&found).unwrap_or(AttentionChoice::Auto);
     }
     let mut session = Session::load(&arguments.model, &load).map_err(load_error)?;
     if let Some(tokenizer) = tokenizer {
         session.set_tokenizer(tokenizer);
     }
 
-    let output = files::output_path(&arguments);
-    let layout = layout(&arguments, &config);
     check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
     warn_idle_flags(&arguments, layout, &console);
     let metrics = session.metrics();
@@ -71,24 +91,16 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
 
-    let shows_progress = console.shows_progress(arguments.report.progress, output.is_none());
-    let resumable = files::is_resumable(&arguments, input.as_deref());
-    let survey = match input.as_deref().filter(|input| resumable || (shows_progress && input.is_file())) {
-        Some(input) => Some(target::survey(input, reader.format())?),
-        None => None,
-    };
-    let setup = match &survey {
-        Some(survey) if resumable => {
-            Some(target::setup(&arguments, survey, reader.format(), layout, &options, &metrics)?)
-        }
-        _ => None,
-    };
+    if let Some(setup) = &mut setup {
+        target::add_loaded(setup, &metrics);
+    }
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal; Ctrl-D ends them");
     }
-    let Target { sink, file, journal, records, failed } =
-        Target::open(&arguments, setup.as_ref(), layout, &mut reader, &console)?;
-    let total = survey.map(|survey| survey.records);
+    let Target { sink, output: file } =
+        Target::open(&arguments, found, setup.as_ref(), layout, &mut reader, &console)?;
+    let (records, failed) = file.as_ref().map_or((0, 0), |file| (file.records(), file.failures()));
+    let total = survey.as_ref().map(|survey| survey.records);
     if let (true, Some(output)) = (records > 0, output) {
         let of = total.map_or_else(String::new, |total| format!(" of {total}"));
         console.note(&format!("resuming {} at record {}{of}", output.display(), records + 1));
@@ -104,7 +116,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
             Some(true) => Writer::Stream(StreamWriter::new(sink, layout)),
             _ => Writer::Ordered(OrderedWriter::new(sink, layout, records)),
         },
-        journal,
+        file,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
         interrupt,
         typed,
@@ -136,14 +148,18 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     match end {
         End::Interrupted => {
             run.console.line("interrupted");
-            if run.journal.is_some() {
-                run.console.note("the same command with --resume continues");
+            if let Some(file) = &run.file {
+                file.interrupted()?;
+                if file.is_resumable() {
+                    run.console.note("the same command with --resume continues");
+                }
             }
             Ok(1)
         }
         End::Done => {
-            if let (Some(journal), Some(file)) = (run.journal.take(), &file) {
-                target::complete(journal, file, &run.output)?;
+            if let Some(file) = &run.file {
+                let input = survey.as_ref().filter(|_| resumable).zip(input.as_deref());
+                target::complete(file, input, &run.reader, &run.console)?;
             }
             Ok(u8::from(run.failed > 0))
         }
@@ -278,9 +294,5 @@ pub(crate) fn resolve(
 }
 
 fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {
-    fs::write(path, report::json(metrics)?).map_err(|source| CliError::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    files::write_whole(path, &report::json(metrics)?)
 }

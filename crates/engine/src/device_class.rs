@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use elgen_attention::planner::{ClassKey, DeviceClass, measure};
-use elgen_models::ModelError;
+use elgen_models::{ModelError, files};
 use elgen_tensor::{DType, Device, DeviceOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+
+/// Far above any class.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The file's content. What does not parse, or belongs to another key, is measured again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,7 +107,8 @@ fn file_name(key: &ClassKey) -> String {
 
 /// What the folder holds for a key; `None` where there is nothing usable.
 fn load(folder: &Path, key: &ClassKey) -> Option<DeviceClass> {
-    let text = fs::read(folder.join(file_name(key))).ok()?;
+    // A pipe or a device in its place is nothing, and is replaced by what is measured.
+    let text = files::read_regular(&folder.join(file_name(key)), MAX_BYTES).ok()?;
     let stored: Stored = serde_json::from_slice(&text).ok()?;
     (stored.key == *key && stored.class.is_usable()).then_some(stored.class)
 }

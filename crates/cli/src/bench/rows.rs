@@ -1,6 +1,6 @@
 //! From flags to rows: which models, and what is measured on each.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use elgen_engine::{
     ConfigOnly,
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::lengths::Lengths;
 use crate::{
     error::CliError,
+    files::{MAX_OPTIONS_BYTES, read_text},
     flags::{AttentionFlag, BenchArgs, DtypeFlag},
 };
 
@@ -110,11 +111,7 @@ fn models(arguments: &BenchArgs) -> Result<Vec<Arc<ModelSource>>, CliError> {
         let config = if builtin && !path.is_file() {
             builtin_config(name, arguments.scale)?
         } else {
-            let text = fs::read_to_string(path).map_err(|source| CliError::File {
-                action: "read",
-                path: path.into(),
-                source,
-            })?;
+            let text = read_text(path, MAX_OPTIONS_BYTES)?;
             scaled_config(&text, path, arguments.scale)?
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
