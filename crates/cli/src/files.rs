@@ -91,16 +91,21 @@ pub(crate) fn is_resumable(arguments: &GenerateArgs, input: Option<&Path>) -> bo
     output_path(arguments).is_some_and(may_be_regular) && input.is_some_and(Path::is_file)
 }
 
-/// Refuses `--resume` where there is nothing to go on from.
-pub(crate) fn check_resume(arguments: &GenerateArgs, input: Option<&Path>) -> Result<(), CliError> {
-    if arguments.files.resume != Some(true) || is_resumable(arguments, input) {
+/// Refuses `--resume` where there is nothing to go on from. Nothing is opened: a pipe would wait for its other end.
+pub(crate) fn check_resume(arguments: &GenerateArgs) -> Result<(), CliError> {
+    if arguments.files.resume != Some(true) {
         return Ok(());
     }
+    let input = arguments.files.input.as_deref().filter(|path| path.as_os_str() != STANDARD);
     let wanted = match (output_path(arguments), input) {
         (None, _) => "needs --output FILE; results on stdout cannot be continued",
         (Some(_), None) => "needs --input FILE; stdin and arguments cannot be read again",
-        (Some(_), Some(path)) if !path.is_file() => "needs an input that is a regular file, which can be read again",
-        _ => "needs an output that is a regular file",
+        // One that is not there is told when it is opened.
+        (Some(_), Some(path)) if !may_be_regular(path) => {
+            "needs an input that is a regular file, which can be read again"
+        }
+        (Some(path), Some(_)) if !may_be_regular(path) => "needs an output that is a regular file",
+        _ => return Ok(()),
     };
     Err(CliError::Usage(format!("--resume: {wanted}")))
 }

@@ -44,8 +44,8 @@ mod tokenize;
 
 use console::Console;
 use error::{CliError, one_line};
-use flags::{Cli, Command};
 pub use files::standard_streams_were_closed;
+use flags::{Cli, Command};
 pub use panics::report_panics;
 
 /// Runs the command line given by `arguments`, the program's name first, and returns the exit code: 0 all done,

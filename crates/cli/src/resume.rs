@@ -84,8 +84,11 @@ pub(crate) fn start(
     }
     let (file, new) = open_locked(output)?;
     for path in [&places.journal, &places.done] {
-        journal::remove_stale(path)
-            .map_err(|source| CliError::File { action: "remove", path: path.clone(), source })?;
+        journal::remove_stale(path).map_err(|source| CliError::File {
+            action: "remove",
+            path: path.clone(),
+            source,
+        })?;
     }
     file.set_len(0).and_then(|()| file.sync_all()).map_err(fail)?;
     let mut warning = None;
@@ -136,9 +139,11 @@ pub(crate) fn examine(output: &Path, setup: &Setup, later: &[&str]) -> Result<Fo
     };
     if let Some(Written { setup: earlier, notes }) = read(&places.done)? {
         let last = notes.last().cloned().unwrap_or_default();
-        let compared = compare(&file, &notes).map_err(fail)?;
+        let compared = from_start(&file, &notes).map_err(fail)?;
         if compared.good == last && compared.rest == Rest::Torn {
             same_setup(output, "made", setup, &earlier.without(later))?;
+            // Its run was killed before it could remove the journal.
+            let _ = journal::remove_stale(&places.journal);
             return Ok(Found::Complete { records: last.records, failed: last.failed });
         }
         if begun.is_none() {
@@ -158,7 +163,7 @@ pub(crate) fn examine(output: &Path, setup: &Setup, later: &[&str]) -> Result<Fo
         return Err(anew(output, &what));
     };
     same_setup(output, "begun", setup, &written.setup.without(later))?;
-    let compared = compare(&file, &written.notes).map_err(fail)?;
+    let compared = from_start(&file, &written.notes).map_err(fail)?;
     let notice = match compared.rest {
         Rest::Torn => None,
         Rest::Crashed => Some("holds NUL bytes, as a crash of the machine leaves them; they are cut off".to_owned()),
@@ -197,19 +202,27 @@ impl Part {
         same_setup(&self.output, "begun", setup, &self.written.setup)?;
         let Part { output, file, new, written, compared, .. } = self;
         let fail = |source| CliError::File { action: "write", path: output.clone(), source };
-        let known: Vec<Note> =
-            written.notes.into_iter().take_while(|note| note.bytes <= compared.good.bytes).collect();
-        let places = Places::of(&output);
-        let journal = Journal::create(&places, setup, &known)
-            .map_err(|source| CliError::File { action: "write", path: places.journal.clone(), source })?;
+        let known: Vec<Note> = written.notes.into_iter().take_while(|note| note.bytes <= compared.good.bytes).collect();
+        // In this order: the journal must know all that stands in the output, whenever the process is killed.
         let cut = || {
             file.set_len(compared.good.bytes)?;
             file.sync_all()?;
             (&file).seek(SeekFrom::Start(compared.good.bytes)).map(|_| ())
         };
         cut().map_err(fail)?;
+        let places = Places::of(&output);
+        let journal = Journal::create(&places, setup, &known).map_err(|source| CliError::File {
+            action: "write",
+            path: places.journal.clone(),
+            source,
+        })?;
         Ok(Output::new(&output, file, new, Some(journal), lines_per_record).behind(compared.good, compared.hash))
     }
+}
+
+fn from_start(mut file: &File, notes: &[Note]) -> std::io::Result<Compared> {
+    file.rewind()?;
+    compare(file, notes)
 }
 
 fn read(path: &Path) -> Result<Option<Written>, CliError> {

@@ -94,7 +94,10 @@ fn an_output_that_was_changed_is_refused_and_left_alone() {
         ("a\nc\n\né\n", "differs at record 2"),
         ("x\nb\n\né\n", "differs at record 1"),
         ("a\nb\nb\n\né\n", "differs at record 3"),
-        ("a\nb\n\né\nzzz\n", "behind 4 records it has 4 bytes that the run did not write; cut them off (`truncate -s 8 FILE`)"),
+        (
+            "a\nb\n\né\nzzz\n",
+            "behind 4 records it has 4 bytes that the run did not write; cut them off (`truncate -s 8 FILE`)",
+        ),
         ("another file, which is longer\n", "differs at record 1"),
     ] {
         fs::write(&output, text).unwrap();
@@ -104,6 +107,17 @@ fn an_output_that_was_changed_is_refused_and_left_alone() {
     }
     fs::write(&output, whole).unwrap();
     assert_eq!(part(&output, 1).compared.good.records, 4);
+    // A record of an earlier complete output has no say.
+    let places = Places::of(&output);
+    let journal = fs::read(&places.journal).unwrap();
+    let run = part(&output, 1).go_on(&setup(1), 1).unwrap();
+    run.complete().unwrap();
+    drop(run);
+    fs::write(&places.journal, journal).unwrap();
+    fs::write(&output, "a\nb\n\n").unwrap();
+    assert_eq!(part(&output, 1).compared.good.records, 3);
+    fs::write(&output, "a\nc\n\n").unwrap();
+    assert!(refused(&output, 1).contains("differs at record 2"));
 }
 
 #[test]

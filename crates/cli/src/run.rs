@@ -35,8 +35,8 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
     let mut uses = files::uses(&arguments)?;
     uses.check()?;
+    files::check_resume(&arguments)?;
     let (mut reader, input) = files::open_input(&mut arguments)?;
-    files::check_resume(&arguments, input.as_deref())?;
     // Before interrupts are caught: one ends a download, and the next run resumes it.
     let quiet = arguments.report.quiet == Some(true);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
@@ -97,8 +97,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal; Ctrl-D ends them");
     }
-    let Target { sink, output: file } =
-        Target::open(&arguments, found, setup.as_ref(), layout, &mut reader, &console)?;
+    let Target { sink, output: file } = Target::open(&arguments, found, setup.as_ref(), layout, &mut reader, &console)?;
     let (records, failed) = file.as_ref().map_or((0, 0), |file| (file.records(), file.failures()));
     let total = survey.as_ref().map(|survey| survey.records);
     if let (true, Some(output)) = (records > 0, output) {

@@ -140,9 +140,7 @@ fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> R
     let Run { console, rows, corpus, failed: failures, .. } = run;
     let divergence: Option<Divergence> = match rows {
         Rows::None => None,
-        Rows::Save(run) => {
-            run.finish().map(|()| None).map_err(failed).inspect_err(|_| forget_run(arguments))?
-        }
+        Rows::Save(run) => run.finish().map(|()| None).map_err(failed).inspect_err(|_| forget_run(arguments))?,
         Rows::Compare(comparison) => Some(comparison.finish().map_err(failed)?),
     };
     if arguments.report.stats {

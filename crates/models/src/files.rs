@@ -105,7 +105,9 @@ mod tests {
 
     #[test]
     fn files_of_a_model_are_known_by_name() {
-        for name in ["config.json", "Tokenizer.json", "a.safetensors", "source.spm", "target_vocab.json", "tokenizer.model"] {
+        for name in
+            ["config.json", "Tokenizer.json", "a.safetensors", "source.spm", "target_vocab.json", "tokenizer.model"]
+        {
             assert!(decides_results(name) && belongs_to_model(name), "{name}");
         }
         for name in ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "tf_model.h5", "vocab.txt"] {

@@ -46,7 +46,13 @@ impl Output {
     }
 
     /// An empty file.
-    pub(super) fn new(path: &Path, file: File, new: NewFile, journal: Option<Journal>, lines_per_record: u64) -> Output {
+    pub(super) fn new(
+        path: &Path,
+        file: File,
+        new: NewFile,
+        journal: Option<Journal>,
+        lines_per_record: u64,
+    ) -> Output {
         let id = FileId::of_file(&file);
         Output::from(file, new, Some((path.to_owned(), id)), journal, lines_per_record)
     }
@@ -130,7 +136,8 @@ impl Output {
         let done = journal.places().done.clone();
         let mut last = state.so_far.clone();
         last.hash = Note::digits(&state.hash);
-        let warning = |error| format!("cannot write {}: {error}; --resume will not know that all is done", done.display());
+        let warning =
+            |error| format!("cannot write {}: {error}; --resume will not know that all is done", done.display());
         Ok(journal.finish(&last).err().map(warning))
     }
 }
@@ -187,7 +194,8 @@ impl Drop for State {
     /// A run that failed before its first record, or whose file is gone, leaves no journal.
     fn drop(&mut self) {
         let is_empty = || self.file.metadata().is_ok_and(|found| found.len() == 0);
-        if !self.ended && (is_empty() || self.in_place().is_err())
+        if !self.ended
+            && (is_empty() || self.in_place().is_err())
             && let Some(journal) = self.journal.take()
         {
             let _ = journal.remove();

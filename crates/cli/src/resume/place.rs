@@ -64,9 +64,13 @@ mod tests {
         assert_eq!(short.journal, Path::new("a/out.jsonl.elgen-resume"));
         assert_eq!(short.done, Path::new("a/.out.jsonl.elgen-done"));
         let mut seen = Vec::new();
-        for name in ["y".repeat(238), "y".repeat(250), "y".repeat(255), "é".repeat(127), format!("{}z", "y".repeat(254))] {
+        for name in
+            ["y".repeat(238), "y".repeat(250), "y".repeat(255), "é".repeat(127), format!("{}z", "y".repeat(254))]
+        {
             let places = Places::of(&Path::new("a").join(&name));
-            for path in [Places::unfinished(&places.journal), Places::unfinished(&places.done), places.journal, places.done] {
+            for path in
+                [Places::unfinished(&places.journal), Places::unfinished(&places.done), places.journal, places.done]
+            {
                 let length = path.file_name().unwrap().len();
                 assert!(length <= MAX_NAME_BYTES && path.starts_with("a"), "{length} {path:?}");
                 assert!(!seen.contains(&path), "{path:?}");

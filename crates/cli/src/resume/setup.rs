@@ -65,7 +65,13 @@ impl Setup {
 
     /// The same without the values of some names.
     pub(crate) fn without(&self, names: &[&str]) -> Setup {
-        Setup(self.0.iter().filter(|(name, _)| !names.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect())
+        Setup(
+            self.0
+                .iter()
+                .filter(|(name, _)| !names.contains(&name.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        )
     }
 
     /// How `self` differs from the setup of an earlier run, one clause for each name.

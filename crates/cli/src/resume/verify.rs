@@ -62,7 +62,8 @@ pub(super) fn compare(mut output: impl Read, notes: &[Note]) -> io::Result<Compa
         any_nul |= chunk[..read].contains(&0);
         let Some(note) = next.next_if(|note| note.bytes == at) else { continue };
         if Note::digits(&hash) != note.hash {
-            compared.rest = if any_nul { Rest::Crashed } else { Rest::Changed(compared.good.records + 1, note.records) };
+            compared.rest =
+                if any_nul { Rest::Crashed } else { Rest::Changed(compared.good.records + 1, note.records) };
             return Ok(compared);
         }
         compared.good = note.clone();
