@@ -420,7 +420,7 @@ fn what_files_hold_does_not_control_a_terminal() {
         &format!("GENERATE --input a.jsonl --output {evil}/x"),
         &format!("GENERATE --input a.jsonl --no-such-flag={evil}"),
         &format!("GENERATE --num-beams {evil}"),
-        &format!("{evil}"),
+        evil,
         &format!("generate --model {evil} --input a.jsonl"),
         "SCORE --input a.jsonl --compare-run saved.run",
         "eval evil.jsonl --references evil.jsonl",

@@ -203,6 +203,26 @@ mod tests {
         assert_eq!(load(folder.path(), &key("1")), Some(class()));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn special_files_are_nothing_and_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name(&key("1")));
+        for make in ["pipe", "device"] {
+            match make {
+                "pipe" => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+                _ => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+            }
+            assert_eq!(load(folder.path(), &key("1")), None);
+            save(folder.path(), &key("1"), &class(), false).unwrap();
+            assert_eq!(load(folder.path(), &key("1")), Some(class()));
+            fs::remove_file(&path).unwrap();
+        }
+        let large = fs::File::create(&path).unwrap();
+        large.set_len(1 << 40).unwrap();
+        assert_eq!(load(folder.path(), &key("1")), None);
+    }
+
     #[test]
     fn a_folder_that_cannot_be_made_is_an_error_of_save_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -293,7 +293,7 @@ mod tests {
             // A machine that stopped may leave NUL bytes.
             let mut holes = whole[..end].to_owned();
             holes.resize(whole.len(), 0);
-            if (end - first) % SLOT_BYTES == 0 {
+            if (end - first).is_multiple_of(SLOT_BYTES) {
                 fs::write(&path, &holes).unwrap();
                 assert_eq!(read(&path).unwrap().unwrap().notes.len() as u64, complete);
             }
