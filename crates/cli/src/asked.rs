@@ -1,12 +1,13 @@
 //! What the user asked for: flags, `--set` and `--generation-config` as one set of options that remembers who said what.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use elgen_search::{GenerationOptions, OptionError, OptionProblem};
 use serde_json::{Map, Value};
 
 use crate::{
     error::CliError,
+    files::{MAX_OPTIONS_BYTES, read_whole},
     flags::{GenerationFlags, Names, flag, name_flags, set_names},
     suggest::did_you_mean,
 };
@@ -88,7 +89,7 @@ fn settings(set: &[(String, Value)]) -> Result<GenerationOptions, CliError> {
 }
 
 fn file(path: &Path) -> Result<GenerationOptions, CliError> {
-    let bytes = fs::read(path).map_err(|source| CliError::File { action: "read", path: path.to_owned(), source })?;
+    let bytes = read_whole(path, MAX_OPTIONS_BYTES)?;
     let refuse = |message: String| CliError::Usage(format!("--generation-config {}: {message}", path.display()));
     let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
     GenerationOptions::from_json(&fields).map_err(|error: OptionError| refuse(error.to_string()))

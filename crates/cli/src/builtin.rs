@@ -7,7 +7,11 @@ use elgen_engine::{
     bench::{BUILTIN_CONFIGS, builtin_config, scaled_config},
 };
 
-use crate::{error::CliError, suggest::did_you_mean};
+use crate::{
+    error::CliError,
+    files::{MAX_OPTIONS_BYTES, read_text},
+    suggest::did_you_mean,
+};
 
 /// Whether a config is built in and no file has its name.
 pub(crate) fn is_builtin(name: &str) -> bool {
@@ -20,17 +24,16 @@ pub(crate) fn read(name: &str, scale: usize) -> Result<ConfigOnly, CliError> {
         return Ok(builtin_config(name, scale)?);
     }
     let path = Path::new(name);
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(scaled_config(&text, path, scale)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !looks_like_a_file(name) => {
-            let known = BUILTIN_CONFIGS.map(|(known, _)| known);
-            let hint = did_you_mean(name, known);
-            let known = known.join(", ");
-            let reason = format!("no such file, and no built-in config{hint}; there are {known}");
-            Err(CliError::Failed(format!("--config {name}: {reason}")))
-        }
-        Err(source) => Err(CliError::File { action: "read", path: path.into(), source }),
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        && !looks_like_a_file(name)
+    {
+        let known = BUILTIN_CONFIGS.map(|(known, _)| known);
+        let hint = did_you_mean(name, known);
+        let known = known.join(", ");
+        let reason = format!("no such file, and no built-in config{hint}; there are {known}");
+        return Err(CliError::Failed(format!("--config {name}: {reason}")));
     }
+    Ok(scaled_config(&read_text(path, MAX_OPTIONS_BYTES)?, path, scale)?)
 }
 
 /// Nobody calls a built-in config by a path.

@@ -13,7 +13,11 @@ use std::{
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{color, error::single_line, progress::Progress};
+use crate::{
+    color,
+    error::{printable_lines, single_line},
+    progress::Progress,
+};
 
 /// What does not fit into the terminal's width is cut: a line that wraps cannot be drawn over.
 const COUNTING: &str = "{spinner} {wide_msg}";
@@ -75,11 +79,12 @@ impl Console {
         }
     }
 
-    /// Prints a line as it is, above the progress bar.
+    /// Prints a line, or several, above the progress bar.
     pub(crate) fn line(&self, line: &str) {
+        let line = printable_lines(line);
         match &self.progress {
-            Some(Shown { display: Display::Bar(bar), .. }) => bar.shown.suspend(|| write_line(line)),
-            _ => write_line(line),
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.shown.suspend(|| write_line(&line)),
+            _ => write_line(&line),
         }
     }
 

@@ -69,12 +69,40 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
     single_line(&named)
 }
 
-/// Joins the lines of a message, so that one failure is one line of the log.
+/// Joins the lines of a message, so that one failure is one line of the log. Names and texts in it come from files that may
+/// hold anything: what would control a terminal is written in letters.
 pub(crate) fn single_line(text: &str) -> String {
-    if !text.contains(['\n', '\r']) {
+    if !text.contains(is_unprintable) {
         return text.to_owned();
     }
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    printable(&text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" "))
+}
+
+/// A text with control characters, and those that turn the direction of writing, as Rust writes them: `\u{1b}`.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
+}
+
+/// [`printable`] for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            c if is_unprintable(c) => out.extend(c.escape_debug()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -87,6 +115,15 @@ mod tests {
         let error = CliError::File { action: "read", path: "a.txt".into(), source };
         assert_eq!(one_line(&error), "cannot read a.txt: disk on fire");
         assert_eq!(one_line(&CliError::Failed("a: b\n  caused by c\n".into())), "a: b caused by c");
+    }
+
+    #[test]
+    fn what_files_hold_does_not_control_a_terminal() {
+        let error = CliError::Failed("a\u{1b}]0;b\u{7} \u{9b}31m\0 \u{202e}c\rd\te\u{7f}".into());
+        assert_eq!(one_line(&error), "a\\u{1b}]0;b\\u{7} \\u{9b}31m\\0 \\u{202e}c\\rd\\te\\u{7f}");
+        assert_eq!(printable_lines("é\u{1b}\n\tß\r\n"), "é\\u{1b}\n\tß\\r\n");
+        let file = CliError::File { action: "read", path: "x\n\u{1b}y".into(), source: io::Error::other("gone") };
+        assert_eq!(one_line(&file), "cannot read x \\u{1b}y: gone");
     }
 
     #[test]

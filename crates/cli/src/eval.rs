@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     console::Console,
     error::CliError,
+    files::FileUses,
     flags::{EvalArgs, MetricFlag, ReportFormat},
     input::{RecordFormat, value_message},
     pretty_json, print_report,
@@ -23,6 +24,11 @@ use crate::{
 
 /// Runs `elgen eval`; returns the exit code.
 pub(crate) fn eval(arguments: &EvalArgs) -> Result<u8, CliError> {
+    let mut uses = FileUses::default();
+    uses.reads("HYPOTHESES", Some(&arguments.hypotheses));
+    arguments.references.iter().for_each(|path| uses.reads("--references", Some(path)));
+    uses.results("", None);
+    uses.check()?;
     let (hypotheses, failed) = hypotheses(arguments)?;
     if failed > 0 {
         Console::new(false)

@@ -1,8 +1,7 @@
 //! What can be said about the named files before a model is loaded.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -11,8 +10,19 @@ use crate::{
     error::{CliError, one_line},
     flags::{FileFlags, GenerateArgs},
     input::{RecordFormat, RecordReader},
-    resume::Journal,
+    resume,
 };
+
+mod identity;
+mod streams;
+mod uses;
+mod whole;
+
+pub(crate) use identity::{FileId, check_in_place};
+pub use streams::standard_streams_were_closed;
+pub(crate) use streams::{Stream, check_open, results};
+pub(crate) use uses::{FileUses, parent_of};
+pub(crate) use whole::{MAX_OPTIONS_BYTES, NewFile, read_text, read_whole, write_whole};
 
 /// The name that means stdin or stdout.
 pub(crate) const STANDARD: &str = "-";
@@ -111,138 +121,54 @@ pub(crate) fn output_path(arguments: &GenerateArgs) -> Option<&Path> {
     arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
 }
 
-/// Refuses files that would overwrite each other, and files that cannot be written.
-pub(crate) fn check_targets(arguments: &GenerateArgs, inputs: &[PathBuf]) -> Result<(), CliError> {
+/// What `elgen generate` reads and writes, its model apart, whose directory may have to be found first.
+pub(crate) fn uses(arguments: &GenerateArgs) -> Result<FileUses, CliError> {
     if arguments.report.stats_json.as_deref().is_some_and(|path| path.as_os_str() == STANDARD) {
         return Err(CliError::Usage("--stats-json -: give a file; stdout is for results".to_owned()));
     }
-    let read: Vec<_> = inputs.iter().map(|path| ("--input", Some(path.as_path()))).collect();
-    let stats = ("--stats-json", arguments.report.stats_json.as_deref());
-    if let Some(journal) = output_path(arguments).map(Journal::path_of) {
-        for (flag, path) in read.iter().chain([&stats]) {
-            if path.is_some_and(|path| same_file(path, &journal)) {
-                let path = journal.display();
-                return Err(CliError::Usage(format!("{flag} {path}: --output needs this name, to be resumable")));
-            }
+    let mut uses = FileUses::default();
+    arguments.files.input.iter().for_each(|path| uses.reads("--input", Some(path)));
+    if arguments.files.input.is_empty() && arguments.texts.is_empty() {
+        uses.reads_stdin();
+    }
+    uses.reads("--generation-config", arguments.generation.generation_config.as_deref());
+    let output = output_path(arguments);
+    uses.results("--output", output);
+    if let Some(output) = output.filter(|path| may_be_regular(path)) {
+        for path in resume::beside(output) {
+            uses.writes_beside("--output", path);
         }
     }
-    check_named(&read, &[("--output", output_path(arguments)), stats])
+    uses.writes("--stats-json", arguments.report.stats_json.as_deref());
+    Ok(uses)
 }
 
-/// Refuses a file to be written that is also named for something else, or that cannot be written. Both lists hold flags with
-/// their files.
-pub(crate) fn check_named(read: &[(&str, Option<&Path>)], written: &[(&str, Option<&Path>)]) -> Result<(), CliError> {
-    for (place, (flag, path)) in written.iter().enumerate() {
-        let Some(path) = path else { continue };
-        for (other_flag, other) in read.iter().chain(&written[..place]) {
-            if other.is_some_and(|other| same_file(path, other)) {
-                let path = path.display();
-                return Err(CliError::Usage(format!("{flag} {path}: the same file as {other_flag}")));
-            }
-        }
-        check_writable(path)?;
-    }
-    Ok(())
+/// Whether this is, or will be, a regular file.
+pub(crate) fn may_be_regular(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |found| found.is_file())
 }
 
 /// Whether a run can be continued: from lines of a regular file that can be read again, to a regular file.
 pub(crate) fn is_resumable(arguments: &GenerateArgs, inputs: &[PathBuf]) -> bool {
-    let output_is_file =
-        output_path(arguments).is_some_and(|path| fs::metadata(path).map_or(true, |found| found.is_file()));
     let is_whole = arguments.files.whole_file == Some(true);
-    output_is_file && !is_whole && matches!(inputs, [input] if input.is_file())
+    output_path(arguments).is_some_and(may_be_regular) && !is_whole && matches!(inputs, [input] if input.is_file())
 }
 
-/// Refuses `--resume` where there is nothing to go on from.
-pub(crate) fn check_resume(arguments: &GenerateArgs, inputs: &[PathBuf]) -> Result<(), CliError> {
-    if arguments.files.resume != Some(true) || is_resumable(arguments, inputs) {
+/// Refuses `--resume` where there is nothing to go on from. Nothing is opened: a pipe would wait for its other end.
+pub(crate) fn check_resume(arguments: &GenerateArgs) -> Result<(), CliError> {
+    if arguments.files.resume != Some(true) {
         return Ok(());
     }
-    let wanted = match (output_path(arguments), inputs) {
+    let inputs: Vec<&PathBuf> = arguments.files.input.iter().filter(|path| path.as_os_str() != STANDARD).collect();
+    let wanted = match (output_path(arguments), &inputs[..]) {
         _ if arguments.files.whole_file == Some(true) => "not with --whole-file",
         (None, _) => "needs --output FILE; results on stdout cannot be continued",
         (Some(_), []) => "needs --input FILE; stdin and arguments cannot be read again",
         (Some(_), [_, _, ..]) => "needs one --input FILE, not several",
-        (Some(_), [path]) if !path.is_file() => "needs an input that is a regular file, which can be read again",
-        _ => "needs an output that is a regular file",
+        // One that is not there is told when it is opened.
+        (Some(_), [path]) if !may_be_regular(path) => "needs an input that is a regular file, which can be read again",
+        (Some(path), [_]) if !may_be_regular(path) => "needs an output that is a regular file",
+        _ => return Ok(()),
     };
     Err(CliError::Usage(format!("--resume: {wanted}")))
-}
-
-/// Finds most of what will keep a file from being written, without touching it.
-fn check_writable(path: &Path) -> Result<(), CliError> {
-    let fail = |kind: io::ErrorKind| CliError::File { action: "write", path: path.to_owned(), source: kind.into() };
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(fail(io::ErrorKind::IsADirectory)),
-        // Opening a pipe would wait for its reader.
-        Ok(found) if !found.is_file() => Ok(()),
-        Ok(_) => File::options().append(true).open(path).map(drop).map_err(|error| fail(error.kind())),
-        Err(_) => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if parent.is_dir() { Ok(()) } else { Err(fail(io::ErrorKind::NotFound)) }
-        }
-    }
-}
-
-/// Whether two names lead to one regular file. A terminal or `/dev/null` may be named twice.
-fn same_file(a: &Path, b: &Path) -> bool {
-    if let (Ok(found_a), Ok(found_b)) = (fs::metadata(a), fs::metadata(b)) {
-        return found_a.is_file() && found_b.is_file() && (same_inode(&found_a, &found_b) || canonical_equal(a, b));
-    }
-    // Neither exists yet: compare where they will be.
-    match (place_of(a), place_of(b)) {
-        (Some(a), Some(b)) => a == b,
-        _ => false,
-    }
-}
-
-fn canonical_equal(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-fn place_of(path: &Path) -> Option<PathBuf> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Some(parent.canonicalize().ok()?.join(path.file_name()?))
-}
-
-#[cfg(unix)]
-fn same_inode(a: &fs::Metadata, b: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
-#[cfg(not(unix))]
-fn same_inode(_: &fs::Metadata, _: &fs::Metadata) -> bool {
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_file_under_two_names_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        assert!(same_file(&a, &dir.path().join(".").join("a")), "before it exists");
-        assert!(!same_file(&a, &b));
-        fs::write(&a, "x").unwrap();
-        assert!(!same_file(&a, &b));
-        fs::hard_link(&a, &b).unwrap();
-        assert_eq!(same_file(&a, &b), cfg!(unix));
-        assert!(same_file(&a, &dir.path().join(".").join("a")));
-    }
-
-    #[test]
-    fn unwritable_targets_are_found_and_nothing_is_touched() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("out");
-        assert!(check_writable(&file).is_ok());
-        assert!(!file.exists());
-        fs::write(&file, "kept").unwrap();
-        assert!(check_writable(&file).is_ok());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
-        assert!(check_writable(dir.path()).is_err());
-        assert!(check_writable(&dir.path().join("no/out")).is_err());
-    }
 }

@@ -108,8 +108,14 @@ the run is killed or interrupted, the same command with --resume cuts off a reco
 that was half written, passes over the inputs that are done and appends the rest:
 the file is then what an uninterrupted run would have written, byte for byte. The
 input, the model, the device and all options that have a part in results must be
-the same; what differs is named. With no output yet, --resume starts from the
-beginning. Records that failed are done; the exit code counts them.
+the same, and the output what the run left: hashes prove it, and what differs is
+named. With no output yet, --resume starts from the beginning; of a complete one
+it says so and ends, by .OUT.elgen-done, a hidden file of a few kilobytes that a
+complete output keeps beside it and that may be removed at any time. Records that
+failed are done; the exit code counts them.
+
+No file that the command reads is written, whatever its names, nor any file of the
+model.
 
 Exit codes: 0 all done; 1 something failed, one record at least, or interrupted;
 2 wrong usage. A closed output pipe ends the run quietly. An interrupt (Ctrl-C)

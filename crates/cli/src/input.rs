@@ -11,9 +11,16 @@ use std::{
 use elgen_engine::Input;
 use serde::{Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
+use sha2::Digest;
+
+use crate::{
+    files::check_in_place,
+    survey::{Survey, hex},
+};
 
 mod files;
 mod object;
+mod watched;
 
 use files::Files;
 pub(crate) use files::Place;
@@ -220,6 +227,20 @@ impl RecordReader {
         self.format
     }
 
+    /// How a file that was read to its end was not the one that `survey` tells of: in words that follow on its name. `path` is
+    /// the name.
+    pub(crate) fn changed_since(&self, survey: &Survey, path: &Path) -> Option<Changed> {
+        let (Source::Lines(files) | Source::Whole(files)) = &self.source else { return None };
+        let seen = files.seen()?;
+        if (seen.bytes, hex(&seen.hash.clone().finalize())) != (survey.bytes, survey.sha256.clone()) {
+            return Some(Changed::Content(format!(
+                "changed while it was read: it had {} bytes and {} records, {} bytes and {} records were read",
+                survey.bytes, survey.records, seen.bytes, self.records
+            )));
+        }
+        check_in_place(path, seen.id).err().map(|error| Changed::Name(format!("{error} while it was read")))
+    }
+
     /// Number of all records, once the end has been seen.
     pub(crate) fn total(&self) -> Option<u64> {
         self.ended.then_some(self.records)
@@ -321,6 +342,15 @@ impl RecordReader {
         self.bytes.clear();
         Ok(None)
     }
+}
+
+/// What has become of an input while it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Other bytes were read than had been counted.
+    Content(String),
+    /// All was read, but the file has lost its name.
+    Name(String),
 }
 
 enum Line {

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::{
     console::Console,
-    error::CliError,
+    error::{CliError, printable},
+    files::FileUses,
     flags::{InspectArgs, ReportFormat},
     model::resolve_model,
     pretty_json, print_report,
@@ -19,6 +20,10 @@ const NAMES: usize = 30;
 /// Runs `elgen inspect`; returns the exit code.
 pub(crate) fn inspect(arguments: &InspectArgs) -> Result<u8, CliError> {
     let model = resolve_model(&arguments.model, &arguments.hub, &Console::new(false), false)?;
+    let mut uses = FileUses::default();
+    uses.reads_model(&model);
+    uses.results("", None);
+    uses.check()?;
     let found = elgen_engine::inspect(&model)?;
     if arguments.format == ReportFormat::Json {
         return print_report(&pretty_json(&found)?);
@@ -69,7 +74,7 @@ fn scalar(value: &Value, size: bool) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::Bool(value) => value.to_string(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Number(number) => match number.as_u64() {
             Some(count) if size && count >= 1024 => format!("{} ({count} bytes)", bytes(count)),
             Some(count) if size => format!("{count} bytes"),

@@ -54,6 +54,7 @@ mod tokenize;
 
 use console::Console;
 use error::{CliError, one_line};
+pub use files::standard_streams_were_closed;
 use flags::{Cli, Command};
 pub use panics::report_panics;
 
@@ -73,9 +74,7 @@ where
     let cli = match parsed {
         Ok(cli) => cli,
         Err(answer) => {
-            // Help and version are such answers too; a closed pipe is no reason to complain.
-            let _ = answer.print();
-            return u8::try_from(answer.exit_code()).unwrap_or(2);
+            return tell(&answer);
         }
     };
     let result = match cli.command {
@@ -99,6 +98,36 @@ where
     }
 }
 
+/// Prints what clap has to say: a usage error to stderr; help, the version and the like, which are results, to stdout.
+fn tell(answer: &clap::Error) -> u8 {
+    use std::io::{self, Write};
+
+    let code = u8::try_from(answer.exit_code()).unwrap_or(2);
+    if answer.use_stderr() {
+        let text = answer.render().to_string();
+        // Arguments may be names of files that somebody else has chosen.
+        match error::printable_lines(&text) == text {
+            true => drop(answer.print()),
+            false => console::write_line(error::printable_lines(&text).trim_end()),
+        }
+        return code;
+    }
+    let printed = files::check_open(files::Stream::Stdout)
+        .and_then(|()| answer.print().and_then(|()| io::stdout().flush()).map_err(stdout_error));
+    match printed {
+        Err(CliError::File { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => code,
+        Err(error) => {
+            Console::new(true).error(&one_line(&error));
+            error.exit_code()
+        }
+        Ok(()) => code,
+    }
+}
+
+fn stdout_error(source: std::io::Error) -> CliError {
+    CliError::File { action: "write", path: "<stdout>".into(), source }
+}
+
 /// The reader of records on bytes instead of a file, for the fuzz targets and tests. Not part of the interface.
 #[doc(hidden)]
 pub fn fuzz_jsonl(bytes: &[u8]) -> usize {
@@ -107,13 +136,12 @@ pub fn fuzz_jsonl(bytes: &[u8]) -> usize {
 
 /// Writes a report to stdout; a closed pipe ends quietly.
 fn print_report(text: &str) -> Result<u8, CliError> {
-    use std::io::{self, Write};
+    use std::io;
 
-    let mut stdout = io::stdout().lock();
+    files::check_open(files::Stream::Stdout)?;
+    let mut stdout = files::results();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::File { action: "write", path: "<stdout>".into(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(stdout_error(source)),
         _ => Ok(0),
     }
 }

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    closed_streams::tell();
     silence_wayland();
     survive_file_limits();
     ExitCode::from(elgen_cli::report_panics(|| elgen_cli::run(std::env::args_os())))
@@ -32,5 +34,40 @@ fn survive_file_limits() {
         // SAFETY: the C library's own function, with the signature that it has on these systems; to ignore a signal has no
         // handler that could run.
         unsafe { signal(SIGXFSZ, SIG_IGN) };
+    }
+}
+
+/// Rust opens `/dev/null` in place of standard streams that are closed, before `main`: results would vanish without a word. What runs
+/// earlier still sees how the program was started.
+#[cfg(target_os = "linux")]
+mod closed_streams {
+    use std::{
+        ffi::c_int,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    static CLOSED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+    const F_GETFD: c_int = 1;
+
+    unsafe extern "C" {
+        fn fcntl(descriptor: c_int, command: c_int, ...) -> c_int;
+    }
+
+    extern "C" fn look() {
+        for (descriptor, closed) in [0, 1].into_iter().zip(&CLOSED) {
+            // SAFETY: this asks for the flags of a descriptor, which changes nothing and is allowed for any number.
+            closed.store(unsafe { fcntl(descriptor, F_GETFD) } == -1, Ordering::Relaxed);
+        }
+    }
+
+    // SAFETY: the loader calls each function of this section once before `main`, with C's calling convention; `look` needs nothing
+    // that Rust sets up there.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+
+    pub(super) fn tell() {
+        let [stdin, stdout] = &CLOSED;
+        elgen_cli::standard_streams_were_closed(stdin.load(Ordering::Relaxed), stdout.load(Ordering::Relaxed));
     }
 }

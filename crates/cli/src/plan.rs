@@ -1,6 +1,6 @@
 //! `elgen plan`: memory and largest batches of a model, from its config alone.
 
-use std::{fmt::Write, fs};
+use std::{fmt::Write, path::Path};
 
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{Comparison, DtypeChoice, EngineError, PlanRow, Workload, best_device, device_class, storage_dtype};
@@ -12,6 +12,7 @@ use crate::{
     builtin,
     console::{Console, tell_measurement},
     error::{CliError, name_device},
+    files::{FileUses, write_whole},
     flags::{PlanArgs, PlanFormat, StorageFlag, flag, name_flags, set_names},
     model::resolve_config,
     plot::{Chart, Series},
@@ -57,7 +58,13 @@ pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
 
 /// The plan in the format that was asked for.
 pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
-    let (model, options) = read(arguments)?;
+    let mut uses = FileUses::default();
+    let file = arguments.config.as_deref().filter(|name| !builtin::is_builtin(name));
+    uses.reads("--config", file.map(Path::new));
+    uses.writes("--plot", arguments.plot.as_deref());
+    uses.results("", None);
+    uses.check()?;
+    let (model, options) = read(arguments, &mut uses)?;
     let outline = Outline::new(&model);
     let config = resolve(arguments, &options, &outline)?;
     let (source_length, prompt_length) = lengths(arguments, &outline, &config)?;
@@ -96,7 +103,7 @@ pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
     };
     if let Some(path) = &arguments.plot {
         let svg = chart(&comparison, &report).svg();
-        fs::write(path, svg).map_err(|source| CliError::File { action: "write", path: path.clone(), source })?;
+        write_whole(path, &svg)?;
     }
     match arguments.format {
         PlanFormat::Json => pretty_json(&report),
@@ -105,10 +112,12 @@ pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
 }
 
 /// The model and the generation options of its checkpoint.
-fn read(arguments: &PlanArgs) -> Result<(ModelConfig, GenerationOptions), CliError> {
+fn read(arguments: &PlanArgs, uses: &mut FileUses) -> Result<(ModelConfig, GenerationOptions), CliError> {
     match (&arguments.model, &arguments.config) {
         (Some(model), _) => {
             let dir = resolve_config(model, &arguments.hub, &Console::new(false))?;
+            uses.reads_model(&dir);
+            uses.check()?;
             let described = elgen_engine::describe(&dir)?;
             let config = ModelConfig::load(&dir).map_err(EngineError::from)?;
             Ok((config, described.checkpoint_options))

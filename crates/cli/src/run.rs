@@ -1,7 +1,6 @@
 //! `elgen generate`: reads records window by window, lets the engine run them and writes what comes back.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -25,6 +24,7 @@ use crate::{
     print_config::print_config,
     progress::Progress,
     report,
+    resume::Found,
     stream::StreamWriter,
     terminal::{self, Look, Terminal},
 };
@@ -41,13 +41,16 @@ use target::Target;
 pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     let mut console = Console::new(arguments.report.quiet == Some(true));
     files::warn_of_file_texts(&arguments.texts, &console);
+    let mut uses = files::uses(&arguments)?;
+    uses.check()?;
+    files::check_resume(&arguments)?;
     let (mut reader, inputs) = files::open_input(&mut arguments)?;
-    files::check_targets(&arguments, &inputs)?;
-    files::check_resume(&arguments, &inputs)?;
     check_raw(&arguments)?;
     // Before interrupts are caught: one ends a download, and the next run resumes it.
     let quiet = arguments.report.quiet == Some(true);
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    uses.reads_model(&arguments.model);
+    uses.check()?;
     let mut asked = Asked::gather(&arguments.generation)?;
     let tokenizer = set_languages(&arguments, &mut asked)?;
     if arguments.report.print_config == Some(true) {
@@ -63,33 +66,8 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         check_stream(&arguments, &config, &typed)?;
     }
     let look = look(&arguments, &model)?;
-    let expected = expect::expected(&arguments, &config, &inputs, reader.texts());
-    let mut load = arguments.engine.session_options(expected);
-    if load.attention == AttentionChoice::Auto {
-        load.attention = target::kinds_to_continue(&arguments).unwrap_or(AttentionChoice::Auto);
-    }
-    if !quiet {
-        elgen_engine::on_measurement(tell_measurement);
-    }
-    let with_need = |error: CliError| match error {
-        CliError::Engine(error) if needs::is_short(&error) => short_of_memory(&error, &arguments.model, &load, &config),
-        other => other,
-    };
-    let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
-    if let Some(tokenizer) = tokenizer {
-        session.set_tokenizer(tokenizer);
-    }
-
     let output = files::output_path(&arguments);
     let layout = Layout { raw: look.raw, ..layout(&arguments, &config) };
-    check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
-    warn_idle_flags(&arguments, layout, &console);
-    let metrics = session.metrics();
-    report::tell_unsteady(&metrics, &console);
-    if metrics.software_adapter && !arguments.engine.names_device() {
-        console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
-    }
-
     // A bar would run into the lines that are typed.
     let seen = output.is_none() || reader.waits_for_terminal();
     let shows_progress = console.shows_progress(arguments.report.progress, seen);
@@ -103,17 +81,49 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         None if shows_progress => total(&arguments, &inputs, reader.format())?,
         None => None,
     };
-    let setup = match &survey {
-        Some(survey) if resumable => {
-            Some(target::setup(&arguments, survey, reader.format(), layout, &options, &metrics)?)
-        }
+    let mut setup = match &survey {
+        Some(survey) if resumable => Some(target::setup(&arguments, survey, reader.format(), layout, &options)?),
         _ => None,
     };
+    let found = target::find(&arguments, setup.as_ref(), &console)?;
+    if let (Found::Complete { records, failed }, Some(output)) = (&found, output) {
+        let failures = if *failed > 0 { format!(", {failed} of which failed") } else { String::new() };
+        console.note(&format!("{} is already complete: {records} records{failures}", output.display()));
+        return Ok(u8::from(*failed > 0));
+    }
+    let expected = expect::expected(&arguments, &config, &inputs, reader.texts());
+    let mut load = arguments.engine.session_options(expected);
+    if load.attention == AttentionChoice::Auto {
+        load.attention = target::kinds_to_continue(&found).unwrap_or(AttentionChoice::Auto);
+    }
+    if !quiet {
+        elgen_engine::on_measurement(tell_measurement);
+    }
+    let with_need = |error: CliError| match error {
+        CliError::Engine(error) if needs::is_short(&error) => short_of_memory(&error, &arguments.model, &load, &config),
+        other => other,
+    };
+    let mut session = Session::load(&arguments.model, &load).map_err(load_error).map_err(with_need)?;
+    if let Some(tokenizer) = tokenizer {
+        session.set_tokenizer(tokenizer);
+    }
+
+    check_tokenizer(&session, &arguments.model, reader.format(), layout.format)?;
+    warn_idle_flags(&arguments, layout, &console);
+    let metrics = session.metrics();
+    report::tell_unsteady(&metrics, &console);
+    if metrics.software_adapter && !arguments.engine.names_device() {
+        console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
+    }
+
+    if let Some(setup) = &mut setup {
+        target::add_loaded(setup, &metrics);
+    }
     if reader.waits_for_terminal() {
         console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
-    let Target { sink, file, journal, records, failed } =
-        Target::open(&arguments, setup.as_ref(), layout, &mut reader, &console)?;
+    let Target { sink, output: file } = Target::open(&arguments, found, setup.as_ref(), layout, &mut reader, &console)?;
+    let (records, failed) = file.as_ref().map_or((0, 0), |file| (file.records(), file.failures()));
     if let (true, Some(output)) = (records > 0, output) {
         let of = total.map_or_else(String::new, |total| format!(" of {total}"));
         console.note(&format!("resuming {} at record {}{of}", output.display(), records + 1));
@@ -129,7 +139,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
             Some(true) => Writer::Stream(StreamWriter::new(sink, layout, look.echo)),
             _ => Writer::Ordered(OrderedWriter::new(sink, layout, records)),
         },
-        journal,
+        file,
         output: output.unwrap_or(Path::new("<stdout>")).to_owned(),
         interrupt,
         typed,
@@ -168,14 +178,18 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
     match end {
         End::Interrupted => {
             run.console.line("interrupted");
-            if run.journal.is_some() {
-                run.console.note("the same command with --resume continues");
+            if let Some(file) = &run.file {
+                file.interrupted()?;
+                if file.is_resumable() {
+                    run.console.note("the same command with --resume continues");
+                }
             }
             Ok(1)
         }
         End::Done => {
-            if let (Some(journal), Some(file)) = (run.journal.take(), &file) {
-                target::complete(journal, file, &run.output)?;
+            if let Some(file) = &run.file {
+                let input = survey.as_ref().filter(|_| resumable).zip(inputs.first().map(PathBuf::as_path));
+                target::complete(file, input, &run.reader, &run.console)?;
             }
             Ok(u8::from(run.failed > 0))
         }
@@ -392,9 +406,5 @@ fn warning_text(warning: &Warning, names: &Names) -> String {
 }
 
 fn write_stats(path: &Path, metrics: &Metrics) -> Result<(), CliError> {
-    fs::write(path, report::json(metrics)?).map_err(|source| CliError::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    files::write_whole(path, &report::json(metrics)?)
 }

@@ -1,6 +1,6 @@
 //! `elgen score`: log-probabilities of given texts, and how far runs are from each other.
 
-use std::{fs::File, io, path::Path, time::Instant};
+use std::{io, path::Path, time::Instant};
 
 use elgen_engine::{
     CorpusScore, Divergence, EngineError, Expected, Metrics, RunComparison, RunHeader, RunOptions, RunReader,
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     console::Console,
     error::{CliError, one_line},
-    files::{self, STANDARD},
+    files::{self, FileUses, NewFile, STANDARD},
     flags::{ScoreArgs, WholeFlags},
     input::RecordFormat,
     interrupt::Interrupt,
@@ -39,12 +39,15 @@ use run::{End, Rows, Run, failed};
 pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let quiet = arguments.report.quiet;
     let mut console = Console::new(quiet);
-    check_files(&arguments)?;
-    if arguments.files.header == Some(true) && layout(&arguments, output_path(&arguments)).header().is_none() {
+    let mut uses = uses(&arguments)?;
+    uses.check()?;
+    if arguments.files.header == Some(true) && layout(&arguments, output(&arguments)).header().is_none() {
         return Err(CliError::Usage("--header: is for text output; JSONL names its fields".to_owned()));
     }
     let pairs = Pairs::open(&arguments)?;
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    uses.reads_model(&arguments.model);
+    uses.check()?;
     let interrupt = Interrupt::install();
     let limits = describe(&arguments.model)?.limits;
     let whole = check_family(&arguments, &pairs, &limits, &console)?;
@@ -78,19 +81,13 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     if metrics.software_adapter && !arguments.engine.names_device() {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
+    let (sink, mut new) = open_output(output(&arguments))?;
     let (rows, labels) = match (comparison, open_save(&arguments, limits.vocab_size, &metrics)?) {
         (Some((comparison, labels)), _) => (Rows::Compare(Box::new(comparison)), labels),
         (None, Some(run)) => (Rows::Save(run), String::new()),
         (None, None) => (Rows::None, String::new()),
     };
-    let output = output_path(&arguments);
-    let sink: Box<dyn io::Write> = match output {
-        None => Box::new(io::stdout()),
-        Some(path) => match File::create(path) {
-            Ok(file) => Box::new(file),
-            Err(source) => return Err(CliError::File { action: "write", path: path.to_owned(), source }),
-        },
-    };
+    let output = output(&arguments);
     if pairs.waits_for_terminal() {
         console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
@@ -125,7 +122,10 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     };
     let end = run.all(&mut session, &config, &options, arguments.engine.first_window());
     run.console.end_progress();
-    let end = end?;
+    let end = end.inspect_err(|_| forget_run(&arguments))?;
+    if let Some(new) = &mut new {
+        new.keep();
+    }
     if end == End::Interrupted {
         run.console.line("interrupted");
         if let Some(path) = &arguments.runs.save_run {
@@ -136,12 +136,34 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     report(&arguments, run, &session.metrics(), &labels)
 }
 
+/// The file of the results; `None` is stdout.
+fn output(arguments: &ScoreArgs) -> Option<&Path> {
+    arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
+}
+
+fn open_output(output: Option<&Path>) -> Result<(Box<dyn io::Write>, Option<NewFile>), CliError> {
+    Ok(match output {
+        None => (files::results(), None),
+        Some(path) => {
+            let (file, new) = NewFile::create(path)?;
+            (Box::new(file), Some(new))
+        }
+    })
+}
+
+/// Removes a run that was to be saved and cannot be: a part of it is of no use.
+fn forget_run(arguments: &ScoreArgs) {
+    if let Some(path) = arguments.runs.save_run.as_deref().filter(|path| path.is_file()) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Ends the saved run or the comparison, and tells what came of all records.
 fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> Result<u8, CliError> {
     let Run { console, rows, corpus, failed: failures, .. } = run;
     let divergence: Option<Divergence> = match rows {
         Rows::None => None,
-        Rows::Save(run) => run.finish().map(|()| None).map_err(failed)?,
+        Rows::Save(run) => run.finish().map(|()| None).map_err(failed).inspect_err(|_| forget_run(arguments))?,
         Rows::Compare(comparison) => Some(comparison.finish().map_err(failed)?),
     };
     if arguments.report.stats {
@@ -157,10 +179,6 @@ fn report(arguments: &ScoreArgs, run: Run, metrics: &Metrics, labels: &str) -> R
     Ok(u8::from(failures > 0))
 }
 
-fn output_path(arguments: &ScoreArgs) -> Option<&Path> {
-    arguments.files.output.as_deref().filter(|path| path.as_os_str() != STANDARD)
-}
-
 fn layout(arguments: &ScoreArgs, output: Option<&Path>) -> Layout {
     let by_name = || output.map_or(RecordFormat::Text, RecordFormat::of_path);
     Layout {
@@ -170,29 +188,22 @@ fn layout(arguments: &ScoreArgs, output: Option<&Path>) -> Layout {
     }
 }
 
-/// Refuses files that would overwrite each other, and files that cannot be written.
-fn check_files(arguments: &ScoreArgs) -> Result<(), CliError> {
+/// What the command reads and writes, the model apart.
+fn uses(arguments: &ScoreArgs) -> Result<FileUses, CliError> {
     let (files, runs) = (&arguments.files, &arguments.runs);
     for (flag, path) in [("--save-run", &runs.save_run), ("--stats-json", &arguments.report.stats_json)] {
         if path.as_deref().is_some_and(|path| path.as_os_str() == STANDARD) {
             return Err(CliError::Usage(format!("{flag} -: give a file; stdout is for results")));
         }
     }
-    fn file(path: &Option<std::path::PathBuf>) -> Option<&Path> {
-        path.as_deref().filter(|path| path.as_os_str() != STANDARD)
-    }
-    files::check_named(
-        &[
-            ("--input", file(&files.input)),
-            ("--targets", file(&files.targets)),
-            ("--compare-run", file(&runs.compare_run)),
-        ],
-        &[
-            ("--output", file(&files.output)),
-            ("--save-run", file(&runs.save_run)),
-            ("--stats-json", file(&arguments.report.stats_json)),
-        ],
-    )
+    let mut uses = FileUses::default();
+    uses.reads("--input", Some(files.input.as_deref().unwrap_or(STANDARD.as_ref())));
+    uses.reads("--targets", files.targets.as_deref());
+    uses.reads("--compare-run", runs.compare_run.as_deref());
+    uses.results("--output", files.output.as_deref());
+    uses.writes("--save-run", runs.save_run.as_deref());
+    uses.writes("--stats-json", arguments.report.stats_json.as_deref());
+    Ok(uses)
 }
 
 /// Refuses what does not go with the kind of model, and gives how a decoder-only model scores whole texts.
@@ -287,7 +298,7 @@ fn open_save(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Res
     ];
     let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
     let header = RunHeader { vocab_size, model: model_digest(&arguments.model)?, labels };
-    RunWriter::create(path, &header).map(Some).map_err(failed)
+    RunWriter::create(path, &header).map(Some).map_err(failed).inspect_err(|_| forget_run(arguments))
 }
 
 /// What tells one checkpoint from another: its files.

@@ -1,11 +1,11 @@
 //! One pass over an input file before the run: what identifies it, and how many records it holds.
 
 use std::{
-    fs::File,
     io::{self, BufReader, Read},
     path::Path,
 };
 
+use elgen_models::files::open_regular;
 use sha2::{Digest, Sha256};
 
 use crate::input::RecordFormat;
@@ -26,7 +26,7 @@ pub(crate) struct Survey {
 impl Survey {
     /// Reads the file from its beginning to its end.
     pub(crate) fn of_file(path: &Path, format: RecordFormat) -> io::Result<Survey> {
-        Survey::of(BufReader::with_capacity(CHUNK_BYTES, File::open(path)?), format)
+        Survey::of(BufReader::with_capacity(CHUNK_BYTES, open_regular(path)?), format)
     }
 
     fn of(mut input: impl Read, format: RecordFormat) -> io::Result<Survey> {

@@ -1,6 +1,6 @@
 //! `elgen tokenize`: texts to token ids and back, without the model.
 
-use std::io::{self, Write};
+use std::io;
 
 use elgen_engine::Input;
 use elgen_models::{ModelError, Tokenizer};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     console::Console,
     error::CliError,
-    files,
+    files::{self, FileUses},
     flags::{TextFlags, TokenizeArgs},
     input::{Content, RecordFormat, RecordId, RecordReader},
     model::resolve_model,
@@ -22,8 +22,18 @@ const WINDOW_RECORDS: usize = 256;
 /// Runs `elgen tokenize`; returns the exit code.
 pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
     let console = Console::new(false);
+    let mut uses = FileUses::default();
+    match &arguments.input {
+        Some(path) => uses.reads("--input", Some(path)),
+        None if arguments.texts.is_empty() => uses.reads_stdin(),
+        None => {}
+    }
+    uses.results("", None);
+    uses.check()?;
     arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, false)?;
     files::warn_of_file_texts(&arguments.texts, &console);
+    uses.reads_model(&arguments.model);
+    uses.check()?;
     let mut reader = open_input(&mut arguments)?;
     let mut tokenizer = Tokenizer::open(&arguments.model).map_err(model_error)?;
     tokenizer.set_max_text_bytes(arguments.text.max_bytes());
@@ -32,7 +42,7 @@ pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
         console.note("reading texts from the terminal, a line each; Ctrl-D ends them");
     }
 
-    let mut stdout = io::stdout().lock();
+    let mut stdout = files::results();
     let mut failed = false;
     while reader.total().is_none() {
         let records = reader.window(if reader.waits_for_terminal() { 1 } else { WINDOW_RECORDS });

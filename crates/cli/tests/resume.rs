@@ -180,28 +180,41 @@ fn n_best_texts_after_kills() {
     kill_and_resume(&job, if full() { 10 } else { 5 }, &mut random);
 }
 
-/// A job of the demo model that was interrupted after some records, its whole output, and the journal.
+/// A job of the demo model that was killed behind its first record, and its whole output.
 fn interrupted(dir: &Path) -> (Job, Vec<u8>) {
     let job = Job {
         model: demo(),
-        flags: vec!["--quiet", "--num-beams=2", "--num-return-sequences=2", "--max-new-tokens=6", "--with-scores"],
+        flags: vec![
+            "--quiet",
+            "--num-beams=2",
+            "--num-return-sequences=2",
+            "--max-new-tokens=6",
+            "--with-scores",
+            "--batch-size=1",
+        ],
         input: dir.join("in.txt"),
         output: dir.join("out.txt"),
     };
     fs::write(&job.input, "Where is he?\n\nI was born in 1979.\nWe lost everything.\nNo.\n").unwrap();
     assert!(job.command().status().unwrap().success());
     let expected = fs::read(&job.output).unwrap();
-    // A journal is there as soon as the output is empty; the kill comes before the first record or behind it.
-    fs::write(&job.output, "an earlier output\n").unwrap();
-    let mut child = job.command().spawn().unwrap();
-    while !job.journal().exists() {
-        assert_eq!(child.try_wait().unwrap(), None);
-        thread::sleep(Duration::from_micros(200));
+    loop {
+        fs::write(&job.output, "an earlier output\n").unwrap();
+        let mut child = job.command().spawn().unwrap();
+        while !job.journal().exists() {
+            assert_eq!(child.try_wait().unwrap(), None);
+            thread::sleep(Duration::from_micros(200));
+        }
+        while job.length() == 0 && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // It may have been too quick for us.
+        if job.journal().exists() {
+            return (job, expected);
+        }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(job.journal().exists());
-    (job, expected)
 }
 
 #[test]
@@ -211,7 +224,8 @@ fn torn_outputs_and_changed_setups() {
     let journal = fs::read(job.journal()).unwrap();
 
     // Another setup is refused, by name, and nothing is touched.
-    fs::write(&job.output, &expected[..20]).unwrap();
+    let killed = fs::read(&job.output).unwrap();
+    assert!(!killed.is_empty() && expected.starts_with(&killed));
     for (flags, parts) in [
         (&["--num-beams=3"][..], &["another setup", "--num-beams is 3, was 2"][..]),
         (&["--num-beams=2", "--seed=4"], &["--seed is 4, was not set"]),
@@ -229,36 +243,128 @@ fn torn_outputs_and_changed_setups() {
     finish(job.command().arg("--resume").stdout(Stdio::piped()).stderr(Stdio::piped()))
         .expect_error(2, &["the input has changed"]);
     fs::write(&job.input, &texts).unwrap();
-    assert_eq!(fs::read(&job.output).unwrap(), expected[..20]);
+    assert_eq!(fs::read(&job.output).unwrap(), killed);
 
     job.flags.remove(0);
-    // A last line that is torn, in the middle of a character too, and a group of lines that is not complete.
-    let inside_a_character = expected.iter().rposition(|byte| *byte >= 0xC0).unwrap() + 1;
-    let first_line = expected.iter().position(|&byte| byte == b'\n').unwrap() + 1;
-    for end in [inside_a_character, first_line, expected.len() - 1, expected.len()] {
+    // As it was left; cut, and that is told where more is gone than a kill takes; changed.
+    for end in [killed.len(), killed.len() - 1, 0] {
         fs::write(job.journal(), &journal).unwrap();
-        fs::write(&job.output, &expected[..end]).unwrap();
+        fs::write(&job.output, &killed[..end]).unwrap();
         let finished = finish(job.command().arg("--resume").stderr(Stdio::piped())).expect(0);
-        let done = expected[..end].iter().filter(|&&byte| byte == b'\n').count() / 2;
-        let told = finished.stderr.contains(&format!("out.txt at record {} of 5", done + 1));
-        assert_eq!(told, done > 0, "{finished:#?}");
+        let told = finished.stderr.contains("resuming");
+        assert!((end > 0 || !told) && (end < killed.len() || told), "{finished:#?}");
         assert!(fs::read(&job.output).unwrap() == expected, "{end}");
         assert!(!job.journal().exists());
     }
-
-    // Complete: there is nothing to resume.
-    finish(job.command().args(["--resume", "--quiet"]).stdout(Stdio::piped()).stderr(Stdio::piped()))
-        .expect_error(2, &["--resume", "out.txt was not left by an interrupted run"]);
-    assert!(fs::read(&job.output).unwrap() == expected);
+    let text = String::from_utf8(killed.clone()).unwrap();
+    for (changed, wanted) in [
+        (format!("{text}zzz\n"), "4 bytes that the run did not write"),
+        (text.replacen(" ||| ", " ||  ", 1), "differs"),
+        (text.replacen('\n', "\n\n", 1), "that the run did not write"),
+    ] {
+        fs::write(job.journal(), &journal).unwrap();
+        fs::write(&job.output, &changed).unwrap();
+        let told = finish(job.command().arg("--resume").stdout(Stdio::piped()).stderr(Stdio::piped())).expect(2).stderr;
+        assert!(told.contains("was changed since its run stopped"), "{wanted}: {told}");
+        assert_eq!(fs::read_to_string(&job.output).unwrap(), changed);
+    }
 }
 
 #[test]
-fn more_results_than_inputs() {
+fn a_complete_output_is_told_and_left() {
     let dir = tempfile::tempdir().unwrap();
-    let (job, expected) = interrupted(dir.path());
-    fs::write(&job.output, [&expected[..], b"\n\n"].concat()).unwrap();
+    let job = Job {
+        model: tiny(),
+        flags: vec!["--num-beams=1", "--max-new-tokens=3", "--attention=mha"],
+        input: dir.path().join("in.jsonl"),
+        output: dir.path().join("out.jsonl"),
+    };
+    let records = "{\"input_ids\":[5,6]}\n{\"input_ids\":[7]}\n";
+    fs::write(&job.input, records).unwrap();
+    assert!(job.command().status().unwrap().success());
+    let whole = fs::read_to_string(&job.output).unwrap();
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!((names(), job.journal().exists()), (3, false), "one small file stays, which is hidden");
+    let again = || {
+        let mut command = job.command();
+        command.arg("--resume").stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(&mut command)
+    };
+    for _ in 0..2 {
+        let finished = again().expect(0);
+        assert_eq!(finished.stderr, format!("{} is already complete: 2 records\n", job.output.display()));
+        assert_eq!(fs::read_to_string(&job.output).unwrap(), whole);
+    }
+    for (text, wanted) in [
+        (format!("{records}{{\"input_ids\":[8]}}\n"), "the input has changed: it has 56 bytes, had 38"),
+        (records.replace('7', "8"), "the input has changed"),
+        (records[..20].to_owned(), "the input has changed: it has 20 bytes, had 38"),
+    ] {
+        fs::write(&job.input, text).unwrap();
+        again().expect_error(2, &["--resume", "was made with another setup", wanted]);
+    }
+    fs::write(&job.input, records).unwrap();
+    for (text, wanted) in [
+        (whole.replacen("\"id\":0", "\"id\":9", 1), "it has other bytes"),
+        (format!("{whole}{{}}\n"), "was changed since it was complete"),
+        (whole[..whole.len() - 1].to_owned(), "was changed since it was complete"),
+    ] {
+        fs::write(&job.output, &text).unwrap();
+        again().expect_error(2, &["--resume", wanted]);
+        assert_eq!(fs::read_to_string(&job.output).unwrap(), text);
+    }
+    fs::remove_file(&job.output).unwrap();
+    again().expect(0);
+    assert_eq!(fs::read_to_string(&job.output).unwrap(), whole);
+}
+
+/// A job of many records that goes on for a while.
+fn long_job(dir: &Path) -> Job {
+    let job = Job {
+        model: tiny(),
+        flags: vec!["--num-beams=1", "--max-new-tokens=12", "--batch-size=2", "--attention=mha"],
+        input: dir.join("in.jsonl"),
+        output: dir.join("out.jsonl"),
+    };
+    let lines: String = (0..3000).map(|id| format!("{}\n", json!({ "input_ids": [3 + id % 90, 4] }))).collect();
+    fs::write(&job.input, lines).unwrap();
+    job
+}
+
+/// Starts a job and changes something behind its first results.
+fn changed_while_running(job: &Job, change: impl FnOnce()) -> common::Finished {
+    let child = job.command().stderr(Stdio::piped()).spawn().unwrap();
+    while job.length() == 0 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    change();
+    common::finish_child(child)
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = long_job(dir.path());
+    let text = fs::read_to_string(&job.input).unwrap();
+    // In place, as an editor or a program that appends does.
+    let grown = format!("{text}{}\n", json!({ "input_ids": [4] }));
+    let finished = changed_while_running(&job, || fs::write(&job.input, &grown[..grown.len() - 20]).unwrap()).expect(1);
+    assert!(finished.stderr.contains("in.jsonl changed while it was read: it had"), "{finished:#?}");
+    assert!(finished.stderr.contains("and 3000 records"), "{finished:#?}");
+    assert!(job.journal().exists(), "not taken for complete");
     finish(job.command().arg("--resume").stdout(Stdio::piped()).stderr(Stdio::piped()))
-        .expect_error(1, &["--resume", "out.txt holds 6 records", "only 5"]);
+        .expect_error(2, &["the input has changed"]);
+}
+
+#[test]
+fn an_output_that_goes_away_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = long_job(dir.path());
+    let begin = Instant::now();
+    let finished = changed_while_running(&job, || fs::remove_file(&job.output).unwrap()).expect(1);
+    assert!(finished.stderr.contains("cannot write") && finished.stderr.contains("it was removed"), "{finished:#?}");
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["in.jsonl"], "told after {:?}", begin.elapsed());
 }
 
 #[test]
@@ -328,7 +434,7 @@ fn what_cannot_be_resumed() {
     let journal = dir.path().join("out.txt.elgen-resume");
     fs::write(&journal, "a user's text\n").unwrap();
     finish(quick().arg("--input").arg(&journal).arg("--output").arg(&output))
-        .expect_error(2, &["--input", "out.txt.elgen-resume", "--output needs this name"]);
+        .expect_error(2, &["--output needs this name", "out.txt.elgen-resume", "--input"]);
     assert_eq!(fs::read_to_string(&journal).unwrap(), "a user's text\n");
 }
 

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use elgen_models::{GenerationDefaults, ModelConfig, ModelError};
+use elgen_models::{GenerationDefaults, ModelConfig, ModelError, files};
 use elgen_search::GenerationOptions;
 use serde_json::{Map, Value};
 
 use crate::error::EngineError;
+
+/// Far above any config; keeps a mistaken file from being read into memory.
+const MAX_CONFIG: u64 = 64 << 20;
 
 /// A model of a size: its configuration and the generation options that this implies.
 #[derive(Clone, Debug)]
@@ -19,10 +22,11 @@ impl ConfigOnly {
     /// Reads a config file of any name.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged, or describes a model that is not supported.
+    /// A file that cannot be read, is no regular file, is damaged, or describes a model that is not supported.
     pub fn read(path: &Path) -> Result<Self, EngineError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| EngineError::from(ModelError::Io { file: path.into(), source }))?;
+        let unusable = |source| ModelError::Io { file: path.into(), source };
+        let bytes = files::read_regular(path, MAX_CONFIG).map_err(unusable)?;
+        let text = String::from_utf8(bytes).map_err(|error| unusable(std::io::Error::other(error.utf8_error())))?;
         Self::parse(&text, path)
     }
 

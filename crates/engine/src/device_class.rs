@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use elgen_attention::planner::{ClassKey, DeviceClass, measure};
-use elgen_models::ModelError;
+use elgen_models::{ModelError, files};
 use elgen_tensor::{DType, Device, DeviceOptions};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ use crate::types::Measurement;
 const MOST_TRIES: u32 = 3;
 /// Seconds before it is: what keeps the machine busy may be over.
 const PAUSE: u64 = 600;
+
+/// Far above any class.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The file's content. What does not parse, or belongs to another key, is measured again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,7 +182,8 @@ fn file_name(key: &ClassKey) -> String {
 
 /// What the folder holds for a key; `None` where there is nothing usable.
 fn load(folder: &Path, key: &ClassKey) -> Option<Stored> {
-    let text = fs::read(folder.join(file_name(key))).ok()?;
+    // A pipe or a device in its place is nothing, and is replaced by what is measured.
+    let text = files::read_regular(&folder.join(file_name(key)), MAX_BYTES).ok()?;
     let stored: Stored = serde_json::from_slice(&text).ok()?;
     (stored.key == *key && stored.class.is_usable()).then_some(stored)
 }
@@ -281,6 +285,26 @@ mod tests {
         }
         fs::write(&path, whole).unwrap();
         assert_eq!(load(folder.path(), &key("1")), Some(stored("1")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn special_files_are_nothing_and_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name(&key("1")));
+        for make in ["pipe", "device"] {
+            match make {
+                "pipe" => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+                _ => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+            }
+            assert_eq!(load(folder.path(), &key("1")), None);
+            save(folder.path(), &stored("1"), false).unwrap();
+            assert_eq!(load(folder.path(), &key("1")), Some(stored("1")));
+            fs::remove_file(&path).unwrap();
+        }
+        let large = fs::File::create(&path).unwrap();
+        large.set_len(1 << 40).unwrap();
+        assert_eq!(load(folder.path(), &key("1")), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 /// Name of the index of a sharded checkpoint.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Weights in other formats; named in the error when no safetensors file is there.
-const OTHER_FORMATS: [&str; 5] = [
+pub(crate) const OTHER_FORMATS: [&str; 5] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "model.fp16.safetensors",
@@ -284,7 +284,8 @@ pub(crate) fn parse_index(index: &Path, text: &str) -> Result<BTreeMap<String, S
         return Err(bad("weight_map lists no tensors".into()));
     }
     for (tensor, file) in &parsed.weight_map {
-        let plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains('\\');
+        let plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str())
+            && !file.contains(|c: char| c == '\\' || c.is_control());
         if !plain {
             return Err(bad(format!("tensor `{}`: `{}` is not a plain file name", excerpt(tensor), excerpt(file))));
         }

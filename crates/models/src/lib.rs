@@ -19,6 +19,7 @@ pub mod config;
 mod decoder_only;
 mod encoder_decoder;
 mod error;
+pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation_defaults;

@@ -1,12 +1,18 @@
 //! Lengths of real texts.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use elgen_engine::bench::Sources;
 use elgen_models::{ModelConfig, Tokenizer};
 use serde::Deserialize;
 
-use crate::error::{CliError, one_line};
+use crate::{
+    error::{CliError, one_line},
+    files::read_text,
+};
+
+/// The largest file whose lengths are taken.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The lengths of a file's records.
 pub(super) struct Lengths {
@@ -24,8 +30,7 @@ struct Record {
 impl Lengths {
     /// Reads a JSONL file. Texts are measured by the tokenizer in `model_dir`, or in words where there is none.
     pub(super) fn read(path: &Path, model_dir: Option<&Path>) -> Result<Self, CliError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| CliError::File { action: "read", path: path.into(), source })?;
+        let text = read_text(path, MAX_BYTES)?;
         let failed = |message: String| CliError::Failed(format!("{}: {message}", path.display()));
         let tokenizer = match model_dir {
             Some(dir) => ModelConfig::load(dir)

@@ -19,17 +19,18 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     console::Console,
     error::{CliError, name_device, one_line},
-    files::STANDARD,
+    files::{self, FileUses, STANDARD, write_whole},
     flags::{AttentionFlag, BenchArgs, BenchFormat, DtypeFlag},
     print_report,
 };
-use report::{Measured, Place, Report, Status, reasons, resume, state_path, write_whole};
+use report::{Measured, Place, Report, Status, reasons, resume, state_path};
 use rows::{Row, rows};
 
 /// Runs `elgen bench`; returns the exit code.
 pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     let output = arguments.report.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
     let files = Files { format: arguments.report.format, output, plot: arguments.report.plot.as_deref() };
+    uses(arguments, output).check()?;
     if let Some(path) = &arguments.from {
         return files.render(&report::read(path)?).map(|()| 0);
     }
@@ -94,6 +95,26 @@ pub(crate) fn trials(
     arguments: &BenchArgs,
 ) -> Result<Vec<(elgen_engine::ConfigOnly, elgen_engine::bench::Trial)>, CliError> {
     Ok(rows(arguments, true)?.into_iter().map(|row| (row.source.config.clone(), row.trial)).collect())
+}
+
+/// What the command reads and writes.
+fn uses(arguments: &BenchArgs, output: Option<&Path>) -> FileUses {
+    let mut uses = FileUses::default();
+    uses.reads("--from", arguments.from.as_deref());
+    uses.reads("--lengths-from", arguments.rows.lengths_from.as_deref());
+    for config in arguments.config.iter().map(Path::new).filter(|config| config.exists()) {
+        uses.reads("--config", Some(config));
+    }
+    arguments.model.iter().for_each(|dir| uses.reads_model(dir));
+    uses.results("--output", output);
+    if let Some(output) = output.filter(|output| files::may_be_regular(output)) {
+        let state = state_path(output, arguments.report.format);
+        if state != output {
+            uses.writes_beside("--output", state);
+        }
+    }
+    uses.writes("--plot", arguments.report.plot.as_deref());
+    uses
 }
 
 fn place(device: &Device, arguments: &BenchArgs) -> Place {

@@ -1,19 +1,27 @@
 //! What `elgen bench` writes, and how it goes on from a file that is not complete.
 
 use std::{
-    fs,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use elgen_engine::bench::{Cost, PRESETS, Peaks};
+use elgen_models::files::read_regular;
 use serde::{Deserialize, Serialize};
 
 use super::rows::RowKey;
-use crate::{error::CliError, flags::BenchFormat, pretty_json};
+use crate::{
+    error::CliError,
+    files::{may_be_regular, read_whole},
+    flags::BenchFormat,
+    pretty_json,
+};
 
 /// Behind the name of an output that is no JSON: the rows so far.
 const STATE_SUFFIX: &str = ".elgen-bench";
+
+/// Far above any report.
+const MAX_REPORT_BYTES: u64 = 256 << 20;
 
 /// A run: where it ran, and what came out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,16 +113,18 @@ pub(super) fn state_path(output: &Path, format: BenchFormat) -> PathBuf {
 
 /// A report that was written as JSON.
 pub(super) fn read(path: &Path) -> Result<Report, CliError> {
-    let bytes = fs::read(path).map_err(|source| CliError::File { action: "read", path: path.into(), source })?;
+    let bytes = read_whole(path, MAX_REPORT_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| CliError::Failed(format!("{}: not a JSON report of elgen bench: {error}", path.display())))
 }
 
 /// The rows that an earlier run of the same command has left in `path`.
 pub(super) fn resume(path: &Path, place: &Place, planned: &[&RowKey]) -> Result<Vec<Measured>, CliError> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_regular(path, MAX_REPORT_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Results go to a pipe or a device as they are; there is nothing to go on from.
+        Err(_) if !may_be_regular(path) && !path.is_dir() => return Ok(Vec::new()),
         Err(source) => return Err(CliError::File { action: "read", path: path.into(), source }),
     };
     let refuse =
@@ -148,23 +158,4 @@ impl Report {
     pub(super) fn json(&self) -> Result<String, CliError> {
         pretty_json(self)
     }
-}
-
-/// Writes a file whole or not at all.
-pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), CliError> {
-    let fail = |source| CliError::File { action: "write", path: path.into(), source };
-    // A terminal, a pipe or /dev/null cannot be replaced.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return fs::write(path, text).map_err(fail);
-    }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".elgen-bench-");
-    // Temporary files are for their owner alone; this one becomes a file like any other.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(dir).map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
-    file.persist(path).map_err(|error| fail(error.error))?;
-    Ok(())
 }

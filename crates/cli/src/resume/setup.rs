@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use elgen_models::files::{belongs_to_model, decides_results, model_files, open_regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -49,16 +50,28 @@ impl Setup {
     /// # Errors
     /// A file that cannot be read.
     pub(crate) fn set_model(&mut self, dir: &Path) -> io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| decides(name)) else { continue };
-            if fs::metadata(entry.path())?.is_file() {
-                let (bytes, sha256) = sampled_hash(&mut File::open(entry.path())?)?;
+        fs::read_dir(dir)?;
+        for path in model_files(dir) {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            // Weights that only other programs read have no part. Shards may have any name.
+            let has_part = decides_results(name) || !belongs_to_model(name);
+            if has_part && path.is_file() {
+                let (bytes, sha256) = sampled_hash(&mut open_regular(&path)?)?;
                 self.set(name, json!({ "bytes": bytes, "sha256": sha256 }));
             }
         }
         Ok(())
+    }
+
+    /// The same without the values of some names.
+    pub(crate) fn without(&self, names: &[&str]) -> Setup {
+        Setup(
+            self.0
+                .iter()
+                .filter(|(name, _)| !names.contains(&name.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        )
     }
 
     /// How `self` differs from the setup of an earlier run, one clause for each name.
@@ -78,28 +91,17 @@ impl Setup {
                 Some(match (now, then) {
                     (None, Some(_)) if is_file(then) => format!("{name} is gone"),
                     (Some(_), None) if is_file(now) => format!("{name} is new"),
-                    _ if is_file(now) && is_file(then) => format!("{name} has changed"),
+                    (Some(now), Some(then)) if is_file(Some(now)) && is_file(Some(then)) => {
+                        match (&now["bytes"], &then["bytes"]) {
+                            (now, then) if now == then => format!("{name} has changed"),
+                            (now, then) => format!("{name} has changed: it has {now} bytes, had {then}"),
+                        }
+                    }
                     _ => format!("{name} is {}, was {}", show(now), show(then)),
                 })
             })
             .collect()
     }
-}
-
-/// Whether a file of a model directory has a part in results.
-fn decides(name: &str) -> bool {
-    const NAMES: &[&str] = &[
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "merges.txt",
-    ];
-    let ends = |extension: &str| name.len() > extension.len() && name.ends_with(extension);
-    NAMES.contains(&name) || [".safetensors", ".safetensors.index.json", ".spm", ".model"].into_iter().any(ends)
 }
 
 /// Length and SHA-256 of a file, of a large one by samples.
@@ -142,6 +144,11 @@ mod tests {
     #[test]
     fn differences_are_named() {
         let file = |hash: &str| json!({ "bytes": 3, "sha256": hash });
+        let grown = json!({ "bytes": 4, "sha256": "c" });
+        assert_eq!(
+            setup(&[("the input", grown)]).differences(&setup(&[("the input", file("a"))])),
+            ["the input has changed: it has 4 bytes, had 3"]
+        );
         let then =
             setup(&[("--seed", json!(1)), ("config.json", file("a")), ("merges.txt", file("b")), ("same", json!(0))]);
         let now =
@@ -188,5 +195,11 @@ mod tests {
         fs::remove_file(&large).unwrap();
         fs::write(dir.path().join("config.json"), "[]").unwrap();
         assert_eq!(of().differences(&before), ["config.json has changed", "model.safetensors is gone"]);
+        fs::write(dir.path().join("pytorch_model.bin"), "of another program").unwrap();
+        fs::write(dir.path().join("target_vocab.json"), "{}").unwrap();
+        assert_eq!(
+            of().differences(&before),
+            ["config.json has changed", "model.safetensors is gone", "target_vocab.json is new"]
+        );
     }
 }

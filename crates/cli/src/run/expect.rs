@@ -1,12 +1,12 @@
 //! What a run will do, as far as it can be told before the model is loaded: `--attention auto` chooses for it.
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use elgen_engine::Expected;
+use elgen_models::files::open_regular;
 use elgen_search::GenerationConfig;
 
 use crate::flags::GenerateArgs;
@@ -46,7 +46,8 @@ pub(super) fn expected(
 
 /// Bytes of the longest line at the beginning of a regular file.
 fn longest_line(path: &Path) -> Option<usize> {
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    // A pipe must not be opened twice.
+    let file = open_regular(path).ok()?;
     let lines = BufReader::new(file.take(LOOKED_AT)).split(b'\n');
     lines.map_while(Result::ok).map(|line| line.len()).max()
 }

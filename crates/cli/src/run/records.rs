@@ -20,7 +20,7 @@ use crate::{
     input::{Content, Place, Record, RecordId, RecordReader},
     interrupt::Interrupt,
     output::{OrderedWriter, Outcome},
-    resume::Journal,
+    resume::Output,
     stream::{StreamWriter, Token},
 };
 
@@ -72,8 +72,8 @@ pub(super) struct Run {
     pub(super) console: Console,
     pub(super) reader: RecordReader,
     pub(super) writer: Writer,
-    /// Notes failed records, if the run can be continued.
-    pub(super) journal: Option<Journal>,
+    /// The output, if it is a file.
+    pub(super) file: Option<Output>,
     /// The output's name in messages.
     pub(super) output: PathBuf,
     pub(super) interrupt: Arc<Interrupt>,
@@ -229,15 +229,15 @@ impl Run {
         if self.write_error.is_some() {
             return;
         }
-        let mut noted = Ok(());
         if let Outcome::Failed(message) = outcome {
             self.failed += 1;
             self.console.error(&format!("{}: {message}", self.reader.place(origin.line)));
-            // Before the record, so that none is written without its note.
-            noted = self.journal.as_mut().map_or(Ok(()), |journal| journal.failed(origin.index));
+            if let Some(file) = &self.file {
+                file.failed(origin.index);
+            }
         }
         self.console.finished_one();
-        if let Err(error) = noted.and_then(|()| self.writer.put(origin, outcome)) {
+        if let Err(error) = self.writer.put(origin, outcome) {
             self.write_error = Some(error);
             self.interrupt.cancel();
         }

@@ -1,10 +1,6 @@
 //! Where results go, what stands there already, and what a later run must agree with to continue it.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
 use elgen_engine::{AttentionChoice, Metrics};
 use elgen_search::GenerationOptions;
@@ -15,9 +11,9 @@ use crate::{
     error::CliError,
     files,
     flags::{GenerateArgs, flag},
-    input::{RecordFormat, RecordReader},
+    input::{Changed, RecordFormat, RecordReader},
     output::Layout,
-    resume::{self, Journal, Setup},
+    resume::{self, Found, Output, Setup},
     survey::Survey,
 };
 
@@ -25,47 +21,37 @@ use crate::{
 pub(super) struct Target {
     pub(super) sink: Box<dyn Write>,
     /// The output, if it is a file.
-    pub(super) file: Option<File>,
-    /// The journal of a run that can be continued.
-    pub(super) journal: Option<Journal>,
-    /// Records that stand in the output.
-    pub(super) records: u64,
-    /// Those of them that failed.
-    pub(super) failed: u64,
+    pub(super) output: Option<Output>,
 }
 
 impl Target {
-    /// Opens the output of a run, or continues it with the first record of `reader` that is not in it.
+    /// Opens the output of a run, or continues what was found of it with the first record of `reader` that is not in it.
     ///
     /// # Errors
     /// The output cannot be written, or not be continued.
     pub(super) fn open(
         arguments: &GenerateArgs,
+        found: Found,
         setup: Option<&Setup>,
         layout: Layout,
         reader: &mut RecordReader,
         console: &Console,
     ) -> Result<Target, CliError> {
         let Some(path) = files::output_path(arguments) else {
-            return Ok(Target { sink: Box::new(io::stdout()), file: None, journal: None, records: 0, failed: 0 });
+            return Ok(Target { sink: files::results(), output: None });
         };
-        let opened = match setup {
-            Some(setup) if arguments.files.resume == Some(true) => {
-                resume::resume(path, setup, layout.lines_per_record())?
+        let output = match (found, setup) {
+            (Found::Part(part), Some(setup)) => part.go_on(setup, layout.lines_per_record())?,
+            _ => {
+                let (output, warning) = resume::start(path, setup, layout.lines_per_record())?;
+                if let Some(warning) = warning {
+                    console.warning(&warning);
+                }
+                output
             }
-            _ => resume::start(path, setup)?,
         };
-        if let Some(warning) = &opened.warning {
-            console.warning(warning);
-        }
-        let sink = opened.file.try_clone().map_err(|source| CliError::File {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        })?;
-        skip_done(reader, opened.records, path)?;
-        let resume::OutputFile { file, journal, records, failed, .. } = opened;
-        Ok(Target { sink: Box::new(sink), file: Some(file), journal, records, failed })
+        skip_done(reader, output.records(), path)?;
+        Ok(Target { sink: Box::new(output.clone()), output: Some(output) })
     }
 }
 
@@ -83,14 +69,28 @@ fn skip_done(reader: &mut RecordReader, records: u64, output: &Path) -> Result<(
     Ok(())
 }
 
-/// Brings a complete output to the disk and removes its journal.
+/// Ends a run that has written all of its records: brings an output to the disk, unless the input is not what the run began with.
 ///
 /// # Errors
-/// The system refuses either.
-pub(super) fn complete(journal: Journal, file: &File, output: &Path) -> Result<(), CliError> {
-    file.sync_all().map_err(|source| CliError::File { action: "write", path: output.to_owned(), source })?;
-    let path = journal.path().to_owned();
-    journal.remove().map_err(|source| CliError::File { action: "remove", path, source })
+/// The input was changed, or the output removed, while the run went on; the system refuses.
+pub(super) fn complete(
+    output: &Output,
+    input: Option<(&Survey, &Path)>,
+    reader: &RecordReader,
+    console: &Console,
+) -> Result<(), CliError> {
+    match input.and_then(|(survey, path)| reader.changed_since(survey, path)) {
+        Some(Changed::Content(how)) => {
+            output.interrupted()?;
+            return Err(CliError::Failed(format!("{} {how}; the output is not complete", reader.name())));
+        }
+        Some(Changed::Name(how)) => console.warning(&format!("{}: {how}; all of it was read", reader.name())),
+        None => {}
+    }
+    if let Some(warning) = output.complete()? {
+        console.warning(&warning);
+    }
+    Ok(())
 }
 
 /// Reads the input once, for its identity and its number of records.
@@ -101,25 +101,50 @@ pub(super) fn survey(input: &Path, format: RecordFormat) -> Result<Survey, CliEr
 /// Where a setup has the attention kinds in use.
 const KINDS: &str = "the attention kinds";
 
+/// Where it has the device.
+const DEVICE: &str = "the device";
+/// What of a setup is known once the model is loaded.
+const LATER: [&str; 2] = [KINDS, DEVICE];
+
+/// What `--resume` goes on from.
+///
+/// # Errors
+/// There is an output from which it cannot go on.
+pub(super) fn find(arguments: &GenerateArgs, setup: Option<&Setup>, console: &Console) -> Result<Found, CliError> {
+    let (Some(setup), Some(path), Some(true)) = (setup, files::output_path(arguments), arguments.files.resume) else {
+        return Ok(Found::Nothing(None));
+    };
+    let found = resume::examine(path, setup, &LATER)?;
+    match &found {
+        Found::Nothing(Some(notice)) => console.warning(notice),
+        Found::Part(part) => part.notice.iter().for_each(|notice| console.warning(notice)),
+        Found::Nothing(None) | Found::Complete { .. } => {}
+    }
+    Ok(found)
+}
+
 /// The kinds that `--attention auto` had chosen for the run that is to be continued, whatever it would choose now: memory may have
 /// become short, or the batch size another one.
-pub(super) fn kinds_to_continue(arguments: &GenerateArgs) -> Option<AttentionChoice> {
-    if arguments.files.resume != Some(true) {
-        return None;
-    }
-    let written = Journal::setup_at(&Journal::path_of(files::output_path(arguments)?))?;
-    let kinds = written.get(KINDS)?;
+pub(super) fn kinds_to_continue(found: &Found) -> Option<AttentionChoice> {
+    let Found::Part(part) = found else { return None };
+    let kinds = part.setup().get(KINDS)?;
     AttentionChoice::of_names(kinds.get(0)?.as_str()?, kinds.get(1)?.as_str())
 }
 
-/// What has a part in the bytes of the output.
+/// Adds to a setup what is known once the model is loaded.
+pub(super) fn add_loaded(setup: &mut Setup, metrics: &Metrics) {
+    setup.set(DEVICE, json!(format!("{}, {}", metrics.device, metrics.driver)));
+    // Scores of two kinds differ in their last digits.
+    setup.set(KINDS, json!([metrics.attention.self_, metrics.attention.cross]));
+}
+
+/// What has a part in the bytes of the output, as far as it is known before the model is loaded.
 pub(super) fn setup(
     arguments: &GenerateArgs,
     survey: &Survey,
     input_format: RecordFormat,
     layout: Layout,
     options: &GenerationOptions,
-    metrics: &Metrics,
 ) -> Result<Setup, CliError> {
     let mut setup = Setup::default();
     setup.set("elgen's version", json!(env!("CARGO_PKG_VERSION")));
@@ -129,11 +154,8 @@ pub(super) fn setup(
         path: arguments.model.clone(),
         source,
     })?;
-    setup.set("the device", json!(format!("{}, {}", metrics.device, metrics.driver)));
     let (attention, dtype) = arguments.engine.kind_and_dtype();
     setup.set("--attention", json!(attention));
-    // Scores of two kinds differ in their last digits.
-    setup.set(KINDS, json!([metrics.attention.self_, metrics.attention.cross]));
     setup.set("--dtype", json!(dtype));
     setup.set("--input-format", json!(input_format.name()));
     setup.set("--format", json!(layout.format.name()));

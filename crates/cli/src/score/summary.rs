@@ -1,11 +1,11 @@
 //! What is told of a corpus and of a comparison, to people and to programs.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use elgen_engine::{CorpusSummary, Divergence, Metrics};
 use serde::Serialize;
 
-use crate::{error::CliError, pretty_json};
+use crate::{error::CliError, files::write_whole, pretty_json};
 
 /// The corpus in a line.
 pub(super) fn corpus(score: &CorpusSummary, failed: u64) -> String {
@@ -68,7 +68,7 @@ pub(super) fn write(
     comparison: Option<&Divergence>,
 ) -> Result<(), CliError> {
     let text = pretty_json(&Stats { metrics, failed, score, comparison })?;
-    fs::write(path, text).map_err(|source| CliError::File { action: "write", path: path.to_owned(), source })
+    write_whole(path, &text)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use elgen_models::files::open_regular;
 use serde::{Deserialize, Serialize};
 
 use super::TargetScore;
@@ -252,13 +253,13 @@ impl RunReader {
     /// Opens a file and checks everything but the rows, each of which is checked when it is read.
     ///
     /// # Errors
-    /// The file cannot be read, is no saved run, was cut short or is damaged.
+    /// The file cannot be read, is no regular file, is no saved run, was cut short or is damaged.
     pub fn open(path: &Path) -> Result<Self, RunFileError> {
         let name = path.display().to_string();
         let io = |source| RunFileError::Io { action: "read", file: name.clone(), source };
         let truncated = |what: &str| RunFileError::Truncated { file: name.clone(), what: what.to_owned() };
         let damaged = |what: String| RunFileError::Damaged { file: name.clone(), what };
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = open_regular(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let mut lead = Vec::new();
         (&mut file).take(LEAD_BYTES).read_to_end(&mut lead).map_err(io)?;
