@@ -1,5 +1,5 @@
-//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`
-//! and `elgen inspect`.
+//! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`,
+//! `elgen inspect` and `elgen pull`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -19,6 +19,8 @@ mod asked;
 mod bench;
 mod console;
 mod devices;
+#[cfg(feature = "hub")]
+mod download;
 mod error;
 mod eval;
 mod files;
@@ -33,6 +35,7 @@ mod plan;
 mod plot;
 mod print_config;
 mod progress;
+mod pull;
 mod report;
 mod resume;
 mod run;
@@ -70,6 +73,7 @@ where
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Pull(arguments) => pull::pull(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
     };
     match result {

@@ -65,6 +65,14 @@ impl HubOptions {
         Self::from_variables(&|name| env::var(name).ok(), env::home_dir())
     }
 
+    /// Whether `name` is a model's name that goes with [`revision`](Self::revision).
+    ///
+    /// # Errors
+    /// It is none, or names another revision.
+    pub fn check(&self, name: &str) -> Result<(), HubError> {
+        wanted(name, self).map(|_| ())
+    }
+
     fn from_variables(variable: &dyn Fn(&str) -> Option<String>, user: Option<PathBuf>) -> HubOptions {
         let variable =
             |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());

@@ -1,0 +1,562 @@
+//! What a hub, someone on the way to it, or someone who can write to the cache may try.
+#![cfg(feature = "hub")]
+
+#[path = "common/hostile.rs"]
+mod hostile;
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use hostile::{
+    Ask, COMMIT, CONFIG, Case, Drip, Endless, Hang, Kind, NAME, Send, Step, WEIGHTS, World, head, limits, run_all,
+};
+
+/// The answer to one kind of request for one file.
+fn on(
+    kind: Kind,
+    file: &'static str,
+    answer: impl Fn(&Ask, &World) -> Vec<Step> + std::marker::Send + Sync + 'static,
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    move |ask, world| ask.is(kind, file).then(|| answer(ask, world))
+}
+
+/// The answer to the list.
+fn on_list(
+    answer: impl Fn(&World) -> Vec<Step> + std::marker::Send + Sync + 'static,
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    move |ask, world| (ask.to_hub && ask.kind == Kind::List).then(|| answer(world))
+}
+
+/// Headers of a file's answers that are not what they should be.
+fn headers(
+    kind: Kind,
+    change: &'static [(&'static str, &'static str)],
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    on(kind, CONFIG, move |ask, world| world.with(ask, change))
+}
+
+#[test]
+fn nothing_that_is_said_leads_out_of_the_cache() {
+    const HASH: &str = "00112233445566778899aabbccddeeff00112233";
+    let list = |commit: &'static str, names: &'static [&'static str]| {
+        on_list(move |world| vec![Send(head(200, &[])), Send(world.list(commit, names))])
+    };
+    let index = |text: &'static str| {
+        let mut case = Case::fails("an index", &["not an index of shards"], |_, _| None);
+        case.files = vec![("model.safetensors.index.json", text.as_bytes().to_vec())];
+        let names = &[CONFIG, "tokenizer.json", "model.safetensors.index.json", "../evil.safetensors", "/evil.safetensors"];
+        Case { files: case.files, ..Case::fails("an index that leads elsewhere", &["not an index of shards"], list(COMMIT, names)) }
+    };
+    let mut cases = vec![
+        Case::fails("a second etag, absolute", &["etag"], |ask, world| {
+            let etag = world.victim.to_str().unwrap();
+            ask.is(Kind::Body, CONFIG).then(|| world.with(ask, &[("ETag", etag)]))
+        })
+        .at_most(3),
+        Case::fails("a second etag, relative", &["etag"], headers(Kind::Body, &[("ETag", "\"../../../../outside/victim\"")])),
+        Case::fails("a second etag, possible", &["another etag"], headers(Kind::Body, &[("ETag", HASH)])),
+        Case::fails("a second linked etag", &["another etag"], headers(Kind::Body, &[("X-Linked-ETag", HASH)])),
+        Case::fails("a second etag, empty", &["etag"], headers(Kind::Body, &[("ETag", "\"\"")])),
+        Case::fails("a second commit", &["commit"], headers(Kind::Body, &[("X-Repo-Commit", HASH)])),
+        Case::fails("a second commit that is a path", &["commit"], headers(Kind::Body, &[("X-Repo-Commit", "../../x")])),
+        Case::fails("another size afterwards", &["damaged", "instead of"], headers(Kind::Body, &[("Content-Range", "bytes 0-879/99999")])),
+        Case::fails("an etag that is a path", &["etag"], |ask, world| {
+            let etag = format!("\"{}\"", world.victim.display());
+            ask.is(Kind::Info, CONFIG).then(|| world.with(ask, &[("ETag", &etag)]))
+        }),
+        Case::fails("an etag of dots", &["etag"], headers(Kind::Info, &[("ETag", "\"..\"")])),
+        Case::fails("a weak etag that is a path", &["etag"], headers(Kind::Info, &[("ETag", "W/\"../../x\"")])),
+        Case::fails("a linked etag that is a path", &["etag"], headers(Kind::Info, &[("X-Linked-ETag", "\"../x\"")])),
+        Case::fails("a backslash in an etag", &["etag"], headers(Kind::Info, &[("ETag", r"..\..\x")])),
+        Case::fails("an endless etag", &["etag"], |ask, world| {
+            ask.is(Kind::Info, CONFIG).then(|| world.with(ask, &[("ETag", &"a".repeat(5000))]))
+        }),
+        Case::fails("two etags", &["two values of etag"], headers(Kind::Info, &[("ETag", HASH), ("ETag", "0af5")])),
+        Case::fails("no etag", &["no etag"], headers(Kind::Info, &[("ETag", "")])),
+        Case::fails("no commit", &["no commit"], headers(Kind::Info, &[("X-Repo-Commit", "")])),
+        Case::fails("a commit that is a path", &["commit"], headers(Kind::Info, &[("X-Repo-Commit", "../../../outside")])),
+        Case::fails("another commit", &["commit"], headers(Kind::Info, &[("X-Repo-Commit", HASH)])),
+        Case::fails("two commits", &["two values"], headers(Kind::Info, &[("X-Repo-Commit", COMMIT), ("X-Repo-Commit", HASH)])),
+        Case::fails("a list of a path", &["is no commit"], list("../../../../../../../../../outside/x", &[CONFIG])),
+        Case::fails("a list of a branch", &["is no commit"], list("main", &[CONFIG])),
+        Case::fails("control characters", &["is no commit", r"\u{1b}"], list("\u{1b}[31m\nmain", &[CONFIG])),
+        Case::fails("names that lead elsewhere", &["no config.json"], list(COMMIT, &["../config.json", "/config.json", "./config.json"])),
+        // What the other host says about names is not listened to.
+        Case::works("names at the other host", |ask, world| match ask {
+            Ask { to_hub: true, .. } if ask.file == WEIGHTS => Some(world.redirect(ask, &format!("{}/{WEIGHTS}", world.other))),
+            Ask { to_hub: false, .. } => {
+                Some(world.with(ask, &[("ETag", "\"../../../outside/victim\""), ("X-Repo-Commit", "../x")]))
+            }
+            _ => None,
+        }),
+    ];
+    cases.extend(
+        [
+            r#"{"weight_map":{"a":"../evil.safetensors"}}"#,
+            r#"{"weight_map":{"a":"/evil.safetensors"}}"#,
+            r#"{"weight_map":{"a":"\u001b[31m\n.safetensors"}}"#,
+            r#"{"weight_map":{"a":"x\u0000.safetensors"}}"#,
+            r#"{"weight_map":{"a":"refs/main"}}"#,
+            r#"{"weight_map":{}}"#,
+        ]
+        .map(index),
+    );
+    let mut other_commit = Case::fails("a list of another commit", &["instead of"], |_, _| None);
+    other_commit.revision = Some(HASH.to_owned());
+    cases.push(other_commit);
+    run_all(cases);
+}
+
+#[test]
+fn the_token_stays_with_the_hub() {
+    let to_other = |ask: &Ask, world: &World| Some(world.redirect(ask, &format!("{}{}", world.other, ask.path)));
+    let seen = |_: &World, asks: &[Ask]| {
+        assert!(asks.iter().any(|ask| !ask.to_hub), "the other host was not asked");
+        assert!(asks.iter().filter(|ask| ask.to_hub).all(|ask| ask.headers.contains_key("authorization")));
+    };
+    let away = |_: &World, asks: &[Ask]| {
+        for ask in asks.iter().filter(|ask| ask.path.starts_with("/back/")) {
+            assert!(!ask.headers.contains_key("authorization"), "{ask:?}");
+        }
+        assert!(asks.iter().any(|ask| ask.path.starts_with("/back/")));
+    };
+    run_all(vec![
+        Case::works("weights elsewhere", move |ask, world| {
+            if ask.to_hub && ask.file == WEIGHTS { to_other(ask, world) } else { None }
+        })
+        .seeing(|_, asks| {
+            // The hub said what there is to know: the other host is asked for the content alone.
+            let others: Vec<_> = asks.iter().filter(|ask| !ask.to_hub).collect();
+            assert!(others.len() == 1 && others[0].kind == Kind::Body, "{others:?}");
+        }),
+        Case::works("everything elsewhere", move |ask, world| if ask.to_hub { to_other(ask, world) } else { None })
+            .seeing(seen),
+        Case::works("the size is known elsewhere only", move |ask, world| {
+            let to = format!("{}{}", world.other, ask.path);
+            (ask.to_hub && ask.file == WEIGHTS)
+                .then(|| vec![Send(world.head_of(ask, 302, &[("Content-Length", "0"), ("Location", &to)]))])
+        })
+        .seeing(seen),
+        Case::works("without a scheme", |ask, world| {
+            let to = format!("{}{}", world.other.strip_prefix("http:").unwrap(), ask.path);
+            (ask.to_hub && ask.file == WEIGHTS).then(|| world.redirect(ask, &to))
+        })
+        .seeing(seen),
+        Case::works("the same machine by another name", |ask, world| {
+            let to = format!("{}/back/{}", world.hub.replace("127.0.0.1", "localhost"), ask.file);
+            (ask.file == WEIGHTS && !ask.path.starts_with("/back/")).then(|| world.redirect(ask, &to))
+        })
+        .seeing(away),
+        Case::works("there and back", |ask, world| match ask {
+            Ask { to_hub: true, .. } if ask.file == WEIGHTS && !ask.path.starts_with("/back/") => {
+                Some(world.redirect(ask, &format!("{}/{WEIGHTS}", world.other)))
+            }
+            Ask { to_hub: false, .. } => Some(world.redirect(ask, &format!("{}/back/{WEIGHTS}", world.hub))),
+            _ => None,
+        })
+        .seeing(away),
+        Case::works("a cookie", |ask, world| match ask {
+            Ask { to_hub: true, .. } if ask.file == WEIGHTS => {
+                let to = format!("{}/{WEIGHTS}", world.other);
+                let cookie = [("Set-Cookie", "a=b; Domain=127.0.0.1; Path=/"), ("Location", to.as_str()), ("Content-Length", "0")];
+                Some(vec![Send(world.head_of(ask, 302, &cookie))])
+            }
+            _ => None,
+        })
+        .seeing(seen),
+        Case::works("a relative redirect keeps it", |ask, world| {
+            (ask.file == CONFIG && !ask.path.starts_with("/cache/"))
+                .then(|| vec![Send(head(307, &[("Location", "/cache/config.json?a=%2Fb"), ("Content-Length", "0")]))])
+                .filter(|_| !world.hub.is_empty())
+        })
+        .seeing(|_, asks| assert!(asks.iter().all(|ask| ask.headers.contains_key("authorization")))),
+        Case::fails("a user in the address", &["redirect", "user"], |ask, world| {
+            let to = world.other.replace("http://", "http://hf_user:word@");
+            (ask.file == CONFIG).then(|| world.redirect(ask, &to))
+        }),
+        Case::fails("denied elsewhere", &["status 403", "where it redirects"], |ask, world| match ask {
+            Ask { to_hub: true, .. } if ask.file == WEIGHTS => Some(world.redirect(ask, &format!("{}/w", world.other))),
+            Ask { to_hub: false, .. } => Some(vec![Send(head(403, &[("Content-Length", "0")]))]),
+            _ => None,
+        })
+        .at_most(8),
+    ]);
+}
+
+#[test]
+fn redirects_end() {
+    fn to(kind: Kind, location: &'static str) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync {
+        move |ask, world| {
+            (ask.to_hub && ask.kind == kind).then(|| {
+                let to = location.replace("HUB", &world.hub).replace("SELF", &ask.path);
+                vec![Send(head(302, &[("Location", &to), ("Content-Length", "0"), ("ETag", "a"), ("X-Repo-Commit", COMMIT)]))]
+            })
+        }
+    }
+    const MANY: &[&str] = &["more than 5 redirects"];
+    run_all(vec![
+        Case::fails("list, relative", MANY, to(Kind::List, "SELF")).at_most(6),
+        Case::fails("list, absolute", MANY, to(Kind::List, "HUBSELF")).at_most(6),
+        Case::fails("metadata, relative", MANY, to(Kind::Info, "SELF")).at_most(7),
+        Case::fails("metadata, absolute", MANY, to(Kind::Info, "HUBSELF")).at_most(7),
+        Case::fails("metadata, no path", MANY, to(Kind::Info, "")).at_most(7),
+        Case::fails("metadata, a growing path", MANY, to(Kind::Info, "x/x")).at_most(7),
+        Case::fails("metadata, a growing query", MANY, to(Kind::Info, "SELF?x")).at_most(7),
+        Case::fails("body, relative", MANY, |ask, world| {
+            ask.is(Kind::Body, CONFIG).then(|| world.redirect(ask, &ask.path))
+        })
+        .at_most(8),
+        Case::fails("body, between two hosts", MANY, |ask, world| {
+            let to = if ask.to_hub { &world.other } else { &world.hub };
+            (ask.kind == Kind::Body).then(|| world.redirect(ask, &format!("{to}{}", ask.path)))
+        })
+        .at_most(8),
+        Case::fails("list, between two hosts", MANY, |ask, world| {
+            let to = if ask.to_hub { &world.other } else { &world.hub };
+            Some(world.redirect(ask, &format!("{to}{}", ask.path)))
+        })
+        .at_most(6),
+        Case::works("five", |ask, world| {
+            let hops = ask.path.matches("/hop").count();
+            (ask.file == CONFIG && hops < 5).then(|| {
+                let to = format!("/{NAME}/{}{CONFIG}", "hop/".repeat(hops + 1));
+                vec![Send(head(308, &[("Location", &to), ("Content-Length", "0")]))].into_iter().chain(None::<Step>).collect()
+            })
+            .filter(|_| !world.hub.is_empty())
+        }),
+        Case::fails("six", MANY, |ask, _| {
+            let hops = ask.path.matches("/hop").count();
+            (ask.file == CONFIG && hops < 6).then(|| {
+                vec![Send(head(301, &[("Location", &format!("/{}{CONFIG}", "hop/".repeat(hops + 1)))]))]
+            })
+        })
+        .at_most(7),
+        Case::fails("nowhere", &["leads nowhere"], on(Kind::Info, CONFIG, |ask, world| {
+            vec![Send(world.head_of(ask, 302, &[]))]
+        })),
+        Case::fails("two places", &["two values of location"], on(Kind::Info, CONFIG, |_, _| {
+            vec![Send(head(302, &[("Location", "/a"), ("Location", "/b")]))]
+        })),
+        Case::fails("a file", &["redirect", "neither http"], to(Kind::Info, "file:///etc/passwd")),
+        Case::fails("another scheme", &["redirect"], to(Kind::List, "ftp://127.0.0.1/x")),
+        Case::fails("no port", &["redirect"], to(Kind::List, "http://127.0.0.1:99999/x")),
+        Case::fails("spaces", &["redirect"], to(Kind::List, "/a b")),
+        Case::fails("no host", &["redirect"], to(Kind::List, "///x")),
+        Case::fails("not modified", &["status 304"], on(Kind::Info, CONFIG, |_, _| vec![Send(head(304, &[]))])),
+        Case::fails("a redirect with an endless body", MANY, |ask, world| {
+            ask.is(Kind::Info, CONFIG).then(|| {
+                let head = head(302, &[("Location", &ask.path)]);
+                vec![Send(head), Endless(vec![b' '; 1 << 16], 0)].into_iter().filter(|_| !world.hub.is_empty()).collect()
+            })
+        }),
+    ]);
+}
+
+#[test]
+fn silence_ends() {
+    const SILENT: &[&str] = &["the hub at 127.0.0.1", "does not answer"];
+    let wait = |_: &Ask, _: &World| vec![Hang];
+    let half = |text: &'static str| move |_: &Ask, _: &World| vec![Send(text.as_bytes().to_vec()), Hang];
+    let long = || format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(4000)).into_bytes();
+    let mut cases = vec![
+        Case::fails("list: nothing", SILENT, on_list(|_| vec![Hang])).at_most(2),
+        Case::fails("list: half a head", SILENT, on_list(|_| vec![Send(b"HTTP/1.1 200 OK\r\nContent-".to_vec()), Hang])),
+        Case::fails("list: no body", SILENT, on_list(|_| vec![Send(head(200, &[("Content-Length", "500")])), Hang])),
+        Case::fails("list: half a body", SILENT, on_list(|world| {
+            let list = world.honest_list();
+            let length = list.len().to_string();
+            vec![Send(head(200, &[("Content-Length", &length)])), Send(list[..50].to_vec()), Hang]
+        })),
+        Case::fails("list: drops of a head", SILENT, on_list(move |_| vec![Drip(long(), 50)])),
+        Case::fails("list: drops of a body", SILENT, on_list(|world| {
+            let list = world.list(COMMIT, &["x"; 300]);
+            vec![Send(head(200, &[("Content-Length", &list.len().to_string())])), Drip(list, 100)]
+        })),
+        Case::fails("list: whole, but no end", SILENT, on_list(|world| vec![Send(head(200, &[])), Send(world.honest_list()), Hang])),
+        Case::fails("list: interim answers", SILENT, on_list(|_| vec![Endless(b"HTTP/1.1 102 Processing\r\n\r\n".to_vec(), 20)])),
+        Case::fails("list: endless headers", &["list of files"], on_list(|_| {
+            vec![Send(b"HTTP/1.1 200 OK\r\n".to_vec()), Endless(b"X-Y: zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\r\n".to_vec(), 0)]
+        })),
+        Case::fails("list: an endless header", &["list of files"], on_list(|_| {
+            vec![Send(b"HTTP/1.1 200 OK\r\nX: ".to_vec()), Endless(vec![b'a'; 4096], 0)]
+        })),
+        Case::fails("list: a chunk without end", SILENT, on_list(|_| {
+            vec![Send(head(200, &[("Transfer-Encoding", "chunked")])), Send(b"1".to_vec()), Endless(b"0".to_vec(), 200)]
+        })),
+        Case::fails("metadata: nothing", SILENT, on(Kind::Info, CONFIG, wait)),
+        Case::fails("metadata: half a head", SILENT, on(Kind::Info, CONFIG, half("HTTP/1.1 206 X\r\nETag: \"a"))),
+        Case::fails("metadata: drops of a head", SILENT, on(Kind::Info, WEIGHTS, move |_, _| vec![Drip(long(), 50)])),
+        Case::fails("body: nothing", SILENT, on(Kind::Body, CONFIG, wait)),
+        Case::fails("body: half a head", SILENT, on(Kind::Body, WEIGHTS, half("HTTP/1.1 206 X\r\n"))),
+        Case::fails("body: drops of a head", SILENT, on(Kind::Body, WEIGHTS, move |_, _| vec![Drip(long(), 50)])),
+        Case::fails("body: a head alone", &["less than 1024 bytes in 1s"], on(Kind::Body, WEIGHTS, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[])), Hang]
+        })),
+        Case::fails("body: half", SILENT, on(Kind::Body, WEIGHTS, |ask, world| {
+            let steps = world.with(ask, &[]);
+            let Send(body) = &steps[1] else { unreachable!() };
+            vec![steps[0].clone(), Send(body[..body.len() / 2].to_vec()), Hang]
+        }))
+        .at_most(30)
+        .seeing(|_, asks| {
+            let starts: Vec<_> = asks.iter().filter(|ask| ask.is(Kind::Body, WEIGHTS)).map(|ask| ask.start).collect();
+            assert!(starts.len() > 1 && starts.len() <= 5 && starts.is_sorted_by(|a, b| a < b), "{starts:?}");
+        }),
+        Case::fails("body: drops", SILENT, on(Kind::Body, WEIGHTS, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[])), Endless(b"a".to_vec(), 100)]
+        })),
+        Case::fails("body: drops of a small file", SILENT, on(Kind::Body, CONFIG, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[])), Endless(b"a".to_vec(), 300)]
+        })),
+        Case::fails("body: drops of a chunk's size", SILENT, on(Kind::Body, WEIGHTS, |ask, world| {
+            let chunked = [("Transfer-Encoding", "chunked"), ("Content-Length", "")];
+            vec![Send(world.head_of(ask, 206, &chunked)), Send(b"1".to_vec()), Endless(b"0".to_vec(), 100)]
+        })),
+        Case::fails("body: drops of a chunk's extension", SILENT, on(Kind::Body, WEIGHTS, |ask, world| {
+            let chunked = [("Transfer-Encoding", "chunked"), ("Content-Length", "")];
+            vec![Send(world.head_of(ask, 206, &chunked)), Send(b"1;".to_vec()), Endless(b"a".to_vec(), 100)]
+        })),
+        Case::fails("body elsewhere: nothing", SILENT, |ask, world| match ask {
+            Ask { to_hub: true, .. } if ask.file == WEIGHTS => Some(world.redirect(ask, &format!("{}/{WEIGHTS}", world.other))),
+            Ask { to_hub: false, .. } => Some(vec![Hang]),
+            _ => None,
+        }),
+        Case::fails("redirects in drops", SILENT, |ask, world| {
+            ask.is(Kind::Info, CONFIG).then(|| {
+                let mut steps = vec![Drip(b"HTTP/1.1 302 Found\r\n".to_vec(), 80)];
+                steps.push(Send(format!("Location: {}\r\n\r\n", ask.path).into_bytes()));
+                steps.into_iter().filter(|_| !world.hub.is_empty()).collect()
+            })
+        }),
+        Case::works("slow, but it moves on", |ask, world| {
+            ask.is(Kind::Body, WEIGHTS).then(|| {
+                let steps = world.with(ask, &[]);
+                let Send(body) = &steps[1] else { unreachable!() };
+                let (last, rest) = body.split_at(body.len() - 3000);
+                vec![steps[0].clone(), Send(last.to_vec()), Drip(rest.to_vec(), 1)]
+            })
+        }),
+    ];
+    if let Some(case) = cases.last_mut() {
+        // Longer than the silence, which counts from the last bytes on.
+        case.limits = hostile_but_patient();
+    }
+    run_all(cases);
+}
+
+fn hostile_but_patient() -> elgen_engine::hub::HubLimits {
+    elgen_engine::hub::HubLimits { silence: Duration::from_secs(2), stall: Duration::from_secs(2), stall_bytes: 300, ..limits() }
+}
+
+#[test]
+fn broken_connections_are_tried_again_five_times_at_most() {
+    let close = |_: &Ask, _: &World| Vec::new();
+    run_all(vec![
+        Case::fails("list: closed", &["cannot be reached"], on_list(|_| Vec::new())).at_most(5),
+        Case::fails("metadata: closed", &["cannot be reached"], on(Kind::Info, CONFIG, close)).at_most(6),
+        Case::fails("body: closed", &["cannot be reached"], on(Kind::Body, CONFIG, close)).at_most(7),
+        Case::fails("half a head", &["cannot be reached"], on(Kind::Body, CONFIG, |_, _| vec![Send(b"HTTP/1.1 2".to_vec())]))
+            .at_most(7),
+        Case::fails("half a list", &["list of files"], on_list(|_| {
+            vec![Send(head(200, &[("Content-Length", "500")])), Send(b"{".to_vec())]
+        })),
+        Case::fails("nothing of a body", &["broke off", "0 of 300000 bytes"], on(Kind::Body, WEIGHTS, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[]))]
+        }))
+        .at_most(11),
+        Case::works("cut four times", |ask, world| {
+            (ask.is(Kind::Body, WEIGHTS) && ask.before < 4).then(|| {
+                let steps = world.with(ask, &[]);
+                let Send(body) = &steps[1] else { unreachable!() };
+                vec![steps[0].clone(), Send(body[..20_000].to_vec())]
+            })
+        })
+        .seeing(|_, asks| {
+            let starts: Vec<_> = asks.iter().filter(|ask| ask.is(Kind::Body, WEIGHTS)).map(|ask| ask.start).collect();
+            assert_eq!(starts, [0, 20_000, 40_000, 60_000, 80_000]);
+        }),
+        Case::works("ranges are not known", |ask, world| {
+            (ask.is(Kind::Body, WEIGHTS)).then(|| {
+                let size = world.size(WEIGHTS).to_string();
+                let mut body = world.files[WEIGHTS].clone();
+                if ask.before == 0 {
+                    body.truncate(100_000);
+                }
+                vec![Send(world.head_of(ask, 200, &[("Content-Length", &size)])), Send(body)]
+            })
+        }),
+        Case::fails("another part", &["not the bytes from 0 on"], headers(Kind::Body, &[("Content-Range", "bytes 5-879/880")])),
+        Case::fails("a part of the part", &["instead of 880"], headers(Kind::Body, &[("Content-Range", "bytes 0-99/880")])),
+        Case::fails("no range", &["not the bytes"], headers(Kind::Body, &[("Content-Range", "")])),
+        Case::fails("many parts", &["content-range"], headers(Kind::Body, &[("Content-Range", "bytes 0-1,3-4/880")])),
+        Case::fails("backwards", &["content-range"], headers(Kind::Body, &[("Content-Range", "bytes 879-0/880")])),
+        Case::fails("out of range", &["damaged", "bytes instead of"], on(Kind::Body, WEIGHTS, |ask, world| {
+            vec![Send(world.head_of(ask, 416, &[("Content-Range", "bytes */7")]))]
+        })),
+        Case::fails("no HTTP", &["list of files"], on_list(|_| vec![Send(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n\r\n".to_vec())])),
+        Case::fails("two lengths", &["config.json"], headers(Kind::Body, &[("Content-Length", "880"), ("Content-Length", "5")])),
+        Case::fails("a negative length", &["config.json"], headers(Kind::Body, &[("Content-Length", "-1")])),
+        Case::fails("500", &["status 500"], on(Kind::Info, CONFIG, |_, _| vec![Send(head(500, &[]))])).at_most(6),
+        Case::fails("404", &["status 404"], on(Kind::Info, CONFIG, |_, _| vec![Send(head(404, &[]))])).at_most(2),
+        Case::fails("410", &["status 410"], on(Kind::Body, CONFIG, |_, _| vec![Send(head(410, &[]))])).at_most(3),
+        Case::fails("204", &["status 204"], on_list(|_| vec![Send(head(204, &[]))])).at_most(1),
+        Case::fails("later", &["status 429", "300 s"], on(Kind::Info, CONFIG, |_, _| vec![Send(head(429, &[("Retry-After", "300")]))]))
+            .at_most(2),
+        Case::works("soon", |ask, _| {
+            (ask.is(Kind::Info, CONFIG) && ask.before < 3)
+                .then(|| vec![Send(head([503, 429, 408][ask.before], &[("Retry-After", "0"), ("Content-Length", "0")]))])
+        }),
+        Case::works("an interim answer", |ask, world| {
+            ask.is(Kind::Body, CONFIG).then(|| {
+                let mut steps = vec![Send(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())];
+                steps.extend(world.with(ask, &[]));
+                steps
+            })
+        }),
+    ]);
+}
+
+#[test]
+fn no_body_is_longer_than_announced() {
+    const CHUNKED: &[(&str, &str)] = &[("Transfer-Encoding", "chunked"), ("Content-Length", "")];
+    let chunk = || [b"10000\r\n".to_vec(), vec![b' '; 1 << 16], b"\r\n".to_vec()].concat();
+    let mirror = |length: usize| {
+        move |ask: &Ask, world: &World| match (ask.file.as_str(), ask.kind) {
+            (CONFIG, Kind::Info) => Some(world.with(ask, &[("ETag", "W/\"0af5-18c\"")])),
+            (CONFIG, Kind::Body) => {
+                let mut body = world.files[CONFIG].clone();
+                body.resize(length, b' ');
+                Some(vec![Send(world.head_of(ask, 206, &[("ETag", "W/\"0af5-18c\""), ("Content-Length", "")])), Send(body)])
+            }
+            _ => None,
+        }
+    };
+    let mut no_room = Case::fails("no room", &["more bytes do not fit", "are free"], on(Kind::Info, WEIGHTS, |ask, world| {
+        world.with(ask, &[("Content-Range", "bytes 0-0/4611686018427387904")])
+    }));
+    no_room.limits.weight_bytes = u64::MAX;
+    let mut empty = Case::works("an empty file", |_, _| None);
+    empty.empty = Some("merges.txt");
+    run_all(vec![
+        no_room,
+        empty,
+        Case::fails("endless", &["damaged", "git object id"], on(Kind::Body, CONFIG, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[("Content-Length", "")])), Endless(vec![b' '; 1 << 16], 0)]
+        }))
+        .at_most(7),
+        Case::fails("endless chunks", &["damaged", "git object id"], on(Kind::Body, CONFIG, move |ask, world| {
+            vec![Send(world.head_of(ask, 206, CHUNKED)), Endless(chunk(), 0)]
+        })),
+        Case::fails("endless weights", &["damaged", "SHA-256"], on(Kind::Body, WEIGHTS, |ask, world| {
+            vec![Send(world.head_of(ask, 206, &[("Content-Length", "")])), Endless(vec![b' '; 1 << 16], 0)]
+        })),
+        Case::fails("a larger length", &["damaged", "instead of 880"], headers(Kind::Body, &[("Content-Length", "99999999")])),
+        Case::fails("a smaller length", &["damaged", "instead of 880"], headers(Kind::Body, &[("Content-Length", "8")])),
+        Case::works("the etag of a mirror", mirror(880)),
+        Case::fails("one byte more than a mirror announced", &["damaged", "more than the 880 bytes"], mirror(881)),
+        Case::fails("one byte less than a mirror announced", &["broke off", "bytes came"], mirror(879)),
+        Case::fails("packed", &["content-encoding"], headers(Kind::Body, &[("Content-Encoding", "gzip")])).at_most(3),
+        Case::fails("packed otherwise", &["content-encoding"], headers(Kind::Body, &[("Content-Encoding", "br, zstd")])),
+        Case::fails("a packed list", &["content-encoding"], on_list(|world| {
+            vec![Send(head(200, &[("Content-Encoding", "gzip")])), Send(world.honest_list())]
+        })),
+        Case::fails("packed metadata", &["content-encoding"], headers(Kind::Info, &[("Content-Encoding", "deflate")])),
+        Case::fails("a large config", &["67108865 bytes", "67108864 at most"], headers(Kind::Info, &[("Content-Range", "bytes 0-0/67108865")]))
+            .at_most(2),
+        Case::fails("large weights", &["at most"], on(Kind::Info, WEIGHTS, |ask, world| {
+            world.with(ask, &[("Content-Range", "bytes 0-0/18446744073709551615")])
+        })),
+        Case::fails("no number", &["content-range"], headers(Kind::Info, &[("Content-Range", "bytes 0-0/18446744073709551616")])),
+        Case::fails("no size", &["no size"], headers(Kind::Info, &[("Content-Range", "bytes 0-0/*")])),
+        Case::fails("two sizes", &["880 bytes"], headers(Kind::Info, &[("X-Linked-Size", "9")])),
+        Case::fails("a long list", &["more than 10485760 bytes"], on_list(|_| {
+            vec![Send(head(200, &[("Content-Length", "10485761")])), Endless(vec![b' '; 1 << 16], 0)]
+        }))
+        .at_most(1),
+        Case::fails("an endless list", &["more than 10485760 bytes"], on_list(|_| {
+            vec![Send(head(200, &[])), Endless(vec![b' '; 1 << 16], 0)]
+        })),
+        Case::fails("a deep list", &["list of files"], on_list(|_| vec![Send(head(200, &[])), Send(vec![b'['; 1 << 20])])),
+        Case::fails("an empty list", &["list of files"], on_list(|_| vec![Send(head(200, &[("Content-Length", "0")]))])),
+        Case::fails("a page instead of a list", &["list of files"], on_list(|_| vec![Send(head(200, &[])), Send(b"<html>".to_vec())])),
+        Case::fails("a part of a list", &["status 206"], on_list(|world| vec![Send(head(206, &[])), Send(world.honest_list())])),
+        Case::works("a whole file for its first byte", |ask, world| {
+            (ask.kind == Kind::Info && ask.file == CONFIG).then(|| {
+                vec![Send(world.head_of(ask, 200, &[("Content-Length", "880")])), Send(world.files[CONFIG].clone())]
+            })
+        }),
+    ]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_lies_in_the_cache_leads_nowhere_else() {
+    use std::os::unix::fs::symlink;
+
+    fn place(world: &World, path: &str) -> PathBuf {
+        let path = world.cache.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+    fn outside(world: &World) -> PathBuf {
+        world.victim.parent().unwrap().to_owned()
+    }
+    fn blob(world: &World, suffix: &str) -> PathBuf {
+        place(world, &format!("models--someone--tiny/blobs/{}{suffix}", world.etag(WEIGHTS)))
+    }
+    fn pipe(path: &std::path::Path) {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+    const OUT: &[&str] = &["leads out of the cache"];
+    let none = |_: &Ask, _: &World| None;
+    run_all(vec![
+        Case::fails("the model is a link", OUT, none)
+            .after(|world| symlink(outside(world), place(world, "models--someone--tiny")).unwrap()),
+        Case::fails("the contents are a link", OUT, none)
+            .after(|world| symlink(outside(world), place(world, "models--someone--tiny/blobs")).unwrap()),
+        Case::fails("the snapshots are a link", OUT, none)
+            .after(|world| symlink(outside(world), place(world, "models--someone--tiny/snapshots")).unwrap()),
+        Case::fails("the snapshot is a link", OUT, none).after(|world| {
+            symlink("../../../outside", place(world, &format!("models--someone--tiny/snapshots/{COMMIT}"))).unwrap();
+        }),
+        Case::fails("the revisions are a link", OUT, none)
+            .after(|world| symlink(outside(world), place(world, "models--someone--tiny/refs")).unwrap()),
+        Case::fails("the locks are a link", OUT, none)
+            .after(|world| symlink(outside(world), place(world, ".locks")).unwrap()),
+        Case::fails("a link to what does not exist", &["model cache"], none)
+            .after(|world| symlink(outside(world).join("new"), place(world, "models--someone--tiny/blobs")).unwrap()),
+        Case::fails("a file in place of a folder", &["model cache"], none)
+            .after(|world| fs::write(place(world, "models--someone--tiny/blobs"), "").unwrap()),
+        Case::works("a part is a link", none).after(|world| symlink(&world.victim, blob(world, ".incomplete")).unwrap()),
+        Case::works("a part is another name of a file", none)
+            .after(|world| fs::hard_link(&world.victim, blob(world, ".incomplete")).unwrap()),
+        Case::works("a part is a pipe", none).after(|world| pipe(&blob(world, ".incomplete"))),
+        Case::works("a part is too long", none).after(|world| fs::write(blob(world, ".incomplete"), vec![0; 300_001]).unwrap()),
+        Case::works("a part is of something else", none)
+            .after(|world| fs::write(blob(world, ".incomplete"), vec![0; 100_000]).unwrap()),
+        Case::works("a content is a link", none).after(|world| symlink(&world.victim, blob(world, "")).unwrap()),
+        Case::works("a content is a pipe", none).after(|world| pipe(&blob(world, ""))),
+        Case::works("a file of the snapshot is a link", none).after(|world| {
+            symlink(&world.victim, place(world, &format!("models--someone--tiny/snapshots/{COMMIT}/config.json"))).unwrap();
+        }),
+        Case::works("a file of the snapshot is a pipe", none)
+            .after(|world| pipe(&place(world, &format!("models--someone--tiny/snapshots/{COMMIT}/model.safetensors")))),
+        Case::works("the revision is a link", none)
+            .after(|world| symlink(&world.victim, place(world, "models--someone--tiny/refs/main")).unwrap()),
+        Case::works("the revision is a pipe", none)
+            .after(|world| pipe(&place(world, "models--someone--tiny/refs/main"))),
+        Case::works("the lock is a link", none).after(|world| {
+            let lock = format!(".locks/models--someone--tiny/{}.lock", world.etag(WEIGHTS));
+            symlink(&world.victim, place(world, &lock)).unwrap();
+        }),
+        Case::works("the lock is a pipe", none).after(|world| {
+            pipe(&place(world, &format!(".locks/models--someone--tiny/{}.lock", world.etag(WEIGHTS))));
+        }),
+        Case::fails("another program has the lock", &["another program is downloading it"], none).after(|world| {
+            let lock = place(world, &format!(".locks/models--someone--tiny/{}.lock", world.etag(CONFIG)));
+            let file = fs::File::create(lock).unwrap();
+            file.try_lock().unwrap();
+            // Held until the test's process ends.
+            std::mem::forget(file);
+        }),
+    ]);
+}
