@@ -37,14 +37,15 @@ fn headers(
 #[test]
 fn nothing_that_is_said_leads_out_of_the_cache() {
     const HASH: &str = "00112233445566778899aabbccddeeff00112233";
+    const INDEX: &str = "model.safetensors.index.json";
     let list = |commit: &'static str, names: &'static [&'static str]| {
         on_list(move |world| vec![Send(head(200, &[])), Send(world.list(commit, names))])
     };
     let index = |text: &'static str| {
-        let mut case = Case::fails("an index", &["not an index of shards"], |_, _| None);
-        case.files = vec![("model.safetensors.index.json", text.as_bytes().to_vec())];
-        let names = &[CONFIG, "tokenizer.json", "model.safetensors.index.json", "../evil.safetensors", "/evil.safetensors"];
-        Case { files: case.files, ..Case::fails("an index that leads elsewhere", &["not an index of shards"], list(COMMIT, names)) }
+        let names = &[CONFIG, "tokenizer.json", INDEX, "../evil.safetensors", "/evil.safetensors"];
+        let mut case = Case::fails("an index that leads elsewhere", &["not an index of shards"], list(COMMIT, names));
+        case.files = vec![(INDEX, text.as_bytes().to_vec())];
+        case
     };
     let mut cases = vec![
         Case::fails("a second etag, absolute", &["etag"], |ask, world| {
@@ -163,10 +164,9 @@ fn the_token_stays_with_the_hub() {
             _ => None,
         })
         .seeing(seen),
-        Case::works("a relative redirect keeps it", |ask, world| {
+        Case::works("a relative redirect keeps it", |ask, _| {
             (ask.file == CONFIG && !ask.path.starts_with("/cache/"))
                 .then(|| vec![Send(head(307, &[("Location", "/cache/config.json?a=%2Fb"), ("Content-Length", "0")]))])
-                .filter(|_| !world.hub.is_empty())
         })
         .seeing(|_, asks| assert!(asks.iter().all(|ask| ask.headers.contains_key("authorization")))),
         Case::fails("a user in the address", &["redirect", "user"], |ask, world| {
@@ -215,13 +215,12 @@ fn redirects_end() {
             Some(world.redirect(ask, &format!("{to}{}", ask.path)))
         })
         .at_most(6),
-        Case::works("five", |ask, world| {
+        Case::works("five", |ask, _| {
             let hops = ask.path.matches("/hop").count();
             (ask.file == CONFIG && hops < 5).then(|| {
                 let to = format!("/{NAME}/{}{CONFIG}", "hop/".repeat(hops + 1));
-                vec![Send(head(308, &[("Location", &to), ("Content-Length", "0")]))].into_iter().chain(None::<Step>).collect()
+                vec![Send(head(308, &[("Location", &to), ("Content-Length", "0")]))]
             })
-            .filter(|_| !world.hub.is_empty())
         }),
         Case::fails("six", MANY, |ask, _| {
             let hops = ask.path.matches("/hop").count();
@@ -236,18 +235,15 @@ fn redirects_end() {
         Case::fails("two places", &["two values of location"], on(Kind::Info, CONFIG, |_, _| {
             vec![Send(head(302, &[("Location", "/a"), ("Location", "/b")]))]
         })),
-        Case::fails("a file", &["redirect", "neither http"], to(Kind::Info, "file:///etc/passwd")),
+        Case::fails("a file", &["redirect to `file:///etc/passwd`"], to(Kind::Info, "file:///etc/passwd")),
         Case::fails("another scheme", &["redirect"], to(Kind::List, "ftp://127.0.0.1/x")),
         Case::fails("no port", &["redirect"], to(Kind::List, "http://127.0.0.1:99999/x")),
         Case::fails("spaces", &["redirect"], to(Kind::List, "/a b")),
         Case::fails("no host", &["redirect"], to(Kind::List, "///x")),
         Case::fails("not modified", &["status 304"], on(Kind::Info, CONFIG, |_, _| vec![Send(head(304, &[]))])),
-        Case::fails("a redirect with an endless body", MANY, |ask, world| {
-            ask.is(Kind::Info, CONFIG).then(|| {
-                let head = head(302, &[("Location", &ask.path)]);
-                vec![Send(head), Endless(vec![b' '; 1 << 16], 0)].into_iter().filter(|_| !world.hub.is_empty()).collect()
-            })
-        }),
+        Case::fails("a redirect with an endless body", MANY, on(Kind::Info, CONFIG, |ask, _| {
+            vec![Send(head(302, &[("Location", &ask.path)])), Endless(vec![b' '; 1 << 16], 0)]
+        })),
     ]);
 }
 
@@ -320,13 +316,10 @@ fn silence_ends() {
             Ask { to_hub: false, .. } => Some(vec![Hang]),
             _ => None,
         }),
-        Case::fails("redirects in drops", SILENT, |ask, world| {
-            ask.is(Kind::Info, CONFIG).then(|| {
-                let mut steps = vec![Drip(b"HTTP/1.1 302 Found\r\n".to_vec(), 80)];
-                steps.push(Send(format!("Location: {}\r\n\r\n", ask.path).into_bytes()));
-                steps.into_iter().filter(|_| !world.hub.is_empty()).collect()
-            })
-        }),
+        Case::fails("redirects in drops", SILENT, on(Kind::Info, CONFIG, |ask, _| {
+            let rest = format!("Location: {}\r\n\r\n", ask.path).into_bytes();
+            vec![Drip(b"HTTP/1.1 302 Found\r\n".to_vec(), 80), Send(rest)]
+        })),
         Case::works("slow, but it moves on", |ask, world| {
             ask.is(Kind::Body, WEIGHTS).then(|| {
                 let steps = world.with(ask, &[]);
@@ -356,7 +349,7 @@ fn broken_connections_are_tried_again_five_times_at_most() {
         Case::fails("body: closed", &["cannot be reached"], on(Kind::Body, CONFIG, close)).at_most(7),
         Case::fails("half a head", &["cannot be reached"], on(Kind::Body, CONFIG, |_, _| vec![Send(b"HTTP/1.1 2".to_vec())]))
             .at_most(7),
-        Case::fails("half a list", &["list of files"], on_list(|_| {
+        Case::fails("half a list", &["list of files", "broke off"], on_list(|_| {
             vec![Send(head(200, &[("Content-Length", "500")])), Send(b"{".to_vec())]
         })),
         Case::fails("nothing of a body", &["broke off", "0 of 300000 bytes"], on(Kind::Body, WEIGHTS, |ask, world| {

@@ -27,10 +27,11 @@ pub(super) enum HashKind {
 }
 
 impl Etag {
-    /// Reads `"…"` or `W/"…"`: letters, digits, `-` and `_`, 128 at most.
+    /// Reads `"…"` or `W/"…"` (some mirrors write `"W/…"`): letters, digits, `-` and `_`, 128 at most.
     pub(super) fn parse(text: &str) -> Result<Etag, String> {
         let plain = text.strip_prefix("W/").unwrap_or(text);
         let plain = plain.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(plain);
+        let plain = plain.strip_prefix("W/").unwrap_or(plain);
         let is_good = plain.len() <= 128
             && plain.starts_with(|c: char| c.is_ascii_alphanumeric())
             && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
@@ -201,6 +202,7 @@ mod tests {
             (format!("W/\"{hash}\""), hash),
             (hash.to_owned(), hash),
             ("\"0af5-18c\"".to_owned(), "0af5-18c"),
+            ("\"W/0af5-18c\"".to_owned(), "0af5-18c"),
         ] {
             assert_eq!(Etag::parse(&text).unwrap().as_str(), plain);
         }

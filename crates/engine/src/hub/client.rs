@@ -133,7 +133,10 @@ impl Client {
             .into_reader()
             .take(limit.saturating_add(1))
             .read_to_end(&mut text)
-            .map_err(|error| self.explain(what, &host, ureq::Error::from(error), end))?;
+            .map_err(|error| match self.explain(what, &host, error.into(), end) {
+                HubError::Unreachable { model, reason } => HubError::Broken { model, file: what.to_owned(), reason },
+                other => other,
+            })?;
         if text.len() as u64 > limit { Err(too_long()) } else { Ok(text) }
     }
 
