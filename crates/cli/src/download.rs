@@ -11,7 +11,7 @@ use crate::{
     report::bytes,
 };
 
-const BAR: &str = "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left, {msg}";
+const BAR: &str = "{bar:20} {binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}, {eta} left {wide_msg}";
 /// How often a long download is told where there is no bar to redraw.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -410,7 +410,9 @@ fn pull_refuses_what_it_cannot_do() {
 fn settings_that_cannot_be_used_are_told_without_a_request() {
     let hub = tiny_bart();
     let user = User::of(&hub);
-    for endpoint in ["hub.example", "ftp://hub/", "http://", "http://u:p@hub/", "http://hub:99999", "http://hub/?x", "/"] {
+    for endpoint in
+        ["hub.example", "ftp://hub/", "http://", "http://u:p@hub/", "http://hub:99999", "http://hub/?x", "/"]
+    {
         finish(user.command(&["inspect", NAME]).env("HF_ENDPOINT", endpoint)).expect_error(1, &["HF_ENDPOINT"]);
     }
     for token in ["hf_a b", "hf_a\nX-Evil: 1", "hf_é", "hf_\u{1b}[31m"] {

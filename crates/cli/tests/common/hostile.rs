@@ -1,5 +1,7 @@
 //! Two hosts on this machine that answer what a case wants, and what elgen's hub client makes of it.
 
+#![allow(dead_code)] // Each test file uses its part.
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -142,10 +144,7 @@ impl World {
         }
         headers.retain(|(name, _)| change.iter().all(|(other, _)| !other.eq_ignore_ascii_case(name)));
         headers.extend(
-            change
-                .iter()
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(name, value)| (*name, (*value).to_owned())),
+            change.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (*name, (*value).to_owned())),
         );
         head(status, &headers.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>())
     }
@@ -436,4 +435,28 @@ fn serve(mut stream: TcpStream, to_hub: bool, world: &World, seen: &Mutex<Seen>,
         }
     }
     let _ = stream.flush();
+}
+
+/// The answer to one kind of request for one file.
+pub(crate) fn on(
+    kind: Kind,
+    file: &'static str,
+    answer: impl Fn(&Ask, &World) -> Vec<Step> + std::marker::Send + Sync + 'static,
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    move |ask, world| ask.is(kind, file).then(|| answer(ask, world))
+}
+
+/// The answer to the list.
+pub(crate) fn on_list(
+    answer: impl Fn(&World) -> Vec<Step> + std::marker::Send + Sync + 'static,
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    move |ask, world| (ask.to_hub && ask.kind == Kind::List).then(|| answer(world))
+}
+
+/// Headers of a file's answers that are not what they should be.
+pub(crate) fn headers(
+    kind: Kind,
+    change: &'static [(&'static str, &'static str)],
+) -> impl Fn(&Ask, &World) -> Option<Vec<Step>> + std::marker::Send + Sync + 'static {
+    on(kind, CONFIG, move |ask, world| world.with(ask, change))
 }

@@ -136,10 +136,27 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         for text in [
-            "", "hub.example", "/a", "//hub/a", "ftp://hub/", "file:///etc/passwd", "https:///a", "http://",
-            "https://user@hub/", "https://user:word@hub/", "https://hub:99999/", "https://hub:0/", "https://hub:x/",
-            "https://hub:/", "https://hub:+80/", "https://hub/a b", "https://hub/\n", "https://hub/\u{1b}",
-            "https://hüb/", "javascript:alert(1)", "data:,x",
+            "",
+            "hub.example",
+            "/a",
+            "//hub/a",
+            "ftp://hub/",
+            "file:///etc/passwd",
+            "https:///a",
+            "http://",
+            "https://user@hub/",
+            "https://user:word@hub/",
+            "https://hub:99999/",
+            "https://hub:0/",
+            "https://hub:x/",
+            "https://hub:/",
+            "https://hub:+80/",
+            "https://hub/a b",
+            "https://hub/\n",
+            "https://hub/\u{1b}",
+            "https://hüb/",
+            "javascript:alert(1)",
+            "data:,x",
         ] {
             assert!(Address::parse(text).is_err(), "{text:?}");
         }

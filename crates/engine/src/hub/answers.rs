@@ -210,8 +210,30 @@ mod tests {
         assert_eq!(Etag::parse(&"aF".repeat(32)).unwrap().hash(), Some(HashKind::Sha256));
         assert_eq!(Etag::parse(&"ag".repeat(32)).unwrap().hash(), None);
         for text in [
-            "", "\"\"", "\"", "..", "\"..\"", ".", "a/b", "/etc/passwd", "../x", "a\\b", "a.b", "a b", "a\tb", "-rf", "_",
-            "W/", "\"a\"b\"", "a\"", "C:", "é", "*", "~", "$HOME", "a\u{7f}",
+            "",
+            "\"\"",
+            "\"",
+            "..",
+            "\"..\"",
+            ".",
+            "a/b",
+            "/etc/passwd",
+            "../x",
+            "a\\b",
+            "a.b",
+            "a b",
+            "a\tb",
+            "-rf",
+            "_",
+            "W/",
+            "\"a\"b\"",
+            "a\"",
+            "C:",
+            "é",
+            "*",
+            "~",
+            "$HOME",
+            "a\u{7f}",
         ] {
             assert!(Etag::parse(text).is_err(), "{text:?}");
         }
@@ -273,9 +295,17 @@ mod tests {
         let listing = Listing::parse(text.as_bytes()).unwrap();
         assert!(listing.commit == commit && listing.has("../x") && !listing.has("x"));
         for bad in [
-            "", "[]", "{", "null", r#"{"sha":"main","siblings":[]}"#, r#"{"sha":"../../../../../../../../../../../../../..x","siblings":[]}"#,
-            r#"{"siblings":[]}"#, &format!(r#"{{"sha":"{commit}"}}"#), &format!(r#"{{"sha":"{commit}","siblings":[{{"rfilename":1}}]}}"#),
-            &format!(r#"{{"sha":"{commit}","sha":"{commit}","siblings":[]}}"#), &"[".repeat(100_000),
+            "",
+            "[]",
+            "{",
+            "null",
+            r#"{"sha":"main","siblings":[]}"#,
+            r#"{"sha":"../../../../../../../../../../../../../..x","siblings":[]}"#,
+            r#"{"siblings":[]}"#,
+            &format!(r#"{{"sha":"{commit}"}}"#),
+            &format!(r#"{{"sha":"{commit}","siblings":[{{"rfilename":1}}]}}"#),
+            &format!(r#"{{"sha":"{commit}","sha":"{commit}","siblings":[]}}"#),
+            &"[".repeat(100_000),
         ] {
             assert!(Listing::parse(bad.as_bytes()).is_err(), "{bad:.100}");
         }

@@ -128,15 +128,12 @@ impl Client {
         }
         let mut text = Vec::new();
         let host = answer.host;
-        answer
-            .body
-            .into_reader()
-            .take(limit.saturating_add(1))
-            .read_to_end(&mut text)
-            .map_err(|error| match self.explain(what, &host, error.into(), end) {
+        answer.body.into_reader().take(limit.saturating_add(1)).read_to_end(&mut text).map_err(|error| {
+            match self.explain(what, &host, error.into(), Span::Until(end)) {
                 HubError::Unreachable { model, reason } => HubError::Broken { model, file: what.to_owned(), reason },
                 other => other,
-            })?;
+            }
+        })?;
         if text.len() as u64 > limit { Err(too_long()) } else { Ok(text) }
     }
 
@@ -161,7 +158,7 @@ impl Client {
             is_hub &= address.origin() == self.endpoint.origin();
             let host = address.origin().to_string();
             let response = self.ask(&address, range, span, is_hub).map_err(|error| {
-                let error = self.explain(what, &host, error, span.end());
+                let error = self.explain(what, &host, error, span);
                 self.reconnect();
                 error
             })?;
@@ -183,9 +180,7 @@ impl Client {
                 _ => return Err(self.status(what, &answer)),
             };
             match next {
-                Some(next)
-                    if next.origin() == self.endpoint.origin() || !is_hub || !enough(&answer.headers) =>
-                {
+                Some(next) if next.origin() == self.endpoint.origin() || !is_hub || !enough(&answer.headers) => {
                     address = next;
                 }
                 _ => {
@@ -246,6 +241,11 @@ impl Client {
         HubError::Silent { model: self.model.clone(), what: what.to_owned(), host: host.to_owned(), reason }
     }
 
+    /// Why a download ends in which no attempt moved on.
+    pub(super) fn given_up(&self) -> String {
+        format!("nothing moved on for {:?}", self.limits.silence)
+    }
+
     fn status(&mut self, what: &str, answer: &Answer) -> HubError {
         let status = answer.status;
         let model = self.model.clone();
@@ -273,32 +273,30 @@ impl Client {
         HubError::Status { model, what: what.to_owned(), status, note }
     }
 
-    fn explain(&self, what: &str, host: &str, error: ureq::Error, end: Instant) -> HubError {
+    fn explain(&self, what: &str, host: &str, error: ureq::Error, span: Span) -> HubError {
         let unreachable = |reason: String| HubError::Unreachable { model: self.model.clone(), reason };
         let limits = &self.limits;
         match error {
             ureq::Error::Timeout(timeout) => {
-                let is_over = Instant::now() >= end;
-                self.silent(
-                    what,
-                    host,
-                    match timeout {
-                        _ if is_over => "its time is over".to_owned(),
-                        Timeout::Resolve => format!("its address was not found within {:?}", limits.connect),
-                        Timeout::Connect => format!("no connection within {:?}", limits.connect),
-                        Timeout::SendRequest => format!("it took no request within {:?}", limits.connect),
-                        Timeout::RecvResponse => format!("nothing usable came within {:?}", limits.answer),
-                        _ => "it took too long".to_owned(),
-                    },
-                )
+                let connect = limits.connect;
+                let reason = match (timeout, span) {
+                    (_, Span::Until(end)) if Instant::now() >= end => {
+                        format!("no whole answer within {:?}", limits.question)
+                    }
+                    (_, Span::Watched(end)) if Instant::now() >= end => self.given_up(),
+                    (Timeout::Resolve, _) => format!("its address was not found within {connect:?}"),
+                    (Timeout::Connect, _) => format!("no connection within {connect:?}"),
+                    (Timeout::SendRequest, _) => format!("it took no request within {connect:?}"),
+                    (Timeout::RecvResponse, _) => format!("nothing usable came within {:?}", limits.answer),
+                    _ => "it took too long".to_owned(),
+                };
+                self.silent(what, host, reason)
             }
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
                 unreachable(shown(&format!("{host}: {error}")))
             }
             ureq::Error::Io(source) => match source.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-                Some(ureq::Error::Timeout(timeout)) => {
-                    self.explain(what, host, ureq::Error::Timeout(*timeout), end)
-                }
+                Some(ureq::Error::Timeout(timeout)) => self.explain(what, host, ureq::Error::Timeout(*timeout), span),
                 _ => unreachable(shown(&format!("{host}: {source}"))),
             },
             ureq::Error::ConnectProxyFailed(_) | ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {

@@ -70,10 +70,7 @@ impl<'a> Downloader<'a> {
     }
 
     /// Asks until there is an answer, for as long as a question may take.
-    fn question<T>(
-        &mut self,
-        mut ask: impl FnMut(&mut Client, Instant) -> Result<T, HubError>,
-    ) -> Result<T, HubError> {
+    fn question<T>(&mut self, mut ask: impl FnMut(&mut Client, Instant) -> Result<T, HubError>) -> Result<T, HubError> {
         let end = from_now(self.client.limits().question);
         let mut pauses = Pauses::new(self.client.limits());
         loop {
@@ -134,12 +131,16 @@ impl<'a> Downloader<'a> {
         (self.events)(HubEvent::File { name: file, bytes: part.length, size: info.size });
         let mut silence = from_now(self.client.limits().silence);
         let mut pauses = Pauses::new(self.client.limits());
+        let mut was_damaged = false;
         loop {
             let attempt = self.attempt(address, commit, file, info, &mut part, &mut silence);
             let error = match attempt.and_then(|()| self.verify(file, info, &mut part)) {
+                // A large file is not brought again and again: what was there before may have been bad, once.
+                Err(error @ HubError::Damaged { .. }) if was_damaged => return Err(error),
                 Err(error) if error.may_pass() => error,
                 result => return result,
             };
+            was_damaged |= matches!(error, HubError::Damaged { .. });
             self.pause(error, &mut pauses, silence)?;
         }
     }
@@ -158,21 +159,17 @@ impl<'a> Downloader<'a> {
             return Ok(());
         }
         let client = &mut self.client;
-        let damaged = |reason: String| HubError::Damaged {
-            model: self.model.to_string(),
-            file: file.to_owned(),
-            reason,
-        };
-        let watch = client.watch(*silence).map_err(|source| HubError::Unreachable {
-            model: self.model.to_string(),
-            reason: source.to_string(),
-        })?;
+        let damaged =
+            |reason: String| HubError::Damaged { model: self.model.to_string(), file: file.to_owned(), reason };
+        let watch = client
+            .watch(*silence)
+            .map_err(|source| HubError::Unreachable { model: self.model.to_string(), reason: source.to_string() })?;
         let range = format!("bytes={}-", part.length);
         let answer = client.get(file, address, Some(&range), Span::Watched(*silence), |_| false);
         let answer = match answer {
             Err(_) if watch.fired() => {
                 client.reconnect();
-                return Err(client.silent(file, &address.origin().to_string(), "its time is over".to_owned()));
+                return Err(client.silent(file, &address.origin().to_string(), client.given_up()));
             }
             answer => answer?,
         };
@@ -220,7 +217,9 @@ impl<'a> Downloader<'a> {
         let result = copy(&mut body, expected, part, file, size, self.events);
         // Of a content that its etag does not prove, nothing may follow.
         let result = match result {
-            Ok(()) if info.etag.hash().is_none() => body.read(&mut [0]).map(|read| read > 0).map_err(Trouble::Connection),
+            Ok(()) if info.etag.hash().is_none() => {
+                body.read(&mut [0]).map(|read| read > 0).map_err(Trouble::Connection)
+            }
             result => result.map(|()| false),
         };
         *silence = body.silence();

@@ -48,7 +48,9 @@ pub enum HubError {
         reason: &'static str,
     },
     /// A token that cannot be sent. It is not told.
-    #[error("the token (HF_TOKEN, or the stored one) is none: it has spaces, control characters or letters beyond ASCII")]
+    #[error(
+        "the token (HF_TOKEN, or the stored one) is none: it has spaces, control characters or letters beyond ASCII"
+    )]
     Token,
     /// Too slow, or silent.
     #[error("{model}: {what}: the hub at {host} does not answer: {reason}")]

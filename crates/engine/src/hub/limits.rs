@@ -21,7 +21,7 @@ pub struct HubLimits {
     pub stall_bytes: u64,
     /// A download ends after this time in which no attempt moved on, pauses included: 45 s.
     pub silence: Duration,
-    /// Attempts after the first: 4.
+    /// Attempts after the first: 4; one where what came was damaged.
     pub retries: u32,
     /// Before the first of them; doubled before each further one: 300 ms.
     pub pause: Duration,

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     HubError, HubEvent, HubLimits, ModelName,
+    answers::is_commit,
     client::Client,
     download::Downloader,
     snapshot::{Held, held, plan, shards},
-    answers::is_commit,
     store::{Store, read_json, read_small},
 };
 
@@ -178,8 +178,7 @@ fn download(
     events: &mut dyn FnMut(HubEvent<'_>),
 ) -> Result<PathBuf, HubError> {
     // Relative links of the cache need an absolute place.
-    let cache =
-        std::path::absolute(cache).map_err(|source| HubError::Cache { path: cache.to_owned(), source })?;
+    let cache = std::path::absolute(cache).map_err(|source| HubError::Cache { path: cache.to_owned(), source })?;
     let store = Store::new(&cache, model.id());
     let mut downloader = Downloader::new(Client::new(options, model)?, &store, model, events);
     let revision = revision(model);
