@@ -277,6 +277,7 @@ fn no_body_is_longer_than_announced() {
             (CONFIG, Kind::Body) => {
                 let mut body = world.files[CONFIG].clone();
                 body.resize(length, b' ');
+                body.drain(..ask.start);
                 Some(vec![
                     Send(world.head_of(ask, 206, &[("ETag", "W/\"0af5-18c\""), ("Content-Length", "")])),
                     Send(body),
