@@ -14,6 +14,7 @@ mod generation;
 mod hub;
 mod language;
 mod plan;
+mod pull;
 mod score;
 mod tokenize;
 mod values;
@@ -25,6 +26,7 @@ pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names}
 pub(crate) use hub::HubFlags;
 pub(crate) use language::LanguageFlags;
 pub(crate) use plan::{PlanArgs, PlanFormat, StorageFlag};
+pub(crate) use pull::PullArgs;
 pub(crate) use score::{ScoreArgs, WholeFlags};
 pub(crate) use tokenize::TokenizeArgs;
 
@@ -150,6 +152,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Tell memory and largest batches of a model by attention kind, from its config alone
     Plan(PlanArgs),
+    /// Download models from the hub into the cache
+    Pull(PullArgs),
     /// Turn texts into token ids, or token ids into texts
     Tokenize(TokenizeArgs),
     /// Print a shell's completions of commands and flags

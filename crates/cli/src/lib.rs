@@ -1,5 +1,5 @@
 //! The `elgen` command line: `elgen generate`, `elgen score`, `elgen eval`, `elgen tokenize`, `elgen plan`, `elgen bench`, `elgen devices`,
-//! `elgen inspect`, `elgen completions` and `elgen man`.
+//! `elgen inspect`, `elgen pull`, `elgen completions` and `elgen man`.
 //!
 //! It composes the other crates and computes nothing: flags become options, files become requests, results become lines
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
@@ -24,6 +24,8 @@ mod console;
 #[cfg(test)]
 mod counting;
 mod devices;
+#[cfg(feature = "hub")]
+mod download;
 mod error;
 mod eval;
 mod files;
@@ -41,6 +43,7 @@ mod plan;
 mod plot;
 mod print_config;
 mod progress;
+mod pull;
 mod report;
 mod resume;
 mod run;
@@ -85,6 +88,7 @@ where
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Pull(arguments) => pull::pull(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => man::man(&arguments),

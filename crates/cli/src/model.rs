@@ -71,25 +71,21 @@ fn from_hub(
     quiet: bool,
     config_only: bool,
 ) -> Result<PathBuf, CliError> {
-    use elgen_engine::hub::{HubError, HubOptions, resolve_model};
+    use elgen_engine::hub::{HubOptions, resolve_model};
+
+    use crate::download::{Downloads, hub_error};
 
     let environment = HubOptions::from_env();
     let options = HubOptions {
         revision: hub.revision.clone(),
         offline: hub.offline || environment.offline,
-        progress: !quiet,
         config_only,
         ..environment
     };
-    resolve_model(name, &options, &mut |message| console.note(message)).map_err(|error| {
-        let message = crate::error::one_line(&error);
-        match error {
-            HubError::TwoRevisions { .. } | HubError::Revision { .. } => {
-                CliError::Usage(format!("--revision: {message}"))
-            }
-            _ => CliError::Failed(message),
-        }
-    })
+    let mut downloads = Downloads::new(console, quiet);
+    let result = resolve_model(name, &options, &mut |event| downloads.show(event));
+    downloads.end();
+    result.map_err(hub_error)
 }
 
 #[cfg(not(feature = "hub"))]

@@ -35,6 +35,14 @@ fn tiny_bart() -> Hub {
     hub
 }
 
+/// The names of a model's own blobs, sorted.
+fn blobs(repository: &Path) -> Vec<String> {
+    let entries = fs::read_dir(repository.join("blobs")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// A user with an empty cache.
 struct User {
     home: TempDir,
@@ -193,7 +201,7 @@ fn a_broken_download_goes_on_where_it_broke_off() {
 #[test]
 fn a_download_that_never_succeeds_leaves_no_model_and_can_be_resumed() {
     let hub = tiny_bart();
-    hub.fail(Fault::Cut { file: WEIGHTS, after: 10_000 }, 4);
+    hub.fail(Fault::Cut { file: WEIGHTS, after: 10_000 }, 5);
     let user = User::of(&hub);
     user.expect_failure(&[NAME], &[NAME, WEIGHTS, "broke off"]);
     user.expect_failure(&[NAME, "--offline"], &["offline"]);
@@ -201,19 +209,19 @@ fn a_download_that_never_succeeds_leaves_no_model_and_can_be_resumed() {
     user.expect_model();
     let asked = hub.requests();
     let starts: Vec<_> = asked.iter().filter_map(hub::Request::start).collect();
-    assert_eq!(starts, [40_000; 2], "one for the redirect, one for the rest of the file, none for other files");
+    assert_eq!(starts, [50_000; 2], "one for the redirect, one for the rest of the file, none for other files");
 }
 
 #[test]
 fn a_download_that_was_killed_at_its_end_is_finished() {
     let hub = tiny_bart();
-    hub.fail(Fault::Cut { file: WEIGHTS, after: 10_000 }, 4);
+    hub.fail(Fault::Cut { file: WEIGHTS, after: 10_000 }, 5);
     let user = User::of(&hub);
     user.expect_failure(&[NAME], &["broke off"]);
     let part = fs::read_dir(user.repository().join("blobs"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "part"))
+        .find(|path| path.extension().is_some_and(|extension| extension == "incomplete"))
         .unwrap();
     for content in [fs::read(fixture("bart-base-like").join(WEIGHTS)).unwrap(), vec![0; 300_000]] {
         fs::write(&part, content).unwrap();
@@ -233,7 +241,7 @@ fn damaged_content_is_never_used() {
     // What a server sends that ignores the range does not continue the part that is there.
     let hub = tiny_bart();
     let user = User::of(&hub);
-    hub.fail(Fault::Cut { file: WEIGHTS, after: 40_000 }, 4);
+    hub.fail(Fault::Cut { file: WEIGHTS, after: 30_000 }, 5);
     user.expect_failure(&[NAME], &["broke off"]);
     hub.fail(Fault::IgnoreRange { file: WEIGHTS }, 1);
     user.expect_model();
@@ -256,7 +264,7 @@ fn answers_that_lead_astray_are_refused() {
         (Fault::Etag { file: "config.json", etag: "../../../../evil" }, "etag"),
         (Fault::Etag { file: "config.json", etag: "" }, "etag"),
         (Fault::Commit("../../evil"), "commit"),
-        (Fault::NoLocation { file: WEIGHTS }, "contradicts itself"),
+        (Fault::NoLocation { file: WEIGHTS }, "leads nowhere"),
         (Fault::Status { path: "/revision/main", status: 418 }, "status 418"),
         (Fault::Status { path: "tokenizer.json", status: 500 }, "tokenizer.json: the hub answered with status 500"),
     ] {
@@ -304,7 +312,6 @@ fn a_gated_model_needs_a_token() {
     let user = User::of(&hub);
     let finished = finish(user.command(&["inspect", NAME]).env("HF_TOKEN", "hf_mine")).expect(1);
     assert!(finished.stderr.contains("403") && finished.stderr.contains("consent"), "{finished:#?}");
-    // The token goes to the hub alone, not where its redirects lead, once a download has begun.
     assert!(hub.requests().iter().all(|request| !request.path.starts_with("/large/")));
 }
 
@@ -352,4 +359,104 @@ fn shards_come_with_their_index() {
     let other = User::of(&hub);
     let finished = other.inspect(&[NAME]).expect(1);
     assert!(finished.stderr.contains("not an index of shards"), "{finished:#?}");
+}
+
+#[test]
+fn pull_brings_models_and_says_where_they_are() {
+    let hub = tiny_bart();
+    let user = User::of(&hub);
+    let pulled = finish(&mut user.command(&["pull", NAME, &format!("{NAME}@main")])).expect(0);
+    let dir = user.snapshot();
+    assert_eq!(pulled.lines(), [dir.to_str().unwrap(); 2]);
+    assert!(pulled.stderr.starts_with("downloading ") && pulled.stderr.lines().count() == 1, "{pulled:#?}");
+    assert_eq!(user.files(), ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json"]);
+    assert!(blobs(&user.repository()).iter().all(|name| name.len() == 40 || name.len() == 64));
+
+    // What is there is not asked for again, but where the branch stands is.
+    hub.requests();
+    let again = finish(&mut user.command(&["pull", "--quiet", NAME])).expect(0);
+    assert_eq!((again.stdout.trim_end(), again.stderr.as_str()), (dir.to_str().unwrap(), ""));
+    let asked: Vec<_> = hub.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(asked, [format!("/api/models/{NAME}/revision/main")]);
+    fs::write(user.repository().join("refs/main"), "f".repeat(40)).unwrap();
+    assert_eq!(finish(&mut user.command(&["pull", NAME])).expect(0).stdout, again.stdout);
+    assert_eq!(fs::read_to_string(user.repository().join("refs/main")).unwrap(), COMMIT);
+
+    // One that fails leaves the others alone.
+    let some = finish(&mut user.command(&["pull", "someone/else", NAME])).expect(1);
+    assert_eq!(some.stdout, again.stdout);
+    assert_eq!(some.stderr, "error: someone/else: the hub has no such model\n");
+}
+
+#[test]
+fn pull_refuses_what_it_cannot_do() {
+    let hub = tiny_bart();
+    let user = User::of(&hub);
+    let pull = |arguments: &[&str]| finish(user.command(&["pull"]).args(arguments));
+    for name in ["bart", "./a/b", "/a/b", "a/b/c", "../a", "a/b@", "a/b@../c", "a/b@c@d", "", "a/b\n"] {
+        pull(&[NAME, name]).expect_error(2, &["not a model's name on the hub", "OWNER/NAME"]);
+    }
+    pull(&["--offline", NAME]).expect_error(2, &["--offline"]);
+    pull(&["--revision", "../x", NAME]).expect_error(2, &["--revision", "`../x`"]);
+    pull(&["--revision", "v2", NAME, &format!("{NAME}@v1")]).expect_error(2, &["--revision", "has a revision already"]);
+    let nothing = pull(&[]).expect(2);
+    assert!(nothing.stderr.contains("OWNER/NAME"), "{nothing:#?}");
+    finish(user.command(&["pull", NAME]).env("HF_HUB_OFFLINE", "1")).expect_error(1, &["HF_HUB_OFFLINE"]);
+    assert!(hub.requests().is_empty());
+    pull(&[&format!("{NAME}@v9")]).expect_error(1, &["no revision `v9`"]);
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_told_without_a_request() {
+    let hub = tiny_bart();
+    let user = User::of(&hub);
+    for endpoint in
+        ["hub.example", "ftp://hub/", "http://", "http://u:p@hub/", "http://hub:99999", "http://hub/?x", "/"]
+    {
+        finish(user.command(&["inspect", NAME]).env("HF_ENDPOINT", endpoint)).expect_error(1, &["HF_ENDPOINT"]);
+    }
+    for token in ["hf_a b", "hf_a\nX-Evil: 1", "hf_é", "hf_\u{1b}[31m"] {
+        let finished = finish(user.command(&["inspect", NAME]).env("HF_TOKEN", token));
+        assert!(!finished.stderr.contains("hf_"), "{finished:#?}");
+        finished.expect_error(1, &["HF_TOKEN"]);
+    }
+    assert!(hub.requests().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_what_has_arrived() {
+    let hub = tiny_bart();
+    hub.fail(Fault::Stall { file: WEIGHTS, after: 50_000 }, 1);
+    let user = User::of(&hub);
+    let child = user.command(&["pull", NAME]).spawn().unwrap();
+    let length = || {
+        let name = blobs(&user.repository()).into_iter().find(|name| name.ends_with(".incomplete"))?;
+        Some(fs::metadata(user.repository().join("blobs").join(name)).unwrap().len())
+    };
+    while !user.repository().join("blobs").is_dir() || length() != Some(50_000) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_ne!(common::finish_child(child).code, Some(0));
+    assert_eq!(length(), Some(50_000));
+    hub.requests();
+    finish(&mut user.command(&["pull", NAME])).expect(0);
+    assert!(hub.requests().iter().any(|request| request.start() == Some(50_000)));
+    assert!(length().is_none());
+}
+
+#[test]
+fn a_hub_that_never_answers_is_given_up() {
+    let hub = tiny_bart();
+    hub.fail(Fault::Silence { path: "/revision/main" }, usize::MAX);
+    let user = User::of(&hub);
+    let begin = std::time::Instant::now();
+    let finished = user.inspect(&[NAME]).expect(1);
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+    let last = finished.stderr.lines().last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("does not answer"), "{finished:#?}");
+    // That it tries again is told meanwhile.
+    assert!(finished.stderr.contains("trying again"), "{finished:#?}");
+    assert_eq!(hub.requests().len(), 2);
 }

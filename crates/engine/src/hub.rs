@@ -1,7 +1,24 @@
 //! Models by their name on the Hugging Face hub.
 //!
-//! [`ModelName`] reads such a name. With the feature `hub`, [`resolve_model`] downloads what a model needs into the cache that
+//! [`ModelName`] reads such a name. With the feature `hub`, `resolve_model` downloads what a model needs into the cache that
 //! Python's `huggingface_hub` uses, and gives back its directory there.
+//!
+//! # Requests
+//!
+//! All are `GET`, with `Accept-Encoding: identity`. ENDPOINT is `https://huggingface.co` or `HubOptions::endpoint`.
+//!
+//! 1. `ENDPOINT/api/models/OWNER/NAME/revision/REVISION`: commit and names of the files.
+//! 2. For each file that is needed, weights last, `ENDPOINT/OWNER/NAME/resolve/COMMIT/FILE` with `Range: bytes=0-0`: the answer says
+//!    commit, etag and size. Where it redirects to another host and names the size (`X-Linked-Size`), that host is not asked.
+//! 3. Unless the cache has that content, the same address with `Range: bytes=N-`, N being what has arrived so far.
+//!
+//! What the answer to 2 said decides about path, name, size and content. An answer to 3 that says something else is refused, no
+//! more bytes than announced are read, and a content becomes part of the cache once its hash is right. Whatever becomes part of a path is
+//! checked before: commits are 40 hexadecimal digits, etags are letters, digits, `-` and `_`, and of the files' names only known ones and those of
+//! shards are used. Folders that are written to must lie in the cache, links followed.
+//!
+//! The token goes to the endpoint's own scheme, host and port. A request that was redirected elsewhere has none from there on, even if
+//! that leads back. A redirect from `https` to `http` is refused, and so is the sixth. `HubLimits` holds the bounds in time and size.
 //!
 //! ```
 //! use elgen_engine::hub::ModelName;
@@ -11,18 +28,36 @@
 //! ```
 
 #[cfg(feature = "hub")]
+mod address;
+#[cfg(feature = "hub")]
+mod answers;
+#[cfg(feature = "hub")]
+mod client;
+#[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod error;
 #[cfg(feature = "hub")]
+mod events;
+#[cfg(feature = "hub")]
+mod limits;
+#[cfg(feature = "hub")]
 mod resolve;
 #[cfg(feature = "hub")]
 mod snapshot;
+#[cfg(feature = "hub")]
+mod store;
+#[cfg(feature = "hub")]
+mod watch;
 
 #[cfg(feature = "hub")]
 pub use error::HubError;
 #[cfg(feature = "hub")]
-pub use resolve::{HubOptions, resolve_model};
+pub use events::HubEvent;
+#[cfg(feature = "hub")]
+pub use limits::HubLimits;
+#[cfg(feature = "hub")]
+pub use resolve::{HubOptions, fetch_model, resolve_model};
 
 use std::fmt;
 

@@ -167,6 +167,7 @@ pub(super) fn setup(
     setup.set("--src-lang", json!(arguments.languages.src_lang));
     setup.set("--tgt-lang", json!(arguments.languages.tgt_lang));
     setup.set("--truncate", json!(arguments.files.truncate == Some(true)));
+    setup.set("--max-text-bytes", json!(arguments.engine.max_text_bytes()));
     setup.set("--max-source-length", json!(arguments.files.max_source_length));
     match serde_json::to_value(options) {
         Ok(Value::Object(options)) => {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex},
@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     Status { path: &'static str, status: u16 },
     /// The body of this file ends after so many bytes, though more were announced.
     Cut { file: &'static str, after: usize },
+    /// The same, but the connection stays open.
+    Stall { file: &'static str, after: usize },
+    /// Requests whose path ends so are never answered.
+    Silence { path: &'static str },
     /// Downloads of this file start at its beginning, whatever was asked for.
     IgnoreRange { file: &'static str },
     /// One byte of this file is another.
@@ -138,13 +142,29 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     }
     let header = |name: &str| headers.get(name).cloned();
     let request = Request { path, range: header("range"), authorization: header("authorization") };
-    let (head, body) = {
+    let (head, body, stays) = {
         let mut state = state.lock().unwrap();
         state.requests.push(request.clone());
-        state.response(&request)
+        let silent = state.fault(|fault| match fault {
+            Fault::Silence { path } if request.path.ends_with(path) => Some(()),
+            _ => None,
+        });
+        let (head, mut body) = if silent.is_some() { (String::new(), Vec::new()) } else { state.response(&request) };
+        let stall = match request.start() {
+            Some(_) if head.starts_with("HTTP/1.1 206") => state.fault(|fault| match fault {
+                Fault::Stall { file, after } if request.path.ends_with(file) => Some(*after),
+                _ => None,
+            }),
+            _ => None,
+        };
+        body.truncate(stall.unwrap_or(usize::MAX));
+        (head, body, silent.is_some() || stall.is_some())
     };
     // The other side may have hung up.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
+    if stays {
+        let _ = stream.read(&mut [0]);
+    }
 }
 
 fn response(status: u16, headers: &[(&str, String)], body: &[u8]) -> (String, Vec<u8>) {

@@ -39,6 +39,31 @@ pub enum HubError {
         /// Folder of the cache.
         cache: PathBuf,
     },
+    /// An address of the hub that cannot be one.
+    #[error("HF_ENDPOINT: {}: not the address of a hub: {reason}", shown(.endpoint))]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A token that cannot be sent. It is not told.
+    #[error(
+        "the token (HF_TOKEN, or the stored one) is none: it has spaces, control characters or letters beyond ASCII"
+    )]
+    Token,
+    /// Too slow, or silent.
+    #[error("{model}: {what}: the hub at {host} does not answer: {reason}")]
+    Silent {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        what: String,
+        /// Who does not answer: the hub, or where it redirects.
+        host: String,
+        /// What did not come, and in what time.
+        reason: String,
+    },
     /// No answer.
     #[error("{model}: the hub cannot be reached: {reason}")]
     Unreachable {
@@ -72,7 +97,7 @@ pub enum HubError {
         hint: &'static str,
     },
     /// Any other HTTP status that is a failure.
-    #[error("{model}: {what}: the hub answered with status {status}")]
+    #[error("{model}: {what}: the hub answered with status {status}{note}")]
     Status {
         /// The model.
         model: String,
@@ -80,6 +105,42 @@ pub enum HubError {
         what: String,
         /// The HTTP status.
         status: u16,
+        /// Who else answered, and how long it wants to be left alone; empty where there is nothing to say.
+        note: String,
+    },
+    /// A file that is larger than one of its kind can be.
+    #[error("{model}: {file}: the hub announces {size} bytes; such a file has {limit} at most")]
+    TooLarge {
+        /// The model.
+        model: String,
+        /// The file.
+        file: String,
+        /// What was announced.
+        size: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// The disk is too small for a file.
+    #[error("{model}: {file}: {missing} more bytes do not fit into {}, where {free} are free", .path.display())]
+    NoSpace {
+        /// The model.
+        model: String,
+        /// The file.
+        file: String,
+        /// The cache.
+        path: PathBuf,
+        /// What is still to be downloaded.
+        missing: u64,
+        /// What is free.
+        free: u64,
+    },
+    /// Part of the cache is a link to somewhere else, and is not written to.
+    #[error("model cache: {}: it leads out of the cache {}", .path.display(), .cache.display())]
+    Outside {
+        /// The link.
+        path: PathBuf,
+        /// The cache.
+        cache: PathBuf,
     },
     /// The repository is no model that can be loaded.
     #[error("{model}: {reason}")]
@@ -143,9 +204,41 @@ impl HubError {
     /// Whether trying again may help.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            HubError::Unreachable { .. } | HubError::Broken { .. } | HubError::Damaged { .. } => true,
+            HubError::Unreachable { .. }
+            | HubError::Silent { .. }
+            | HubError::Broken { .. }
+            | HubError::Damaged { .. } => true,
             HubError::Status { status, .. } => matches!(status, 408 | 429 | 500..),
             _ => false,
         }
+    }
+}
+
+/// Text of another program, for a message: without control characters, and no longer than a line should be.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut shown = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == LONGEST {
+            shown.push('…');
+            break;
+        }
+        match c {
+            '\'' | '"' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_harmless_and_short() {
+        assert_eq!(shown("a 'b' \"é\""), "a 'b' \"é\"");
+        assert_eq!(shown("\u{1b}[31m\n\0\u{202e}"), "\\u{1b}[31m\\n\\0\\u{202e}");
+        assert_eq!(shown(&"x".repeat(1000)).chars().count(), 201);
     }
 }

@@ -1,16 +1,17 @@
 //! From a name to a directory: local ones win, then the cache, then the hub.
 
 use std::{
-    env, fs,
+    env, fmt,
     path::{Path, PathBuf},
 };
 
-use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
-
 use super::{
-    HubError, ModelName,
+    HubError, HubEvent, HubLimits, ModelName,
+    answers::is_commit,
+    client::Client,
     download::Downloader,
     snapshot::{Held, held, plan, shards},
+    store::{Store, read_json, read_small},
 };
 
 const DEFAULT_REVISION: &str = "main";
@@ -21,7 +22,7 @@ const CONFIG: &str = "config.json";
 const CONFIG_FILES: [&str; 2] = [CONFIG, "generation_config.json"];
 
 /// How the hub and its cache are used. `Default` uses neither token nor environment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct HubOptions {
     /// Branch, tag or commit, where the name has none.
     pub revision: Option<String>,
@@ -33,10 +34,28 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Use the cache only.
     pub offline: bool,
-    /// Show progress bars on stderr if it is a terminal.
-    pub progress: bool,
+    /// Ask the hub where the branch or tag stands now, though the cache knows the model. Without, a cached model is used as it is.
+    pub refresh: bool,
     /// Be content with `config.json` and, where there is one, `generation_config.json`; download no more than these.
     pub config_only: bool,
+    /// What the hub may take.
+    pub limits: HubLimits,
+}
+
+/// All but the token.
+impl fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubOptions")
+            .field("revision", &self.revision)
+            .field("cache", &self.cache)
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("offline", &self.offline)
+            .field("refresh", &self.refresh)
+            .field("config_only", &self.config_only)
+            .field("limits", &self.limits)
+            .finish()
+    }
 }
 
 impl HubOptions {
@@ -44,6 +63,14 @@ impl HubOptions {
     /// HF_ENDPOINT, HF_TOKEN (else the file HF_TOKEN_PATH, else `token` below HF_HOME) and HF_HUB_OFFLINE.
     pub fn from_env() -> HubOptions {
         Self::from_variables(&|name| env::var(name).ok(), env::home_dir())
+    }
+
+    /// Whether `name` is a model's name that goes with [`revision`](Self::revision).
+    ///
+    /// # Errors
+    /// It is none, or names another revision.
+    pub fn check(&self, name: &str) -> Result<(), HubError> {
+        wanted(name, self).map(|_| ())
     }
 
     fn from_variables(variable: &dyn Fn(&str) -> Option<String>, user: Option<PathBuf>) -> HubOptions {
@@ -56,7 +83,7 @@ impl HubOptions {
         });
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home.as_ref()?.join("token")));
         let stored_token = || {
-            let text = fs::read_to_string(token_file?).ok()?;
+            let text = String::from_utf8(read_small(&token_file?, 64 << 10).ok()?).ok()?;
             Some(text.trim().to_owned()).filter(|token| !token.is_empty())
         };
         HubOptions {
@@ -66,47 +93,69 @@ impl HubOptions {
             endpoint: variable("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned()),
             offline: variable("HF_HUB_OFFLINE")
                 .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())),
-            progress: true,
+            refresh: false,
             config_only: false,
+            limits: HubLimits::default(),
         }
     }
 }
 
-/// The directory of a model: `name` itself if it is one; else the model of that name, from the cache if it is there and else from the
-/// hub. `notify` is told once when a download begins.
-///
-/// A cached model is used without asking the hub whether its branch has moved. Only files that a model needs are downloaded, each is
-/// checked against the size and the hash that the hub announces, and the weights come last: what is there without them is not used.
+/// The directory of a model: `name` itself if it is one; else the model of that name, as [`fetch_model`] finds it.
 ///
 /// # Errors
-/// The name is no name, the model does not exist or may not be read, has no safetensors, or the download fails.
-pub fn resolve_model(name: &str, options: &HubOptions, notify: &mut dyn FnMut(&str)) -> Result<PathBuf, HubError> {
+/// As [`fetch_model`].
+pub fn resolve_model(
+    name: &str,
+    options: &HubOptions,
+    events: &mut dyn FnMut(HubEvent<'_>),
+) -> Result<PathBuf, HubError> {
     let local = Path::new(name);
     if local.is_dir() {
         return Ok(local.to_owned());
     }
+    fetch_model(name, options, events)
+}
+
+/// The directory of the model `owner/name` or `owner/name@revision`, from the cache if it is there and else from the hub.
+///
+/// A cached model is used without asking the hub whether its branch has moved, unless [`HubOptions::refresh`] is set. Only files that a
+/// model needs are downloaded, each is checked against the size and the hash that the hub announces, and the weights come last: what is
+/// there without them is not used. What has arrived of a file is kept when a download ends early, and the next one goes on from there.
+///
+/// # Errors
+/// The name is no name, the model does not exist or may not be read, has no safetensors, or the download fails.
+pub fn fetch_model(
+    name: &str,
+    options: &HubOptions,
+    events: &mut dyn FnMut(HubEvent<'_>),
+) -> Result<PathBuf, HubError> {
     let model = wanted(name, options)?;
-    let cache = options.cache.clone().ok_or(HubError::NoHome)?;
-    let snapshot = cached(&cache, &model);
-    let found = snapshot.as_deref().map_or_else(|| Held::Lacks("config.json".to_owned()), held);
-    if options.config_only
-        && let Some(dir) = snapshot.as_ref().filter(|dir| dir.join(CONFIG).is_file())
-    {
-        return Ok(dir.clone());
-    }
-    match (snapshot, found) {
-        (Some(dir), Held::Whole) => Ok(dir),
-        (Some(dir), Held::NoTokenizer) if options.offline => Ok(dir),
-        // The repository may have none; if the hub cannot be asked, this is what there is.
-        (Some(dir), Held::NoTokenizer) => match download(&model, cache, options, notify) {
-            Err(HubError::Unreachable { .. }) => Ok(dir),
-            result => result,
-        },
-        (_, Held::Lacks(missing)) if options.offline => {
-            Err(HubError::Offline { model: model.to_string(), missing, cache })
+    let cache = options.cache.as_ref().ok_or(HubError::NoHome)?;
+    let store = Store::new(cache, model.id());
+    let snapshot = store.find(revision(&model));
+    if let Some(dir) = snapshot.as_ref().filter(|_| options.offline || !options.refresh) {
+        if options.config_only && dir.join(CONFIG).is_file() {
+            return Ok(dir.clone());
         }
-        _ => download(&model, cache, options, notify),
+        match held(dir) {
+            Held::Whole => return Ok(dir.clone()),
+            Held::NoTokenizer if options.offline => return Ok(dir.clone()),
+            // The repository may have none; if the hub cannot be asked, this is what there is.
+            Held::NoTokenizer => match download(&model, cache, options, events) {
+                Err(HubError::Unreachable { .. } | HubError::Silent { .. }) => return Ok(dir.clone()),
+                result => return result,
+            },
+            Held::Lacks(_) => {}
+        }
     }
+    if options.offline {
+        let missing = match snapshot.map(|dir| held(&dir)) {
+            Some(Held::Lacks(missing)) => missing,
+            _ => CONFIG.to_owned(),
+        };
+        return Err(HubError::Offline { model: model.to_string(), missing, cache: cache.clone() });
+    }
+    download(&model, cache, options, events)
 }
 
 fn wanted(name: &str, options: &HubOptions) -> Result<ModelName, HubError> {
@@ -118,100 +167,67 @@ fn wanted(name: &str, options: &HubOptions) -> Result<ModelName, HubError> {
     model.at(revision).ok_or_else(|| HubError::Revision { revision: revision.clone() })
 }
 
-fn repository(model: &ModelName) -> Repo {
-    let revision = model.revision().unwrap_or(DEFAULT_REVISION);
-    Repo::with_revision(model.id().to_owned(), RepoType::Model, revision.to_owned())
-}
-
-/// The directory of a revision in the cache, if the revision is known there. Commits are known by themselves.
-fn cached(cache: &Path, model: &ModelName) -> Option<PathBuf> {
-    let repo = repository(model);
-    let commit = if is_commit(repo.revision()) {
-        repo.revision().to_owned()
-    } else {
-        let text = fs::read_to_string(cache.join(repo.folder_name()).join("refs").join(repo.revision())).ok()?;
-        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))?
-    };
-    let dir = Cache::new(cache.to_owned()).repo(repo).pointer_path(&commit);
-    dir.is_dir().then_some(dir)
-}
-
-fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+fn revision(model: &ModelName) -> &str {
+    model.revision().unwrap_or(DEFAULT_REVISION)
 }
 
 fn download(
     model: &ModelName,
-    cache: PathBuf,
+    cache: &Path,
     options: &HubOptions,
-    notify: &mut dyn FnMut(&str),
+    events: &mut dyn FnMut(HubEvent<'_>),
 ) -> Result<PathBuf, HubError> {
     // Relative links of the cache need an absolute place.
-    let cache = std::path::absolute(&cache).map_err(|source| HubError::Cache { path: cache, source })?;
-    let store = Cache::new(cache.clone());
-    let mut builder =
-        ApiBuilder::from_cache(store.clone()).with_token(options.token.clone()).with_progress(options.progress);
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
-    let api = builder
-        .with_user_agent("elgen", env!("CARGO_PKG_VERSION"))
-        .build()
-        .map_err(|error| HubError::Unreachable { model: model.to_string(), reason: error.to_string() })?;
-    let repo = repository(model);
-    let downloader = Downloader::new(api, store.clone(), model, options.token.is_some());
-    let info = downloader.info(&repo)?;
+    let cache = std::path::absolute(cache).map_err(|source| HubError::Cache { path: cache.to_owned(), source })?;
+    let store = Store::new(&cache, model.id());
+    let mut downloader = Downloader::new(Client::new(options, model)?, &store, model, events);
+    let revision = revision(model);
+    let listing = downloader.list(revision, DEFAULT_REVISION)?;
+    let commit = listing.commit.as_str();
     let unusable = |reason: String| HubError::Unusable { model: model.to_string(), reason };
-    if !is_commit(&info.sha) {
-        return Err(HubError::Answer {
-            model: model.to_string(),
-            what: "list of files".to_owned(),
-            reason: format!("`{}` is no commit", info.sha.escape_debug()),
-        });
+    if is_commit(revision) && !commit.eq_ignore_ascii_case(revision) {
+        let reason = format!("commit {commit} instead of {revision}");
+        return Err(HubError::Answer { model: model.to_string(), what: "list of files".to_owned(), reason });
     }
-    let names = info.siblings.iter().map(|file| file.rfilename.as_str());
+    let snapshot = store.snapshot(commit);
     if options.config_only {
         // The revision stays unknown to the cache: whoever needs the weights finds the model incomplete and asks again.
-        let wanted: Vec<&str> = names.filter(|name| CONFIG_FILES.contains(name)).collect();
-        if !wanted.contains(&CONFIG) {
+        if !listing.has(CONFIG) {
             return Err(unusable(format!("it has no {CONFIG}")));
         }
-        for file in wanted {
-            downloader.fetch(&info.sha, file)?;
+        for file in CONFIG_FILES.into_iter().filter(|file| listing.has(file)) {
+            downloader.fetch(commit, file)?;
         }
-        return Ok(store.repo(repo).pointer_path(&info.sha));
+        return Ok(snapshot);
     }
-    let plan = plan(names.clone()).map_err(unusable)?;
-    notify(&format!("downloading {model} into {}", cache.display()));
-
-    // All files of one commit, even if the branch moves meanwhile.
-    for file in &plan.first {
-        downloader.fetch(&info.sha, file)?;
-    }
-    let weights = downloader.fetch(&info.sha, plan.weights)?;
-    if plan.weights.ends_with(".json") {
-        let index = fs::read(&weights).map_err(|source| HubError::Cache { path: weights, source })?;
-        let shards = shards(&index).ok_or_else(|| unusable(format!("{}: not an index of shards", plan.weights)))?;
-        for shard in &shards {
-            if !names.clone().any(|name| name == shard) {
+    let plan = plan(listing.files.iter().map(String::as_str)).map_err(unusable)?;
+    if held(&snapshot) != Held::Whole {
+        downloader.tell(HubEvent::Begin { model, cache: &cache });
+        // All files of one commit, even if the branch moves meanwhile.
+        for file in &plan.first {
+            downloader.fetch(commit, file)?;
+        }
+        let weights = downloader.fetch(commit, plan.weights)?;
+        if plan.weights.ends_with(".json") {
+            let index = read_json(&weights).map_err(|source| HubError::Cache { path: weights, source })?;
+            let shards = shards(&index).ok_or_else(|| unusable(format!("{}: not an index of shards", plan.weights)))?;
+            if let Some(shard) = shards.iter().find(|shard| !listing.has(shard)) {
                 return Err(unusable(format!("{} names {shard}, which the repository lacks", plan.weights)));
             }
-            downloader.fetch(&info.sha, shard)?;
+            for shard in &shards {
+                downloader.fetch(commit, shard)?;
+            }
         }
     }
     // From here on the revision is known to the cache.
-    let refs = cache.join(repo.folder_name()).join("refs");
-    if repo.revision() != info.sha {
-        // hf-hub writes one for the commit, which names itself.
-        let _ = fs::remove_file(refs.join(&info.sha));
-        let place = refs.join(repo.revision());
-        store.repo(repo.clone()).create_ref(&info.sha).map_err(|source| HubError::Cache { path: place, source })?;
-    }
-    Ok(store.repo(repo).pointer_path(&info.sha))
+    store.write_ref(revision, commit)?;
+    Ok(snapshot)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn options(variables: &[(&str, &str)]) -> HubOptions {
@@ -247,6 +263,12 @@ mod tests {
         fs::write(&file, "hf_other").unwrap();
         let path = file.to_str().unwrap();
         assert_eq!(options(&[("HF_HOME", home), ("HF_TOKEN_PATH", path)]).token.unwrap(), "hf_other");
+    }
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let shown = format!("{:?}", options(&[("HF_TOKEN", "hf_secret"), ("HF_ENDPOINT", "http://h")]));
+        assert!(shown.contains("http://h") && !shown.contains("hf_secret"), "{shown}");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Which files of a repository a model needs, and whether a directory has them.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use elgen_models::{
     checkpoint::{INDEX_FILE, SINGLE_FILE},
     config::CONFIG_FILE,
     generation_defaults::GENERATION_CONFIG_FILE,
 };
+
+use super::store::{is_component, read_json};
 
 /// A model cannot do without one of them, unless it is fed with token ids.
 const TOKENIZERS: [&str; 6] =
@@ -42,7 +44,7 @@ pub(super) fn held(dir: &Path) -> Held {
         return Held::Lacks(CONFIG_FILE.to_owned());
     }
     if !has(SINGLE_FILE) {
-        let shards = match fs::read(dir.join(INDEX_FILE)) {
+        let shards = match read_json(&dir.join(INDEX_FILE)) {
             Ok(index) => shards(&index).unwrap_or_default(),
             Err(_) => return Held::Lacks(SINGLE_FILE.to_owned()),
         };
@@ -84,7 +86,7 @@ pub(super) fn plan<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Result<P
     Ok(Plan { first, weights })
 }
 
-/// The shards that an index names, each once; `None` if it is damaged or names files elsewhere.
+/// The shards that an index names, each once; `None` if it is damaged or names what are no safetensors beside it.
 pub(super) fn shards(index: &[u8]) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -94,13 +96,14 @@ pub(super) fn shards(index: &[u8]) -> Option<Vec<String>> {
     let mut shards: Vec<String> = index.weight_map.into_values().collect();
     shards.sort_unstable();
     shards.dedup();
-    let plain =
-        |name: &String| Path::new(name).file_name().is_some_and(|last| last == name.as_str()) && !name.contains('\\');
-    (!shards.is_empty() && shards.iter().all(plain)).then_some(shards)
+    let is_shard = |name: &String| is_component(name) && name.ends_with(".safetensors");
+    (!shards.is_empty() && shards.iter().all(is_shard)).then_some(shards)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -153,7 +156,21 @@ mod tests {
     fn shards_lie_beside_their_index() {
         let shards = |file: &str| shards(format!(r#"{{"weight_map":{{"a":"{file}"}}}}"#).as_bytes());
         assert_eq!(shards("x.safetensors"), Some(vec!["x.safetensors".to_owned()]));
-        for bad in ["../x", "/x", "a/x", "", "..", r"a\\x"] {
+        for bad in [
+            "../x.safetensors",
+            "/x.safetensors",
+            "a/x.safetensors",
+            "",
+            "..",
+            ".safetensors",
+            r"a\\x.safetensors",
+            r"x\u0000.safetensors",
+            r"\u001b[31m.safetensors",
+            "x y.safetensors",
+            "x.safetensors?y",
+            "x%2f.safetensors",
+            "config.json",
+        ] {
             assert_eq!(shards(bad), None, "{bad}");
         }
     }
