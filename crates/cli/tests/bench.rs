@@ -160,7 +160,7 @@ fn what_does_not_fit_is_a_row() {
     let rows = report["rows"].as_array().unwrap();
     let status: Vec<_> = rows.iter().map(|row| row["status"].as_str().unwrap()).collect();
     assert_eq!(status, ["oom", "ok", "oom", "ok"], "{report}");
-    assert!(rows[0]["message"].as_str().unwrap().contains(" of 3.0 MiB are in use"), "{report}");
+    assert!(rows[0]["message"].as_str().unwrap().contains("the memory limit is 3.0 MiB"), "{report}");
     let largest = |row: &Value| row["cost"]["batch"].as_u64().unwrap();
     assert!(largest(&rows[1]) < largest(&rows[3]), "{report}");
     assert!(rows[3]["cost"]["peak_bytes"]["total"].as_u64().unwrap() <= 3 << 20);

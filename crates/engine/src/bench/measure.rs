@@ -6,7 +6,7 @@ use elgen_attention::planner::LINEAR_FLOPS;
 use elgen_attention::planner::cost::{self, StepLoad};
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
-use elgen_tensor::{Class, DType, Device};
+use elgen_tensor::{Bytes, Class, DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
@@ -243,7 +243,8 @@ fn cannot_fit(
     let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
     let cached = slot.saturating_mul(sources.total(count, most)).saturating_add(weights);
     let (least, limit) = (run.max(cached), plan.memory_limit);
-    Ok((least > limit).then(|| format!("a batch of {count} takes at least {least} bytes, the memory limit is {limit}")))
+    let told = || format!("a batch of {count} takes at least {}, the memory limit is {}", Bytes(least), Bytes(limit));
+    Ok((least > limit).then(told))
 }
 
 /// The longest source that leaves positions for the new ids.
