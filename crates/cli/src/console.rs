@@ -62,13 +62,13 @@ impl Console {
 
     /// Prints `error: …`.
     pub(crate) fn error(&self, message: &str) {
-        self.line(&format!("{} {}", color::error_prefix(), single_line(message)));
+        self.show(&format!("{} {}", color::error_prefix(), single_line(message)));
     }
 
     /// Prints `warning: …` unless quiet.
     pub(crate) fn warning(&self, message: &str) {
         if !self.quiet {
-            self.line(&format!("{} {}", color::warning_prefix(), single_line(message)));
+            self.show(&format!("{} {}", color::warning_prefix(), single_line(message)));
         }
     }
 
@@ -81,10 +81,14 @@ impl Console {
 
     /// Prints a line, or several, above the progress bar.
     pub(crate) fn line(&self, line: &str) {
-        let line = printable_lines(line);
+        self.show(&printable_lines(line));
+    }
+
+    /// Prints what is printable, colours and all.
+    fn show(&self, line: &str) {
         match &self.progress {
-            Some(Shown { display: Display::Bar(bar), .. }) => bar.shown.suspend(|| write_line(&line)),
-            _ => write_line(&line),
+            Some(Shown { display: Display::Bar(bar), .. }) => bar.shown.suspend(|| write_line(line)),
+            _ => write_line(line),
         }
     }
 
@@ -128,7 +132,11 @@ impl Console {
         let Some(shown) = &mut self.progress else { return };
         lock(&shown.progress).finished_one();
         match &mut shown.display {
-            Display::Bar(bar) => bar.shown.inc(1),
+            Display::Bar(bar) => {
+                // The text tells the same number as the bar, whenever its thread renews it.
+                bar.shown.set_message(lock(&shown.progress).line(Instant::now()));
+                bar.shown.inc(1);
+            }
             Display::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {

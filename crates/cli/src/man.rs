@@ -104,7 +104,8 @@ mod tests {
             let own = text(Some(name));
             assert!(own.starts_with(&format!(".TH elgen-{name} 1 ")), "{own}");
             assert!(own.contains(&format!(".SH SYNOPSIS\n.nf\nelgen {name} ")), "{own}");
-            for flag in found.get_arguments().filter_map(|flag| flag.get_long()) {
+            let shown = found.get_arguments().filter(|flag| !flag.is_hide_set());
+            for flag in shown.filter_map(|flag| flag.get_long()) {
                 assert!(own.contains(&format!("\\-\\-{}", flag.replace('-', "\\-"))), "{name} --{flag}");
             }
         }

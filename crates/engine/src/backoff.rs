@@ -199,7 +199,7 @@ mod tests {
         let [Notice::BatchHalved { from: 40, to: 10, reason }] = &work.notices[..] else {
             panic!("{:?}", work.notices)
         };
-        assert!(reason.contains("400 bytes"), "{reason}");
+        assert!(reason.contains("400 B of"), "{reason}");
         assert_eq!(work.proved.first(), Some(&10));
         // What the first batch kept stood in the way of a second one of that size alone; it was let go.
         assert!(work.ran.iter().all(|batch| batch.len() <= 10) && work.refused.is_empty());
