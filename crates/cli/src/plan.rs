@@ -77,8 +77,11 @@ pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
     let dtype = storage_dtype(choice, limits.software, &model);
     let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
     // A device that is consulted for its limits is also measured, unless it was before.
-    elgen_engine::on_measurement(tell_measurement);
-    let class = limits.device.is_some().then(|| device_class(arguments.device.as_deref(), dtype)).transpose()?;
+    let class = limits
+        .device
+        .is_some()
+        .then(|| device_class(arguments.device.as_deref(), dtype, tell_measurement))
+        .transpose()?;
     let comparison = Comparison {
         outline: &outline,
         dtype,

@@ -97,7 +97,7 @@ pub(crate) fn generate(mut arguments: GenerateArgs) -> Result<u8, CliError> {
         load.attention = target::kinds_to_continue(&found).unwrap_or(AttentionChoice::Auto);
     }
     if !quiet {
-        elgen_engine::on_measurement(tell_measurement);
+        load.on_measurement = tell_measurement;
     }
     let with_need = |error: CliError| match error {
         CliError::Engine(error) if needs::is_short(&error) => short_of_memory(&error, &arguments.model, &load, &config),

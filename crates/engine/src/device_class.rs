@@ -56,30 +56,29 @@ pub struct MeasuredClass {
 pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError> {
     let options = DeviceOptions { selector: Some(selector.to_owned()), ..DeviceOptions::default() };
     let device = Device::open(&options)?;
-    [DType::F32, DType::F16].into_iter().map(|dtype| class_of(&device, dtype, true)).collect()
+    [DType::F32, DType::F16].into_iter().map(|dtype| class_of(&device, dtype, true, |_| {})).collect()
 }
 
-/// Who is told the name of an adapter before it is measured, which takes seconds.
-static TOLD: Mutex<Option<fn(&str)>> = Mutex::new(None);
-
-/// From now on, `tell` gets the name of every adapter that is about to be measured in this process: a program that is silent for seconds
-/// looks as if it hung.
-pub fn on_measurement(tell: fn(&str)) {
-    *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
-}
+/// Gets the name of an adapter that is about to be measured: a program that is silent for seconds looks as if it hung.
+pub type OnMeasurement = fn(adapter: &str);
 
 /// What an adapter was measured at for one dtype: what is kept of it, else it is measured now. `selector`: as in
-/// [`crate::SessionOptions::device`].
+/// [`crate::SessionOptions::device`]; `tell` hears of it if it is measured.
 ///
 /// # Errors
 /// The adapter cannot be opened, has too little memory, or failed.
-pub fn device_class(selector: Option<&str>, dtype: DType) -> Result<MeasuredClass, EngineError> {
+pub fn device_class(selector: Option<&str>, dtype: DType, tell: OnMeasurement) -> Result<MeasuredClass, EngineError> {
     let options = DeviceOptions { selector: selector.map(str::to_owned), ..DeviceOptions::default() };
-    class_of(&Device::open(&options)?, dtype, false)
+    class_of(&Device::open(&options)?, dtype, false, tell)
 }
 
 /// The class of an open device; what is measured runs on a device of its own, so that this one's memory counters see nothing of it.
-pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<MeasuredClass, EngineError> {
+pub(crate) fn class_of(
+    device: &Device,
+    dtype: DType,
+    refresh: bool,
+    tell: OnMeasurement,
+) -> Result<MeasuredClass, EngineError> {
     let report = device.report();
     let key = ClassKey::new(&report.name, &report.driver, dtype);
     let name = file_name(&key);
@@ -103,10 +102,7 @@ pub(crate) fn class_of(device: &Device, dtype: DType, refresh: bool) -> Result<M
         }
     }
     let own = Device::open(&DeviceOptions { selector: Some(report.index.to_string()), ..DeviceOptions::default() })?;
-    let told = *TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(tell) = told {
-        tell(&report.name);
-    }
+    tell(&report.name);
     let fresh = take(&own, key.clone(), dtype)?;
     let replaces = refresh || before.is_some();
     let mut stored = before.map_or_else(|| fresh.clone(), |before| better(before, fresh.clone()));

@@ -56,7 +56,7 @@ mod types;
 
 pub use cancel::CancelToken;
 pub use config_only::ConfigOnly;
-pub use device_class::{MeasuredClass, device_class, measure_device, on_measurement};
+pub use device_class::{MeasuredClass, OnMeasurement, device_class, measure_device};
 pub use devices::{DeviceReport, best_device, devices};
 pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
 pub use encode::HiddenStates;

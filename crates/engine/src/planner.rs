@@ -51,7 +51,7 @@ pub(crate) fn decide(
     let Some((workload, run)) = workload(checkpoint, &outline.limits, options, most_sentences(device)) else {
         return mha("the checkpoint's generation options contradict each other".into());
     };
-    let known = match class_of(device, dtype, false) {
+    let known = match class_of(device, dtype, false, options.on_measurement) {
         Ok(known) => known,
         Err(error) => return mha(format!("the device could not be measured: {error}")),
     };

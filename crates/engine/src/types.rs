@@ -8,6 +8,7 @@ use elgen_tensor::Cooperative;
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::CancelToken;
+use crate::device_class::OnMeasurement;
 
 /// One input of a generation run.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +124,8 @@ pub struct SessionOptions {
     pub cooperative: Cooperative,
     /// What the sessions of the model will do: [`AttentionChoice::Auto`] chooses for it.
     pub expected: Expected,
+    /// Hears of a device before it is measured, which [`AttentionChoice::Auto`] does once and which takes seconds.
+    pub on_measurement: OnMeasurement,
     /// The most bytes of a text that are tokenised at once, where tokenising takes some 150 bytes of memory for each
     /// ([`elgen_models::Tokenizer::set_max_text_bytes`]).
     pub max_text_bytes: usize,
@@ -153,6 +156,7 @@ impl Default for SessionOptions {
             checked_shaders: false,
             cooperative: Cooperative::default(),
             expected: Expected::default(),
+            on_measurement: |_| {},
             max_text_bytes: DEFAULT_TEXT_BYTES,
         }
     }

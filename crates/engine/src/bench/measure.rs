@@ -149,7 +149,7 @@ pub struct Peaks {
 /// # Errors
 /// The device could not be measured.
 pub fn peaks(device: &Device, dtype: DType) -> Result<Peaks, EngineError> {
-    let class = class_of(device, dtype, false)?.class;
+    let class = class_of(device, dtype, false, |_| {})?.class;
     let matrices = class.matrix_flops.filter(|_| dtype == DType::F16).unwrap_or(0.0);
     let flops = class.alu_flops.max(class.linear.best_flops(LINEAR_FLOPS)).max(matrices);
     Ok(Peaks { gigabytes_per_second: class.bandwidth / 1e9, teraflops: flops / 1e12 })
