@@ -1,15 +1,17 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`], [`block_runs`]), the demo models as test data ([`demo`]),
-//! models with any kinds of attention ([`kinds`]), batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]), a judge of near ties
+//! hooks that look on ([`hooks`]), models with any kinds of attention ([`kinds`]), batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]) and hidden states ([`states`]), a judge of near ties
 //! ([`rescore`]), times of kernels ([`timing`]), and a CPU twin of every kernel ([`twin`]).
 
 pub mod block_runs;
 pub mod blocks;
 pub mod demo;
 pub mod harness;
+pub mod hooks;
 pub mod kinds;
 pub mod planned;
 pub mod recorded;
 pub mod rescore;
+pub mod states;
 pub mod timing;
 pub mod twin;
 

@@ -5,24 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elgen_engine::{
-    AttentionChoice, CancelToken, EngineError, Events, FinishReason, Generation, GenerationOptions, Hooks,
-    LogitsProcessor, Model, RunOptions, SequenceView, StopCriterion, StreamedToken,
+    AttentionChoice, CancelToken, EngineError, Events, FinishReason, Generation, GenerationOptions, Hooks, Model,
+    RunOptions, StreamedToken,
 };
 use elgen_tests::demo::{Story, assert_same, requests, session_options};
-
-/// Changes nothing, but makes the host take part.
-#[derive(Debug)]
-struct Look;
-
-impl LogitsProcessor for Look {
-    fn process(&self, _: &SequenceView<'_>, _: &mut [f32]) {}
-}
-
-impl StopCriterion for Look {
-    fn should_stop(&self, _: &SequenceView<'_>) -> bool {
-        false
-    }
-}
+use elgen_tests::hooks::LookOn;
 
 #[derive(Default)]
 struct Heard {
@@ -80,8 +67,8 @@ fn cancelled(model: &Model, options: &GenerationOptions, hooks: &Hooks, stream: 
 
 fn check(name: &str, options: &GenerationOptions) {
     let model = Model::load(Story::model(), &session_options(AttentionChoice::Mha, 2)).unwrap();
-    let process = Hooks { processors: vec![Arc::new(Look)], ..Hooks::default() };
-    let stop = Hooks { stop_criteria: vec![Arc::new(Look)], ..Hooks::default() };
+    let process = Hooks { processors: vec![Arc::new(LookOn)], ..Hooks::default() };
+    let stop = Hooks { stop_criteria: vec![Arc::new(LookOn)], ..Hooks::default() };
     let beams = options.num_beams.is_some_and(|beams| beams > 1);
     for (who, hooks, stream) in [
         ("the device", Hooks::default(), false),

@@ -1,25 +1,13 @@
 //! Hidden states of the encoder, or of the decoder of a model without one: Hugging Face's, whatever the batch.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, Input, Model, RunOptions, SessionOptions};
 use elgen_models::Checkpoint;
 use elgen_tests::demo::Translations;
+use elgen_tests::harness::assert_close;
 use elgen_tests::repo_root;
-use safetensors::SafeTensors;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Reference {
-    inputs: Vec<Vec<u32>>,
-    states: Vec<State>,
-}
-
-#[derive(Deserialize)]
-struct State {
-    input: usize,
-    decoder_input_ids: Option<Vec<u32>>,
-}
+use elgen_tests::states::{Reference, StatesFile, models_with_states};
 
 fn open(dir: &Path, attention: AttentionChoice, batch_size: usize) -> Model {
     let options = SessionOptions {
@@ -32,37 +20,8 @@ fn open(dir: &Path, attention: AttentionChoice, batch_size: usize) -> Model {
     Model::load(dir, &options).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
-fn models(prefixes: &[&str]) -> Vec<PathBuf> {
-    let mut dirs: Vec<PathBuf> = std::fs::read_dir(repo_root().join("tests/fixtures"))
-        .expect("fixtures are part of the repository")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.join("states.safetensors").is_file())
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            prefixes.iter().any(|prefix| name.starts_with(prefix))
-        })
-        .collect();
-    dirs.sort();
-    dirs
-}
-
-fn recorded(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-    bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).data())
-}
-
-/// Asserts the tolerance of tensors (docs/testing.md).
-fn assert_close(at: &str, got: &[f32], want: &[f32]) {
-    assert_eq!(got.len(), want.len(), "{at}");
-    let rms = (want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
-    for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        let bound = 1e-4 * rms.max(f64::from(w.abs()));
-        // A NaN fails this comparison.
-        assert!(f64::from((g - w).abs()) <= bound, "{at}: value {i} is {g}, expected {w} (rms {rms})");
-    }
-}
-
 /// What the recorded states, which end before the last norm of a stack, become behind it.
-fn normed(checkpoint: &Checkpoint, states: Vec<f32>, width: usize) -> Vec<f32> {
+fn normed(checkpoint: &Checkpoint, states: Vec<f64>, width: usize) -> Vec<f64> {
     let tensor = |names: &[&str]| Some(checkpoint.view(&checkpoint.find(names)?)?.to_f32().expect("a vector"));
     let rms = tensor(&["encoder.final_layer_norm.weight"]);
     let weight = rms.clone().or_else(|| tensor(&["model.encoder.layer_norm.weight", "encoder.layer_norm.weight"]));
@@ -70,13 +29,12 @@ fn normed(checkpoint: &Checkpoint, states: Vec<f32>, width: usize) -> Vec<f32> {
     let Some(weight) = weight else { return states };
     let mut out = Vec::with_capacity(states.len());
     for row in states.chunks(width) {
-        let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
         let mean = if rms.is_some() { 0.0 } else { row.iter().sum::<f64>() / width as f64 };
         let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
         let scale = 1.0 / (variance + if rms.is_some() { 1e-6 } else { 1e-5 }).sqrt();
         for (i, x) in row.iter().enumerate() {
             let shift = bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]));
-            out.push(((x - mean) * scale * f64::from(weight[i]) + shift) as f32);
+            out.push((x - mean) * scale * f64::from(weight[i]) + shift);
         }
     }
     out
@@ -85,11 +43,9 @@ fn normed(checkpoint: &Checkpoint, states: Vec<f32>, width: usize) -> Vec<f32> {
 /// Compares what a model gives for all its inputs, together and alone; returns how many inputs had recorded states.
 fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let reference: Reference =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("a reference"))
-            .expect("valid");
-    let bytes = std::fs::read(dir.join("states.safetensors")).expect("states");
-    let tensors = SafeTensors::deserialize(&bytes).expect("valid states");
+    let reference = Reference::of(dir);
+    let file = StatesFile::of(dir);
+    let recorded = file.tensors();
     let checkpoint = Checkpoint::open(dir).expect("a checkpoint");
     let model = open(dir, attention, 4);
     let inputs: Vec<Vec<u32>> = reference.inputs.iter().filter(|ids| !ids.is_empty()).cloned().collect();
@@ -105,10 +61,10 @@ fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
         let at = format!("{name} {attention:?} input {}", state.input);
         if state.decoder_input_ids.is_some() {
             let layers = model.model_config().summary().encoder_layers;
-            let last = recorded(&tensors, &format!("{}.encoder.{layers}", state.input));
-            assert_close(&at, &states.values, &normed(&checkpoint, last, states.hidden_size));
-        } else if tensors.tensor(&format!("{}.final", state.input)).is_ok() {
-            assert_close(&at, &states.values, &recorded(&tensors, &format!("{}.final", state.input)));
+            let last = recorded.all(&format!("{}.encoder.{layers}", state.input));
+            assert_close(&states.values, &normed(&checkpoint, last, states.hidden_size), &at);
+        } else if recorded.has(&format!("{}.final", state.input)) {
+            assert_close(&states.values, &recorded.all(&format!("{}.final", state.input)), &at);
         } else {
             // What the head makes of them.
             let table = ["lm_head.weight", "model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
@@ -121,7 +77,7 @@ fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
                 .rows()
                 .flat_map(|row| head.chunks(states.hidden_size).map(|column| product(row, column)).collect::<Vec<_>>())
                 .collect();
-            assert_close(&at, &logits, &recorded(&tensors, &format!("{}.logits", state.input)));
+            assert_close(&logits, &recorded.all(&format!("{}.logits", state.input)), &at);
         }
     }
     reference.states.len()
@@ -129,7 +85,7 @@ fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
 
 fn check(prefixes: &[&str], least: usize) {
     let mut compared = 0;
-    for dir in models(prefixes) {
+    for dir in models_with_states(prefixes) {
         for attention in [AttentionChoice::Mha, AttentionChoice::El] {
             compared += check_model(&dir, attention);
         }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use elgen_attention::Kind;
 use elgen_engine::{
     AttentionChoice, DtypeChoice, EngineError, Events, Generation, GenerationOptions, Hooks, LogitsProcessor, Model,
-    Request, RunOptions, ScoreInput, ScoreRequest, SequenceView, SessionOptions, StopCriterion, StreamedToken,
-    WholeText,
+    Request, RunOptions, ScoreInput, ScoreRequest, SequenceView, SessionOptions, StreamedToken, WholeText,
 };
 use elgen_models::{Checkpoint, Kinds, ModelConfig, load};
 use elgen_tensor::{DType, Device, DeviceOptions};
+use elgen_tests::hooks::LookOn;
 use elgen_tests::repo_root;
 use tempfile::TempDir;
 
@@ -216,20 +216,6 @@ fn modes() -> Vec<(&'static str, GenerationOptions)> {
     ]
 }
 
-/// Adds nothing, so that the host looks at the scores.
-#[derive(Debug)]
-struct Look;
-
-impl LogitsProcessor for Look {
-    fn process(&self, _: &SequenceView<'_>, _: &mut [f32]) {}
-}
-
-impl StopCriterion for Look {
-    fn should_stop(&self, _: &SequenceView<'_>) -> bool {
-        false
-    }
-}
-
 #[derive(Debug)]
 struct BanAll;
 
@@ -283,8 +269,8 @@ fn overflow_is_an_error_in_every_mode() {
         for (mode, options) in modes() {
             let what = format!("{name}, {mode}");
             assert_fails(&model, &options, &RunOptions::default(), &what);
-            let stop = Hooks { stop_criteria: vec![Arc::new(Look)], ..Hooks::default() };
-            let look = Hooks { processors: vec![Arc::new(Look)], ..Hooks::default() };
+            let stop = Hooks { stop_criteria: vec![Arc::new(LookOn)], ..Hooks::default() };
+            let look = Hooks { processors: vec![Arc::new(LookOn)], ..Hooks::default() };
             for hooks in [stop, look] {
                 assert_fails(&model, &options, &RunOptions { hooks, ..RunOptions::default() }, &what);
             }

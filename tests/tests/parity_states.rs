@@ -10,21 +10,8 @@ use std::sync::Arc;
 use elgen_attention::Kind;
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, ModelError, Probe, Runner, Sentence, load};
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Recorder, Rows, Tensor};
-use elgen_tests::repo_root;
-use safetensors::SafeTensors;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Reference {
-    inputs: Vec<Vec<u32>>,
-    states: Vec<State>,
-}
-
-#[derive(Deserialize)]
-struct State {
-    input: usize,
-    decoder_input_ids: Option<Vec<u32>>,
-}
+use elgen_tests::harness::assert_close;
+use elgen_tests::states::{Reference, StatesFile, models_with_states};
 
 /// Copies of the hidden states that a probe saw: (stack, index) -> rows.
 #[derive(Default)]
@@ -46,31 +33,6 @@ impl Seen {
     }
 }
 
-/// Asserts the tolerance of tensors (docs/testing.md): `|a - b| <= 1e-4 * max(rms(b), |b|)`.
-fn assert_close(at: &str, got: &[f32], expected: &[f32]) {
-    assert_eq!(got.len(), expected.len(), "{at}: number of values");
-    let rms = (expected.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / expected.len() as f64).sqrt();
-    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
-        let bound = 1e-4 * rms.max(f64::from(e.abs()));
-        // A NaN fails this comparison.
-        assert!(f64::from((g - e).abs()) <= bound, "{at}: value {i} is {g}, expected {e} (rms {rms})");
-    }
-}
-
-struct Fixture<'a> {
-    tensors: SafeTensors<'a>,
-}
-
-impl Fixture<'_> {
-    /// Row `row` of a recorded tensor, or all of it.
-    fn rows(&self, name: &str, row: Option<usize>) -> Vec<f32> {
-        let view = self.tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let all: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
-        let cols = view.shape()[1];
-        row.map_or_else(|| all.clone(), |r| all[r * cols..(r + 1) * cols].to_vec())
-    }
-}
-
 fn check_model(dir: &Path, kind: Kind) -> usize {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let config = ModelConfig::load(dir).expect("config");
@@ -81,11 +43,9 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
     let (limits, layout) = (model.limits(), model.cache_layout());
     let encoder_layers = config.summary().encoder_layers;
     let mut runner = Runner::new(&device, Arc::from(model), DEFAULT_PREFILL_BUDGET);
-    let reference: Reference =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).expect("reference.json"))
-            .expect("a valid reference");
-    let bytes = std::fs::read(dir.join("states.safetensors")).expect("states.safetensors");
-    let fixture = Fixture { tensors: SafeTensors::deserialize(&bytes).expect("valid states") };
+    let reference = Reference::of(dir);
+    let file = StatesFile::of(dir);
+    let recorded = file.tensors();
     let logits = device.tensor("logits", Class::Activations, 1, limits.vocab_size, DType::F32).expect("logits");
     let mut compared = 0;
 
@@ -107,11 +67,8 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
                     .expect("encoder");
                 for l in 0..=encoder_layers {
                     let got = device.read_tensor(&seen.0[&("encoder", l)]).expect("states");
-                    assert_close(
-                        &format!("{name} {kind} encoder layer {l}"),
-                        &got,
-                        &fixture.rows(&format!("{}.encoder.{l}", state.input), None),
-                    );
+                    let expected = recorded.all(&format!("{}.encoder.{l}", state.input));
+                    assert_close(&got, &expected, &format!("{name} {kind} encoder layer {l}"));
                     compared += 1;
                 }
             }
@@ -128,13 +85,13 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
             rec.submit().expect("submission");
             for l in 0..=layout.layers {
                 let got = device.read_tensor(&seen.0[&("decoder", l)]).expect("states");
-                let expected = fixture.rows(&format!("{}.decoder.{l}", state.input), Some(length - 1));
-                assert_close(&format!("{name} {kind} decoder layer {l}, position {}", length - 1), &got, &expected);
+                let expected = recorded.row(&format!("{}.decoder.{l}", state.input), length - 1);
+                assert_close(&got, &expected, &format!("{name} {kind} decoder layer {l}, position {}", length - 1));
                 compared += 1;
             }
             let got = device.read_tensor(&logits).expect("logits");
-            let expected = fixture.rows(&format!("{}.logits", state.input), Some(length - 1));
-            assert_close(&format!("{name} {kind} logits, position {}", length - 1), &got, &expected);
+            let expected = recorded.row(&format!("{}.logits", state.input), length - 1);
+            assert_close(&got, &expected, &format!("{name} {kind} logits, position {}", length - 1));
             compared += 1;
         }
     }
@@ -142,13 +99,7 @@ fn check_model(dir: &Path, kind: Kind) -> usize {
 }
 
 fn check(family: &str, kind: Kind, least: usize) {
-    let mut dirs: Vec<_> = std::fs::read_dir(repo_root().join("tests/fixtures"))
-        .expect("fixtures are part of the repository")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.join("states.safetensors").is_file())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(family)))
-        .collect();
-    dirs.sort();
+    let dirs = models_with_states(&[family]);
     let compared: usize = dirs.iter().map(|dir| check_model(dir, kind)).sum();
     println!("{family} {kind}: {compared} hidden states and logits of {} models", dirs.len());
     assert!(dirs.len() >= least && compared >= 20 * least, "only {compared} states of {} models", dirs.len());
