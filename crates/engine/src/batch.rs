@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use elgen_models::{Alignment, Continuation, Probe, Runner, Sentence};
-use elgen_search::device::{BatchTraits, DeviceSearch, NewToken, SentenceStart};
+use elgen_models::{Alignment, Continuation, Runner, Sentence};
+use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tally, Tensor};
+use elgen_tensor::{Class, DType, Device, Mark, RecordStats, Rows, Tally, Tensor};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -139,51 +139,43 @@ impl BatchState {
             .collect();
         let started = Instant::now();
         runner.begin(&mut self.rows, &sentences, width)?;
-        self.search.set_hooks(control.hooks)?;
+        self.search.set_hooks(control.hooks);
         self.search.report_tokens(control.on_step.is_some());
         self.search.begin(&starts)?;
         device.wait()?;
         let decoding = Instant::now();
         stats.encode_seconds += (decoding - started).as_secs_f64();
 
-        let mut done = vec![false; batch.len()];
-        let mut steps = 0;
+        // How many sentences were done: none is done only for a while.
+        let (mut finished, mut steps) = (0, 0);
+        let mut rec = device.recorder();
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
         let cancelled = loop {
             if control.cancel.is_cancelled() {
                 break true;
             }
             let allocations = device.pool().allocations();
-            let mut rec = device.recorder();
-            let (mut first_layer, mut behind_layers) = (0, 0);
-            let mut count = |rec: &mut elgen_tensor::Recorder, _: &'static str, index: usize, _: &Tensor, _: usize| {
-                if index == 0 {
-                    first_layer = rec.dispatches();
-                }
-                behind_layers = rec.dispatches();
-                Ok(())
-            };
-            runner.step_with_probe(&mut rec, &self.rows, &self.logits, Probe::new(&mut count))?;
-            stats.layer_dispatches += behind_layers - first_layer;
-            let report = self.search.step(rec, &mut self.rows, &self.logits)?;
-            let now_done = report.done;
-            stats.stats += report.stats;
-            stats.steps += 1;
             stats.row_steps += self.rows.count() as u64;
+            runner.step(&mut rec, &self.rows, &self.logits)?;
+            stats.layer_dispatches += layer_dispatches(rec.marks());
+            let report = self.search.step(&mut rec, &mut self.rows, &self.logits)?;
+            stats.stats += rec.take_stats();
+            stats.steps += 1;
             stats.allocations += device.pool().allocations() - allocations;
             stats.first_token.get_or_insert_with(Instant::now);
             steps += 1;
             if let Some(on_step) = &mut control.on_step {
-                on_step(&report.tokens, &now_done)?;
+                on_step(report.tokens, report.done)?;
             }
             // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
-            if now_done.iter().all(|d| *d) || steps >= longest {
+            let now_finished = report.done.iter().filter(|done| **done).count();
+            if now_finished == batch.len() || steps >= longest {
                 break false;
             }
-            if now_done != done {
-                let open = (0..batch.len()).filter(|s| !now_done[*s]);
-                runner.keep(&mut self.rows, open, width)?;
-                done = now_done;
+            if now_finished > finished {
+                let open = (0..batch.len()).filter(|s| !report.done[*s]);
+                runner.keep(&mut rec, &mut self.rows, open, width)?;
+                finished = now_finished;
             }
         };
         let sequences = self.config.num_return_sequences;
@@ -203,6 +195,14 @@ impl BatchState {
         }
         runner.end();
         Ok(Ran { results, cancelled })
+    }
+}
+
+/// Dispatches between the embedding and the end of the last layer of a step.
+fn layer_dispatches(marks: &[Mark]) -> u64 {
+    match (marks.first(), marks.last()) {
+        (Some(first), Some(last)) => last.dispatches - first.dispatches,
+        _ => 0,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::layers::{Space, StackShape};
 use crate::{gpt2, opt, seq2seq, t5};
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
-/// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing.
+/// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing. The recorder marks these places anyway.
 pub struct Probe<'p>(Option<ProbeFn<'p>>);
 
 /// The function of a [`Probe`].
@@ -39,6 +39,7 @@ impl<'p> Probe<'p> {
         x: &Tensor,
         rows: usize,
     ) -> Result<(), ModelError> {
+        rec.mark(stack, index);
         match &mut self.0 {
             Some(f) => f(rec, stack, index, x, rows),
             None => Ok(()),

@@ -179,12 +179,13 @@ impl Runner {
         self.cross_ranges = None;
     }
 
-    /// Shrinks the batch to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
+    /// Shrinks the batch, for what `rec` records from here on, to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
     ///
     /// # Errors
     /// The device failed.
     pub fn keep(
         &self,
+        rec: &mut Recorder,
         rows: &mut Rows,
         sentences: impl Iterator<Item = usize>,
         width: usize,
@@ -195,7 +196,7 @@ impl Runner {
                 *kept = true;
             }
         }
-        Ok(rows.retain(&self.device, |row| kept.get(row as usize / width.max(1)).is_some_and(|kept| *kept))?)
+        Ok(rows.retain(rec, |row| kept.get(row as usize / width.max(1)).is_some_and(|kept| *kept))?)
     }
 
     fn admit(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {
@@ -290,7 +291,8 @@ impl Runner {
             let mut rec = self.device.recorder();
             let states =
                 self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
-            stats += rec.submit()?;
+            rec.submit()?;
+            stats += rec.take_stats();
             if let Some(see) = &mut see {
                 stats += see(states, chunk.sentences)?;
             }
@@ -317,7 +319,8 @@ impl Runner {
             let mut rec = self.device.recorder();
             let states =
                 self.model.prefill(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
-            stats += rec.submit()?;
+            rec.submit()?;
+            stats += rec.take_stats();
             if let Some(see) = &mut see {
                 stats += see(states, chunk.sentences)?;
             }
@@ -418,7 +421,8 @@ impl Runner {
         let batch = self.pack(packed, sentences, &Chunk { sentences: 0..sentences.len(), tokens }, true)?;
         let mut rec = self.device.recorder();
         self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, probe)?;
-        Ok(rec.submit()?)
+        rec.submit()?;
+        Ok(rec.take_stats())
     }
 }
 

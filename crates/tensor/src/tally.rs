@@ -2,7 +2,7 @@
 
 use crate::pool::{Class, Usage};
 use crate::tensor::{DType, buffer_bytes, tensor_bytes};
-use crate::transfer::ring_bytes;
+use crate::staging::ring_bytes;
 
 /// Bytes by class that some allocations would take from the pool. Each method stands for the allocation of the same name.
 ///

@@ -102,7 +102,7 @@ impl Runner {
             let mut rec = self.device.recorder();
             let out = Probabilities { mean: &mean, log_sum_exp: None };
             self.model.align(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, layer, &out)?;
-            let (bytes, _) = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
+            let bytes = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             let mut rows = values.chunks(mean.ld());
             for continuation in these {
