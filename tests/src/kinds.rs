@@ -48,8 +48,8 @@ pub struct Files {
 /// A loaded model.
 #[derive(Debug)]
 pub struct Loaded {
-    device: Device,
-    runner: Runner,
+    pub(crate) device: Device,
+    pub(crate) runner: Runner,
     limits: ModelLimits,
 }
 

@@ -1,7 +1,7 @@
 //! Dispatching `align.wgsl`: attention probabilities averaged over heads, and log-sum-exp.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Bindings, Buffer, DType, KernelSpec, Recorder, Tensor, TensorError};
+use elgen_tensor::{Bindings, Buffer, DType, KernelSpec, Recorder, Tensor, TensorError, bind};
 
 use crate::MAX_GROUPS;
 use crate::kind::Shape;

@@ -1,7 +1,7 @@
 //! Dispatching `attend.wgsl`: query rows over cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Bindings, Buffer, DType, Device, Kernel, KernelSpec, Recorder, Tensor, TensorError};
+use elgen_tensor::{Bindings, Buffer, DType, Device, Kernel, KernelSpec, Recorder, Tensor, TensorError, bind};
 use std::sync::Arc;
 
 use crate::MAX_GROUPS;

@@ -1,7 +1,7 @@
 //! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, padded, product, Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError};
+use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, bind, padded, product};
 
 use crate::MAX_GROUPS;
 

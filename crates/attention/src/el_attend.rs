@@ -1,7 +1,9 @@
 //! Dispatching `el_attend.wgsl`: EL-attention of expanded queries over hidden states, each read once per tile of query rows.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, padded, Bindings, Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError};
+use elgen_tensor::{
+    Bindings, Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind, padded,
+};
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;

@@ -1,7 +1,9 @@
 //! Dispatching `mha_attend.wgsl`: multi-head attention of few query rows over many cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Bindings, Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError};
+use elgen_tensor::{
+    Bindings, Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind,
+};
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;

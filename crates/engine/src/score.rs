@@ -379,8 +379,7 @@ fn score_batch(
         rec.write(&ids, 0, bytemuck::cast_slice(&wanted))?;
         token_logprobs(rec, logits.logits, &ids, &scores, count)?;
         let bytes = count as u64 * size;
-        let values: Vec<TokenScore> =
-            rec.submit_and_see(&readback, &scores, bytes, bytemuck::pod_collect_to_vec)?;
+        let values: Vec<TokenScore> = rec.submit_and_see(&readback, &scores, bytes, bytemuck::pod_collect_to_vec)?;
         for ((s, _), value) in logits.rows.iter().zip(values) {
             found[*s].push(value);
         }

@@ -59,8 +59,14 @@ pub(crate) struct BindGroups {
 }
 
 impl BindGroups {
-    /// The group of a kernel and its buffers.
-    pub(crate) fn of(&self, device: &Device, kernel: &Kernel, buffers: &[Buffer]) -> wgpu::BindGroup {
+    /// Shows the group of a kernel and its buffers to `see`.
+    pub(crate) fn with<R>(
+        &self,
+        device: &Device,
+        kernel: &Kernel,
+        buffers: &[Buffer],
+        see: impl FnOnce(&wgpu::BindGroup) -> R,
+    ) -> R {
         let make = || {
             device.inner.counts.bind_group();
             let entries: Vec<_> = buffers
@@ -74,7 +80,7 @@ impl BindGroups {
                 entries: &entries,
             })
         };
-        lock(&self.groups).entry(Key::new(kernel, buffers)).or_insert_with(make).clone()
+        see(lock(&self.groups).entry(Key::new(kernel, buffers)).or_insert_with(make))
     }
 }
 

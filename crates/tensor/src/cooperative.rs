@@ -44,8 +44,8 @@ pub(crate) fn listed_edge(tiles: &[CooperativeMatrixProperties]) -> Option<u32> 
 }
 
 /// The WGSL type of a tile of this edge, for the symbol `TILE` of a kernel.
-pub fn tile_name(edge: u32) -> &'static str {
-    if edge == 16 { "coop_mat16x16" } else { "coop_mat8x8" }
+pub fn tile_name(edge: u32) -> &'static &'static str {
+    if edge == 16 { &"coop_mat16x16" } else { &"coop_mat8x8" }
 }
 
 /// Shapes for reports: "m x n x k factors->sums", each once.

@@ -15,8 +15,8 @@ use crate::device::{Device, IMMEDIATE_BYTES, lock, one_line};
 use crate::error::{Result, TensorError};
 
 pub use host::{HostBuffer, HostCx, HostFunction};
-pub use spec::{KernelSource, KernelSpec};
 use spec::SpecKey;
+pub use spec::{KernelSource, KernelSpec};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -121,11 +121,8 @@ impl Device {
         };
         // What comes from outside is never trusted.
         let checked = self.inner.checked || !spec.is_own();
-        let checks = if checked {
-            wgpu::ShaderRuntimeChecks::checked()
-        } else {
-            wgpu::ShaderRuntimeChecks::unchecked()
-        };
+        let checks =
+            if checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
         // SAFETY: a shader that is compiled without checks is this workspace's own. It is reached only through
         // `Recorder::dispatch_trusted`, whose callers are the ops: they validate shapes against buffer sizes, and indices come from tables
         // whose values were checked. Every loop has a bound that comes from a parameter. The test suite runs each of them with checks, too.
@@ -135,8 +132,10 @@ impl Device {
             .enumerate()
             .map(|(i, writes)| entry(i as u32, wgpu::BufferBindingType::Storage { read_only: !writes }, false))
             .collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.shader()), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(spec.shader()),
+            entries: &entries,
+        });
         let uniforms = self.inner.uniforms.as_ref();
         let uniform_layout = uniforms.map(|_| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {

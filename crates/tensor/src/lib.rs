@@ -11,6 +11,8 @@
 //! ```
 
 mod address_space;
+#[cfg(feature = "testing")]
+mod bare;
 mod bind_groups;
 mod binding;
 mod bytes;
@@ -32,6 +34,8 @@ mod tally;
 mod tensor;
 mod transfer;
 
+#[cfg(feature = "testing")]
+pub use bare::Bare;
 pub use binding::{Binding, Bindings};
 pub use bytes::Bytes;
 pub use cooperative::{Cooperative, tile_name};

@@ -106,6 +106,12 @@ impl Pending {
         Arc::clone(&self.slot)
     }
 
+    /// What fills it was submitted.
+    #[cfg(feature = "testing")]
+    pub(crate) fn submitted(&self, index: &wgpu::SubmissionIndex) {
+        self.slot.submitted(index, self.bytes);
+    }
+
     /// Whether it can be seen without waiting.
     ///
     /// # Errors

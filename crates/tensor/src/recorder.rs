@@ -65,6 +65,11 @@ impl Device {
 }
 
 impl Recorder {
+    #[cfg(feature = "testing")]
+    pub(crate) fn parts(&mut self) -> (&Device, &mut Recording) {
+        (&self.device, &mut self.recording)
+    }
+
     /// The device that this records for.
     pub fn device(&self) -> &Device {
         &self.device
@@ -252,7 +257,15 @@ impl Recorder {
         see: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
         let pending = self.read_back(ring, from, 0, bytes)?;
-        let _ = self.submit()?;
+        self.submit()?;
+        self.see(pending, see)
+    }
+
+    /// Waits for a value and counts the wait here: [`Pending::see`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn see<R>(&mut self, pending: Pending, see: impl FnOnce(&[u8]) -> R) -> Result<R> {
         pending.see(&mut self.stats, see)
     }
 

@@ -11,12 +11,32 @@ use crate::tensor::Buffer;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Bytes `data` of the recording go to `to`.
-    Upload { to: Buffer, offset: u64, data: Range<usize> },
+    Upload {
+        to: Buffer,
+        offset: u64,
+        data: Range<usize>,
+    },
     /// `kernel` over the bindings `buffers` with the parameters `params`.
-    Dispatch { kernel: Arc<Kernel>, buffers: Range<usize>, params: Range<usize>, grid: [u32; 3] },
-    Copy { from: Buffer, from_offset: u64, to: Buffer, to_offset: u64, bytes: u64 },
+    Dispatch {
+        kernel: Arc<Kernel>,
+        buffers: Range<usize>,
+        params: Range<usize>,
+        grid: [u32; 3],
+    },
+    Copy {
+        from: Buffer,
+        from_offset: u64,
+        to: Buffer,
+        to_offset: u64,
+        bytes: u64,
+    },
     /// To a buffer that the host reads.
-    ReadBack { from: Buffer, from_offset: u64, to: Arc<Slot>, bytes: u64 },
+    ReadBack {
+        from: Buffer,
+        from_offset: u64,
+        to: Arc<Slot>,
+        bytes: u64,
+    },
 }
 
 /// Commands in order, and what they need: it holds its buffers and kernels until it is emptied. Emptying keeps the memory of the lists, so

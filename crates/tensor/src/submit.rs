@@ -80,6 +80,8 @@ struct Queue<'d> {
     device: &'d Device,
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
+    /// The kernel whose pipeline the pass has set.
+    kernel: Option<u64>,
     /// Held from the first upload on.
     staging: Option<MutexGuard<'d, Staging>>,
     /// Constants of the dispatches, on devices without immediates.
@@ -96,6 +98,7 @@ impl<'d> Queue<'d> {
             device,
             encoder: None,
             pass: None,
+            kernel: None,
             staging: None,
             uniforms,
             dispatches: 0,
@@ -109,7 +112,12 @@ impl<'d> Queue<'d> {
             match command {
                 Command::Upload { to, offset, data } => self.upload(to, *offset, &recording.data[data.clone()])?,
                 Command::Dispatch { kernel, buffers, params, grid } => {
-                    self.dispatch(kernel, &recording.buffers[buffers.clone()], &recording.params[params.clone()], *grid)?;
+                    self.dispatch(
+                        kernel,
+                        &recording.buffers[buffers.clone()],
+                        &recording.params[params.clone()],
+                        *grid,
+                    )?;
                 }
                 Command::Copy { from, from_offset, to, to_offset, bytes } => {
                     self.copy(&from.inner.raw, *from_offset, &to.inner.raw, *to_offset, *bytes);
@@ -125,8 +133,7 @@ impl<'d> Queue<'d> {
 
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
         let device = &self.device.inner.device;
-        self.encoder
-            .get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
     }
 
     fn copy(&mut self, from: &wgpu::Buffer, from_offset: u64, to: &wgpu::Buffer, to_offset: u64, bytes: u64) {
@@ -169,14 +176,17 @@ impl<'d> Queue<'d> {
         if kernel.uniform_group.is_some() && self.uniforms.len() + UNIFORM_STRIDE > UNIFORM_BYTES as usize {
             self.flush()?;
         }
-        let group = self.device.inner.bind_groups.of(self.device, kernel, buffers);
         if self.pass.is_none() {
             let pass = self.encoder().begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             self.pass = Some(pass.forget_lifetime());
+            self.kernel = None;
         }
         let Some(pass) = &mut self.pass else { return Ok(()) };
-        pass.set_pipeline(&kernel.pipeline);
-        pass.set_bind_group(0, &group, &[]);
+        if self.kernel.replace(kernel.id) != Some(kernel.id) {
+            pass.set_pipeline(&kernel.pipeline);
+        }
+        let groups = &self.device.inner.bind_groups;
+        groups.with(self.device, kernel, buffers, |group| pass.set_bind_group(0, group, &[]));
         if let Some(uniform_group) = &kernel.uniform_group {
             let offset = self.uniforms.len();
             self.uniforms.extend_from_slice(params);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Device, Kernel, KernelSpec, Recorder, Rows};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, bind};
 
 use super::candidates::Parts;
 use super::{BeamState, DeviceSearch, MAX_POOL, Result};

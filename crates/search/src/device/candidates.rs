@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, padded, product, Bindings, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Bindings, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind, padded, product};
 
 use super::{BeamState, DeviceSearch, Result};
 use crate::config::GenerationConfig;

@@ -96,7 +96,8 @@ impl DeviceSearch {
         rows: &mut Rows,
         logits: &Tensor,
     ) -> Result<()> {
-        let beams = self.beams.as_ref().ok_or_else(|| SearchError::Batch { message: "a search without beams".into() })?;
+        let beams =
+            self.beams.as_ref().ok_or_else(|| SearchError::Batch { message: "a search without beams".into() })?;
         let (from, bytes) = if host.by_logits {
             (&logits.buffer, logits_bytes(&self.config, rows.count()))
         } else {

@@ -74,7 +74,7 @@ mod sources;
 mod warp;
 
 use elgen_tensor::{
-    Buffer, Class, DType, Device, Readback, Recorder, Rows, Tally, Tensor, TensorError, padded, product,
+    Buffer, Class, DType, Device, Pending, Readback, Recorder, Rows, Tally, Tensor, TensorError, padded, product,
 };
 
 use crate::config::{GenerationConfig, Lengths, Mode};
@@ -624,8 +624,26 @@ impl DeviceSearch {
     /// # Errors
     /// The device failed.
     pub fn submit(&mut self, rec: &mut Recorder) -> Result<&[bool]> {
-        let (bytes, done) = (self.starts.len() as u64 * 4, &mut self.done);
-        rec.submit_and_see(&self.open_readback, &self.open, bytes, |bytes| {
+        let pending = self.record_done(rec)?;
+        rec.submit()?;
+        self.see_done(rec, pending)
+    }
+
+    /// Records what tells which sentences are done, for [`DeviceSearch::see_done`].
+    ///
+    /// # Errors
+    /// What was recorded before was not seen.
+    pub fn record_done(&self, rec: &mut Recorder) -> Result<Pending> {
+        Ok(rec.read_back(&self.open_readback, &self.open, 0, self.starts.len() as u64 * 4)?)
+    }
+
+    /// Waits for what [`DeviceSearch::record_done`] recorded, and tells which sentences of the batch are done.
+    ///
+    /// # Errors
+    /// The recording was not submitted; the device failed.
+    pub fn see_done(&mut self, rec: &mut Recorder, pending: Pending) -> Result<&[bool]> {
+        let done = &mut self.done;
+        rec.see(pending, |bytes| {
             for (done, rows) in done.iter_mut().zip(bytes.chunks_exact(4)) {
                 *done = rows == [0; 4];
             }

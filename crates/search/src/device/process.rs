@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Bindings, Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Bindings, Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::settings::Settings;
 use super::sources::Sources;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elgen_tensor::{bind, Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::Result;
 use super::warp::Params;

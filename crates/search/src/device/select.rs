@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{bind, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::{DeviceSearch, Result};
 use crate::config::{GenerationConfig, Mode};

@@ -1,7 +1,7 @@
 //! The warpers of sampling (`warp.wgsl`, `top_h.wgsl`, `typical.wgsl`, `cutoff.wgsl`); twin:
 //! [`crate::twin::processors::warp`].
 
-use elgen_tensor::{bind, Buffer, Device, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Device, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::Result;
 use super::settings::Settings;

@@ -11,10 +11,10 @@ use crate::kernel::HostFunction;
 use crate::tensor::DType;
 
 /// Symbols of a specification at most.
-const MAX_SYMBOLS: usize = 12;
+const MAX_SYMBOLS: usize = 10;
 
 /// Override constants of a specification at most.
-const MAX_CONSTANTS: usize = 8;
+const MAX_CONSTANTS: usize = 6;
 
 static NEXT_SOURCE: AtomicUsize = AtomicUsize::new(1);
 
@@ -55,7 +55,7 @@ enum Source {
 enum Value {
     Defined,
     Number(u32),
-    Text(&'static str),
+    Text(&'static &'static str),
 }
 
 /// A list of a few entries that lies where it is.
@@ -102,45 +102,53 @@ pub struct KernelSpec {
 impl KernelSpec {
     /// The shader of `elgen_shaders` with this name, without symbols. Kernels of this workspace are trusted: they run without bounds checks
     /// unless the device is checked, and only [`crate::Recorder::dispatch_trusted`] takes them.
+    #[inline]
     pub fn new(shader: &'static str) -> Self {
         Self::with(Source::Own(shader))
     }
 
     /// A kernel from outside, without symbols.
+    #[inline]
     pub fn from_source(source: &KernelSource) -> Self {
         Self::with(Source::Outside(source.clone()))
     }
 
+    #[inline]
     fn with(source: Source) -> Self {
         Self { source, symbols: Inline::new(), constants: Inline::new(), host: None, crowded: false }
     }
 
     /// Defines a symbol.
     #[must_use]
+    #[inline]
     pub fn define(self, name: &'static str) -> Self {
         self.symbol(name, Value::Defined)
     }
 
     /// Defines a symbol if `condition` holds.
     #[must_use]
+    #[inline]
     pub fn define_if(self, condition: bool, name: &'static str) -> Self {
         if condition { self.define(name) } else { self }
     }
 
     /// Gives a symbol a number.
     #[must_use]
+    #[inline]
     pub fn set(self, name: &'static str, value: u32) -> Self {
         self.symbol(name, Value::Number(value))
     }
 
     /// Gives a symbol a word.
     #[must_use]
-    pub fn set_text(self, name: &'static str, value: &'static str) -> Self {
+    #[inline]
+    pub fn set_text(self, name: &'static str, value: &'static &'static str) -> Self {
         self.symbol(name, Value::Text(value))
     }
 
     /// Sets an override constant.
     #[must_use]
+    #[inline]
     pub fn constant(mut self, name: &'static str, value: u32) -> Self {
         self.crowded |= !self.constants.push((name, value));
         self
@@ -148,6 +156,7 @@ impl KernelSpec {
 
     /// The host function over the same bindings and parameters.
     #[must_use]
+    #[inline]
     pub fn host(mut self, function: HostFunction) -> Self {
         self.host = Some(function);
         self
@@ -155,6 +164,7 @@ impl KernelSpec {
 
     /// Chooses how weights or caches of this dtype are read: `STORE_F32`, `STORE_F16` or, without SHADER_F16, `STORE_F16_PACKED`.
     #[must_use]
+    #[inline]
     pub fn storage(self, device: &Device, dtype: DType) -> Self {
         self.define(match dtype {
             DType::F32 => "STORE_F32",
@@ -165,10 +175,12 @@ impl KernelSpec {
 
     /// Uses subgroups where the device has them (shaders with a `SUBGROUP` twin).
     #[must_use]
+    #[inline]
     pub fn subgroup(self, device: &Device) -> Self {
         self.define_if(device.inner.capabilities.subgroup, "SUBGROUP")
     }
 
+    #[inline]
     fn symbol(mut self, name: &'static str, value: Value) -> Self {
         self.crowded |= !self.symbols.push((name, value));
         self
@@ -207,7 +219,7 @@ impl KernelSpec {
             match value {
                 Value::Defined => symbols.define(name),
                 Value::Number(number) => symbols.set(name, number),
-                Value::Text(text) => symbols.set(name, text),
+                Value::Text(text) => symbols.set(name, *text),
             };
         }
         if immediates {
@@ -234,46 +246,54 @@ impl KernelSpec {
         }
     }
 
-    /// The numbers that tell specifications apart, for `see`. Equal numbers mean equal text: a name that never changes lies at its address.
-    fn numbers(&self, mut see: impl FnMut([usize; 4])) {
-        let place = |text: &'static str| (text.as_ptr() as usize, text.len());
-        match &self.source {
-            Source::Own(name) => see([place(name).0, place(name).1, 0, self.host.map_or(0, |f| f as usize)]),
-            Source::Outside(source) => see([source.inner.id, 0, 1, self.host.map_or(0, |f| f as usize)]),
-        }
+    /// The numbers that tell specifications apart. Equal numbers mean equal text: a name that never changes lies at its address.
+    pub(super) fn key(&self) -> SpecKey {
+        let mut key = SpecKey { words: [[0; 2]; 1 + MAX_SYMBOLS + MAX_CONSTANTS], count: 0 };
+        let host = self.host.map_or(0, |function| function as usize as u64);
+        key.push(match &self.source {
+            Source::Own(name) => [place(name), host],
+            Source::Outside(source) => [OUTSIDE | source.inner.id as u64, host],
+        });
         for (name, value) in self.symbols.iter() {
-            let (kind, number) = match value {
-                Value::Defined => (2, 0),
-                Value::Number(number) => (3, number as usize),
-                Value::Text(text) => (4 + text.len(), text.as_ptr() as usize),
+            let value = match value {
+                Value::Defined => DEFINED,
+                Value::Number(number) => u64::from(number),
+                Value::Text(text) => TEXT | std::ptr::from_ref(text) as usize as u64,
             };
-            see([place(name).0, place(name).1, kind, number]);
+            key.push([place(name), value]);
         }
         for (name, value) in self.constants.iter() {
-            see([place(name).0, place(name).1, usize::MAX, value as usize]);
+            key.push([place(name), CONSTANT | u64::from(value)]);
         }
-    }
-
-    /// [`KernelSpec::numbers`] where they lie.
-    pub(super) fn key(&self) -> SpecKey {
-        let mut key = SpecKey { words: [[0; 4]; 1 + MAX_SYMBOLS + MAX_CONSTANTS], count: 0 };
-        self.numbers(|words| {
-            key.words[key.count] = words;
-            key.count += 1;
-        });
         key
     }
+}
+
+// What a number stands for, above what addresses and numbers of 32 bits reach.
+const OUTSIDE: u64 = 1 << 63;
+const DEFINED: u64 = 1 << 62;
+const TEXT: u64 = 1 << 61;
+const CONSTANT: u64 = 1 << 60;
+
+/// Where a name lies and how long it is: addresses are below 2^56, names below 128 bytes.
+fn place(name: &'static str) -> u64 {
+    (name.as_ptr() as usize as u64) ^ ((name.len() as u64) << 56)
 }
 
 /// What tells specifications apart on a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpecKey {
-    words: [[usize; 4]; 1 + MAX_SYMBOLS + MAX_CONSTANTS],
+    words: [[u64; 2]; 1 + MAX_SYMBOLS + MAX_CONSTANTS],
     count: usize,
 }
 
 impl SpecKey {
-    fn used(&self) -> &[usize] {
+    fn push(&mut self, words: [u64; 2]) {
+        self.words[self.count] = words;
+        self.count += 1;
+    }
+
+    fn used(&self) -> &[u64] {
         self.words[..self.count].as_flattened()
     }
 }
@@ -289,7 +309,7 @@ impl Eq for SpecKey {}
 impl Hash for SpecKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for word in self.used() {
-            state.write_usize(*word);
+            state.write_u64(*word);
         }
     }
 }
@@ -308,7 +328,7 @@ mod tests {
             KernelSpec::new("linear").define("SUBGROUP").set("TILE_M", 4).constant("WG", 64),
             KernelSpec::new("linear").define("STAGED").set("TILE_M", 8).constant("WG", 64),
             KernelSpec::new("linear").define("STAGED").define("TILE_M").constant("WG", 64),
-            KernelSpec::new("linear").define("STAGED").set_text("TILE_M", "4").constant("WG", 64),
+            KernelSpec::new("linear").define("STAGED").set_text("TILE_M", &"4").constant("WG", 64),
             KernelSpec::new("linear").define("STAGED").set("TILE_M", 4).constant("WG", 32),
             KernelSpec::new("linear").define("STAGED").set("TILE_M", 4).set("WG", 64),
             KernelSpec::new("linear").define("STAGED").set("TILE_M", 4),
