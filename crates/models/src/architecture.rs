@@ -10,7 +10,7 @@ use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{Space, StackShape};
+use crate::space::{Space, StackShape};
 use crate::{gpt2, opt, seq2seq, t5};
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the

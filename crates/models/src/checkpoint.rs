@@ -13,8 +13,9 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::config::{ModelConfig, json};
+use crate::config::ModelConfig;
 use crate::error::{ModelError, excerpt};
+use crate::json;
 use random::RandomWeights;
 use shard::Shard;
 use view::Data;

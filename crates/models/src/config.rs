@@ -2,7 +2,6 @@
 
 mod bart;
 mod gpt2;
-pub(crate) mod json;
 pub(crate) mod keys;
 mod marian;
 mod mbart;
@@ -17,6 +16,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{ModelError, excerpt};
+use crate::json;
 pub use gpt2::Gpt2Config;
 use keys::Keys;
 pub use opt::OptConfig;

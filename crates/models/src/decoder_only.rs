@@ -7,8 +7,9 @@ use elgen_tensor::{Buffer, Recorder, Tensor};
 
 use crate::architecture::{Architecture, Probe};
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Space, StackShape};
+use crate::feed_forward::FeedForward;
 use crate::outline::Outline;
+use crate::space::{Space, StackShape};
 use crate::stack::{Norms, Stream};
 
 #[derive(Debug)]

@@ -12,8 +12,10 @@ use elgen_tensor::{Buffer, Recorder, Tensor};
 use crate::architecture::{Architecture, Probe};
 use crate::checkpoint::Seq2SeqEmbeddings;
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Loader, Space, StackShape};
+use crate::feed_forward::FeedForward;
+use crate::loader::Loader;
 use crate::outline::Outline;
+use crate::space::{Space, StackShape};
 use crate::stack::{Norms, Stream};
 
 #[derive(Debug)]

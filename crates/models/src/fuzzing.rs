@@ -6,9 +6,10 @@ use std::{path::Path, sync::LazyLock};
 
 use crate::{
     checkpoint::{header, parse_index},
-    config::{ModelConfig, json},
+    config::ModelConfig,
     error::ModelError,
     generation_defaults::GenerationDefaults,
+    json,
     tokenizer::{MODEL_TYPES, Settings, Tokenizer},
 };
 

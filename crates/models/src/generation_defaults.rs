@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::config::keys::Keys;
-use crate::config::{CONFIG_FILE, ModelConfig, ModelFamily, SpecialTokens, json};
+use crate::config::{CONFIG_FILE, ModelConfig, ModelFamily, SpecialTokens};
 use crate::error::ModelError;
+use crate::json;
 
 /// Name of the file with generation options in a model directory.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";

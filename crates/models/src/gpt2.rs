@@ -9,8 +9,10 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{Gpt2Config, ModelFamily, NormOrder};
 use crate::decoder_only::{DecoderOnly, Layer};
 use crate::error::ModelError;
-use crate::layers::{Columns, FeedForward, Loader, StackShape};
+use crate::feed_forward::FeedForward;
+use crate::loader::{Columns, Loader};
 use crate::outline::{Outline, Weight, feed_forward};
+use crate::space::StackShape;
 use crate::stack::Norms;
 
 fn shape(config: &Gpt2Config, layer: usize) -> Shape {

@@ -19,17 +19,20 @@ pub mod config;
 mod decoder_only;
 mod encoder_decoder;
 mod error;
+mod feed_forward;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation_defaults;
 mod gpt2;
-mod layers;
+mod json;
+mod loader;
 mod opt;
 mod outline;
 mod positions;
 mod runner;
 mod seq2seq;
+mod space;
 mod stack;
 mod t5;
 pub mod tokenizer;
@@ -39,9 +42,9 @@ pub use checkpoint::Checkpoint;
 pub use config::{ModelConfig, ModelFamily};
 pub use error::{HeaderProblem, ModelError};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
-pub use layers::{Space, StackShape};
 pub use outline::Outline;
 pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };
+pub use space::{Space, StackShape};
 pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer};

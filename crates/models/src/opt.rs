@@ -9,8 +9,10 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{ModelFamily, OptConfig};
 use crate::decoder_only::{DecoderOnly, Layer, Projections};
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Loader, StackShape};
+use crate::feed_forward::FeedForward;
+use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
+use crate::space::StackShape;
 use crate::stack::Norms;
 
 fn shape(config: &OptConfig) -> Shape {

@@ -6,7 +6,7 @@ use elgen_tensor::ops::{LayerNorm, Linear};
 use elgen_tensor::{Class, DType, Tally, tensor_bytes};
 
 use crate::config::ModelConfig;
-use crate::layers::StackShape;
+use crate::space::StackShape;
 use crate::{gpt2, opt, seq2seq, t5};
 
 /// Some weights of one kind, all of one size.

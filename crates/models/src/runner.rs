@@ -15,7 +15,7 @@ use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows,
 use crate::architecture::{Architecture, Probe};
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::layers::{Space, StackShape};
+use crate::space::{Space, StackShape};
 use footprint::{Chunk, Held, PackedSize};
 
 pub use align::{Alignment, Continuation};

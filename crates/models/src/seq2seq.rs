@@ -11,9 +11,11 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{NormOrder, Positions, Seq2SeqConfig, StackConfig};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, PositionTable, Side};
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Loader, StackShape};
+use crate::feed_forward::FeedForward;
+use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::positions::Sinusoidal;
+use crate::space::StackShape;
 use crate::stack::Norms;
 
 fn shape(config: &Seq2SeqConfig, stack: &StackConfig) -> Shape {

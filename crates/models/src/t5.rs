@@ -18,8 +18,10 @@ use crate::checkpoint::{Checkpoint, Weights};
 use crate::config::{NormOrder, T5Config};
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, Side};
 use crate::error::ModelError;
-use crate::layers::{FeedForward, Loader, Rows, StackShape};
+use crate::feed_forward::FeedForward;
+use crate::loader::{Loader, Rows};
 use crate::outline::{Outline, Weight, feed_forward};
+use crate::space::StackShape;
 use crate::stack::Norms;
 
 /// Both stacks have the same heads.

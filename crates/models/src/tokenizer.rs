@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
 
-use crate::config::{CONFIG_FILE, ModelFamily, json};
+use crate::config::{CONFIG_FILE, ModelFamily};
 use crate::error::ModelError;
+use crate::json;
 use bounds::Bounds;
 pub use bounds::DEFAULT_TEXT_BYTES;
 use class::Class;

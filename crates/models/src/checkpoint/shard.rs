@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::header::{self, Entry};
-use crate::config::json;
 use crate::error::{HeaderProblem, ModelError, excerpt};
+use crate::json;
 
 /// An open weights file.
 #[derive(Debug)]

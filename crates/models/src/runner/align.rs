@@ -11,7 +11,7 @@ use super::footprint::{PackedSize, chunks};
 use super::{PrefillSpace, Runner, prepare_packed};
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::layers::Space;
+use crate::space::Space;
 
 /// What a sentence of the admitted batch went on with.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::guarded;
 use super::settings::{Form, Rules, Settings};
-use crate::config::json;
 use crate::error::{ModelError, excerpt};
+use crate::json;
 
 /// From `vocab.json` and `merges.txt`, each with its content.
 pub(super) fn from_files(

@@ -14,8 +14,8 @@ use super::languages::{LanguageRole, unknown};
 use super::sentencepiece::{SPACE, SentencePiece};
 use super::settings::{Form, Rules, Settings};
 use super::spm_file::{self, SpmFile};
-use crate::config::json;
 use crate::error::{ModelError, excerpt};
+use crate::json;
 use added::AddedTokens;
 
 /// Segments texts of the source language.

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::class::Class;
-use crate::config::json;
 use crate::error::{ModelError, excerpt};
+use crate::json;
 pub(super) use argument::Argument;
 use arguments::Companions;
 pub(super) use arguments::{Arguments, Index, Problem};

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use prost::Message;
 
-use crate::config::json;
 use crate::error::ModelError;
+use crate::json;
 
 /// Far above any published model (that of mBART has 5 MB); keeps a mistaken file from being read into memory.
 const MAX_BYTES: u64 = 256 << 20;
