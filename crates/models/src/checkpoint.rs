@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::config::ModelConfig;
 use crate::error::{ModelError, excerpt};
 use crate::json;
+pub use random::RandomRules;
 use random::RandomWeights;
 use shard::Shard;
 use view::Data;
@@ -123,15 +124,15 @@ struct Location {
 }
 
 impl Checkpoint {
-    /// Random weights for a model of this config, without files: whatever its loader asks for exists, but for tensors that are optional, and
+    /// Random weights for a model of a config, which gives the rules, without files: whatever its loader asks for exists, but for tensors that are optional, and
     /// is listed nowhere. Matrices are uniform with a deviation of about 1 / sqrt(inputs), norms have gains of 1, biases are small; f16 holds
     /// all of it exactly. A value depends on the seed, the tensor's name and its place. Loaders make matrices on the device.
-    pub fn random(config: &ModelConfig, seed: u64) -> Self {
+    pub fn random(rules: Arc<dyn RandomRules>, seed: u64) -> Self {
         Self {
             place: PathBuf::from("random weights"),
             files: Vec::new(),
             tensors: BTreeMap::new(),
-            random: Some(RandomWeights::new(config, seed)),
+            random: Some(RandomWeights::new(rules, seed)),
         }
     }
 

@@ -19,32 +19,33 @@ pub mod config;
 mod decoder_only;
 mod encoder_decoder;
 mod error;
+pub mod families;
+mod family;
 mod feed_forward;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation_defaults;
-mod gpt2;
 mod json;
 mod loader;
-mod opt;
 mod outline;
 mod positions;
+pub mod registry;
 mod runner;
-mod seq2seq;
 mod space;
 mod stack;
-mod t5;
 pub mod tokenizer;
 
-pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
+pub use architecture::{Architecture, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;
-pub use config::{ModelConfig, ModelFamily};
+pub use elgen_attention::Kinds;
 pub use error::{HeaderProblem, ModelError};
+pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use outline::Outline;
+pub use registry::Registry;
 pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };
 pub use space::{Space, StackShape};
-pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer};
+pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer, TokenizerClass};

@@ -23,13 +23,11 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
 
-use crate::config::{CONFIG_FILE, ModelFamily};
 use crate::error::ModelError;
 use crate::json;
 use bounds::Bounds;
 pub use bounds::DEFAULT_TEXT_BYTES;
-use class::Class;
-pub(crate) use class::MODEL_TYPES;
+pub use class::TokenizerClass;
 pub use languages::{LanguageRole, LanguageTokens};
 use marian::Marian;
 use pieces::ByteTokens;
@@ -49,7 +47,7 @@ pub const MERGES_FILE: &str = "merges.txt";
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     core: Core,
-    class: Class,
+    class: TokenizerClass,
     file: PathBuf,
     clean_up_spaces: bool,
     byte_tokens: ByteTokens,
@@ -67,40 +65,19 @@ enum Core {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of the directory `dir`; `None` if it has none. `tokenizer.json` wins over other forms, to which
-    /// `family` gives the special tokens around a text: `<s> A </s>` for BART, none for GPT-2. `tokenizer_config.json` is honoured
-    /// as transformers 5 does.
-    pub fn load(dir: impl AsRef<Path>, family: ModelFamily) -> Result<Option<Self>, ModelError> {
-        Self::load_for(dir, family.model_type())
-    }
-
-    /// Loads the tokenizer of a model directory without the model: the family is the `model_type` of `config.json`, if there is one.
+    /// Loads the tokenizer of the directory `dir`; `None` if it has none. `tokenizer.json` wins over other forms, to which the class
+    /// gives the special tokens around a text: `<s> A </s>` for BART, none for GPT-2. `tokenizer_config.json` is honoured as transformers 5 does;
+    /// `class` is that of a directory which names none.
     ///
     /// # Errors
-    /// As for [`Tokenizer::load`]; a directory without a tokenizer is one too, and the message names the files that were looked for.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+    /// Files that cannot be read or used; one of several that is missing.
+    pub fn load(dir: impl AsRef<Path>, class: TokenizerClass) -> Result<Option<Self>, ModelError> {
         let dir = dir.as_ref();
-        let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
-        let model_type = config.get("model_type").and_then(serde_json::Value::as_str).unwrap_or_default();
-        match Self::load_for(dir, model_type)? {
-            Some(tokenizer) => Ok(tokenizer),
-            None => Err(ModelError::MissingFile {
-                dir: dir.into(),
-                wanted: Settings::load(dir, model_type)?.class.wanted_files().into(),
-                hint: String::new(),
-            }),
-        }
-    }
-
-    /// [`Tokenizer::load`] by the `model_type` of `config.json`, for families that this crate cannot run too. An unknown
-    /// `model_type` is no error: the files then speak for themselves.
-    pub fn load_for(dir: impl AsRef<Path>, model_type: &str) -> Result<Option<Self>, ModelError> {
-        let dir = dir.as_ref();
-        let settings = Settings::load(dir, model_type)?;
+        let settings = Settings::load(dir, class)?;
         let single = dir.join(TOKENIZER_FILE);
         let has_single = json::is_file(&single)?;
         let there = |name: &str| json::is_file(&dir.join(name));
-        if settings.class == Class::Marian && !(settings.generic && has_single) {
+        if settings.class == TokenizerClass::Marian && !(settings.generic && has_single) {
             let pair = there(marian::SOURCE_FILE)?;
             if pair || (!has_single && (there(marian::TARGET_FILE)? || there(VOCAB_FILE)?)) {
                 let single = if has_single { Some(json::read_text(&single)?) } else { None };
@@ -134,6 +111,11 @@ impl Tokenizer {
         }
     }
 
+    /// The files that make a tokenizer of the directory `dir`, in words.
+    pub(crate) fn wanted_files(dir: &Path, class: TokenizerClass) -> Result<&'static str, ModelError> {
+        Ok(Settings::load(dir, class)?.class.wanted_files())
+    }
+
     /// From `text`, the content of `file`.
     pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
         let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
@@ -146,7 +128,9 @@ impl Tokenizer {
         guarded(|| inner.with_truncation(None).map(|_| ())).map_err(unusable)?;
         let rules = settings.rules(Form::Single { text, padding: padding.as_deref() })?;
         match rules.class {
-            Class::Gpt2 | Class::Roberta => inner = byte_level::rebuild(&inner, &rules).map_err(unusable)?,
+            TokenizerClass::Gpt2 | TokenizerClass::Roberta => {
+                inner = byte_level::rebuild(&inner, &rules).map_err(unusable)?;
+            }
             class if class.is_unigram() => inner = unigram::rebuild(&inner, &rules).map_err(unusable)?,
             _ => {}
         }
@@ -199,7 +183,7 @@ impl Tokenizer {
             Core::Marian(_) => ByteTokens::None,
         };
         let (mut end, mut label_ends) = (None, None);
-        if let (Core::Pipeline(inner), Class::MBart | Class::MBart50) = (&core, rules.class) {
+        if let (Core::Pipeline(inner), TokenizerClass::MBart | TokenizerClass::MBart50) = (&core, rules.class) {
             end = rules.role_id(inner, "eos_token").ok();
             let target = options.target_language.as_deref().and_then(|language| inner.token_to_id(language));
             label_ends = end.zip(target).map(|(end, target)| template::label_ends(rules.class, target, end));
@@ -330,7 +314,7 @@ impl Tokenizer {
             }
         }
         Ok(match class {
-            Class::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },
+            TokenizerClass::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },
             _ => LanguageTokens { decoder_start_token_id: target, ..LanguageTokens::default() },
         })
     }

@@ -5,8 +5,8 @@ mod loader_support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use elgen_models::ModelConfig;
 use elgen_models::checkpoint::{Checkpoint, Weights};
-use elgen_models::config::ModelConfig;
 use loader_support::*;
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
 //! Looking up a model's tensors under the names that its family uses, with the prefixes and aliases met in the wild.
 
+use super::random::RandomWeights;
 use super::{Checkpoint, TensorView};
 use crate::error::ModelError;
 
@@ -191,7 +192,7 @@ impl<'a> Weights<'a> {
 
     /// The tensor `name` if it is in the file with values of its own, else `shared`.
     fn own_or(&self, name: &str, shared: &TensorView<'a>, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
-        let own_head = self.checkpoint.random.as_ref().is_some_and(|random| random.own_head);
+        let own_head = self.checkpoint.random.as_ref().is_some_and(RandomWeights::own_head);
         if own_head && name == HEAD {
             return self.tensor(name, shape);
         }

@@ -1,6 +1,6 @@
 //! Source and target languages of multilingual tokenizers.
 
-use super::class::Class;
+use super::class::TokenizerClass;
 use crate::error::{ModelError, excerpt};
 
 /// mBART's languages in the order of their ids.
@@ -21,10 +21,10 @@ pub(super) const DEFAULT_SOURCE: &str = "en_XX";
 const LISTED: usize = 8;
 
 /// The language codes that are tokens of this class.
-pub(super) fn codes_of(class: Class) -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn codes_of(class: TokenizerClass) -> impl Iterator<Item = &'static str> + Clone {
     let (first, more): (&[_], &[_]) = match class {
-        Class::MBart => (&MBART, &[]),
-        Class::MBart50 => (&MBART, &MBART50),
+        TokenizerClass::MBart => (&MBART, &[]),
+        TokenizerClass::MBart50 => (&MBART, &MBART50),
         _ => (&[], &[]),
     };
     first.iter().chain(more).copied()

@@ -1,30 +1,102 @@
 //! BART and its kin as in Hugging Face `BartForConditionalGeneration`, `MBartForConditionalGeneration`, `MarianMTModel` and
 //! `PegasusForConditionalGeneration`: encoder-decoders with the same tensors under the same names. Where the norms stand, whether one follows the
-//! embeddings, what the positions are and how many vocabularies there are is the config's to say ([`Seq2SeqConfig`]).
+//! embeddings, what the positions are and how many vocabularies there are is the config's to say ([`BartConfig`]).
 
-use elgen_attention::{BlockSpec, EncoderAttention, Kinds, Shape, cross_attention, load_linear, self_attention};
+mod config;
+mod variants;
+
+use elgen_attention::{BlockSpec, EncoderAttention, Shape, cross_attention, load_linear, self_attention};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
-use elgen_tensor::{Class, DType, Device};
+use elgen_tensor::{Class, DType};
 
-use crate::checkpoint::{Checkpoint, Weights};
-use crate::config::{NormOrder, Positions, Seq2SeqConfig, StackConfig};
+use crate::architecture::Architecture;
+use crate::checkpoint::{RandomRules, Weights};
+use crate::config::NormOrder;
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, PositionTable, Side};
 use crate::error::ModelError;
+use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::FeedForward;
 use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::positions::Sinusoidal;
 use crate::space::StackShape;
 use crate::stack::Norms;
+pub use config::{BartConfig, Positions, StackConfig};
+pub(crate) use variants::{BART, MARIAN, MBART, PEGASUS};
 
-fn shape(config: &Seq2SeqConfig, stack: &StackConfig) -> Shape {
+impl RandomRules for BartConfig {}
+
+impl FamilyConfig for BartConfig {
+    fn summary(&self) -> ModelSummary {
+        ModelSummary {
+            encoder_layers: self.encoder.layers,
+            decoder_layers: self.decoder.layers,
+            d_model: self.d_model,
+            encoder_heads: self.encoder.heads,
+            decoder_heads: self.decoder.heads,
+            head_dim: self.decoder_head_dim(),
+            ffn_dim: self.decoder.ffn_dim,
+            vocab_size: self.decoder_vocab_size,
+            positions: Some(self.max_position_embeddings),
+            tied: self.tie_word_embeddings,
+            parameters: self.parameters(),
+        }
+    }
+
+    fn source_vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn outline(&self) -> Outline {
+        let (d, vocab) = (self.d_model, self.decoder_vocab_size);
+        let (encoder_shape, decoder_shape) = (shape(self, &self.encoder), shape(self, &self.decoder));
+        // The encoder's working tensors also take the cross projections of the decoder's blocks, 2 * inner wide: both stacks have the same
+        // d_model, but their padded heads may differ.
+        let widest = if encoder_shape.inner() >= decoder_shape.inner() { encoder_shape } else { decoder_shape };
+        let (encoder, decoder) = (self.encoder, self.decoder);
+        let table = |rows| Weight::Matrix { rows, cols: d, bias: false };
+        let side_norms = usize::from(self.embedding_norm) + usize::from(self.norm_order == NormOrder::Pre);
+        let norms = 2 * encoder.layers + 3 * decoder.layers + 2 * side_norms;
+        let mut weights = vec![
+            (1, table(self.vocab_size)),
+            (usize::from(!self.share_embeddings) + usize::from(!self.tie_word_embeddings), table(vocab)),
+            (1, Weight::Vector { len: vocab }),
+            (2, table(self.position_rows())),
+            (norms, Weight::Norm { cols: d, shift: true }),
+            (encoder.layers, Weight::Encoder { shape: encoder_shape, biases: true }),
+            (decoder.layers, Weight::SelfAttention { shape: decoder_shape, biases: true }),
+            (decoder.layers, Weight::CrossAttention { shape: decoder_shape, biases: true }),
+        ];
+        weights.extend(feed_forward(encoder.layers, d, encoder.ffn_dim, false, true));
+        weights.extend(feed_forward(decoder.layers, d, decoder.ffn_dim, false, true));
+        Outline {
+            limits: ModelLimits {
+                vocab_size: vocab,
+                max_position_embeddings: Some(self.max_position_embeddings),
+                is_encoder_decoder: true,
+            },
+            encoder_layers: encoder.layers,
+            decoder_layers: decoder.layers,
+            encoder: Some(StackShape { attention: widest, ffn: encoder.ffn_dim, gated: false }),
+            decoder: StackShape { attention: decoder_shape, ffn: decoder.ffn_dim, gated: false },
+            head_width: d,
+            weights,
+        }
+    }
+
+    fn load(&self, from: &LoadArgs<'_>) -> Result<Box<dyn Architecture>, ModelError> {
+        Ok(Box::new(load(self, from)?))
+    }
+}
+
+fn shape(config: &BartConfig, stack: &StackConfig) -> Shape {
     let head_dim = config.d_model / stack.heads;
     Shape { d_model: config.d_model, num_heads: stack.heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
 }
 
 /// The embedding tables of encoder and decoder, and the head.
-fn tables(loader: &Loader<'_>, config: &Seq2SeqConfig) -> Result<[Linear; 3], ModelError> {
+fn tables(loader: &Loader<'_>, config: &BartConfig) -> Result<[Linear; 3], ModelError> {
     let (d, tied) = (config.d_model, config.tie_word_embeddings);
     let views = match config.share_embeddings {
         true => loader.weights.bart_embeddings(config.vocab_size, d, tied)?,
@@ -43,7 +115,7 @@ fn tables(loader: &Loader<'_>, config: &Seq2SeqConfig) -> Result<[Linear; 3], Mo
 }
 
 /// The position table of one side.
-fn positions(loader: &Loader<'_>, config: &Seq2SeqConfig, side: &str) -> Result<PositionTable, ModelError> {
+fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<PositionTable, ModelError> {
     let name = format!("{side}.embed_positions.weight");
     let (rows, d) = (config.position_rows(), config.d_model);
     let view = match config.positions {
@@ -60,13 +132,13 @@ fn positions(loader: &Loader<'_>, config: &Seq2SeqConfig, side: &str) -> Result<
 /// What stands before the layers of a side, and the norms `blocks` of its layers.
 fn side(
     loader: &Loader<'_>,
-    config: &Seq2SeqConfig,
+    config: &BartConfig,
     side: &str,
     embedding: Linear,
     layers: usize,
     blocks: &[&str],
 ) -> Result<Side, ModelError> {
-    let norm = |name: &str| loader.norm(&format!("{side}.{name}"), config.d_model, Seq2SeqConfig::LAYER_NORM_EPS);
+    let norm = |name: &str| loader.norm(&format!("{side}.{name}"), config.d_model, BartConfig::LAYER_NORM_EPS);
     let layer = |l: usize| blocks.iter().map(|block| norm(&format!("layers.{l}.{block}"))).collect();
     Ok(Side {
         embedding,
@@ -81,56 +153,10 @@ fn side(
     })
 }
 
-/// What the config says.
-pub(crate) fn outline(config: &Seq2SeqConfig) -> Outline {
-    let (d, vocab) = (config.d_model, config.decoder_vocab_size);
-    let (encoder_shape, decoder_shape) = (shape(config, &config.encoder), shape(config, &config.decoder));
-    // The encoder's working tensors also take the cross projections of the decoder's blocks, 2 * inner wide: both stacks have the same
-    // d_model, but their padded heads may differ.
-    let widest = if encoder_shape.inner() >= decoder_shape.inner() { encoder_shape } else { decoder_shape };
-    let (encoder, decoder) = (config.encoder, config.decoder);
-    let table = |rows| Weight::Matrix { rows, cols: d, bias: false };
-    let side_norms = usize::from(config.embedding_norm) + usize::from(config.norm_order == NormOrder::Pre);
-    let norms = 2 * encoder.layers + 3 * decoder.layers + 2 * side_norms;
-    let mut weights = vec![
-        (1, table(config.vocab_size)),
-        (usize::from(!config.share_embeddings) + usize::from(!config.tie_word_embeddings), table(vocab)),
-        (1, Weight::Vector { len: vocab }),
-        (2, table(config.position_rows())),
-        (norms, Weight::Norm { cols: d, shift: true }),
-        (encoder.layers, Weight::Encoder { shape: encoder_shape, biases: true }),
-        (decoder.layers, Weight::SelfAttention { shape: decoder_shape, biases: true }),
-        (decoder.layers, Weight::CrossAttention { shape: decoder_shape, biases: true }),
-    ];
-    weights.extend(feed_forward(encoder.layers, d, encoder.ffn_dim, false, true));
-    weights.extend(feed_forward(decoder.layers, d, decoder.ffn_dim, false, true));
-    Outline {
-        limits: ModelLimits {
-            vocab_size: vocab,
-            max_position_embeddings: Some(config.max_position_embeddings),
-            is_encoder_decoder: true,
-        },
-        encoder_layers: encoder.layers,
-        decoder_layers: decoder.layers,
-        encoder: Some(StackShape { attention: widest, ffn: encoder.ffn_dim, gated: false }),
-        decoder: StackShape { attention: decoder_shape, ffn: decoder.ffn_dim, gated: false },
-        head_width: d,
-        weights,
-    }
-}
-
-/// Loads the weights.
-///
-/// # Errors
-/// Tensors that are missing, misshapen or not finite; out of memory.
-pub(crate) fn load(
-    device: &Device,
-    config: &Seq2SeqConfig,
-    checkpoint: &Checkpoint,
-    kinds: Kinds,
-    dtype: DType,
-) -> Result<EncoderDecoder, ModelError> {
+fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelError> {
+    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
+    let outline = config.outline();
     let d = config.d_model;
     let [encoder_embedding, decoder_embedding, head] = tables(&loader, config)?;
     let ffn = |name: &str, stack: &StackConfig| -> Result<FeedForward, ModelError> {
@@ -197,8 +223,8 @@ pub(crate) fn load(
     // `final_layer_norm` of a layer is that of its feed-forward block.
     let (own, cross, last) = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm");
     Ok(EncoderDecoder {
-        outline: outline(config),
-        cache_layout: outline(config).cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, dtype),
+        outline,
         encoder_side: side(&loader, config, "encoder", encoder_embedding, config.encoder.layers, &[own, last])?,
         decoder_side: side(&loader, config, "decoder", decoder_embedding, config.decoder.layers, &[own, cross, last])?,
         encoder,

@@ -6,23 +6,78 @@
 //! f32 throughout. `--dtype f16` stores weights, all far below 65504, and caches: normalised hidden states (EL), at most sqrt(d_model) times the
 //! norm's gain, or their keys and values, a projection of the same.
 
+mod config;
+
 use elgen_attention::{
-    AttentionWeights, BlockSpec, EncoderAttention, Kinds, PositionBias, Projection, Shape, cross_attention,
-    self_attention,
+    AttentionWeights, BlockSpec, EncoderAttention, PositionBias, Projection, Shape, cross_attention, self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
-use elgen_tensor::{DType, Device};
 
-use crate::checkpoint::{Checkpoint, Weights};
-use crate::config::{NormOrder, T5Config};
+use crate::architecture::Architecture;
+use crate::checkpoint::Weights;
+use crate::config::NormOrder;
 use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, Side};
 use crate::error::ModelError;
+use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::FeedForward;
 use crate::loader::{Loader, Rows};
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::space::StackShape;
 use crate::stack::Norms;
+pub use config::T5Config;
+
+impl FamilyConfig for T5Config {
+    fn summary(&self) -> ModelSummary {
+        ModelSummary {
+            encoder_layers: self.num_layers,
+            decoder_layers: self.num_decoder_layers,
+            d_model: self.d_model,
+            encoder_heads: self.num_heads,
+            decoder_heads: self.num_heads,
+            head_dim: self.d_kv,
+            ffn_dim: self.d_ff,
+            vocab_size: self.vocab_size,
+            positions: None,
+            tied: self.tie_word_embeddings,
+            parameters: self.parameters(),
+        }
+    }
+
+    /// transformers 5 calls every model tied; one whose head is its own it tells by `scale_decoder_outputs`.
+    fn outline(&self) -> Outline {
+        let (d, shape) = (self.d_model, shape(self));
+        let (layers, decoder_layers) = (self.num_layers, self.num_decoder_layers);
+        let tables = 1 + usize::from(!self.scale_decoder_outputs);
+        let mut weights = vec![
+            (tables, Weight::Matrix { rows: self.vocab_size, cols: d, bias: false }),
+            (2, Weight::PositionBias { heads: self.num_heads, reach: self.relative_attention_max_distance }),
+            (2 * layers + 3 * decoder_layers + 2, Weight::Norm { cols: d, shift: false }),
+            (layers, Weight::Encoder { shape, biases: false }),
+            (decoder_layers, Weight::SelfAttention { shape, biases: false }),
+            (decoder_layers, Weight::CrossAttention { shape, biases: false }),
+        ];
+        weights.extend(feed_forward(layers + decoder_layers, d, self.d_ff, self.is_gated_act, false));
+        let stack = StackShape { attention: shape, ffn: self.d_ff, gated: self.is_gated_act };
+        Outline {
+            limits: ModelLimits {
+                vocab_size: self.vocab_size,
+                max_position_embeddings: None,
+                is_encoder_decoder: true,
+            },
+            encoder_layers: layers,
+            decoder_layers,
+            encoder: Some(stack),
+            decoder: stack,
+            head_width: d,
+            weights,
+        }
+    }
+
+    fn load(&self, from: &LoadArgs<'_>) -> Result<Box<dyn Architecture>, ModelError> {
+        Ok(Box::new(load(self, from)?))
+    }
+}
 
 /// Both stacks have the same heads.
 fn shape(config: &T5Config) -> Shape {
@@ -111,44 +166,10 @@ impl Blocks<'_> {
     }
 }
 
-/// What the config says. transformers 5 calls every model tied; one whose head is its own it tells by `scale_decoder_outputs`.
-pub(crate) fn outline(config: &T5Config) -> Outline {
-    let (d, shape) = (config.d_model, shape(config));
-    let (layers, decoder_layers) = (config.num_layers, config.num_decoder_layers);
-    let tables = 1 + usize::from(!config.scale_decoder_outputs);
-    let mut weights = vec![
-        (tables, Weight::Matrix { rows: config.vocab_size, cols: d, bias: false }),
-        (2, Weight::PositionBias { heads: config.num_heads, reach: config.relative_attention_max_distance }),
-        (2 * layers + 3 * decoder_layers + 2, Weight::Norm { cols: d, shift: false }),
-        (layers, Weight::Encoder { shape, biases: false }),
-        (decoder_layers, Weight::SelfAttention { shape, biases: false }),
-        (decoder_layers, Weight::CrossAttention { shape, biases: false }),
-    ];
-    weights.extend(feed_forward(layers + decoder_layers, d, config.d_ff, config.is_gated_act, false));
-    let stack = StackShape { attention: shape, ffn: config.d_ff, gated: config.is_gated_act };
-    Outline {
-        limits: ModelLimits { vocab_size: config.vocab_size, max_position_embeddings: None, is_encoder_decoder: true },
-        encoder_layers: layers,
-        decoder_layers,
-        encoder: Some(stack),
-        decoder: stack,
-        head_width: d,
-        weights,
-    }
-}
-
-/// Loads the weights.
-///
-/// # Errors
-/// Tensors that are missing, misshapen or not finite; out of memory.
-pub(crate) fn load(
-    device: &Device,
-    config: &T5Config,
-    checkpoint: &Checkpoint,
-    kinds: Kinds,
-    dtype: DType,
-) -> Result<EncoderDecoder, ModelError> {
+fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelError> {
+    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, ""), dtype };
+    let outline = config.outline();
     let blocks = Blocks { loader, config };
     let views = loader.weights.t5_embeddings(config.vocab_size, config.d_model)?;
     let [encoder_embedding, decoder_embedding, head] = encoder_decoder::tables(&loader, views)?;
@@ -184,8 +205,8 @@ pub(crate) fn load(
     // The scaling before a tied head goes into the norm before it.
     let head_scale = if config.scale_decoder_outputs { 1.0 / (config.d_model as f32).sqrt() } else { 1.0 };
     Ok(EncoderDecoder {
-        outline: outline(config),
-        cache_layout: outline(config).cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, dtype),
+        outline,
         encoder_side: blocks.side("encoder", encoder_embedding, config.num_layers, 2, 1.0)?,
         decoder_side: blocks.side("decoder", decoder_embedding, config.num_decoder_layers, 3, head_scale)?,
         encoder,
