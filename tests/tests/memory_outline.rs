@@ -30,7 +30,9 @@ fn own_table(config: &ModelConfig, checkpoint: &Checkpoint, dtype: DType, max_bi
     if !c.share_embeddings || c.tie_word_embeddings {
         return 0;
     }
-    let views = Weights::new(checkpoint, "model.").bart_embeddings(c.vocab_size, c.d_model, false).unwrap();
+    let views = Weights::new(checkpoint, "model.")
+        .shared_embeddings(BartConfig::SUBSTITUTES, c.vocab_size, c.d_model, false)
+        .unwrap();
     let same = views.encoder.name() == views.decoder.name();
     if same { 0 } else { Linear::bytes(c.vocab_size, c.d_model, dtype, false, max_binding_bytes) }
 }

@@ -3,6 +3,8 @@
 
 mod keys;
 
+pub use elgen_tensor::ops::Activation;
+
 use crate::error::ModelError;
 pub use keys::Keys;
 pub(crate) use keys::{MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
@@ -10,45 +12,29 @@ pub(crate) use keys::{MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
 /// Name of the config file in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
 
-/// An activation function of a feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Activation {
-    /// `x · Φ(x)` with the error function.
-    Gelu,
-    /// `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
-    GeluTanh,
-    /// `x · sigmoid(1.702 x)`.
-    QuickGelu,
-    /// `max(x, 0)`.
-    Relu,
-    /// `x · sigmoid(x)`.
-    Silu,
+/// The names that configs have for activation functions.
+const ACTIVATIONS: [(&str, Activation); 11] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+];
+
+/// The activation function that configs call `name`.
+pub(crate) fn activation(name: &str) -> Option<Activation> {
+    ACTIVATIONS.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
 }
 
-impl Activation {
-    const NAMES: [(&str, Self); 11] = [
-        ("gelu", Self::Gelu),
-        ("gelu_python", Self::Gelu),
-        ("gelu_new", Self::GeluTanh),
-        ("gelu_fast", Self::GeluTanh),
-        ("gelu_pytorch_tanh", Self::GeluTanh),
-        ("gelu_python_tanh", Self::GeluTanh),
-        ("gelu_accurate", Self::GeluTanh),
-        ("quick_gelu", Self::QuickGelu),
-        ("relu", Self::Relu),
-        ("silu", Self::Silu),
-        ("swish", Self::Silu),
-    ];
-
-    /// The activation that configs call `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
-    }
-
-    pub(crate) fn names() -> String {
-        Self::NAMES.map(|(name, _)| name).join(", ")
-    }
+/// All names of activation functions.
+pub(crate) fn activation_names() -> String {
+    ACTIVATIONS.map(|(name, _)| name).join(", ")
 }
 
 /// Where the norms of a stack of layers stand.

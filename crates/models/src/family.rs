@@ -71,6 +71,8 @@ pub trait FamilyConfig: RandomRules + Any {
 /// Where a model is loaded from, and how it is to lie on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadArgs<'a> {
+    /// The row of the model's family.
+    pub family: &'static Family,
     /// The device.
     pub device: &'a Device,
     /// The weights.
@@ -236,5 +238,5 @@ pub fn load(
     if !family.is_encoder_decoder && kinds.self_ == Kind::MhaNocache {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type, kind: kinds.self_ });
     }
-    config.own.load(&LoadArgs { device, checkpoint, kinds, dtype })
+    config.own.load(&LoadArgs { family, device, checkpoint, kinds, dtype })
 }

@@ -1,59 +1,99 @@
-//! The feed-forward block.
+//! Feed-forward blocks, with and without a gate, by Hugging Face's names of their projections.
+
+use std::fmt;
 
 use elgen_attention::Epilogue;
-use elgen_tensor::ops::{self, Linear, layer_norm, linear, linear_gated};
+use elgen_tensor::ops::{Activation, Linear, layer_norm, linear, linear_gated};
 use elgen_tensor::{Recorder, Tensor, TensorError};
 
-use crate::config::Activation;
 use crate::error::ModelError;
-use crate::space::Inner;
 
-fn kernel_activation(activation: Activation) -> ops::Activation {
-    match activation {
-        Activation::Gelu => ops::Activation::Gelu,
-        Activation::GeluTanh => ops::Activation::GeluTanh,
-        Activation::QuickGelu => ops::Activation::QuickGelu,
-        Activation::Relu => ops::Activation::Relu,
-        Activation::Silu => ops::Activation::Silu,
-    }
-}
-
-/// The feed-forward block: `out = down(activation(up(input))) + residual`, or gated `down(activation(up(input)) * gate(input)) + residual`,
-/// then a norm.
-#[derive(Debug)]
-pub(crate) struct FeedForward {
-    pub(crate) up: Linear,
-    pub(crate) gate: Option<Linear>,
-    pub(crate) down: Linear,
-    pub(crate) activation: Activation,
-}
-
-impl FeedForward {
-    /// `input` and the tensors of `epilogue`: `[rows, d]`. The epilogue's `out` differs from all others.
-    pub(crate) fn forward(
+/// A feed-forward block with its weights. It only records.
+pub(crate) trait FeedForwardBlock: fmt::Debug + Send + Sync {
+    /// Records the block over `rows` rows. `input` and the tensors of `epilogue`: `[rows, d_model]`; the epilogue's `out` differs from all others.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a space without what the block needs.
+    fn forward(
         &self,
         rec: &mut Recorder,
         input: &Tensor,
-        inner: &Inner,
+        space: &FeedForwardSpace,
+        epilogue: &Epilogue<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError>;
+}
+
+/// Working tensors of a feed-forward block, `[rows, ffn]` each.
+#[derive(Debug)]
+pub(crate) struct FeedForwardSpace {
+    /// What `down_proj` reads.
+    pub(crate) inner: Tensor,
+    /// What `up_proj` of a gated block gives.
+    pub(crate) up: Option<Tensor>,
+}
+
+/// `down_proj(activation(up_proj(x)))`.
+#[derive(Debug)]
+pub(crate) struct DenseFeedForward {
+    pub(crate) up_proj: Linear,
+    pub(crate) down_proj: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl FeedForwardBlock for DenseFeedForward {
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
     ) -> Result<(), ModelError> {
-        let activation = kernel_activation(self.activation);
-        match (&self.gate, &inner.gate) {
-            (Some(gate), Some(gated)) => {
-                linear(rec, input, gate, ops::Activation::None, None, gated, rows)?;
-                linear_gated(rec, input, &self.up, activation, gated, &inner.up, rows)?;
-            }
-            (None, _) => linear(rec, input, &self.up, activation, None, &inner.up, rows)?,
-            (Some(_), None) => {
-                let message = "the working tensors have no room for a gate".into();
-                return Err(TensorError::Shape { op: "feed-forward", message }.into());
-            }
-        }
-        linear(rec, &inner.up, &self.down, ops::Activation::None, epilogue.residual, epilogue.out, rows)?;
-        if let Some((norm, normed)) = epilogue.norm {
-            layer_norm(rec, epilogue.out, norm, normed, rows)?;
-        }
-        Ok(())
+        linear(rec, input, &self.up_proj, self.activation, None, &space.inner, rows)?;
+        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
     }
+}
+
+/// `down_proj(activation(gate_proj(x)) * up_proj(x))`.
+#[derive(Debug)]
+pub(crate) struct GatedFeedForward {
+    pub(crate) gate_proj: Linear,
+    pub(crate) up_proj: Linear,
+    pub(crate) down_proj: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl FeedForwardBlock for GatedFeedForward {
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        space: &FeedForwardSpace,
+        epilogue: &Epilogue<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        let Some(up) = &space.up else {
+            let message = "the working tensors have no room for a gate".into();
+            return Err(TensorError::Shape { op: "feed-forward", message }.into());
+        };
+        linear(rec, input, &self.up_proj, Activation::None, None, up, rows)?;
+        linear_gated(rec, input, &self.gate_proj, self.activation, up, &space.inner, rows)?;
+        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
+    }
+}
+
+/// The last projection and what follows it.
+fn finish(
+    rec: &mut Recorder,
+    inner: &Tensor,
+    down_proj: &Linear,
+    epilogue: &Epilogue<'_>,
+    rows: usize,
+) -> Result<(), ModelError> {
+    linear(rec, inner, down_proj, Activation::None, epilogue.residual, epilogue.out, rows)?;
+    if let Some((norm, normed)) = epilogue.norm {
+        layer_norm(rec, epilogue.out, norm, normed, rows)?;
+    }
+    Ok(())
 }

@@ -16,8 +16,7 @@
 mod architecture;
 pub mod checkpoint;
 pub mod config;
-mod decoder_only;
-mod encoder_decoder;
+mod embeddings;
 mod error;
 pub mod families;
 mod family;
@@ -35,6 +34,7 @@ mod runner;
 mod space;
 mod stack;
 pub mod tokenizer;
+mod transformer;
 
 pub use architecture::{Architecture, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;

@@ -4,6 +4,7 @@ use elgen_attention::{Extras, Shape, Workspace};
 use elgen_tensor::{Class, DType, Device, Tally, Tensor, padded, product};
 
 use crate::error::ModelError;
+use crate::feed_forward::FeedForwardSpace;
 
 /// Widths of a stack of layers: what its working tensors depend on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,13 +17,6 @@ pub struct StackShape {
     pub gated: bool,
 }
 
-/// Inside the feed-forward block: `[rows, ffn]` each.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) up: Tensor,
-    pub(crate) gate: Option<Tensor>,
-}
-
 /// Working tensors of a stack for a number of rows: three `[rows, d_model]`, one or two `[rows, ffn]`, and those of attention.
 #[derive(Debug)]
 pub struct Space {
@@ -30,7 +24,7 @@ pub struct Space {
     pub(crate) x: Tensor,
     pub(crate) y: Tensor,
     pub(crate) h: Tensor,
-    pub(crate) inner: Inner,
+    pub(crate) feed_forward: FeedForwardSpace,
     /// Rows that fit.
     pub rows: usize,
     /// What it was made for.
@@ -50,9 +44,9 @@ impl Space {
             x: tensor("hidden states x", d)?,
             y: tensor("hidden states y", d)?,
             h: tensor("hidden states h", d)?,
-            inner: Inner {
-                up: tensor("feed-forward", shape.ffn)?,
-                gate: if shape.gated { Some(tensor("feed-forward gate", shape.ffn)?) } else { None },
+            feed_forward: FeedForwardSpace {
+                inner: tensor("feed-forward", shape.ffn)?,
+                up: if shape.gated { Some(tensor("feed-forward gate", shape.ffn)?) } else { None },
             },
             rows,
             extras,

@@ -71,7 +71,7 @@ fn configs_and_checkpoints_agree() {
             let weights = Weights::new(&checkpoint, "model.");
             let (source, target) = (config.vocab_size, config.decoder_vocab_size);
             let embeddings = match config.share_embeddings {
-                true => weights.bart_embeddings(vocab_size, d_model, summary.tied),
+                true => weights.shared_embeddings(BartConfig::SUBSTITUTES, vocab_size, d_model, summary.tied),
                 false => weights.separate_embeddings(source, target, d_model, summary.tied),
             }
             .unwrap();
@@ -83,20 +83,22 @@ fn configs_and_checkpoints_agree() {
             weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
         } else if let Some(config) = config.own::<Gpt2Config>() {
             let weights = Weights::new(&checkpoint, "transformer.");
-            let embeddings = weights.gpt2_embeddings(vocab_size, d_model, summary.tied).unwrap();
+            let embeddings = weights.decoder_embeddings("wte.weight", vocab_size, d_model, summary.tied).unwrap();
             assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
             let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
             c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
             weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
         } else if let Some(config) = config.own::<T5Config>() {
             let weights = Weights::new(&checkpoint, "");
-            let embeddings = weights.bart_embeddings(vocab_size, d_model, true).unwrap();
+            let embeddings = weights.shared_embeddings(BartConfig::SUBSTITUTES, vocab_size, d_model, true).unwrap();
             assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
             let q = "encoder.block.0.layer.0.SelfAttention.q.weight";
             weights.tensor(q, &[config.inner_dim(), d_model]).unwrap();
         } else if let Some(config) = opt {
             let weights = Weights::new(&checkpoint, "model.");
-            let embeddings = weights.opt_embeddings(vocab_size, config.word_embed_proj_dim, summary.tied).unwrap();
+            let embeddings = weights
+                .decoder_embeddings("decoder.embed_tokens.weight", vocab_size, config.word_embed_proj_dim, summary.tied)
+                .unwrap();
             assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
             weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
             weights.tensor("decoder.layers.0.fc1.weight", &[config.ffn_dim, d_model]).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Activation, SpecialTokens};
+use super::{Activation, SpecialTokens, activation, activation_names};
 use crate::error::{ModelError, excerpt};
 
 /// The largest accepted number of layers of a stack.
@@ -114,8 +114,8 @@ impl<'a> Keys<'a> {
     /// A name that is not known.
     pub fn activation(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
         let Some(name) = self.text(key)? else { return Ok(default) };
-        Activation::from_name(name)
-            .ok_or_else(|| self.error(key, format!("is not implemented (implemented: {})", Activation::names())))
+        activation(name)
+            .ok_or_else(|| self.error(key, format!("is not implemented (implemented: {})", activation_names())))
     }
 
     /// `dtype`, or its older name `torch_dtype`; only a hint, so a value that is no name is passed over.

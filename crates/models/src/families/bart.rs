@@ -13,15 +13,16 @@ use elgen_tensor::{Class, DType};
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
 use crate::config::NormOrder;
-use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, PositionTable, Side};
+use crate::embeddings::{Embeddings, PositionTable};
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
-use crate::feed_forward::FeedForward;
+use crate::feed_forward::{DenseFeedForward, FeedForwardBlock};
 use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::positions::Sinusoidal;
 use crate::space::StackShape;
 use crate::stack::Norms;
+use crate::transformer::{DecoderLayer, EncoderLayer, Stack, Transformer};
 pub use config::{BartConfig, Positions, StackConfig};
 pub(crate) use variants::{BART, MARIAN, MBART, PEGASUS};
 
@@ -99,10 +100,10 @@ fn shape(config: &BartConfig, stack: &StackConfig) -> Shape {
 fn tables(loader: &Loader<'_>, config: &BartConfig) -> Result<[Linear; 3], ModelError> {
     let (d, tied) = (config.d_model, config.tie_word_embeddings);
     let views = match config.share_embeddings {
-        true => loader.weights.bart_embeddings(config.vocab_size, d, tied)?,
+        true => loader.weights.shared_embeddings(BartConfig::SUBSTITUTES, config.vocab_size, d, tied)?,
         false => loader.weights.separate_embeddings(config.vocab_size, config.decoder_vocab_size, d, tied)?,
     };
-    let [encoder, decoder, mut head] = encoder_decoder::tables(loader, views)?;
+    let [encoder, decoder, mut head] = loader.tables(views)?;
     let name = "final_logits_bias";
     let bias = match loader.weights.optional(name, &[1, config.decoder_vocab_size])? {
         Some(view) => view.to_f32()?,
@@ -123,112 +124,92 @@ fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<Pos
         Positions::Sinusoidal => loader.weights.optional(&name, &[rows, d])?,
     };
     let table = match view {
-        Some(view) => loader.table(&name, view, None)?,
+        Some(view) => loader.table(&name, view)?,
         None => load_linear(loader.device, &name, loader.dtype, &Sinusoidal { rows, d }, None)?,
     };
     Ok(PositionTable { table, offset: config.positions.offset() })
 }
 
-/// What stands before the layers of a side, and the norms `blocks` of its layers.
-fn side(
+/// The stack of one side, with the norms `blocks` of each layer.
+fn stack<L>(
     loader: &Loader<'_>,
     config: &BartConfig,
     side: &str,
-    embedding: Linear,
-    layers: usize,
+    table: Linear,
+    layers: Vec<L>,
     blocks: &[&str],
-) -> Result<Side, ModelError> {
+) -> Result<Stack<L>, ModelError> {
     let norm = |name: &str| loader.norm(&format!("{side}.{name}"), config.d_model, BartConfig::LAYER_NORM_EPS);
     let layer = |l: usize| blocks.iter().map(|block| norm(&format!("layers.{l}.{block}"))).collect();
-    Ok(Side {
-        embedding,
-        embedding_scale: config.embedding_scale(),
-        positions: Some(positions(loader, config, side)?),
-        embedding_norm: if config.embedding_norm { Some(norm("layernorm_embedding")?) } else { None },
+    Ok(Stack {
+        embeddings: Embeddings {
+            table,
+            scale: config.embedding_scale(),
+            positions: Some(positions(loader, config, side)?),
+            projection: None,
+            norm: if config.embedding_norm { Some(norm("layernorm_embedding")?) } else { None },
+        },
         norms: Norms {
             order: config.norm_order,
-            layers: (0..layers).map(layer).collect::<Result<_, ModelError>>()?,
+            layers: (0..layers.len()).map(layer).collect::<Result<_, ModelError>>()?,
             last: if config.norm_order == NormOrder::Pre { Some(norm("layer_norm")?) } else { None },
         },
+        layers,
     })
 }
 
-fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelError> {
-    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
+fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
+    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
-    let outline = config.outline();
     let d = config.d_model;
-    let [encoder_embedding, decoder_embedding, head] = tables(&loader, config)?;
-    let ffn = |name: &str, stack: &StackConfig| -> Result<FeedForward, ModelError> {
-        Ok(FeedForward {
-            up: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d, true)?,
-            down: loader.linear(&format!("{name}.fc2"), d, stack.ffn_dim, true)?,
-            gate: None,
+    let [encoder_table, decoder_table, head] = tables(&loader, config)?;
+    let feed_forward = |name: &str, stack: &StackConfig| -> Result<Box<dyn FeedForwardBlock>, ModelError> {
+        Ok(Box::new(DenseFeedForward {
+            up_proj: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d, true)?,
+            down_proj: loader.linear(&format!("{name}.fc2"), d, stack.ffn_dim, true)?,
             activation: config.activation,
-        })
+        }))
     };
+    let projections = |name: &str| loader.square_projections(name, d, true);
     let encoder_shape = shape(config, &config.encoder);
-    let decoder_shape = shape(config, &config.decoder);
     let encoder = (0..config.encoder.layers)
-        .map(|l| {
-            let name = format!("encoder.layers.{l}");
-            let at = format!("{name}.self_attn");
+        .map(|layer| {
+            let name = format!("encoder.layers.{layer}");
+            let what = &format!("{name}.self_attn");
+            let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, bias: None, masks_whole_rows: false };
             Ok(EncoderLayer {
-                attention: loader.attention(&at, d, true, |w| {
-                    let spec = BlockSpec {
-                        what: &at,
-                        layer: l,
-                        shape: encoder_shape,
-                        dtype,
-                        bias: None,
-                        masks_whole_rows: false,
-                    };
-                    EncoderAttention::new(device, &spec, w)
-                })?,
-                ffn: ffn(&name, &config.encoder)?,
+                attention: loader.attention(projections(what)?, |w| EncoderAttention::new(device, &spec, w))?,
+                feed_forward: feed_forward(&name, &config.encoder)?,
             })
         })
         .collect::<Result<_, ModelError>>()?;
+    let decoder_shape = shape(config, &config.decoder);
     let decoder = (0..config.decoder.layers)
-        .map(|l| {
-            let name = format!("decoder.layers.{l}");
-            let (own, cross) = (format!("{name}.self_attn"), format!("{name}.encoder_attn"));
+        .map(|layer| {
+            let name = format!("decoder.layers.{layer}");
+            let (what, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
+            let own = BlockSpec { what, layer, shape: decoder_shape, dtype, bias: None, masks_whole_rows: false };
+            let cross = BlockSpec { what: cross, ..own };
             Ok(DecoderLayer {
-                attention: loader.attention(&own, d, true, |w| {
-                    let spec = BlockSpec {
-                        what: &own,
-                        layer: l,
-                        shape: decoder_shape,
-                        dtype,
-                        bias: None,
-                        masks_whole_rows: false,
-                    };
-                    self_attention(device, kinds.self_, &spec, w)
-                })?,
-                cross: loader.attention(&cross, d, true, |w| {
-                    let spec = BlockSpec {
-                        what: &cross,
-                        layer: l,
-                        shape: decoder_shape,
-                        dtype,
-                        bias: None,
-                        masks_whole_rows: false,
-                    };
-                    cross_attention(device, kinds.cross, &spec, w)
-                })?,
-                ffn: ffn(&name, &config.decoder)?,
+                attention: loader
+                    .attention(projections(own.what)?, |w| self_attention(device, kinds.self_, &own, w))?,
+                cross: Some(
+                    loader.attention(projections(cross.what)?, |w| cross_attention(device, kinds.cross, &cross, w))?,
+                ),
+                feed_forward: feed_forward(&name, &config.decoder)?,
             })
         })
         .collect::<Result<_, ModelError>>()?;
     // `final_layer_norm` of a layer is that of its feed-forward block.
     let (own, cross, last) = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm");
-    Ok(EncoderDecoder {
+    let outline = config.outline();
+    Ok(Transformer {
+        family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        encoder_side: side(&loader, config, "encoder", encoder_embedding, config.encoder.layers, &[own, last])?,
-        decoder_side: side(&loader, config, "decoder", decoder_embedding, config.decoder.layers, &[own, cross, last])?,
-        encoder,
-        decoder,
+        encoder: Some(stack(&loader, config, "encoder", encoder_table, encoder, &[own, last])?),
+        decoder: stack(&loader, config, "decoder", decoder_table, decoder, &[own, cross, last])?,
+        output_projection: None,
         head,
     })
 }

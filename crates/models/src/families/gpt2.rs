@@ -1,20 +1,21 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{AttentionWeights, BlockSpec, Kinds, Projection, SelfAttention, Shape, self_attention};
+use elgen_attention::{BlockSpec, Shape, self_attention};
 use elgen_search::ModelLimits;
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
 use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
-use crate::decoder_only::{DecoderOnly, Layer};
+use crate::embeddings::{Embeddings, PositionTable};
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
-use crate::feed_forward::FeedForward;
-use crate::loader::{Columns, Loader};
+use crate::feed_forward::DenseFeedForward;
+use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::space::StackShape;
 use crate::stack::Norms;
+use crate::transformer::{DecoderLayer, Stack, Transformer};
 
 /// Shape and options of a GPT-2 model.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,61 +160,31 @@ fn shape(config: &Gpt2Config, layer: usize) -> Shape {
     }
 }
 
-/// The four projections of layer `l`: three column blocks of `c_attn`, and `c_proj`.
-fn attention(
-    loader: &Loader<'_>,
-    config: &Gpt2Config,
-    l: usize,
-    kinds: Kinds,
-) -> Result<Box<dyn SelfAttention>, ModelError> {
-    let d = config.n_embd;
-    let name = format!("h.{l}.attn");
-    let qkv = loader.weights.tensor(&format!("{name}.c_attn.weight"), &[d, 3 * d])?;
-    let qkv_bias = loader.vector(&format!("{name}.c_attn.bias"), 3 * d)?;
-    let out = loader.weights.tensor(&format!("{name}.c_proj.weight"), &[d, d])?;
-    let out_bias = loader.vector(&format!("{name}.c_proj.bias"), d)?;
-    let part = |i: usize| Columns { view: qkv.clone(), first: i * d, count: d };
-    let (q, k, v) = (part(0), part(1), part(2));
-    let o = Columns { view: out, first: 0, count: d };
-    let bias = |i: usize| Some(&qkv_bias[i * d..(i + 1) * d]);
-    let weights = AttentionWeights {
-        q: Projection { weight: &q, bias: bias(0) },
-        k: Projection { weight: &k, bias: bias(1) },
-        v: Projection { weight: &v, bias: bias(2) },
-        o: Projection { weight: &o, bias: Some(&out_bias) },
-    };
-    let spec = BlockSpec {
-        what: &name,
-        layer: l,
-        shape: shape(config, l),
-        dtype: loader.dtype,
-        bias: None,
-        masks_whole_rows: false,
-    };
-    Ok(self_attention(loader.device, kinds.self_, &spec, weights)?)
-}
-
-fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<DecoderOnly, ModelError> {
-    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
+fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
+    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, "transformer."), dtype };
-    let outline = config.outline();
     let (d, f) = (config.n_embd, config.n_inner);
-    let tables = loader.weights.gpt2_embeddings(config.vocab_size, d, config.tie_word_embeddings)?;
-    let shared = tables.all_shared();
-    let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let views = loader.weights.decoder_embeddings("wte.weight", config.vocab_size, d, config.tie_word_embeddings)?;
+    let [table, head] = loader.decoder_tables(views)?;
     let positions = loader.weights.tensor("wpe.weight", &[config.n_positions, d])?;
     let norm = |name: &str| loader.norm(name, d, config.layer_norm_epsilon);
     let layers = (0..config.n_layer)
         .map(|l| {
-            Ok(Layer {
-                attention: attention(&loader, config, l, kinds)?,
-                ffn: FeedForward {
-                    up: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,
-                    down: loader.conv1d(&format!("h.{l}.mlp.c_proj"), d, f)?,
-                    gate: None,
+            let name = format!("h.{l}.attn");
+            let shape = shape(config, l);
+            let spec = BlockSpec { what: &name, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
+            // Three column blocks of `c_attn`.
+            let qkv = |i: usize| loader.conv1d_columns(&format!("{name}.c_attn"), 3 * d, d, i * d..(i + 1) * d);
+            let o = loader.conv1d_columns(&format!("{name}.c_proj"), d, d, 0..d);
+            let projections = [qkv(0)?, qkv(1)?, qkv(2)?, o?];
+            Ok(DecoderLayer {
+                attention: loader.attention(projections, |w| self_attention(device, kinds.self_, &spec, w))?,
+                cross: None,
+                feed_forward: Box::new(DenseFeedForward {
+                    up_proj: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,
+                    down_proj: loader.conv1d(&format!("h.{l}.mlp.c_proj"), d, f)?,
                     activation: config.activation,
-                },
+                }),
             })
         })
         .collect::<Result<_, ModelError>>()?;
@@ -224,16 +195,19 @@ fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<DecoderOnly, ModelEr
             .collect::<Result<_, ModelError>>()?,
         last: Some(norm("ln_f")?),
     };
-    Ok(DecoderOnly {
-        family: "gpt2",
+    let positions = PositionTable { table: loader.table("positions", positions)?, offset: 0 };
+    let outline = config.outline();
+    Ok(Transformer {
+        family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        embedding,
-        positions: loader.table("positions", positions, None)?,
-        position_offset: 0,
-        projections: None,
+        encoder: None,
+        decoder: Stack {
+            embeddings: Embeddings { table, scale: 1.0, positions: Some(positions), projection: None, norm: None },
+            layers,
+            norms,
+        },
+        output_projection: None,
         head,
-        layers,
-        norms,
     })
 }

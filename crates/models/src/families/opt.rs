@@ -7,14 +7,15 @@ use elgen_search::ModelLimits;
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
 use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
-use crate::decoder_only::{DecoderOnly, Layer, Projections};
+use crate::embeddings::{Embeddings, PositionTable};
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
-use crate::feed_forward::FeedForward;
+use crate::feed_forward::DenseFeedForward;
 use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::space::StackShape;
 use crate::stack::Norms;
+use crate::transformer::{DecoderLayer, Stack, Transformer};
 
 /// Shape and options of an OPT model.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,39 +173,40 @@ fn shape(config: &OptConfig) -> Shape {
     Shape { d_model: config.hidden_size, num_heads: config.num_attention_heads, head_dim, scale }
 }
 
-fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<DecoderOnly, ModelError> {
-    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
+fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
+    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
-    let outline = config.outline();
     let (d, w, f) = (config.hidden_size, config.word_embed_proj_dim, config.ffn_dim);
-    let tables = loader.weights.opt_embeddings(config.vocab_size, w, config.tie_word_embeddings)?;
-    let shared = tables.all_shared();
-    let embedding = loader.table("embedding", tables.input, None)?;
-    let head = if shared { embedding.clone() } else { loader.table("head", tables.head, None)? };
+    let views = loader.weights.decoder_embeddings(
+        "decoder.embed_tokens.weight",
+        config.vocab_size,
+        w,
+        config.tie_word_embeddings,
+    )?;
+    let [table, head] = loader.decoder_tables(views)?;
     let positions = loader.weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d])?;
-    let projections = match config.projects() {
-        true => Some(Projections {
-            input: loader.linear("decoder.project_in", d, w, false)?,
-            output: loader.linear("decoder.project_out", w, d, false)?,
-        }),
-        false => None,
+    let (projection, output_projection) = match config.projects() {
+        true => (
+            Some(loader.linear("decoder.project_in", d, w, false)?),
+            Some(loader.linear("decoder.project_out", w, d, false)?),
+        ),
+        false => (None, None),
     };
     let shape = shape(config);
     let layers = (0..config.num_hidden_layers)
         .map(|l| {
             let name = format!("decoder.layers.{l}");
             let own = format!("{name}.self_attn");
-            Ok(Layer {
-                attention: loader.attention(&own, d, config.enable_bias, |w| {
-                    let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
-                    self_attention(device, kinds.self_, &spec, w)
-                })?,
-                ffn: FeedForward {
-                    up: loader.linear(&format!("{name}.fc1"), f, d, config.enable_bias)?,
-                    down: loader.linear(&format!("{name}.fc2"), d, f, config.enable_bias)?,
-                    gate: None,
+            let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
+            let projections = loader.square_projections(&own, d, config.enable_bias)?;
+            Ok(DecoderLayer {
+                attention: loader.attention(projections, |w| self_attention(device, kinds.self_, &spec, w))?,
+                cross: None,
+                feed_forward: Box::new(DenseFeedForward {
+                    up_proj: loader.linear(&format!("{name}.fc1"), f, d, config.enable_bias)?,
+                    down_proj: loader.linear(&format!("{name}.fc2"), d, f, config.enable_bias)?,
                     activation: config.activation,
-                },
+                }),
             })
         })
         .collect::<Result<_, ModelError>>()?;
@@ -218,16 +220,19 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<DecoderOnly, ModelErr
         layers: (0..config.num_hidden_layers).map(blocks).collect::<Result<_, ModelError>>()?,
         last: if config.final_norm { Some(norm("final_layer_norm")?) } else { None },
     };
-    Ok(DecoderOnly {
-        family: "opt",
+    let positions = PositionTable { table: loader.table("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
+    let outline = config.outline();
+    Ok(Transformer {
+        family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        embedding,
-        positions: loader.table("positions", positions, None)?,
-        position_offset: OptConfig::POSITION_OFFSET,
-        projections,
+        encoder: None,
+        decoder: Stack {
+            embeddings: Embeddings { table, scale: 1.0, positions: Some(positions), projection, norm: None },
+            layers,
+            norms,
+        },
+        output_projection,
         head,
-        layers,
-        norms,
     })
 }

@@ -9,7 +9,7 @@
 mod config;
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, EncoderAttention, PositionBias, Projection, Shape, cross_attention, self_attention,
+    AttentionWeights, BlockSpec, EncoderAttention, PositionBias, Shape, cross_attention, self_attention,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
@@ -17,14 +17,15 @@ use elgen_tensor::ops::{LayerNorm, Linear};
 use crate::architecture::Architecture;
 use crate::checkpoint::Weights;
 use crate::config::NormOrder;
-use crate::encoder_decoder::{self, DecoderLayer, EncoderDecoder, EncoderLayer, Side};
+use crate::embeddings::Embeddings;
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
-use crate::feed_forward::FeedForward;
-use crate::loader::{Loader, Rows};
+use crate::feed_forward::{DenseFeedForward, FeedForwardBlock, GatedFeedForward};
+use crate::loader::Loader;
 use crate::outline::{Outline, Weight, feed_forward};
 use crate::space::StackShape;
 use crate::stack::Norms;
+use crate::transformer::{DecoderLayer, EncoderLayer, Stack, Transformer};
 pub use config::T5Config;
 
 impl FamilyConfig for T5Config {
@@ -104,52 +105,46 @@ impl Blocks<'_> {
         build: impl FnOnce(AttentionWeights<'_>) -> elgen_attention::Result<T>,
     ) -> Result<T, ModelError> {
         let (d, inner) = (self.config.d_model, self.config.inner_dim());
-        let part = |p: &str, shape: [usize; 2]| {
-            Ok::<_, ModelError>(Rows(self.loader.weights.tensor(&format!("{name}.{p}.weight"), &shape)?))
-        };
-        let (q, k, v) = (part("q", [inner, d])?, part("k", [inner, d])?, part("v", [inner, d])?);
-        let o = part("o", [d, inner])?;
-        let bare = |weight| Projection { weight, bias: None };
-        Ok(build(AttentionWeights { q: bare(&q), k: bare(&k), v: bare(&v), o: bare(&o) })?)
+        let part = |p: &str, out, input| self.loader.projection(&format!("{name}.{p}"), out, input, false);
+        let projections = [part("q", inner, d)?, part("k", inner, d)?, part("v", inner, d)?, part("o", d, inner)?];
+        self.loader.attention(projections, build)
     }
 
-    fn ffn(&self, name: &str) -> Result<FeedForward, ModelError> {
-        let (d, f) = (self.config.d_model, self.config.d_ff);
-        let name = format!("{name}.DenseReluDense");
-        let (up, gate) = match self.config.is_gated_act {
-            true => ("wi_0", Some(self.loader.unbiased(&format!("{name}.wi_1"), f, d)?)),
-            false => ("wi", None),
-        };
-        Ok(FeedForward {
-            up: self.loader.unbiased(&format!("{name}.{up}"), f, d)?,
-            gate,
-            down: self.loader.unbiased(&format!("{name}.wo"), d, f)?,
-            activation: self.config.activation,
+    fn feed_forward(&self, name: &str) -> Result<Box<dyn FeedForwardBlock>, ModelError> {
+        let (d, f, activation) = (self.config.d_model, self.config.d_ff, self.config.activation);
+        let linear =
+            |part: &str, out, input| self.loader.linear(&format!("{name}.DenseReluDense.{part}"), out, input, false);
+        Ok(match self.config.is_gated_act {
+            true => Box::new(GatedFeedForward {
+                up_proj: linear("wi_1", f, d)?,
+                gate_proj: linear("wi_0", f, d)?,
+                down_proj: linear("wo", d, f)?,
+                activation,
+            }),
+            false => {
+                Box::new(DenseFeedForward { up_proj: linear("wi", f, d)?, down_proj: linear("wo", d, f)?, activation })
+            }
         })
     }
 
-    /// What belongs to a stack of `layers` layers of `blocks` blocks each. `factor` is that of its output.
-    fn side(
+    /// A stack of `layers` of `blocks` blocks each. `factor` is that of its output.
+    fn stack<L>(
         &self,
         name: &str,
-        embedding: Linear,
-        layers: usize,
+        table: Linear,
+        layers: Vec<L>,
         blocks: usize,
         factor: f32,
-    ) -> Result<Side, ModelError> {
+    ) -> Result<Stack<L>, ModelError> {
         let norm = |l, b| self.norm(&format!("{name}.block.{l}.layer.{b}.layer_norm"), 1.0);
         let layer = |l| (0..blocks).map(|b| norm(l, b)).collect();
-        Ok(Side {
-            embedding,
-            embedding_scale: 1.0,
-            positions: None,
-            embedding_norm: None,
-            norms: Norms {
-                order: NormOrder::Pre,
-                layers: (0..layers).map(layer).collect::<Result<_, ModelError>>()?,
-                last: Some(self.norm(&format!("{name}.final_layer_norm"), factor)?),
-            },
-        })
+        let norms = Norms {
+            order: NormOrder::Pre,
+            layers: (0..layers.len()).map(layer).collect::<Result<_, ModelError>>()?,
+            last: Some(self.norm(&format!("{name}.final_layer_norm"), factor)?),
+        };
+        let embeddings = Embeddings { table, scale: 1.0, positions: None, projection: None, norm: None };
+        Ok(Stack { embeddings, layers, norms })
     }
 
     /// The position biases of a stack, looked up once for every distance instead of once for every score.
@@ -166,13 +161,13 @@ impl Blocks<'_> {
     }
 }
 
-fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelError> {
-    let LoadArgs { device, checkpoint, kinds, dtype } = *from;
+fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
+    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, ""), dtype };
-    let outline = config.outline();
     let blocks = Blocks { loader, config };
-    let views = loader.weights.t5_embeddings(config.vocab_size, config.d_model)?;
-    let [encoder_embedding, decoder_embedding, head] = encoder_decoder::tables(&loader, views)?;
+    // Tied whatever the config says, as in transformers 5.
+    let views = loader.weights.shared_embeddings(T5Config::SUBSTITUTES, config.vocab_size, config.d_model, true)?;
+    let [encoder_table, decoder_table, head] = loader.tables(views)?;
     let (encoder_bias, decoder_bias) =
         (blocks.position_bias("encoder", true)?, blocks.position_bias("decoder", false)?);
     let shape = shape(config);
@@ -184,7 +179,7 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelE
                 BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&encoder_bias), masks_whole_rows: false };
             Ok(EncoderLayer {
                 attention: blocks.attention(&own, |w| EncoderAttention::new(device, &spec, w))?,
-                ffn: blocks.ffn(&format!("{name}.1"))?,
+                feed_forward: blocks.feed_forward(&format!("{name}.1"))?,
             })
         })
         .collect::<Result<_, ModelError>>()?;
@@ -197,20 +192,21 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<EncoderDecoder, ModelE
             let cross_spec = BlockSpec { what: &cross, bias: None, ..own_spec };
             Ok(DecoderLayer {
                 attention: blocks.attention(&own, |w| self_attention(device, kinds.self_, &own_spec, w))?,
-                cross: blocks.attention(&cross, |w| cross_attention(device, kinds.cross, &cross_spec, w))?,
-                ffn: blocks.ffn(&format!("{name}.2"))?,
+                cross: Some(blocks.attention(&cross, |w| cross_attention(device, kinds.cross, &cross_spec, w))?),
+                feed_forward: blocks.feed_forward(&format!("{name}.2"))?,
             })
         })
         .collect::<Result<_, ModelError>>()?;
     // The scaling before a tied head goes into the norm before it.
     let head_scale = if config.scale_decoder_outputs { 1.0 / (config.d_model as f32).sqrt() } else { 1.0 };
-    Ok(EncoderDecoder {
+    let outline = config.outline();
+    Ok(Transformer {
+        family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        encoder_side: blocks.side("encoder", encoder_embedding, config.num_layers, 2, 1.0)?,
-        decoder_side: blocks.side("decoder", decoder_embedding, config.num_decoder_layers, 3, head_scale)?,
-        encoder,
-        decoder,
+        encoder: Some(blocks.stack("encoder", encoder_table, encoder, 2, 1.0)?),
+        decoder: blocks.stack("decoder", decoder_table, decoder, 3, head_scale)?,
+        output_projection: None,
         head,
     })
 }

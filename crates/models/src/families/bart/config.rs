@@ -84,6 +84,8 @@ pub struct BartConfig {
 }
 
 impl BartConfig {
+    /// What stands for `shared.weight` where a file lacks it, in this order.
+    pub const SUBSTITUTES: [&str; 3] = ["lm_head.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight"];
     /// Epsilon of all layer norms; not configurable in these families.
     pub const LAYER_NORM_EPS: f32 = 1e-5;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::checkpoint::RandomRules;
-use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
+use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, activation, activation_names};
 use crate::error::ModelError;
 
 /// The largest accepted distance that position buckets tell apart; published models have 128.
@@ -43,6 +43,9 @@ pub struct T5Config {
 }
 
 impl T5Config {
+    /// What stands for `shared.weight` where a file lacks it, in this order.
+    pub const SUBSTITUTES: [&str; 3] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+
     /// Columns of the query, key and value projections.
     pub fn inner_dim(&self) -> usize {
         self.num_heads * self.d_kv
@@ -152,12 +155,11 @@ fn feed_forward(keys: &Keys<'_>) -> Result<(Activation, bool), ModelError> {
     if keys.get("dense_act_fn").is_some() {
         return Ok((keys.activation("dense_act_fn", Activation::Relu)?, gated));
     }
-    let activation =
-        if name == "gated-gelu" { Some(Activation::GeluTanh) } else { Activation::from_name(bare.unwrap_or(name)) };
-    let activation = activation.ok_or_else(|| {
-        keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", Activation::names()))
+    let found = if name == "gated-gelu" { Some(Activation::GeluTanh) } else { activation(bare.unwrap_or(name)) };
+    let found = found.ok_or_else(|| {
+        keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", activation_names()))
     })?;
-    Ok((activation, gated))
+    Ok((found, gated))
 }
 
 #[cfg(test)]
