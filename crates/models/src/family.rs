@@ -32,6 +32,8 @@ pub struct Family {
     pub forced_eos: Option<u32>,
     /// A flag of older files that forces the first token to be BOS.
     pub forces_bos: Option<&'static str>,
+    /// How the names of well-known models begin, and who publishes them on the Hugging Face hub.
+    pub published: &'static [(&'static str, &'static str)],
     /// Reads the shape and the options of a model, all but special ids and dtype.
     pub read: fn(&Keys<'_>) -> Result<Arc<dyn FamilyConfig>, ModelError>,
 }

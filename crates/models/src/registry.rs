@@ -23,6 +23,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &[],
         forced_eos: Some(2),
         forces_bos: Some("force_bos_token_to_be_generated"),
+        published: &[("bart-", "facebook")],
         read: |keys| Ok(Arc::new(BartConfig::from_keys(keys, &bart::BART)?)),
     },
     Family {
@@ -34,6 +35,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &[],
         forced_eos: None,
         forces_bos: None,
+        published: &[("distilgpt2", "distilbert"), ("gpt2", "openai-community")],
         read: |keys| Ok(Arc::new(Gpt2Config::from_keys(keys)?)),
     },
     Family {
@@ -45,6 +47,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &[],
         forced_eos: Some(0),
         forces_bos: None,
+        published: &[("opus-mt-", "Helsinki-NLP")],
         read: |keys| Ok(Arc::new(BartConfig::from_keys(keys, &bart::MARIAN)?)),
     },
     Family {
@@ -56,6 +59,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &[],
         forced_eos: Some(2),
         forces_bos: None,
+        published: &[("mbart-", "facebook")],
         read: |keys| Ok(Arc::new(BartConfig::from_keys(keys, &bart::MBART)?)),
     },
     Family {
@@ -67,6 +71,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &[],
         forced_eos: None,
         forces_bos: None,
+        published: &[("opt-", "facebook")],
         read: |keys| Ok(Arc::new(OptConfig::from_keys(keys)?)),
     },
     Family {
@@ -78,6 +83,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &["bos_token_id"],
         forced_eos: Some(1),
         forces_bos: None,
+        published: &[("pegasus-", "google")],
         read: |keys| Ok(Arc::new(BartConfig::from_keys(keys, &bart::PEGASUS)?)),
     },
     Family {
@@ -89,6 +95,7 @@ static FAMILIES: [Family; 7] = [
         undeclared_ids: &["bos_token_id", "decoder_start_token_id"],
         forced_eos: None,
         forces_bos: None,
+        published: &[("t5-", "google-t5"), ("flan-t5-", "google")],
         read: |keys| Ok(Arc::new(T5Config::from_keys(keys)?)),
     },
 ];
@@ -195,6 +202,15 @@ impl Registry {
         own.or_else(other).unwrap_or(TokenizerClass::Generic)
     }
 
+    /// What a model is called on the hub that people know by a name without its publisher; `None` if no family knows the name.
+    pub fn hub_name(&self, name: &str) -> Option<String> {
+        let published = self.families.iter().flat_map(|family| family.published);
+        published
+            .copied()
+            .find(|(start, _)| name.starts_with(start))
+            .map(|(_, publisher)| format!("{publisher}/{name}"))
+    }
+
     /// Loads the tokenizer of a model directory without the model: the family is the `model_type` of `config.json`, if there is one.
     ///
     /// # Errors
@@ -285,6 +301,7 @@ mod tests {
             undeclared_ids: &["bos_token_id"],
             forced_eos: None,
             forces_bos: None,
+            published: &[],
             read: |keys| Ok(Arc::new(Gpt2Config::from_keys(keys)?)),
         };
         let (plain, registry) = (Registry::built_in(), Registry::built_in().with(&KIN));
