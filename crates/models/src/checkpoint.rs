@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{ModelError, excerpt};
+use crate::error::{CheckpointError, ModelError, excerpt};
 use crate::json;
 pub use random::RandomRules;
 use random::RandomWeights;
@@ -175,7 +175,7 @@ impl Checkpoint {
         for (file, tensor) in first_of {
             let shard = dir.join(&file);
             if !json::is_file(&shard)? {
-                return Err(ModelError::MissingShard { index, shard, tensor: excerpt(&tensor) });
+                return Err(ModelError::from(CheckpointError::MissingShard { index, shard, tensor: excerpt(&tensor) }));
             }
             let (opened, entries) = Shard::open(shard)?;
             // Of a tensor that several files hold, the last file's counts, as in Hugging Face.
@@ -281,7 +281,7 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>, ModelError> {
 /// The same from `text`, the content of `index`.
 pub(crate) fn parse_index(index: &Path, text: &str) -> Result<BTreeMap<String, String>, ModelError> {
     let parsed: Index = serde_json::from_str(text).map_err(|error| json::syntax_error(index, &error))?;
-    let bad = |reason| ModelError::Index { file: index.into(), reason };
+    let bad = |reason| ModelError::from(CheckpointError::Index { file: index.into(), reason });
     if parsed.weight_map.is_empty() {
         return Err(bad("weight_map lists no tensors".into()));
     }

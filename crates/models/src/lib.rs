@@ -39,7 +39,7 @@ mod transformer;
 pub use architecture::{Architecture, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;
 pub use elgen_attention::Kinds;
-pub use error::{HeaderProblem, ModelError};
+pub use error::{CheckpointError, ConfigError, HeaderProblem, LanguageRole, ModelError, TokenizerError};
 pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use outline::Outline;
@@ -48,4 +48,4 @@ pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };
 pub use space::{Space, StackShape};
-pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer, TokenizerClass};
+pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageTokens, TextStream, Tokenizer, TokenizerClass};

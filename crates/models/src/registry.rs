@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::config::{CONFIG_FILE, Keys, SpecialTokens};
-use crate::error::{ModelError, excerpt};
+use crate::error::{ConfigError, ModelError, excerpt};
 use crate::families::{BartConfig, Gpt2Config, OptConfig, T5Config, bart};
 use crate::family::{Family, ModelConfig};
 use crate::json;
@@ -183,14 +183,16 @@ impl Registry {
             (None, Some(class)) => self.find(|family| class.starts_with(family.class_prefix)),
             (None, None) => None,
         };
-        let family = found.ok_or_else(|| ModelError::UnsupportedModelType {
-            file: path.into(),
-            model_type: match (named, architecture) {
-                (Some(value), _) => excerpt(&value.to_string()),
-                (None, Some(class)) => format!("of architecture \"{}\"", excerpt(class)),
-                (None, None) => "(none)".into(),
-            },
-            supported: self.families.iter().map(|family| family.model_type).collect::<Vec<_>>().join(", "),
+        let family = found.ok_or_else(|| {
+            ModelError::from(ConfigError::UnsupportedModelType {
+                file: path.into(),
+                model_type: match (named, architecture) {
+                    (Some(value), _) => excerpt(&value.to_string()),
+                    (None, Some(class)) => format!("of architecture \"{}\"", excerpt(class)),
+                    (None, None) => "(none)".into(),
+                },
+                supported: self.families.iter().map(|family| family.model_type).collect::<Vec<_>>().join(", "),
+            })
         })?;
         ModelConfig::read(family, &Keys { file: path, map })
     }

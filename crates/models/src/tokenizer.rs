@@ -23,12 +23,12 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
 
-use crate::error::ModelError;
+use crate::error::{LanguageRole, ModelError, TokenizerError};
 use crate::json;
 use bounds::Bounds;
 pub use bounds::DEFAULT_TEXT_BYTES;
 pub use class::TokenizerClass;
-pub use languages::{LanguageRole, LanguageTokens};
+pub use languages::LanguageTokens;
 use marian::Marian;
 use pieces::ByteTokens;
 pub(crate) use settings::Settings;
@@ -118,7 +118,7 @@ impl Tokenizer {
 
     /// From `text`, the content of `file`.
     pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
+        let unusable = |reason| ModelError::from(TokenizerError::File { file: file.clone(), reason });
         charsmap::check_maps(text).map_err(unusable)?;
         let growth = bounds::check_json(text).map_err(unusable)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
@@ -169,7 +169,8 @@ impl Tokenizer {
         rules: &Rules,
     ) -> Result<Self, ModelError> {
         rules.add_tokens(&mut inner).map_err(|problem| settings.problem(problem))?;
-        template::set(&mut inner, rules).map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
+        template::set(&mut inner, rules)
+            .map_err(|reason| ModelError::from(TokenizerError::File { file: file.clone(), reason }))?;
         Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, rules))
     }
 
@@ -270,7 +271,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, ModelError> {
         let text = match &self.core {
             Core::Pipeline(inner) => guarded(|| inner.decode(ids, skip_special_tokens))
-                .map_err(|reason| ModelError::Tokenize { action: "decode the ids", reason })?,
+                .map_err(|reason| ModelError::from(TokenizerError::Tokenize { action: "decode the ids", reason }))?,
             Core::Marian(marian) => marian.decode(ids, skip_special_tokens),
         };
         Ok(if self.clean_up_spaces { clean_up_tokenization(&text) } else { text })
@@ -286,7 +287,7 @@ impl Tokenizer {
     /// token (mBART) or the target's (Marian); what mBART's target asks of generation is returned.
     ///
     /// # Errors
-    /// [`ModelError::Language`] if the tokenizer has no such language; nothing is changed then.
+    /// [`TokenizerError::Language`] if the tokenizer has no such language; nothing is changed then.
     pub fn set_languages(&mut self, source: Option<&str>, target: Option<&str>) -> Result<LanguageTokens, ModelError> {
         let class = self.class;
         let inner = match &mut self.core {
@@ -307,7 +308,7 @@ impl Tokenizer {
         if let Some(end) = self.end {
             if let Some(source) = source {
                 template::set_language(inner, class, source, end)
-                    .map_err(|reason| ModelError::TokenizerFile { file: self.file.clone(), reason })?;
+                    .map_err(|reason| ModelError::from(TokenizerError::File { file: self.file.clone(), reason }))?;
             }
             if let Some(target) = target {
                 self.label_ends = Some(template::label_ends(class, target, end));

@@ -4,7 +4,7 @@ mod loader_support;
 
 use elgen_models::checkpoint::{Checkpoint, StoredDtype, Weights};
 use elgen_models::families::{BartConfig, T5Config};
-use elgen_models::{HeaderProblem, ModelError};
+use elgen_models::{CheckpointError, HeaderProblem, ModelError};
 use loader_support::*;
 
 fn open_error(content: impl AsRef<[u8]>) -> String {
@@ -13,8 +13,8 @@ fn open_error(content: impl AsRef<[u8]>) -> String {
 
 fn header_problem(header: &str, data: usize) -> HeaderProblem {
     match Checkpoint::open(dir_with(raw_file(header, data)).path()) {
-        Err(ModelError::Header { problem, file }) => {
-            let message = ModelError::Header { problem: problem.clone(), file }.to_string();
+        Err(ModelError::Checkpoint(CheckpointError::Header { problem, file })) => {
+            let message = CheckpointError::Header { problem: problem.clone(), file }.to_string();
             assert_names(&message, &["model.safetensors"]);
             problem
         }
@@ -450,7 +450,7 @@ fn a_file_that_is_cut_after_it_was_opened_is_an_error() {
             c.same_values(&c).unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(error, ModelError::ReadTensor { .. }), "{error:?}");
+            assert!(matches!(error, ModelError::Checkpoint(CheckpointError::ReadTensor { .. })), "{error:?}");
             assert_names(&error.to_string(), &["model.safetensors", "`c`", "cut"]);
         }
         // What is still there can be read.

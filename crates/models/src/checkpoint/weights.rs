@@ -2,7 +2,7 @@
 
 use super::random::RandomWeights;
 use super::{Checkpoint, TensorView};
-use crate::error::ModelError;
+use crate::error::{CheckpointError, ModelError};
 
 /// A checkpoint seen by a model family. A tensor is looked up as `prefix + name`, then as `name`: files saved from a base class
 /// lack the prefix of the wrapping class.
@@ -78,12 +78,12 @@ impl<'a> Weights<'a> {
     /// The tensor `name` if it exists; then it must have the shape `expected`.
     pub fn optional(&self, name: &str, expected: &[usize]) -> Result<Option<TensorView<'a>>, ModelError> {
         match self.lookup(name) {
-            Some(view) if view.shape() != expected => Err(ModelError::WrongShape {
+            Some(view) if view.shape() != expected => Err(ModelError::from(CheckpointError::WrongShape {
                 file: view.file().into(),
                 tensor: view.name().to_owned(),
                 expected: expected.into(),
                 actual: view.shape().into(),
-            }),
+            })),
             found => Ok(found),
         }
     }
@@ -189,6 +189,6 @@ impl<'a> Weights<'a> {
             }
         }
         let tensor = if tried.is_empty() { String::new() } else { tried.remove(0) };
-        ModelError::MissingTensor { place: self.checkpoint.place().into(), tensor, tried }
+        ModelError::from(CheckpointError::MissingTensor { place: self.checkpoint.place().into(), tensor, tried })
     }
 }

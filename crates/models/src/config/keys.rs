@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{Activation, SpecialTokens, activation, activation_names};
-use crate::error::{ModelError, excerpt};
+use crate::error::{ConfigError, ModelError, excerpt};
 
 /// The largest accepted number of layers of a stack.
 pub(crate) const MAX_LAYERS: usize = 1_000;
@@ -34,7 +34,7 @@ impl<'a> Keys<'a> {
     /// The error that `key` has a value which is no good, and why.
     pub fn error(&self, key: &str, why: impl Into<String>) -> ModelError {
         let value = self.map.get(key).map_or_else(|| "(class default)".into(), |value| excerpt(&value.to_string()));
-        ModelError::Config { file: self.file.into(), key: key.into(), value, why: why.into() }
+        ModelError::from(ConfigError::Key { file: self.file.into(), key: key.into(), value, why: why.into() })
     }
 
     /// A count from 1 to `max` under the first of `names`; the others are aliases and may not contradict it.

@@ -1,7 +1,7 @@
 //! Source and target languages of multilingual tokenizers.
 
 use super::class::TokenizerClass;
-use crate::error::{ModelError, excerpt};
+use crate::error::{LanguageRole, ModelError, TokenizerError, excerpt};
 
 /// mBART's languages in the order of their ids.
 const MBART: [&str; 25] = [
@@ -39,24 +39,6 @@ pub struct LanguageTokens {
     pub forced_bos_token_id: Option<u32>,
 }
 
-/// Which of the two languages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LanguageRole {
-    /// That of the texts to be read.
-    Source,
-    /// That of the texts to be written.
-    Target,
-}
-
-impl std::fmt::Display for LanguageRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Source => "source",
-            Self::Target => "target",
-        })
-    }
-}
-
 /// The error about a language that a tokenizer with the languages `known` does not have.
 pub(super) fn unknown(role: LanguageRole, language: &str, known: &[&str]) -> ModelError {
     let wanted = language.to_lowercase();
@@ -73,5 +55,5 @@ pub(super) fn unknown(role: LanguageRole, language: &str, known: &[&str]) -> Mod
             format!("not a language of the tokenizer; it has {list}{more}")
         }
     };
-    ModelError::Language { role, language: excerpt(language), why }
+    ModelError::from(TokenizerError::Language { role, language: excerpt(language), why })
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::class::TokenizerClass;
-use crate::error::{ModelError, excerpt};
+use crate::error::{ModelError, TokenizerError, excerpt};
 use crate::json;
 pub(super) use argument::Argument;
 use arguments::Companions;
@@ -68,7 +68,7 @@ pub(super) struct Rules {
 impl Settings {
     pub(crate) fn load(dir: &Path, own: TokenizerClass) -> Result<Self, ModelError> {
         let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
-        let bad = |reason: String| ModelError::TokenizerFile { file: dir.join(CONFIG_FILE), reason };
+        let bad = |reason: String| ModelError::from(TokenizerError::File { file: dir.join(CONFIG_FILE), reason });
         let declared = match config.get("tokenizer_class") {
             Some(Value::String(name)) => Some(name.clone()).filter(|name| !name.is_empty()),
             None | Some(Value::Null) => None,
@@ -111,7 +111,7 @@ impl Settings {
 
     /// The error of a problem with one of the files.
     pub(super) fn problem(&self, problem: Problem) -> ModelError {
-        ModelError::TokenizerFile { file: self.dir.join(problem.file), reason: problem.reason }
+        ModelError::from(TokenizerError::File { file: self.dir.join(problem.file), reason: problem.reason })
     }
 
     fn settle(&self, form: Form<'_>) -> Result<Rules, Problem> {

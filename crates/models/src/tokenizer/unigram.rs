@@ -19,7 +19,7 @@ use super::guarded;
 use super::languages::codes_of;
 use super::settings::{Argument, Form, Rules, Settings, Token};
 use super::spm_file::{PieceType, SpmFile};
-use crate::error::{ModelError, excerpt};
+use crate::error::{ModelError, TokenizerError, excerpt};
 
 /// A vocabulary by id, with log probabilities.
 type Pieces = Vec<(String, f64)>;
@@ -31,7 +31,7 @@ pub(super) fn from_spm(
     settings: &Settings,
 ) -> Result<(tokenizers::Tokenizer, Rules, u64), ModelError> {
     let model = SpmFile::from_bytes(bytes, file)?;
-    let unusable = |reason| ModelError::TokenizerFile { file: file.into(), reason };
+    let unusable = |reason| ModelError::from(TokenizerError::File { file: file.into(), reason });
     let marked = model.pieces.iter().filter_map(|(piece, _, kind)| {
         let special = match kind {
             PieceType::Control => true,
