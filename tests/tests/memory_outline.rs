@@ -26,7 +26,7 @@ fn models() -> Vec<PathBuf> {
 /// Bytes of an embedding table that the checkpoint holds beyond those that its config implies: files of transformers 5 have one for each of encoder
 /// and decoder where an untied BART of transformers 4 had one for both.
 fn own_table(config: &ModelConfig, checkpoint: &Checkpoint, dtype: DType, max_binding_bytes: u64) -> u64 {
-    let Some(c) = config.own::<BartConfig>() else { return 0 };
+    let Some(c) = config.downcast_ref::<BartConfig>() else { return 0 };
     if !c.share_embeddings || c.tie_word_embeddings {
         return 0;
     }
@@ -47,7 +47,7 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
     let told = told + own_table(config, checkpoint, dtype, device.capabilities().max_binding_bytes);
     // A bias of zeros on the logits is not loaded; nothing in the config tells.
     let bias = tensor_bytes(1, config.vocab_size(), DType::F32);
-    let has_bias = config.own::<BartConfig>().is_some();
+    let has_bias = config.downcast_ref::<BartConfig>().is_some();
     assert!(
         told == held || (has_bias && told == held + bias),
         "{}: {kinds:?} {}: {told} bytes are told, {held} were taken",

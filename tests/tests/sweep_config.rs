@@ -163,7 +163,7 @@ impl Runner<'_> {
 
 /// What loading depends on: all but the ids.
 fn shape(config: &ModelConfig) -> String {
-    format!("{} {:?} {:?}", config.family(), config.dtype(), config.shape())
+    format!("{} {:?} {:?}", config.family(), config.dtype(), config.family_config())
 }
 
 fn generate(model: &Model, inputs: &[Vec<u32>], options: &GenerationConfig) -> Outcome {

@@ -118,7 +118,7 @@ pub struct ModelConfig {
     family: &'static Family,
     special_tokens: SpecialTokens,
     dtype: Option<String>,
-    own: Arc<dyn FamilyConfig>,
+    config: Arc<dyn FamilyConfig>,
 }
 
 impl ModelConfig {
@@ -127,11 +127,11 @@ impl ModelConfig {
     /// # Errors
     /// Values that are absurd, of the wrong type, or contradict each other.
     pub fn read(family: &'static Family, keys: &Keys<'_>) -> Result<Self, ModelError> {
-        let own = (family.read)(keys)?;
+        let config = (family.read)(keys)?;
         // The ids may belong to either side: a file with two vocabularies names the encoder's padding.
-        let ids = own.summary().vocab_size.max(own.source_vocab_size());
+        let ids = config.summary().vocab_size.max(config.source_vocab_size());
         let special_tokens = keys.special_tokens(&(family.special_tokens)(), ids, family.undeclared_ids)?;
-        Ok(Self { family, special_tokens, dtype: keys.dtype(), own })
+        Ok(Self { family, special_tokens, dtype: keys.dtype(), config })
     }
 
     /// The family.
@@ -140,29 +140,29 @@ impl ModelConfig {
     }
 
     /// The family's own config, if it is a `T`.
-    pub fn own<T: FamilyConfig>(&self) -> Option<&T> {
-        let own: &dyn Any = &*self.own;
-        own.downcast_ref()
+    pub fn downcast_ref<T: FamilyConfig>(&self) -> Option<&T> {
+        let config: &dyn Any = &*self.config;
+        config.downcast_ref()
     }
 
     /// The family's own config, whichever it is: all that the file says of the model but special ids and dtype.
-    pub fn shape(&self) -> &dyn FamilyConfig {
-        &*self.own
+    pub fn family_config(&self) -> &dyn FamilyConfig {
+        &*self.config
     }
 
     /// Rows of the decoder's embedding table and number of logits.
     pub fn vocab_size(&self) -> usize {
-        self.own.summary().vocab_size
+        self.config.summary().vocab_size
     }
 
     /// Rows of the embedding table that reads the input: the encoder's, or that of a decoder-only model.
     pub fn source_vocab_size(&self) -> usize {
-        self.own.source_vocab_size()
+        self.config.source_vocab_size()
     }
 
     /// Longest sequence of a side, in tokens; `None` if the positions do not limit it.
     pub fn max_positions(&self) -> Option<usize> {
-        self.own.summary().positions
+        self.config.summary().positions
     }
 
     /// Special ids of the config; generation uses those of [`crate::generation_defaults`].
@@ -193,12 +193,12 @@ impl ModelConfig {
 
     /// The overview that `elgen inspect` prints.
     pub fn summary(&self) -> ModelSummary {
-        self.own.summary()
+        self.config.summary()
     }
 
     /// Random weights for a model of this config ([`Checkpoint::random`]).
     pub fn random_checkpoint(&self, seed: u64) -> Checkpoint {
-        Checkpoint::random(self.own.clone(), seed)
+        Checkpoint::random(self.config.clone(), seed)
     }
 
     /// Checks that every id of an input is a row of the table that reads it.
@@ -221,7 +221,7 @@ impl ModelConfig {
 impl Outline {
     /// The outline of a config.
     pub fn new(config: &ModelConfig) -> Self {
-        config.own.outline()
+        config.config.outline()
     }
 }
 
@@ -240,5 +240,5 @@ pub fn load(
     if !family.is_encoder_decoder && kinds.self_ == Kind::MhaNocache {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type, kind: kinds.self_ });
     }
-    config.own.load(&LoadArgs { family, device, checkpoint, kinds, dtype })
+    config.config.load(&LoadArgs { family, device, checkpoint, kinds, dtype })
 }

@@ -34,7 +34,7 @@ impl<T> std::ops::Deref for Read<T> {
 fn read<T: FamilyConfig + Clone>(model_type: &str, mut value: Value) -> Result<Read<T>, ModelError> {
     value["model_type"] = json!(model_type);
     config(value).map(|config| Read {
-        own: config.own::<T>().unwrap_or_else(|| panic!("{config:?}")).clone(),
+        own: config.downcast_ref::<T>().unwrap_or_else(|| panic!("{config:?}")).clone(),
         special_tokens: config.special_tokens().clone(),
         dtype: config.dtype().map(str::to_owned),
     })

@@ -20,7 +20,7 @@ fn model_dirs() -> Vec<PathBuf> {
 }
 
 fn computes_positions(config: &ModelConfig) -> bool {
-    config.own::<BartConfig>().is_some_and(|c| c.positions == Positions::Sinusoidal)
+    config.downcast_ref::<BartConfig>().is_some_and(|c| c.positions == Positions::Sinusoidal)
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn configs_and_checkpoints_agree() {
             })
             .map(|n| checkpoint.info(n).unwrap().shape.iter().product::<usize>() as u64)
             .sum();
-        let (bart, opt) = (config.own::<BartConfig>(), config.own::<OptConfig>());
+        let (bart, opt) = (config.downcast_ref::<BartConfig>(), config.downcast_ref::<OptConfig>());
         let (first, second, width) = match (bart, opt) {
             (Some(c), _) if !c.share_embeddings => (c.vocab_size, c.decoder_vocab_size, c.d_model),
             (_, Some(c)) => (c.vocab_size, 0, c.word_embed_proj_dim),
@@ -81,14 +81,14 @@ fn configs_and_checkpoints_agree() {
             let found = weights.optional("decoder.embed_positions.weight", &positions).unwrap();
             assert!(found.is_some() || config.positions == Positions::Sinusoidal, "{name}");
             weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
-        } else if let Some(config) = config.own::<Gpt2Config>() {
+        } else if let Some(config) = config.downcast_ref::<Gpt2Config>() {
             let weights = Weights::new(&checkpoint, "transformer.");
             let embeddings = weights.decoder_embeddings("wte.weight", vocab_size, d_model, summary.tied).unwrap();
             assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
             let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
             c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
             weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
-        } else if let Some(config) = config.own::<T5Config>() {
+        } else if let Some(config) = config.downcast_ref::<T5Config>() {
             let weights = Weights::new(&checkpoint, "");
             let embeddings = weights.shared_embeddings(BartConfig::SUBSTITUTES, vocab_size, d_model, true).unwrap();
             assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
