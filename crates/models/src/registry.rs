@@ -151,9 +151,17 @@ impl Registry {
     /// # Errors
     /// The file is missing, cannot be read or is no JSON object; a family that is not there; values that are no good.
     pub fn config(&self, dir: impl AsRef<Path>) -> Result<ModelConfig, ModelError> {
+        Ok(self.config_with_fields(dir)?.0)
+    }
+
+    /// [`Registry::config`], and the fields of the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn config_with_fields(&self, dir: impl AsRef<Path>) -> Result<(ModelConfig, Map<String, Value>), ModelError> {
         let dir = dir.as_ref();
         match json::read_object(dir, CONFIG_FILE)? {
-            Some(map) => self.config_from_map(&map, &dir.join(CONFIG_FILE)),
+            Some(map) => Ok((self.config_from_map(&map, &dir.join(CONFIG_FILE))?, map)),
             None => {
                 let wanted = if dir.is_dir() { CONFIG_FILE } else { "model directory" };
                 Err(ModelError::MissingFile { dir: dir.into(), wanted: wanted.into(), hint: String::new() })
@@ -246,6 +254,14 @@ impl ModelConfig {
     /// As there.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         Registry::built_in().config(dir)
+    }
+
+    /// [`Registry::config_with_fields`] by the families of this crate.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with_fields(dir: impl AsRef<Path>) -> Result<(Self, Map<String, Value>), ModelError> {
+        Registry::built_in().config_with_fields(dir)
     }
 
     /// [`Registry::config_from_file`] by the families of this crate.
