@@ -79,7 +79,7 @@ impl Files {
     /// # Panics
     /// It has none.
     pub fn tokenizer(&self, dir: &Path) -> Tokenizer {
-        Tokenizer::load(dir, self.config.family()).expect("tokenizer files").expect("a tokenizer")
+        Tokenizer::load(dir, self.config.family().tokenizer).expect("tokenizer files").expect("a tokenizer")
     }
 
     /// Loads the weights.

@@ -76,7 +76,7 @@ pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
     let limits = ModelLimits {
         vocab_size: config.vocab_size(),
         max_position_embeddings: config.max_positions(),
-        is_encoder_decoder: config.family().is_encoder_decoder(),
+        is_encoder_decoder: config.family().is_encoder_decoder,
     };
     Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)?, config })
 }
@@ -119,7 +119,7 @@ impl Model {
         let config = ModelConfig::load(model_dir)?;
         let checkpoint = Checkpoint::open(model_dir)?;
         let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family()).map(|found| {
+        let tokenizer = Tokenizer::load(model_dir, config.family().tokenizer).map(|found| {
             found.map(|mut tokenizer| {
                 tokenizer.set_max_text_bytes(options.max_text_bytes);
                 tokenizer
@@ -149,7 +149,7 @@ impl Model {
         seed: u64,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let checkpoint = Checkpoint::random(&model.config, seed);
+        let checkpoint = model.config.random_checkpoint(seed);
         let (config, defaults) = (model.config.clone(), model.options.clone());
         Self::build(Instant::now(), device.clone(), config, defaults, Ok(None), &checkpoint, options)
     }

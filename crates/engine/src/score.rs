@@ -278,7 +278,7 @@ impl Session {
             ScoreInput::Whole(text, how) => (text, how),
         };
         let model = self.model().model_config();
-        if model.family().is_encoder_decoder() {
+        if model.family().is_encoder_decoder {
             return Err(EngineError::NoTarget);
         }
         let ids = how.with_start(self.ids_of(text, Side::Source)?, config.bos_token_id);
@@ -314,7 +314,7 @@ impl Session {
         run: &RunOptions,
     ) -> Result<Target, EngineError> {
         let model = self.model().model_config();
-        let encoder_decoder = model.family().is_encoder_decoder();
+        let encoder_decoder = model.family().is_encoder_decoder;
         let mut source = self.ids_of(&asked.source, Side::Source)?;
         let target = self.ids_of(&asked.target, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
         if source.is_empty() && !encoder_decoder {

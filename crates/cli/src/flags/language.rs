@@ -1,7 +1,7 @@
 //! Languages of multilingual models.
 
 use clap::Args;
-use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer};
+use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer, TokenizerError};
 
 use crate::error::CliError;
 
@@ -27,7 +27,7 @@ impl LanguageFlags {
     /// Sets the languages of a tokenizer; an error names the flag.
     pub(crate) fn apply(&self, tokenizer: &mut Tokenizer) -> Result<LanguageTokens, CliError> {
         tokenizer.set_languages(self.src_lang.as_deref(), self.tgt_lang.as_deref()).map_err(|error| match error {
-            ModelError::Language { role, language, why } => {
+            ModelError::Tokenizer(TokenizerError::Language { role, language, why }) => {
                 let flag = match role {
                     LanguageRole::Source => "--src-lang",
                     LanguageRole::Target => "--tgt-lang",
