@@ -3,7 +3,6 @@
 //! A result does not depend on its batch, so a smaller one gives the same. What does not fit alone fails alone, whatever the batch size:
 //! the last attempt of an item is made with nothing held from before, as if it were the only one of its run.
 
-use crate::capacity::next_batch;
 use crate::error::EngineError;
 use crate::events::Notice;
 
@@ -92,6 +91,30 @@ pub(crate) fn run_batches<W: Work>(
         }
     }
     (at, Ok(()))
+}
+
+/// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.
+fn next_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let mut left = max_tokens.unwrap_or(usize::MAX);
+    let fits = |p: &&T| match left.checked_sub(p.input_len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    ready.iter().take(capacity).take_while(fits).count().clamp(1, ready.len().max(1))
+}
+
+/// The largest batch of a run: what buffers are allocated for.
+pub(crate) fn largest_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let (mut at, mut largest) = (0, 1);
+    while at < ready.len() {
+        let n = next_batch(&ready[at..], capacity, max_tokens);
+        largest = largest.max(n);
+        at += n;
+    }
+    largest
 }
 
 #[cfg(test)]

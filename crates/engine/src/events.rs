@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::EngineError;
-use crate::types::Generation;
+use crate::request::Generation;
 
 /// Hears what a run has to tell. [`on_done`] makes one of a closure.
 pub trait Events {

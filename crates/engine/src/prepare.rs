@@ -5,7 +5,8 @@ use elgen_search::{GenerationConfig, Lengths, OptionError, OptionProblem};
 
 use crate::backoff::Item;
 use crate::error::EngineError;
-use crate::types::{Input, Request, RunOptions};
+use crate::options::RunOptions;
+use crate::request::{Input, Request};
 
 /// A request that can run.
 #[derive(Clone, Debug)]

@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
 use crate::bench::spread::Spread;
+use crate::bisect::largest;
 use crate::device_class::class_of;
 use crate::error::EngineError;
+use crate::metrics::PeakBytes;
 use crate::model::Model;
-use crate::plan::{MemoryPlan, Workload, largest};
-use crate::planner::shape;
+use crate::options::Expected;
+use crate::plan::{MemoryPlan, Workload, shape};
+use crate::request::Request;
 use crate::session::Session;
-use crate::types::{Expected, PeakBytes, Request};
 
 /// Sentences of a batch at most; those of the engine's own automatic choice.
 const MOST_SENTENCES: usize = 4096;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::options::Expected;
 
 fn bart_large() -> Outline {
     // The defaults of its config class are BART-large's.

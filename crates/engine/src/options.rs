@@ -1,0 +1,144 @@
+//! How a model is loaded and how a run goes, search apart.
+
+use elgen_attention::{Kind, Kinds};
+use elgen_models::DEFAULT_TEXT_BYTES;
+use elgen_search::Hooks;
+use elgen_tensor::Cooperative;
+use serde::Serialize;
+
+use crate::cancel::CancelToken;
+use crate::device_class::OnMeasurement;
+
+/// How a session loads and runs a model.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// The attention kind.
+    pub attention: AttentionChoice,
+    /// Storage of weights and caches.
+    pub dtype: DtypeChoice,
+    /// Part of an adapter's name, or its number in `elgen devices`; `None` takes the best.
+    pub device: Option<String>,
+    /// Sentences decoded together at most.
+    pub batch_size: BatchSize,
+    /// Source ids (decoder-only: prompt ids) of the sentences decoded together, in sum. Sources are packed, never padded, so
+    /// their real lengths count. A sentence that alone has more runs alone. `None`: no limit.
+    pub max_batch_tokens: Option<usize>,
+    /// Bytes that the memory pool may hold; `None`: 90 % of what is free.
+    pub memory_limit: Option<u64>,
+    /// Compile shaders with bounds checks (tests); release builds default to unchecked.
+    pub checked_shaders: bool,
+    /// Whether kernels may use cooperative matrices (tensor cores), where the adapter has them; f16 only.
+    pub cooperative: Cooperative,
+    /// What the sessions of the model will do: [`AttentionChoice::Auto`] chooses for it.
+    pub expected: Expected,
+    /// Hears of a device before it is measured, which [`AttentionChoice::Auto`] does once and which takes seconds.
+    pub on_measurement: OnMeasurement,
+    /// The most bytes of a text that are tokenised at once, where tokenising takes some 150 bytes of memory for each
+    /// ([`elgen_models::Tokenizer::set_max_text_bytes`]).
+    pub max_text_bytes: usize,
+}
+
+/// What the sessions of a model are expected to do. It decides about speed alone: runs that do something else give the same results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Rows of a sentence: beams, or returned samples. `None`: as the checkpoint's own options have it.
+    pub num_beams: Option<usize>,
+    /// Ids of the longest source, or prompt of a decoder-only model. `None`: as many as the position table holds (beside the new
+    /// tokens, for a decoder-only model); 512 where the positions set no limit.
+    pub source_length: Option<usize>,
+    /// Ids that are generated for a sentence at most; 0: targets are only scored. `None`: as the checkpoint's own options have it.
+    pub max_new_tokens: Option<usize>,
+}
+
+impl Default for SessionOptions {
+    /// The best device, `auto` everywhere, 32 sentences at a time.
+    fn default() -> Self {
+        Self {
+            attention: AttentionChoice::Auto,
+            dtype: DtypeChoice::Auto,
+            device: None,
+            batch_size: BatchSize::Sentences(32),
+            max_batch_tokens: None,
+            memory_limit: None,
+            checked_shaders: false,
+            cooperative: Cooperative::default(),
+            expected: Expected::default(),
+            on_measurement: |_| {},
+            max_text_bytes: DEFAULT_TEXT_BYTES,
+        }
+    }
+}
+
+/// How many sentences are decoded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// As many as the memory limit allows by what each will take: caches, tables, logits, search and working tensors. At
+    /// most 256 on a software adapter, which gains nothing from more, and 4096 elsewhere.
+    Auto,
+    /// This many at most.
+    Sentences(usize),
+}
+
+impl From<usize> for BatchSize {
+    fn from(sentences: usize) -> Self {
+        Self::Sentences(sentences)
+    }
+}
+
+/// Which attention kinds a model is loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionChoice {
+    /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
+    /// separately; `mha-nocache` where neither fits. The device is measured once, for a few seconds. The pick may differ from machine to
+    /// machine and with what is expected: name a kind for scores that are equal to the last bit.
+    Auto,
+    /// Multi-head attention, cross keys and values shared by the beams of a sentence.
+    Mha,
+    /// Multi-head attention with everything stored once per beam.
+    MhaReplicated,
+    /// Multi-head attention that recomputes cross keys and values at each step.
+    MhaNocache,
+    /// EL-attention for self- and cross-attention.
+    El,
+    /// One kind for self-attention, and one for cross-attention.
+    Kinds(Kinds),
+}
+
+impl AttentionChoice {
+    /// The kinds of these names, as [`AttentionKinds`] has them: self-attention, and cross-attention if there is one.
+    pub fn of_names(self_: &str, cross: Option<&str>) -> Option<Self> {
+        let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let self_ = kind(self_)?;
+        Some(Self::Kinds(Kinds { self_, cross: cross.map_or(Some(self_), kind)? }))
+    }
+}
+
+/// How weights and caches are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// f32 on software adapters, else f16 where the checkpoint is f16, else f32.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats for matrices and caches.
+    F16,
+}
+
+/// Options of a run that are not about search.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Cut sources that are longer than the position table instead of failing their record.
+    pub truncate: bool,
+    /// Cut sources to this many ids (special tokens included).
+    pub max_source_length: Option<usize>,
+    /// Tell each token as it comes ([`crate::Events::token`]); refused with more than one beam.
+    pub stream: bool,
+    /// Return the cross-attention weights of this decoder layer with each sequence ([`Sequence::alignment`]): 0 is the first layer, -1
+    /// the last. When a batch has ended, what it returns runs through the decoder once more, up to that layer. Refused for models
+    /// without cross-attention.
+    pub alignment: Option<i32>,
+    /// The caller's own logits processors, stop criteria and noise.
+    pub hooks: Hooks,
+    /// Stops the run after the current step, from another thread or from an event.
+    pub cancel: CancelToken,
+}
