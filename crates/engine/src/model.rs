@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use elgen_models::{Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, ModelError, Tokenizer, load};
+use elgen_models::{Architecture, Checkpoint, Kinds, ModelConfig, ModelError, Tokenizer, load};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
 
 use crate::config_only::ConfigOnly;
 use crate::context::Context;
+use crate::description::{ModelDescription, describe};
 use crate::error::EngineError;
 use crate::options::{BatchSize, DtypeChoice, SessionOptions};
 use crate::plan::{AttentionPlan, decide};
@@ -51,38 +52,6 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// What generation options are resolved against, known without loading the weights.
-#[derive(Clone, Debug)]
-pub struct ModelDescription {
-    /// Vocabulary, positions, and whether there is an encoder.
-    pub limits: ModelLimits,
-    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
-    pub checkpoint_options: GenerationOptions,
-    /// The model's configuration.
-    pub config: ModelConfig,
-}
-
-/// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
-///
-/// # Errors
-/// A configuration that is missing, damaged or not supported.
-pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
-    let config = ModelConfig::load(model_dir)?;
-    let limits = ModelLimits {
-        vocab_size: config.vocab_size(),
-        max_position_embeddings: config.max_positions(),
-        is_encoder_decoder: config.family().is_encoder_decoder(),
-    };
-    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)?, config })
-}
-
-/// The checkpoint's own generation options.
-fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
-    let defaults = GenerationDefaults::load(dir, config)?;
-    GenerationOptions::from_checkpoint(&defaults.options)
-        .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })
-}
-
 impl Model {
     /// Opens a device and loads the model of a Hugging Face directory. A tokenizer that cannot be loaded is no error until a text asks for it:
     /// token ids need none ([`Model::tokenizer_error`]).
@@ -90,7 +59,21 @@ impl Model {
     /// # Errors
     /// No device; a directory that is incomplete, damaged or not supported; out of memory.
     pub fn load(model_dir: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, EngineError> {
-        Self::load_at(Instant::now(), model_dir.as_ref(), None, options)
+        let started = Instant::now();
+        Self::load_at(started, &describe(model_dir.as_ref())?, None, None, options)
+    }
+
+    /// [`Model::load`] of a directory that was described; what was read of it then is not read again. `tokenizer`: instead of the
+    /// directory's, which then is not opened.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_described(
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Self::load_at(Instant::now(), description, tokenizer, None, options)
     }
 
     /// [`Model::load`] on a device that is open: `device`, `memory_limit` and `checked_shaders` of the options have no effect.
@@ -102,19 +85,25 @@ impl Model {
         model_dir: impl AsRef<Path>,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        Self::load_at(Instant::now(), model_dir.as_ref(), Some(device), options)
+        let started = Instant::now();
+        Self::load_at(started, &describe(model_dir.as_ref())?, None, Some(device), options)
     }
 
     fn load_at(
         started: Instant,
-        model_dir: &Path,
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
         device: Option<&Device>,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let config = ModelConfig::load(model_dir)?;
-        let checkpoint = Checkpoint::open(model_dir)?;
-        let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family()).map(|found| {
+        let ModelDescription { config, checkpoint_options, .. } = description.clone();
+        let dir = description.dir();
+        let checkpoint = Checkpoint::open(dir)?;
+        let tokenizer = match tokenizer {
+            Some(given) => Ok(Some(given)),
+            None => Tokenizer::load(dir, config.family()),
+        };
+        let tokenizer = tokenizer.map(|found| {
             found.map(|mut tokenizer| {
                 tokenizer.set_max_text_bytes(options.max_text_bytes);
                 tokenizer

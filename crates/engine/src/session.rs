@@ -8,6 +8,7 @@ use elgen_search::{GenerationOptions, ModelLimits};
 use elgen_tensor::Device;
 
 use crate::context::Context;
+use crate::description::ModelDescription;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, metrics};
 use crate::model::Model;
@@ -36,6 +37,18 @@ impl Session {
     /// As [`Model::load`].
     pub fn load(model_dir: &Path, options: &SessionOptions) -> Result<Self, EngineError> {
         Ok(Model::load(model_dir, options)?.first_session())
+    }
+
+    /// [`Session::load`] of a directory that was described: [`Model::load_described`].
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_described(
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Ok(Model::load_described(description, tokenizer, options)?.first_session())
     }
 
     /// The model, for other sessions of it.

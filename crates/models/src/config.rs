@@ -211,9 +211,14 @@ pub struct ModelSummary {
 impl ModelConfig {
     /// Reads `config.json` of the directory `dir`.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Ok(Self::load_with_fields(dir)?.0)
+    }
+
+    /// [`ModelConfig::load`], and the fields of the file.
+    pub fn load_with_fields(dir: impl AsRef<Path>) -> Result<(Self, Map<String, Value>), ModelError> {
         let dir = dir.as_ref();
         match json::read_object(dir, CONFIG_FILE)? {
-            Some(map) => Self::from_map(&map, &dir.join(CONFIG_FILE)),
+            Some(map) => Ok((Self::from_map(&map, &dir.join(CONFIG_FILE))?, map)),
             None => {
                 let wanted = if dir.is_dir() { CONFIG_FILE } else { "model directory" };
                 Err(ModelError::MissingFile { dir: dir.into(), wanted: wanted.into(), hint: String::new() })

@@ -1,7 +1,5 @@
 //! What a run takes at least, for those whose memory limit is too small.
 
-use std::path::Path;
-
 use elgen_attention::{AttentionError, Kind, Kinds};
 use elgen_engine::{
     AttentionChoice, EngineError, Expected, MemoryPlan, SessionOptions, Workload, best_device, storage_dtype,
@@ -29,11 +27,10 @@ pub(super) fn is_short(error: &EngineError) -> bool {
 /// The smallest memory limit under which an expected input runs alone, in words; `None` where that cannot be told.
 ///
 /// Which input it is that does not fit is not known, so this is the least for the longest that was expected.
-pub(super) fn least(model: &Path, options: &SessionOptions, config: &GenerationConfig) -> Option<String> {
-    let description = ModelConfig::load(model).ok()?;
+pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &GenerationConfig) -> Option<String> {
     let device = best_device(options.device.as_deref()).ok()?;
-    let outline = Outline::new(&description);
-    let dtype = storage_dtype(options.dtype, device.software, &description);
+    let outline = Outline::new(model);
+    let dtype = storage_dtype(options.dtype, device.software, model);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
     let workload = Workload::new(config, source, prompt, new);
     let bytes = kinds(options.attention, outline.limits.is_encoder_decoder).into_iter().filter_map(|kinds| {
