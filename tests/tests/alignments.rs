@@ -42,7 +42,11 @@ impl Case {
     }
 
     fn request(&self, ordinal: u64) -> Request {
-        Request { prefix: self.prefix.clone().map(Into::into), ..Request::new(ordinal, self.input.clone()) }
+        let request = Request::new(ordinal, self.input.clone());
+        match &self.prefix {
+            Some(prefix) => request.with_prefix(prefix.clone()),
+            None => request,
+        }
     }
 
     fn config(&self, session: &Session) -> GenerationConfig {

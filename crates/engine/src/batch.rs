@@ -45,7 +45,7 @@ pub(crate) struct Finished {
 pub(crate) struct Ran {
     /// In the order of the batch.
     pub(crate) results: Vec<Result<Finished, EngineError>>,
-    /// Whether it was cancelled: sentences that were not done have what there was by then.
+    /// Whether it was cancelled, or one of its requests: sentences that were not done have what there was by then.
     pub(crate) cancelled: bool,
 }
 
@@ -147,11 +147,16 @@ impl BatchState {
         stats.encode_seconds += (decoding - started).as_secs_f64();
 
         let mut done = vec![false; batch.len()];
+        let mut stopped = vec![false; batch.len()];
         let mut steps = 0;
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
         let cancelled = loop {
             if control.cancel.is_cancelled() {
                 break true;
+            }
+            self.stop_requests(batch, &mut done, &mut stopped)?;
+            if done.iter().all(|done| *done) {
+                break false;
             }
             let allocations = device.pool().allocations();
             let mut rec = device.recorder();
@@ -187,9 +192,9 @@ impl BatchState {
             }
         };
         let sequences = self.config.num_return_sequences;
-        let finished = self.search.finish()?.into_iter().map(|found| {
+        let finished = self.search.finish()?.into_iter().zip(&stopped).map(|(found, stopped)| {
             let hypotheses: Vec<Hypothesis> = found?.into_iter().take(sequences).collect();
-            if hypotheses.iter().all(|hypothesis| hypothesis.token_ids.is_empty()) && cancelled {
+            if hypotheses.iter().all(|hypothesis| hypothesis.token_ids.is_empty()) && (cancelled || *stopped) {
                 return Err(EngineError::Cancelled);
             }
             Ok(Finished { hypotheses, alignments: None })
@@ -202,7 +207,25 @@ impl BatchState {
             stats.encode_seconds += started.elapsed().as_secs_f64();
         }
         runner.end();
-        Ok(Ran { results, cancelled })
+        Ok(Ran { results, cancelled: cancelled || stopped.contains(&true) })
+    }
+
+    /// Ends the sentences whose own requests are to end; the others go on.
+    fn stop_requests(
+        &mut self,
+        batch: &[Prepared],
+        done: &mut [bool],
+        stopped: &mut [bool],
+    ) -> Result<(), EngineError> {
+        let due: Vec<usize> = (0..batch.len()).filter(|s| !done[*s] && batch[*s].stop.is_due()).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.search.cancel(&due, &mut self.rows)?;
+        for sentence in due {
+            (done[sentence], stopped[sentence]) = (true, true);
+        }
+        Ok(())
     }
 }
 

@@ -50,7 +50,8 @@ impl Model {
 impl Session {
     /// Runs all requests; `events` hears of each as it ends, in any order. A request that fails alone gets its own error and
     /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step: requests that had begun get what there is
-    /// ([`FinishReason::Cancelled`]), the others [`EngineError::Cancelled`].
+    /// ([`FinishReason::Cancelled`]), the others [`EngineError::Cancelled`]. A request may have options of its own
+    /// ([`crate::RequestOptions`]), and may end alone in the same way; `config` and `run` hold for what it leaves open.
     ///
     /// Where memory runs out, the batch is halved until it fits and the run goes on; that is told once, and later runs with
     /// the same options begin with what went well.
@@ -66,8 +67,7 @@ impl Session {
         run: &RunOptions,
         events: &mut dyn Events,
     ) -> Result<(), EngineError> {
-        config.check(&self.limits())?;
-        let hooks = self.hooks(config, run)?;
+        let hooks = self.checked_hooks(config, &run.hooks, run)?;
         let alignment = run.alignment.map(|layer| self.model.model_config().alignment_layer(layer)).transpose()?;
         if let (Some(reason), false) = (self.device().cooperative_fault(), self.context.told_fault) {
             events.notice(&Notice::MatricesUnused { reason: reason.to_owned() });
@@ -80,30 +80,61 @@ impl Session {
             self.context.told_tokenizer = true;
         }
         let started = Instant::now();
-        let ready = self.prepare(requests, config, run, events);
-        let most = self.most_sentences(config, &ready, run, &hooks);
+        let mut result = Ok(());
+        for group in groups(requests, config, &run.hooks) {
+            if let Err(error) = &result {
+                group.requests.iter().for_each(|(index, _)| events.done(*index, Err(not_run(error))));
+                continue;
+            }
+            let checked = match group.is_of(config, &run.hooks) {
+                true => Ok(hooks.clone()),
+                false => self.checked_hooks(group.config, group.hooks, run),
+            };
+            match checked {
+                Ok(hooks) => result = self.run_group(&group, &hooks, run, alignment, started, events),
+                Err(_) => self.refuse(&group, run, events),
+            }
+        }
+        result
+    }
+
+    /// Tells requests why their own options cannot be.
+    fn refuse(&mut self, group: &Group<'_>, run: &RunOptions, events: &mut dyn Events) {
+        self.context.totals.inputs += group.requests.len() as u64;
+        for (index, _) in &group.requests {
+            // An error for each.
+            let why = self.checked_hooks(group.config, group.hooks, run).err();
+            events.done(*index, Err(why.unwrap_or(EngineError::Cancelled)));
+        }
+    }
+
+    /// Runs requests that can be in one batch.
+    fn run_group(
+        &mut self,
+        group: &Group<'_>,
+        hooks: &Hooks,
+        run: &RunOptions,
+        alignment: Option<usize>,
+        started: Instant,
+        events: &mut dyn Events,
+    ) -> Result<(), EngineError> {
+        let config = group.config;
+        let ready = self.prepare(group.requests.iter().copied(), config, run, events);
+        let most = self.most_sentences(config, &ready, run, hooks);
         let capacity = match &self.context.proven {
             Some((known, sentences)) if known == config => most.min(*sentences),
             _ => most,
         };
         let max_tokens = self.model.max_batch_tokens();
-        let mut work = Generating {
-            session: self,
-            config,
-            run,
-            alignment,
-            hooks: &hooks,
-            streamed: HashMap::new(),
-            events,
-            started,
-        };
+        let mut work =
+            Generating { session: self, config, run, alignment, hooks, streamed: HashMap::new(), events, started };
         let (ended, result) = run_batches(&ready, capacity, max_tokens, &mut work);
         for prepared in &ready[ended..] {
             events.done(
                 prepared.request,
                 Err(match &result {
                     Ok(()) => EngineError::Cancelled,
-                    Err(error) => EngineError::Batch(error.to_string()),
+                    Err(error) => not_run(error),
                 }),
             );
         }
@@ -111,11 +142,15 @@ impl Session {
     }
 
     /// The caller's hooks and those of the engine's own options.
-    fn hooks(&self, config: &GenerationConfig, run: &RunOptions) -> Result<Hooks, EngineError> {
+    ///
+    /// # Errors
+    /// Options that do not fit the model, or cannot be together.
+    fn checked_hooks(&self, config: &GenerationConfig, hooks: &Hooks, run: &RunOptions) -> Result<Hooks, EngineError> {
+        config.check(&self.limits())?;
         if run.stream && config.mode.has_beams() {
             return Err(EngineError::StreamsOneBeam { num_beams: config.num_beams });
         }
-        let mut hooks = run.hooks.clone();
+        let mut hooks = hooks.clone();
         if !config.stop_strings.is_empty() {
             let criterion = StopStrings::new(&config.stop_strings, self.model.token_bytes()?)?;
             hooks.stop_criteria.push(Arc::new(criterion));
@@ -124,9 +159,9 @@ impl Session {
     }
 
     /// The requests that can run, the longest first, so that buffers are allocated once and similar lengths end together.
-    fn prepare(
+    fn prepare<'r>(
         &mut self,
-        requests: &[Request],
+        requests: impl ExactSizeIterator<Item = (usize, &'r Request)>,
         config: &GenerationConfig,
         run: &RunOptions,
         events: &mut dyn Events,
@@ -135,7 +170,7 @@ impl Session {
         let context = &mut self.context;
         context.totals.inputs += requests.len() as u64;
         let mut ready: Vec<Prepared> = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
+        for (index, request) in requests {
             match prepare(index, request, self.model.model_config(), tokenizer, config, run) {
                 Ok(prepared) => {
                     if let (Some(tokens), false) = (prepared.cut_from, context.told_cut) {
@@ -200,7 +235,7 @@ impl Session {
     fn prepare_all(&mut self, requests: &[Request], config: &GenerationConfig) -> Result<Vec<Prepared>, EngineError> {
         let mut failed = None;
         let mut events = on_done(|_, result| failed = failed.take().or(result.err()));
-        let ready = self.prepare(requests, config, &RunOptions::default(), &mut events);
+        let ready = self.prepare(requests.iter().enumerate(), config, &RunOptions::default(), &mut events);
         failed.map_or(Ok(ready), Err)
     }
 
@@ -303,6 +338,40 @@ impl Session {
     }
 }
 
+/// Requests that can be in one batch.
+struct Group<'a> {
+    config: &'a GenerationConfig,
+    hooks: &'a Hooks,
+    /// With their numbers in the call.
+    requests: Vec<(usize, &'a Request)>,
+}
+
+impl Group<'_> {
+    /// Whether it has these options and hooks.
+    fn is_of(&self, config: &GenerationConfig, hooks: &Hooks) -> bool {
+        std::ptr::eq(self.hooks, hooks) && (std::ptr::eq(self.config, config) || self.config == config)
+    }
+}
+
+/// The requests by options and hooks, in the order of the first of each.
+fn groups<'a>(requests: &'a [Request], config: &'a GenerationConfig, hooks: &'a Hooks) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for (index, request) in requests.iter().enumerate() {
+        let own = &request.options;
+        let (config, hooks) = (own.config.as_deref().unwrap_or(config), own.hooks.as_deref().unwrap_or(hooks));
+        match groups.iter_mut().find(|group| group.is_of(config, hooks)) {
+            Some(group) => group.requests.push((index, request)),
+            None => groups.push(Group { config, hooks, requests: vec![(index, request)] }),
+        }
+    }
+    groups
+}
+
+/// What a request is told that was not run because the run failed.
+fn not_run(error: &EngineError) -> EngineError {
+    EngineError::Batch(error.to_string())
+}
+
 /// A run of [`Session::generate`].
 struct Generating<'a> {
     session: &'a mut Session,
@@ -324,9 +393,26 @@ impl Work for Generating<'_> {
         if run.cancel.is_cancelled() {
             return Ok(false);
         }
-        let ran = session.run_batch(&batch, config, run, *alignment, hooks, streamed, *events)?;
+        // What was to end before it began does not run.
+        let (over, live): (Vec<&Prepared>, Vec<&Prepared>) = batch.items.iter().partition(|p| p.stop.is_due());
+        let left: Vec<Prepared>;
+        let items = if over.is_empty() {
+            batch.items
+        } else {
+            left = live.into_iter().cloned().collect();
+            &left
+        };
+        let results = if items.is_empty() {
+            Vec::new()
+        } else {
+            let batch = Batch { items, ..batch };
+            session.run_batch(&batch, config, run, *alignment, hooks, streamed, *events)?.results
+        };
+        for prepared in over {
+            events.done(prepared.request, Err(EngineError::Cancelled));
+        }
         session.first_token(*started);
-        for (prepared, result) in batch.items.iter().zip(ran.results) {
+        for (prepared, result) in items.iter().zip(results) {
             let result = result.and_then(|finished| session.generation(prepared, finished));
             events.done(prepared.request, result);
         }

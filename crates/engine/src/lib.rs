@@ -73,7 +73,7 @@ pub use metrics::{AttentionKinds, CacheBytes, Metrics, PeakBytes, PerStep, Secon
 pub use model::{Model, open_device, storage_dtype};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
 pub use plan::{AttentionPlan, BreakEven, Comparison, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
-pub use request::{FinishReason, Generation, Input, Request, Sequence};
+pub use request::{FinishReason, Generation, Input, Request, RequestOptions, Sequence};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,

@@ -1,5 +1,7 @@
 //! How a model is loaded and how a run goes, search apart.
 
+use std::time::Instant;
+
 use elgen_attention::{Kind, Kinds};
 use elgen_models::DEFAULT_TEXT_BYTES;
 use elgen_search::Hooks;
@@ -141,4 +143,6 @@ pub struct RunOptions {
     pub hooks: Hooks,
     /// Stops the run after the current step, from another thread or from an event.
     pub cancel: CancelToken,
+    /// Ends each request that has no deadline of its own ([`crate::RequestOptions::deadline`]) after the step in which this moment passes.
+    pub deadline: Option<Instant>,
 }

@@ -1,9 +1,16 @@
 //! What a run is given, one by one, and what it gives back.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use elgen_search::{GenerationConfig, Hooks};
 use serde::Serialize;
 
+use crate::cancel::CancelToken;
+
 /// One input of a generation run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// The number of this input within the whole run: it seeds the random numbers of its samples, so a result does not depend
     /// on how inputs are batched.
@@ -14,12 +21,61 @@ pub struct Request {
     /// doubled if they begin with it). Decoder-only models: they follow the input. A text is encoded without special tokens.
     /// The prefix is part of the decoder's prompt: it is not in the results, and `max_length` counts it.
     pub prefix: Option<Input>,
+    /// What is this request's own.
+    pub options: RequestOptions,
 }
 
 impl Request {
-    /// A request without a prefix.
+    /// A request without a prefix and options of its own.
     pub fn new(ordinal: u64, input: impl Into<Input>) -> Self {
-        Self { ordinal, input: input.into(), prefix: None }
+        Self { ordinal, input: input.into(), prefix: None, options: RequestOptions::default() }
+    }
+
+    /// The same with ids, or a text, that the output is made to begin with.
+    pub fn with_prefix(self, prefix: impl Into<Input>) -> Self {
+        Self { prefix: Some(prefix.into()), ..self }
+    }
+
+    /// The same with options of its own.
+    pub fn with_options(self, options: RequestOptions) -> Self {
+        Self { options, ..self }
+    }
+}
+
+/// What a request has of its own; what it leaves open is the run's. Requests with equal `config` and `hooks` share batches.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RequestOptions {
+    /// Generation options instead of the run's. Where they do not fit the model or the run, the request fails alone.
+    pub config: Option<Arc<GenerationConfig>>,
+    /// Logits processors, stop criteria and noise instead of the run's ([`crate::RunOptions::hooks`]).
+    pub hooks: Option<Arc<Hooks>>,
+    /// Ends this request after the current step, as [`crate::RunOptions::cancel`] ends all: it gets what there is
+    /// ([`FinishReason::Cancelled`]), or [`crate::EngineError::Cancelled`] if it had no token yet. The others of its batch go on.
+    pub cancel: CancelToken,
+    /// Ends this request in the same way after the step in which this moment passes; `None`: [`crate::RunOptions::deadline`].
+    pub deadline: Option<Instant>,
+}
+
+impl RequestOptions {
+    /// The same with these generation options.
+    pub fn with_config(self, config: impl Into<Arc<GenerationConfig>>) -> Self {
+        Self { config: Some(config.into()), ..self }
+    }
+
+    /// The same with these hooks.
+    pub fn with_hooks(self, hooks: impl Into<Arc<Hooks>>) -> Self {
+        Self { hooks: Some(hooks.into()), ..self }
+    }
+
+    /// The same with a switch that ends the request.
+    pub fn with_cancel(self, cancel: CancelToken) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// The same with a moment that ends the request.
+    pub fn with_deadline(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 }
 
@@ -89,7 +145,7 @@ pub enum FinishReason {
     Length,
     /// A stop string or a stop criterion ended it.
     Stop,
-    /// The run was cancelled before the request was done; this is what there was by then. In beam search all sequences of such a request say
+    /// The run or the request was cancelled, or its deadline passed, before it was done; this is what there was by then. In beam search all sequences of such a request say
     /// so, finished ones too: the order among them was not settled.
     Cancelled,
 }

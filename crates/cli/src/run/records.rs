@@ -200,7 +200,11 @@ impl<'a> Run<'a> {
                     {
                         origin.continued = [Some(&input), prefix.as_ref()].into_iter().flatten().map(text_of).collect();
                     }
-                    requests.push(Request { ordinal: index, input, prefix });
+                    let request = Request::new(index, input);
+                    requests.push(match prefix {
+                        Some(prefix) => request.with_prefix(prefix),
+                        None => request,
+                    });
                     origins.push(origin);
                 }
                 Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),

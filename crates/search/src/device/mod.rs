@@ -61,6 +61,7 @@
 
 mod advance;
 mod beam_step;
+mod cancel;
 mod candidates;
 mod error;
 mod host;
@@ -226,6 +227,8 @@ pub struct DeviceSearch {
     host: Host,
     hooks: Hooks,
     report_tokens: bool,
+    /// Sentences of the batch that were cancelled, and what they had by then.
+    cancelled: Vec<(usize, Found)>,
     /// Whether this batch needs `process`.
     processes: bool,
     steps: usize,
@@ -296,6 +299,7 @@ impl DeviceSearch {
             },
             hooks: Hooks::default(),
             report_tokens: false,
+            cancelled: Vec::new(),
             processes: false,
             steps: 0,
         };
@@ -397,6 +401,7 @@ impl DeviceSearch {
                 return Err(SearchError::Batch { message });
             }
         }
+        self.cancelled.clear();
         self.starts.clear();
         self.starts.extend(starts.iter().map(|start| Sentence {
             ordinal: start.ordinal,
@@ -626,6 +631,14 @@ impl DeviceSearch {
     /// # Errors
     /// The device failed, or its trace is broken.
     pub fn finish(&self) -> Result<Vec<Found>> {
+        let mut found = self.found()?;
+        for (sentence, then) in &self.cancelled {
+            found[*sentence].clone_from(then);
+        }
+        Ok(found)
+    }
+
+    fn found(&self) -> Result<Vec<Found>> {
         let rows = self.batch_rows();
         let steps = self.steps.min(self.max_new);
         if rows == 0 || steps == 0 {
