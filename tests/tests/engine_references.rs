@@ -62,7 +62,11 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
 
 fn options(attention: AttentionChoice) -> SessionOptions {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    SessionOptions { attention, device, dtype: DtypeChoice::F32, batch_size: 5.into(), ..SessionOptions::default() }
+    SessionOptions::default()
+        .with_attention(attention)
+        .with_device(device)
+        .with_dtype(DtypeChoice::F32)
+        .with_batch_size(5)
 }
 
 fn session<'a>(

@@ -54,10 +54,10 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     let comparison = open_comparison(&arguments, limits.vocab_size)?;
     let (tokenizer, asked) = set_languages(&arguments, &model)?;
 
-    let expected = Expected { max_new_tokens: Some(0), ..Expected::default() };
+    let expected = Expected::default().with_max_new_tokens(0);
     let load = arguments.engine.session_options(expected);
     let mut session =
-        Session::load_described(&model, tokenizer, &load).map_err(|error| match error.is_out_of_memory() {
+        Session::load_described(&model, tokenizer, &load).map_err(|error| match error.kind().may_fit_smaller() {
             true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),
             false => load_error(error),
         })?;
@@ -110,12 +110,10 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         failed: 0,
         told_memory: false,
     };
-    let options = RunOptions {
-        truncate: arguments.files.truncate,
-        max_source_length: arguments.files.max_source_length,
-        cancel: run.interrupt.cancel_token(),
-        ..RunOptions::default()
-    };
+    let options = RunOptions::default()
+        .with_truncate(arguments.files.truncate)
+        .with_max_source_length(arguments.files.max_source_length)
+        .with_cancel(run.interrupt.cancel_token());
     let end = run.all(&mut session, &config, &options, arguments.engine.first_window());
     run.console.end_progress();
     let end = end.inspect_err(|_| forget_run(&arguments))?;

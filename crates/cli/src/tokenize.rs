@@ -98,6 +98,7 @@ fn one(tokenizer: &Tokenizer, arguments: &TokenizeArgs, content: Content) -> Res
         Content::Run { input: Input::Text(text), .. } if arguments.decode => (parse_ids(&text)?, true),
         Content::Empty if arguments.decode => (Vec::new(), true),
         Content::Run { input: Input::Text(text), .. } => (encode(tokenizer, arguments, &text).map_err(message)?, false),
+        Content::Run { .. } => return Err("neither a text nor token ids".to_owned()),
         Content::Empty => (encode(tokenizer, arguments, "").map_err(message)?, false),
     };
     let text = decode.then(|| tokenizer.decode(&ids, arguments.no_special_tokens)).transpose().map_err(message)?;

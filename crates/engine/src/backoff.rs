@@ -76,7 +76,7 @@ pub(crate) fn run_batches<W: Work>(
                 }
             }
             Ok(false) => return (at, Ok(())),
-            Err(error) if error.is_out_of_memory() => {
+            Err(error) if error.kind().may_fit_smaller() => {
                 work.let_go();
                 if items.len() > 1 {
                     capacity = items.len().div_ceil(2);
@@ -152,7 +152,7 @@ mod tests {
         fn run(&mut self, batch: Batch<'_, Sized>) -> Result<bool, EngineError> {
             let sizes: Vec<usize> = batch.items.iter().map(|item| item.0).collect();
             if self.broken.is_some_and(|size| sizes.contains(&size)) {
-                return Err(EngineError::Batch("broken".into()));
+                return Err(EngineError::NoTarget);
             }
             if self.cancelled.is_some_and(|size| sizes.contains(&size)) {
                 return Ok(false);
@@ -170,7 +170,7 @@ mod tests {
         }
 
         fn refuse(&mut self, item: &Sized, error: EngineError) {
-            assert!(error.is_out_of_memory());
+            assert!(error.kind().may_fit_smaller());
             self.refused.push(item.0);
         }
 
@@ -241,7 +241,10 @@ mod tests {
         let ready = items(&[4, 3, 2, 1]);
         let mut work = Memory { broken: Some(2), ..memory(1000) };
         let (ended, result) = run_batches(&ready, 1, None, &mut work);
-        assert_eq!((ended, result.unwrap_err().to_string().as_str()), (2, "broken"));
+        assert_eq!(
+            (ended, result.unwrap_err().to_string().as_str()),
+            (2, "the target is missing; only decoder-only models score a text alone")
+        );
         let mut work = Memory { cancelled: Some(3), ..memory(1000) };
         let (ended, result) = run_batches(&ready, 1, None, &mut work);
         assert!(ended == 1 && result.is_ok());

@@ -13,6 +13,7 @@ use crate::session::{Session, all_of};
 
 /// The final hidden states of one input.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct HiddenStates {
     /// The ids that were run; of a text those of its tokens, special ones included.
     pub token_ids: Vec<u32>,

@@ -29,6 +29,7 @@ pub trait Events {
 
 /// A token as it comes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StreamedToken {
     /// Index of the request in the call.
     pub index: usize,

@@ -16,7 +16,7 @@ use crate::max_time::MaxTime;
 use crate::model::Model;
 use crate::options::{BatchSize, RunOptions};
 use crate::prepare::{Prepared, prepare};
-use crate::request::{FinishReason, Generation, Input, Request, Sequence};
+use crate::request::{Generation, Input, Request, Sequence};
 use crate::session::{Session, all_of};
 use crate::stop_strings::StopStrings;
 use crate::stream::Streams;
@@ -50,7 +50,7 @@ impl Model {
 impl Session {
     /// Runs all requests; `events` hears of each as it ends, in any order. A request that fails alone gets its own error and
     /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step: requests that had begun get what there is
-    /// ([`FinishReason::Cancelled`]), the others [`EngineError::Cancelled`]. A request may have options of its own
+    /// ([`crate::FinishReason::Cancelled`]), the others [`EngineError::Cancelled`]. A request may have options of its own
     /// ([`crate::RequestOptions`]), and may end alone in the same way; `config` and `run` hold for what it leaves open.
     ///
     /// Where memory runs out, the batch is halved until it fits and the run goes on; that is told once, and later runs with
@@ -80,10 +80,10 @@ impl Session {
             self.context.told_tokenizer = true;
         }
         let started = Instant::now();
-        let mut result = Ok(());
+        let mut result: Result<(), EngineError> = Ok(());
         for group in groups(requests, config, &run.hooks) {
             if let Err(error) = &result {
-                group.requests.iter().for_each(|(index, _)| events.done(*index, Err(not_run(error))));
+                group.requests.iter().for_each(|(index, _)| events.done(*index, Err(error.for_others())));
                 continue;
             }
             let checked = match group.is_of(config, &run.hooks) {
@@ -134,7 +134,7 @@ impl Session {
                 prepared.request,
                 Err(match &result {
                     Ok(()) => EngineError::Cancelled,
-                    Err(error) => not_run(error),
+                    Err(error) => error.for_others(),
                 }),
             );
         }
@@ -315,19 +315,13 @@ impl Session {
                 Some(tokenizer) => Some(tokenizer.decode(&hypothesis.token_ids, true)?),
                 None => None,
             };
-            let finish_reason = match hypothesis.finish_reason {
-                elgen_search::FinishReason::Eos => FinishReason::Eos,
-                elgen_search::FinishReason::Length => FinishReason::Length,
-                elgen_search::FinishReason::Stop => FinishReason::Stop,
-                elgen_search::FinishReason::Cancelled => FinishReason::Cancelled,
-            };
             self.context.totals.generated_tokens += hypothesis.token_ids.len() as u64;
             sequences.push(Sequence {
                 token_ids: hypothesis.token_ids,
                 token_logprobs: hypothesis.token_logprobs,
                 text,
                 score: hypothesis.score,
-                finish_reason,
+                finish_reason: hypothesis.finish_reason,
                 alignment: alignments.next(),
             });
         }
@@ -365,11 +359,6 @@ fn groups<'a>(requests: &'a [Request], config: &'a GenerationConfig, hooks: &'a 
         }
     }
     groups
-}
-
-/// What a request is told that was not run because the run failed.
-fn not_run(error: &EngineError) -> EngineError {
-    EngineError::Batch(error.to_string())
 }
 
 /// A run of [`Session::generate`].

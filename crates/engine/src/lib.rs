@@ -66,14 +66,14 @@ pub use device_class::{MeasuredClass, Measurement, OnMeasurement, device_class, 
 pub use devices::{DeviceReport, best_device, devices};
 pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
 pub use encode::HiddenStates;
-pub use error::EngineError;
+pub use error::{EngineError, ErrorKind};
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use metrics::{AttentionKinds, CacheBytes, Metrics, PeakBytes, PerStep, Seconds};
 pub use model::{Model, open_device, storage_dtype};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
 pub use plan::{AttentionPlan, BreakEven, Comparison, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
-pub use request::{FinishReason, Generation, Input, Request, RequestOptions, Sequence};
+pub use request::{Generation, Input, Request, RequestOptions, Sequence};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,
@@ -87,7 +87,7 @@ pub use elgen_models::{ModelConfig, Tokenizer};
 pub use elgen_search::hooks;
 pub use elgen_search::hooks::{AllowedTokens, Hooks, LogitsProcessor, NoiseSource, SequenceView, Stage, StopCriterion};
 pub use elgen_search::{
-    EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite, OptionError,
-    OptionProblem, SequenceBias, TokenIds,
+    EarlyStopping, ExponentialDecay, FinishReason, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite,
+    OptionError, OptionProblem, SequenceBias, TokenIds,
 };
 pub use elgen_tensor::{Cooperative, Device};

@@ -14,6 +14,7 @@ use crate::totals::Totals;
 /// Counters of a session since it was made; the fields of the statistics that `elgen generate` writes as JSON. Bytes of `peak_bytes` are those of the device, so of
 /// all sessions on it.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Metrics {
     /// Adapter name.
     pub device: String,
@@ -53,6 +54,7 @@ pub struct Metrics {
 
 /// Attention kinds in use, by place.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct AttentionKinds {
     /// Encoder self-attention (`None` for decoder-only models).
     pub encoder: Option<String>,
@@ -67,6 +69,7 @@ pub struct AttentionKinds {
 
 /// Wall-clock seconds by phase.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Seconds {
     /// Reading and uploading weights.
     pub load: f64,
@@ -82,6 +85,7 @@ pub struct Seconds {
 
 /// Averages over decode steps.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct PerStep {
     /// Rows (live hypotheses) that the step computes.
     pub rows: f64,
@@ -99,6 +103,7 @@ pub struct PerStep {
 
 /// Peak bytes by class.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PeakBytes {
     /// Model weights.
     pub weights: u64,
@@ -114,6 +119,7 @@ pub struct PeakBytes {
 
 /// Bytes reserved for caches (reserved slots x slot bytes).
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct CacheBytes {
     /// Decoder self-attention.
     #[serde(rename = "self")]

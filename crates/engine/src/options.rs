@@ -13,6 +13,7 @@ use crate::device_class::OnMeasurement;
 
 /// How a session loads and runs a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// The attention kind.
     pub attention: AttentionChoice,
@@ -42,6 +43,7 @@ pub struct SessionOptions {
 
 /// What the sessions of a model are expected to do. It decides about speed alone: runs that do something else give the same results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Expected {
     /// Rows of a sentence: beams, or returned samples. `None`: as the checkpoint's own options have it.
     pub num_beams: Option<usize>,
@@ -71,8 +73,83 @@ impl Default for SessionOptions {
     }
 }
 
+impl SessionOptions {
+    /// The same with other attention kinds ([`SessionOptions::attention`]).
+    pub fn with_attention(self, attention: AttentionChoice) -> Self {
+        Self { attention, ..self }
+    }
+
+    /// The same with another storage ([`SessionOptions::dtype`]).
+    pub fn with_dtype(self, dtype: DtypeChoice) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// The same with another device ([`SessionOptions::device`]).
+    pub fn with_device(self, device: impl Into<Option<String>>) -> Self {
+        Self { device: device.into(), ..self }
+    }
+
+    /// The same with another batch size ([`SessionOptions::batch_size`]).
+    pub fn with_batch_size(self, batch_size: impl Into<BatchSize>) -> Self {
+        Self { batch_size: batch_size.into(), ..self }
+    }
+
+    /// The same with another limit of source ids together ([`SessionOptions::max_batch_tokens`]).
+    pub fn with_max_batch_tokens(self, max_batch_tokens: impl Into<Option<usize>>) -> Self {
+        Self { max_batch_tokens: max_batch_tokens.into(), ..self }
+    }
+
+    /// The same with another limit of memory ([`SessionOptions::memory_limit`]).
+    pub fn with_memory_limit(self, memory_limit: impl Into<Option<u64>>) -> Self {
+        Self { memory_limit: memory_limit.into(), ..self }
+    }
+
+    /// The same with bounds checks in shaders or without ([`SessionOptions::checked_shaders`]).
+    pub fn with_checked_shaders(self, checked_shaders: bool) -> Self {
+        Self { checked_shaders, ..self }
+    }
+
+    /// The same with cooperative matrices or without ([`SessionOptions::cooperative`]).
+    pub fn with_cooperative(self, cooperative: Cooperative) -> Self {
+        Self { cooperative, ..self }
+    }
+
+    /// The same with other expectations ([`SessionOptions::expected`]).
+    pub fn with_expected(self, expected: Expected) -> Self {
+        Self { expected, ..self }
+    }
+
+    /// The same with another listener to measurements ([`SessionOptions::on_measurement`]).
+    pub fn with_on_measurement(self, on_measurement: OnMeasurement) -> Self {
+        Self { on_measurement, ..self }
+    }
+
+    /// The same with another limit of bytes tokenised at once ([`SessionOptions::max_text_bytes`]).
+    pub fn with_max_text_bytes(self, max_text_bytes: usize) -> Self {
+        Self { max_text_bytes, ..self }
+    }
+}
+
+impl Expected {
+    /// The same with rows of a sentence ([`Expected::num_beams`]).
+    pub fn with_num_beams(self, num_beams: impl Into<Option<usize>>) -> Self {
+        Self { num_beams: num_beams.into(), ..self }
+    }
+
+    /// The same with ids of the longest source ([`Expected::source_length`]).
+    pub fn with_source_length(self, source_length: impl Into<Option<usize>>) -> Self {
+        Self { source_length: source_length.into(), ..self }
+    }
+
+    /// The same with ids generated at most ([`Expected::max_new_tokens`]).
+    pub fn with_max_new_tokens(self, max_new_tokens: impl Into<Option<usize>>) -> Self {
+        Self { max_new_tokens: max_new_tokens.into(), ..self }
+    }
+}
+
 /// How many sentences are decoded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BatchSize {
     /// As many as the memory limit allows by what each will take: caches, tables, logits, search and working tensors. At
     /// most 256 on a software adapter, which gains nothing from more, and 4096 elsewhere.
@@ -89,6 +166,7 @@ impl From<usize> for BatchSize {
 
 /// Which attention kinds a model is loaded with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttentionChoice {
     /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
     /// separately; `mha-nocache` where neither fits. The device is measured once, for a few seconds. The pick may differ from machine to
@@ -107,6 +185,18 @@ pub enum AttentionChoice {
 }
 
 impl AttentionChoice {
+    /// The kinds that are named; `None` where the planner is to choose.
+    pub fn named(self) -> Option<Kinds> {
+        Some(match self {
+            Self::Auto => return None,
+            Self::Mha => Kinds::both(Kind::Mha),
+            Self::MhaReplicated => Kinds::both(Kind::MhaReplicated),
+            Self::MhaNocache => Kinds::both(Kind::MhaNocache),
+            Self::El => Kinds::both(Kind::El),
+            Self::Kinds(kinds) => kinds,
+        })
+    }
+
     /// The kinds of these names, as [`AttentionKinds`] has them: self-attention, and cross-attention if there is one.
     pub fn of_names(self_: &str, cross: Option<&str>) -> Option<Self> {
         let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
@@ -117,6 +207,7 @@ impl AttentionChoice {
 
 /// How weights and caches are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DtypeChoice {
     /// f32 on software adapters, else f16 where the checkpoint is f16, else f32.
     Auto,
@@ -128,6 +219,7 @@ pub enum DtypeChoice {
 
 /// Options of a run that are not about search.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RunOptions {
     /// Cut sources that are longer than the position table instead of failing their record.
     pub truncate: bool,
@@ -145,4 +237,41 @@ pub struct RunOptions {
     pub cancel: CancelToken,
     /// Ends each request that has no deadline of its own ([`crate::RequestOptions::deadline`]) after the step in which this moment passes.
     pub deadline: Option<Instant>,
+}
+
+impl RunOptions {
+    /// The same with sources cut or refused ([`RunOptions::truncate`]).
+    pub fn with_truncate(self, truncate: bool) -> Self {
+        Self { truncate, ..self }
+    }
+
+    /// The same with another limit of source ids ([`RunOptions::max_source_length`]).
+    pub fn with_max_source_length(self, max_source_length: impl Into<Option<usize>>) -> Self {
+        Self { max_source_length: max_source_length.into(), ..self }
+    }
+
+    /// The same with tokens told as they come or not ([`RunOptions::stream`]).
+    pub fn with_stream(self, stream: bool) -> Self {
+        Self { stream, ..self }
+    }
+
+    /// The same with alignments of a layer ([`RunOptions::alignment`]).
+    pub fn with_alignment(self, alignment: impl Into<Option<i32>>) -> Self {
+        Self { alignment: alignment.into(), ..self }
+    }
+
+    /// The same with other hooks ([`RunOptions::hooks`]).
+    pub fn with_hooks(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// The same with another switch ([`RunOptions::cancel`]).
+    pub fn with_cancel(self, cancel: CancelToken) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// The same with another deadline ([`RunOptions::deadline`]).
+    pub fn with_deadline(self, deadline: impl Into<Option<Instant>>) -> Self {
+        Self { deadline: deadline.into(), ..self }
+    }
 }

@@ -58,6 +58,7 @@ impl<'a> Workload<'a> {
 
 /// Bytes of the memory pool at its peak, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlannedBytes {
     /// Model weights.
     pub weights: u64,

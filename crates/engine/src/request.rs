@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use elgen_search::{GenerationConfig, Hooks};
-use serde::Serialize;
+use elgen_search::{FinishReason, GenerationConfig, Hooks};
 
 use crate::cancel::CancelToken;
 
@@ -81,6 +80,7 @@ impl RequestOptions {
 
 /// The source of a request: encoder input, or the prompt of a decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Input {
     /// Text, encoded by the model's tokenizer with its special tokens.
     Text(String),
@@ -108,6 +108,7 @@ impl From<Vec<u32>> for Input {
 
 /// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Generation {
     /// `num_return_sequences` hypotheses, best first (samples: in draw order).
     pub sequences: Vec<Sequence>,
@@ -119,6 +120,7 @@ pub struct Generation {
 
 /// One generated sequence.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sequence {
     /// The new ids: after the decoder start token or the prompt, and after the prefix, up to and including EOS.
     pub token_ids: Vec<u32>,
@@ -135,17 +137,21 @@ pub struct Sequence {
     pub alignment: Option<Vec<Vec<f32>>>,
 }
 
-/// Why a sequence ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FinishReason {
-    /// An end-of-sequence id was produced.
-    Eos,
-    /// The maximum length was reached.
-    Length,
-    /// A stop string or a stop criterion ended it.
-    Stop,
-    /// The run or the request was cancelled, or its deadline passed, before it was done; this is what there was by then. In beam search all sequences of such a request say
-    /// so, finished ones too: the order among them was not settled.
-    Cancelled,
+impl Generation {
+    /// Sequences of an input of `prompt_tokens` ids that was not cut.
+    pub fn new(sequences: Vec<Sequence>, prompt_tokens: usize) -> Self {
+        Self { sequences, prompt_tokens, truncated: false }
+    }
+}
+
+impl Sequence {
+    /// A sequence without a text and an alignment.
+    pub fn new(token_ids: Vec<u32>, token_logprobs: Vec<f32>, score: f32, finish_reason: FinishReason) -> Self {
+        Self { token_ids, token_logprobs, text: None, score, finish_reason, alignment: None }
+    }
+
+    /// The same with its text.
+    pub fn with_text(self, text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..self }
+    }
 }

@@ -41,7 +41,10 @@ pub(super) fn expected(
     };
     // Where prompts count for the maximum, a short one leaves the most for new tokens.
     let max_new_tokens = config.lengths(1).ok().map(|lengths| lengths.max_length - 1);
-    Expected { num_beams: Some(config.rows_per_sentence()), source_length, max_new_tokens }
+    Expected::default()
+        .with_num_beams(config.rows_per_sentence())
+        .with_source_length(source_length)
+        .with_max_new_tokens(max_new_tokens)
 }
 
 /// Bytes of the longest line at the beginning of a regular file.

@@ -164,14 +164,12 @@ impl Plan {
         if !quiet {
             load.on_measurement = tell_measurement;
         }
-        let options = RunOptions {
-            truncate: files.truncate == Some(true),
-            max_source_length: files.max_source_length,
-            alignment: files.alignment,
-            stream: streams,
-            cancel: interrupt.cancel_token(),
-            ..RunOptions::default()
-        };
+        let options = RunOptions::default()
+            .with_truncate(files.truncate == Some(true))
+            .with_max_source_length(files.max_source_length)
+            .with_alignment(files.alignment)
+            .with_stream(streams)
+            .with_cancel(interrupt.cancel_token());
         let idle = looks::idle_flags(&files, &engine, layout);
         let path = path.map(ToOwned::to_owned);
         let first_window = engine.first_window();

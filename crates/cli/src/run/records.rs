@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
             Ok(generation) if is_cut_short(&generation) => {}
             Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
             // Not reached; why is told once, at the end of the run.
-            Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
+            Err(EngineError::Cancelled | EngineError::Batch { .. }) => {}
             Err(error) => {
                 self.short |= needs::is_short(&error);
                 let message = name_flags(&TextFlags::name(&one_line(&error)), &self.work.typed).0;
@@ -266,6 +266,6 @@ impl<'a> Run<'a> {
 fn text_of(input: &Source) -> &str {
     match input {
         Source::Text(text) => text,
-        Source::Ids(_) => "",
+        _ => "",
     }
 }

@@ -11,7 +11,7 @@ use super::report::{AttentionPlan, report, shape};
 use crate::bisect::largest;
 use crate::capacity::most_sentences;
 use crate::device_class::class_of;
-use crate::options::{AttentionChoice, BatchSize, SessionOptions};
+use crate::options::{BatchSize, SessionOptions};
 
 /// Source tokens of a model whose positions set no limit.
 const UNLIMITED_SOURCE: usize = 512;
@@ -28,15 +28,7 @@ pub(crate) fn decide(
     options: &SessionOptions,
     dtype: DType,
 ) -> (Kinds, Option<AttentionPlan>) {
-    let named = match options.attention {
-        AttentionChoice::Auto => None,
-        AttentionChoice::Mha => Some(Kinds::both(Kind::Mha)),
-        AttentionChoice::MhaReplicated => Some(Kinds::both(Kind::MhaReplicated)),
-        AttentionChoice::MhaNocache => Some(Kinds::both(Kind::MhaNocache)),
-        AttentionChoice::El => Some(Kinds::both(Kind::El)),
-        AttentionChoice::Kinds(kinds) => Some(kinds),
-    };
-    if let Some(kinds) = named {
+    if let Some(kinds) = options.attention.named() {
         return (kinds, None);
     }
     let outline = Outline::new(config);

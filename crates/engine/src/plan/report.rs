@@ -9,6 +9,7 @@ use crate::options::Expected;
 
 /// What the planner chose, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct AttentionPlan {
     /// Why self-attention has its kind, in one sentence.
     #[serde(rename = "self")]
@@ -34,6 +35,7 @@ pub struct AttentionPlan {
 
 /// EL's speed and what it takes to win.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct BreakEven {
     /// Measured FLOP/s of its core.
     pub el_flops: f64,
@@ -44,6 +46,7 @@ pub struct BreakEven {
 
 /// A combination of kinds and what was predicted for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PlannedKinds {
     /// Decoder self-attention.
     #[serde(rename = "self")]
@@ -81,11 +84,12 @@ pub(crate) fn report(plan: &Plan, workload: &Workload, known: &MeasuredClass) ->
     AttentionPlan {
         self_reason: plan.self_reason.clone(),
         cross_reason: plan.cross_reason.clone(),
-        expected: Some(Expected {
-            num_beams: Some(workload.beams),
-            source_length: Some(workload.source_length.max(workload.prompt_length)),
-            max_new_tokens: Some(workload.max_new_tokens),
-        }),
+        expected: Some(
+            Expected::default()
+                .with_num_beams(workload.beams)
+                .with_source_length(workload.source_length.max(workload.prompt_length))
+                .with_max_new_tokens(workload.max_new_tokens),
+        ),
         measurement: Some(known.measurement.clone()),
         margin: Some(plan.margin),
         bandwidth: Some(known.class.bandwidth),

@@ -12,6 +12,7 @@ use crate::device_class::MeasuredClass;
 
 /// What one attention kind takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PlanRow {
     /// `mha-replicated`, `mha`, `el` or `auto`.
     pub attention: &'static str,
