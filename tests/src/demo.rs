@@ -138,13 +138,11 @@ pub fn requests(texts: &[String]) -> Vec<Request> {
 /// f32 on the adapter that `$ELGEN_TEST_DEVICE` selects.
 pub fn session_options(attention: AttentionChoice, batch_size: usize) -> SessionOptions {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    SessionOptions {
-        attention,
-        dtype: DtypeChoice::F32,
-        device,
-        batch_size: batch_size.into(),
-        ..SessionOptions::default()
-    }
+    SessionOptions::default()
+        .with_attention(attention)
+        .with_dtype(DtypeChoice::F32)
+        .with_device(device)
+        .with_batch_size(batch_size)
 }
 
 /// The generation options asked for over those of the checkpoint.

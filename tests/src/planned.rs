@@ -1,9 +1,8 @@
 //! Batches whose memory is predicted: a model, a workload, and a session that runs it.
 
-use elgen_attention::{Kind, Kinds};
+use elgen_attention::Kinds;
 use elgen_engine::{
-    AttentionChoice, BatchSize, ConfigOnly, DtypeChoice, MemoryPlan, Model, PlannedBytes, Request, Session,
-    SessionOptions, Workload,
+    AttentionChoice, BatchSize, ConfigOnly, DtypeChoice, MemoryPlan, Model, PlannedBytes, Request, Session, Workload,
 };
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions};
@@ -39,14 +38,7 @@ pub struct Planned<'a> {
 /// # Panics
 /// `auto`, which stands for none before a device is measured.
 pub fn kinds(choice: AttentionChoice) -> Kinds {
-    match choice {
-        AttentionChoice::Auto => panic!("a prediction needs kinds"),
-        AttentionChoice::Mha => Kinds::both(Kind::Mha),
-        AttentionChoice::MhaReplicated => Kinds::both(Kind::MhaReplicated),
-        AttentionChoice::MhaNocache => Kinds::both(Kind::MhaNocache),
-        AttentionChoice::El => Kinds::both(Kind::El),
-        AttentionChoice::Kinds(kinds) => kinds,
-    }
+    choice.named().expect("a prediction needs kinds")
 }
 
 impl Planned<'_> {
@@ -64,8 +56,10 @@ impl Planned<'_> {
     /// No device, or out of memory.
     pub fn session(&self, batch_size: BatchSize) -> Session {
         let dtype = if self.dtype == DType::F16 { DtypeChoice::F16 } else { DtypeChoice::F32 };
-        let options =
-            SessionOptions { dtype, batch_size, memory_limit: self.memory_limit, ..session_options(self.attention, 1) };
+        let options = session_options(self.attention, 1)
+            .with_dtype(dtype)
+            .with_batch_size(batch_size)
+            .with_memory_limit(self.memory_limit);
         Model::random(&self.config_only(), 1, &options).expect("a model").session()
     }
 

@@ -52,13 +52,11 @@ fn run(
 ) -> usize {
     let text = std::fs::read_to_string(model.join(file)).expect("a recorded reference");
     let reference: Reference = serde_json::from_str(&text).expect("a valid reference");
-    let options = SessionOptions {
-        attention,
-        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-        dtype: DtypeChoice::F32,
-        ..SessionOptions::default()
-    };
-    let run = RunOptions { hooks: hooks.clone(), ..RunOptions::default() };
+    let options = SessionOptions::default()
+        .with_attention(attention)
+        .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
+        .with_dtype(DtypeChoice::F32);
+    let run = RunOptions::default().with_hooks(hooks.clone());
     let mut session = Session::load(model, &options).unwrap_or_else(|e| panic!("{}: {e}", model.display()));
     let mut compared = 0;
     let mut wrong = Vec::new();

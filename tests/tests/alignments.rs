@@ -44,7 +44,11 @@ impl Case {
     }
 
     fn request(&self, ordinal: u64) -> Request {
-        Request { prefix: self.prefix.clone().map(Into::into), ..Request::new(ordinal, self.input.clone()) }
+        let request = Request::new(ordinal, self.input.clone());
+        match &self.prefix {
+            Some(prefix) => request.with_prefix(prefix.clone()),
+            None => request,
+        }
     }
 
     fn config(&self, session: &Session) -> GenerationConfig {
@@ -60,12 +64,12 @@ fn recorded() -> Vec<Case> {
 
 fn session(model: &str, attention: AttentionChoice, dtype: DtypeChoice) -> Session {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    let options = SessionOptions { attention, dtype, device, ..SessionOptions::default() };
+    let options = SessionOptions::default().with_attention(attention).with_dtype(dtype).with_device(device);
     Session::load(&repo_root().join("tests/fixtures").join(model), &options).unwrap()
 }
 
 fn generate(session: &mut Session, requests: &[Request], config: &GenerationConfig, layer: i32) -> Vec<Generation> {
-    let run = RunOptions { alignment: Some(layer), ..RunOptions::default() };
+    let run = RunOptions::default().with_alignment(layer);
     let mut results: Vec<Option<Generation>> = vec![None; requests.len()];
     let mut events = on_done(|i: usize, result: Result<Generation, EngineError>| results[i] = Some(result.unwrap()));
     session.generate(requests, config, &run, &mut events).unwrap();
@@ -187,7 +191,7 @@ fn layers_that_do_not_exist_are_refused() {
     ] {
         let mut session = session(model, AttentionChoice::Auto, DtypeChoice::F32);
         let config = session.model().config(&GenerationOptions::default()).unwrap();
-        let run = RunOptions { alignment: Some(layer), ..RunOptions::default() };
+        let run = RunOptions::default().with_alignment(layer);
         let mut told = 0;
         let request = Request::new(0, vec![5, 6, 7]);
         let error = session.generate(&[request], &config, &run, &mut on_done(|_, _| told += 1)).unwrap_err();

@@ -7,14 +7,12 @@ use elgen_tests::harness::coop_devices;
 use elgen_tests::repo_root;
 
 fn run(model: &str, cooperative: Cooperative) -> Vec<Generation> {
-    let options = SessionOptions {
-        attention: AttentionChoice::El,
-        dtype: DtypeChoice::F16,
-        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-        batch_size: 4.into(),
-        cooperative,
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::default()
+        .with_attention(AttentionChoice::El)
+        .with_dtype(DtypeChoice::F16)
+        .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
+        .with_batch_size(4)
+        .with_cooperative(cooperative);
     let mut session = Session::load(&repo_root().join("tests/fixtures").join(model), &options).unwrap();
     let device = session.device().clone();
     assert_eq!(device.capabilities().cooperative.is_some(), cooperative != Cooperative::Off, "{model}");

@@ -26,7 +26,7 @@ fn device() -> &'static Device {
 }
 
 fn session_options() -> SessionOptions {
-    SessionOptions { attention: AttentionChoice::Mha, dtype: DtypeChoice::F32, ..SessionOptions::default() }
+    SessionOptions::default().with_attention(AttentionChoice::Mha).with_dtype(DtypeChoice::F32)
 }
 
 fn model(name: &str) -> Model {
@@ -222,27 +222,26 @@ fn any_session_options_load_or_are_refused() {
     let mut all: Vec<(String, SessionOptions)> = Vec::new();
     let mut add = |what: String, options: SessionOptions| all.push((what, options));
     for n in ends {
-        add(format!("batch size {n}"), SessionOptions { batch_size: BatchSize::Sentences(n), ..session_options() });
-        add(format!("{n} batch tokens"), SessionOptions { max_batch_tokens: Some(n), ..session_options() });
-        let expected = Expected { num_beams: Some(n), source_length: Some(n), max_new_tokens: Some(n.max(1)) };
+        add(format!("batch size {n}"), session_options().with_batch_size(BatchSize::Sentences(n)));
+        add(format!("{n} batch tokens"), session_options().with_max_batch_tokens(n));
+        let expected = Expected::default().with_num_beams(n).with_source_length(n).with_max_new_tokens(n.max(1));
         let attention = AttentionChoice::Auto;
-        add(format!("expected {n}"), SessionOptions { expected, attention, ..session_options() });
+        add(format!("expected {n}"), session_options().with_expected(expected).with_attention(attention));
     }
     for bytes in [0, 1, 1 << 20, u64::MAX] {
-        add(format!("limit {bytes}"), SessionOptions { memory_limit: Some(bytes), ..session_options() });
+        add(format!("limit {bytes}"), session_options().with_memory_limit(bytes));
     }
     for cooperative in [Cooperative::Edge(0), Cooperative::Edge(7), Cooperative::Edge(u32::MAX)] {
         let dtype = DtypeChoice::F16;
         add(
             format!("{cooperative:?}"),
-            SessionOptions { cooperative, dtype, attention: AttentionChoice::El, ..session_options() },
+            session_options().with_cooperative(cooperative).with_dtype(dtype).with_attention(AttentionChoice::El),
         );
     }
     let mixed = AttentionChoice::Kinds(Kinds { self_: Kind::MhaNocache, cross: Kind::El });
-    add("recomputed self-attention".to_owned(), SessionOptions { attention: mixed, ..session_options() });
+    add("recomputed self-attention".to_owned(), session_options().with_attention(mixed));
     for (what, options) in all {
-        let options =
-            SessionOptions { checked_shaders: true, device: std::env::var("ELGEN_TEST_DEVICE").ok(), ..options };
+        let options = options.with_checked_shaders(true).with_device(std::env::var("ELGEN_TEST_DEVICE").ok());
         let begun = Instant::now();
         // A limit needs a device of its own.
         let loaded = match options.memory_limit {
@@ -385,8 +384,11 @@ fn any_run_options_run_or_are_refused() {
         for max_source_length in [Some(0), Some(1), Some(usize::MAX), None] {
             for alignment in [None, Some(0), Some(-1), Some(i32::MAX), Some(i32::MIN)] {
                 for (truncate, stream) in [(false, false), (true, true)] {
-                    let options =
-                        RunOptions { truncate, max_source_length, stream, alignment, ..RunOptions::default() };
+                    let options = RunOptions::default()
+                        .with_truncate(truncate)
+                        .with_max_source_length(max_source_length)
+                        .with_stream(stream)
+                        .with_alignment(alignment);
                     let mut results = Vec::new();
                     let mut events = on_done(|_, result| results.push(result));
                     let request = Request::new(ordinal, vec![5, 6, 7]);

@@ -47,7 +47,7 @@ fn cancelled(model: &Model, options: &GenerationOptions, hooks: &Hooks, stream: 
     let prompts = requests(&Story::prompts()[..4]);
     for attempt in 0..12 {
         let cancel = CancelToken::new();
-        let run = RunOptions { hooks: hooks.clone(), stream, cancel: cancel.clone(), ..RunOptions::default() };
+        let run = RunOptions::default().with_hooks(hooks.clone()).with_stream(stream).with_cancel(cancel.clone());
         let mut heard = Heard::default();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -93,7 +93,7 @@ fn check(name: &str, options: &GenerationOptions) {
         // A run of that length.
         let config = model.config(&of_length(options, length)).unwrap();
         let mut whole = Heard::default();
-        let run = RunOptions { hooks, ..RunOptions::default() };
+        let run = RunOptions::default().with_hooks(hooks);
         model.session().generate(&requests(&Story::prompts()[..4]), &config, &run, &mut whole).unwrap();
         let mut whole: Vec<Generation> = whole.results.into_iter().map(|result| result.unwrap().unwrap()).collect();
         let mut wanted: Vec<Generation> =
@@ -206,7 +206,7 @@ fn what_was_done_stays_whole() {
     let config = model.config(&GenerationOptions { eos_token_id: Some(eos.into()), ..base }).unwrap();
     // One token of the one, and four of the other.
     let cancel = CancelToken::new();
-    let run = RunOptions { stream: true, cancel: cancel.clone(), ..RunOptions::default() };
+    let run = RunOptions::default().with_stream(true).with_cancel(cancel.clone());
     let mut heard = AtToken { cancel, left: 5, results: Vec::from([None, None]) };
     model.session().generate(&prompts, &config, &run, &mut heard).unwrap();
     let sequence = |n: usize| match &heard.results[n] {

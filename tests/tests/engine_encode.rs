@@ -10,13 +10,11 @@ use elgen_tests::repo_root;
 use elgen_tests::states::{Reference, StatesFile, models_with_states};
 
 fn open(dir: &Path, attention: AttentionChoice, batch_size: usize) -> Model {
-    let options = SessionOptions {
-        attention,
-        dtype: DtypeChoice::F32,
-        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-        batch_size: batch_size.into(),
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::default()
+        .with_attention(attention)
+        .with_dtype(DtypeChoice::F32)
+        .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
+        .with_batch_size(batch_size);
     Model::load(dir, &options).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 

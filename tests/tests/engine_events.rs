@@ -2,7 +2,7 @@
 
 use elgen_engine::{
     AttentionChoice, BatchSize, CancelToken, EngineError, Events, FinishReason, Generation, Model, Notice, Request,
-    RunOptions, Session, SessionOptions, StreamedToken,
+    RunOptions, Session, StreamedToken,
 };
 use elgen_search::GenerationOptions;
 use elgen_tensor::Class;
@@ -68,7 +68,7 @@ fn streamed_tokens_are_those_of_the_result() {
     for options in [asked(1, 12), sampled] {
         let config = model.config(&options).unwrap();
         let mut heard = Heard::default();
-        let run = RunOptions { stream: true, ..RunOptions::default() };
+        let run = RunOptions::default().with_stream(true);
         let mut session = model.session();
         session.generate(&prompts, &config, &run, &mut heard).unwrap();
         let (tokens, ends) = (std::mem::take(&mut heard.tokens), std::mem::take(&mut heard.ends));
@@ -95,7 +95,7 @@ fn streamed_tokens_are_those_of_the_result() {
 fn streaming_beams_is_refused() {
     let model = story();
     let config = model.config(&asked(4, 8)).unwrap();
-    let run = RunOptions { stream: true, ..RunOptions::default() };
+    let run = RunOptions::default().with_stream(true);
     let mut heard = Heard::default();
     let prompts = requests(&Story::prompts()[..1]);
     let error = model.session().generate(&prompts, &config, &run, &mut heard).unwrap_err();
@@ -109,7 +109,7 @@ fn a_cancelled_run_tells_the_open_requests() {
     let config = model.config(&asked(1, 6)).unwrap();
     let cancel = CancelToken::new();
     let mut heard = Heard { cancel: Some(cancel.clone()), ..Heard::default() };
-    let run = RunOptions { cancel, ..RunOptions::default() };
+    let run = RunOptions::default().with_cancel(cancel);
     let prompts = requests(&Story::prompts()[..8]);
     model.session().generate(&prompts, &config, &run, &mut heard).unwrap();
     let cancelled = heard.results.iter().flatten().filter(|r| matches!(r, Err(EngineError::Cancelled))).count();
@@ -120,7 +120,7 @@ fn a_cancelled_run_tells_the_open_requests() {
 fn out_of_memory_is_told_once_and_changes_nothing() {
     let data = Translations::load().spread(24);
     let run = |memory_limit: Option<u64>| {
-        let options = SessionOptions { memory_limit, ..session_options(AttentionChoice::Mha, 24) };
+        let options = session_options(AttentionChoice::Mha, 24).with_memory_limit(memory_limit);
         let mut session = Session::load(&Translations::model(), &options).unwrap();
         let config = session.model().config(&asked(4, 40)).unwrap();
         let mut heard = Heard::default();
@@ -145,7 +145,7 @@ fn the_first_cut_source_is_told() {
     let options = session_options(AttentionChoice::Mha, 4);
     let mut session = Session::load(&Translations::model(), &options).unwrap();
     let config = session.model().config(&asked(1, 4)).unwrap();
-    let run = RunOptions { max_source_length: Some(5), ..RunOptions::default() };
+    let run = RunOptions::default().with_max_source_length(5);
     for (round, told) in [(0, 1), (1, 0)] {
         let mut heard = Heard::default();
         session.generate(&Translations::load().spread(6).requests(), &config, &run, &mut heard).unwrap();
@@ -159,8 +159,10 @@ fn the_first_cut_source_is_told() {
 fn automatic_batches_fit_their_memory_limit_and_change_nothing() {
     let data = Translations::load().spread(36);
     let run = |batch_size: BatchSize, max_batch_tokens: Option<usize>, memory_limit: Option<u64>| {
-        let options =
-            SessionOptions { batch_size, max_batch_tokens, memory_limit, ..session_options(AttentionChoice::El, 1) };
+        let options = session_options(AttentionChoice::El, 1)
+            .with_batch_size(batch_size)
+            .with_max_batch_tokens(max_batch_tokens)
+            .with_memory_limit(memory_limit);
         let mut session = Session::load(&Translations::model(), &options).unwrap();
         let config = session.model().config(&asked(4, 10)).unwrap();
         let mut heard = Heard::default();

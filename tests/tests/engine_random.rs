@@ -21,13 +21,11 @@ const CONFIGS: [&str; 9] = [
 
 fn model(text: &str, seed: u64, attention: AttentionChoice, dtype: DtypeChoice) -> Model {
     let config = ConfigOnly::parse(text, Path::new("config.json")).unwrap();
-    let options = SessionOptions {
-        attention,
-        dtype,
-        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-        checked_shaders: true,
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::default()
+        .with_attention(attention)
+        .with_dtype(dtype)
+        .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
+        .with_checked_shaders(true);
     Model::random(&config, seed, &options).unwrap()
 }
 

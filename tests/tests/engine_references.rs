@@ -62,7 +62,11 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
 
 fn options(attention: AttentionChoice) -> SessionOptions {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    SessionOptions { attention, device, dtype: DtypeChoice::F32, batch_size: 5.into(), ..SessionOptions::default() }
+    SessionOptions::default()
+        .with_attention(attention)
+        .with_device(device)
+        .with_dtype(DtypeChoice::F32)
+        .with_batch_size(5)
 }
 
 fn session<'a>(
@@ -92,7 +96,7 @@ fn prefixes_give_what_decoder_input_ids_give() {
             // A null in the recorded options switches the checkpoint's own value off.
             defaults.forced_bos_token_id = None;
             let config = asked.or(defaults).resolve(&session.limits()).unwrap().0;
-            let request = Request { prefix: Some(case.prefix.clone().into()), ..Request::new(0, case.input.clone()) };
+            let request = Request::new(0, case.input.clone()).with_prefix(case.prefix.clone());
             // Beside one of another length, so that prompts of a batch are ragged.
             let beside = Request::new(1, case.input[..1].to_vec());
             let mut results: Vec<Option<Generation>> = vec![None, None];

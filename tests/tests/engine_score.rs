@@ -11,7 +11,8 @@ use elgen_tests::repo_root;
 
 fn open(model: &str, attention: AttentionChoice, dtype: DtypeChoice) -> (Session, GenerationConfig) {
     let device = std::env::var("ELGEN_TEST_DEVICE").ok();
-    let options = SessionOptions { attention, device, dtype, batch_size: 3.into(), ..SessionOptions::default() };
+    let options =
+        SessionOptions::default().with_attention(attention).with_device(device).with_dtype(dtype).with_batch_size(3);
     let session = Session::load(&repo_root().join("tests/fixtures").join(model), &options).unwrap();
     let config = session.model().config(&GenerationOptions::default()).unwrap();
     (session, config)

@@ -191,12 +191,10 @@ fn with_values(model: &str, choose: impl Fn(&Place) -> Option<f32>) -> TempDir {
 }
 
 fn open(dir: &Path, dtype: DtypeChoice) -> Model {
-    let options = SessionOptions {
-        attention: AttentionChoice::Mha,
-        dtype,
-        device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::default()
+        .with_attention(AttentionChoice::Mha)
+        .with_dtype(dtype)
+        .with_device(std::env::var("ELGEN_TEST_DEVICE").ok());
     Model::load(dir, &options).expect("a model")
 }
 
@@ -272,10 +270,10 @@ fn overflow_is_an_error_in_every_mode() {
             let stop = Hooks { stop_criteria: vec![Arc::new(LookOn)], ..Hooks::default() };
             let look = Hooks { processors: vec![Arc::new(LookOn)], ..Hooks::default() };
             for hooks in [stop, look] {
-                assert_fails(&model, &options, &RunOptions { hooks, ..RunOptions::default() }, &what);
+                assert_fails(&model, &options, &RunOptions::default().with_hooks(hooks), &what);
             }
             if options.num_beams == Some(1) {
-                assert_fails(&model, &options, &RunOptions { stream: true, ..RunOptions::default() }, &what);
+                assert_fails(&model, &options, &RunOptions::default().with_stream(true), &what);
             }
         }
         let config = model.config(&GenerationOptions::default()).expect("options");
@@ -302,7 +300,7 @@ fn a_processor_that_bans_every_token_is_an_error_in_every_mode() {
     for name in ["bart-base-like", "gpt2-base-like"] {
         let model = open(&fixture(name), DtypeChoice::F32);
         for (mode, options) in modes() {
-            let run = RunOptions { hooks: hooks.clone(), ..RunOptions::default() };
+            let run = RunOptions::default().with_hooks(hooks.clone());
             assert_fails(&model, &options, &run, &format!("{name}, {mode}"));
         }
     }

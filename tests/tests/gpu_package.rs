@@ -37,6 +37,7 @@ mod engine_events;
 mod engine_examples;
 mod engine_random;
 mod engine_references;
+mod engine_request_options;
 mod engine_score;
 mod engine_threads;
 mod finite;

@@ -1,6 +1,6 @@
 //! What the memory pool counts, what its limit does, and what 16-bit storage changes.
 
-use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, RunOptions, Session, SessionOptions, on_done};
+use elgen_engine::{AttentionChoice, DtypeChoice, EngineError, RunOptions, Session, on_done};
 use elgen_search::GenerationOptions;
 use elgen_tests::demo::{Translations, assert_same, config, generate, session_options};
 
@@ -37,7 +37,7 @@ fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
     let data = Translations::load().spread(64);
     for kind in [AttentionChoice::Mha, AttentionChoice::El] {
         let run = |memory_limit: Option<u64>| {
-            let options = SessionOptions { memory_limit, ..session_options(kind, 64) };
+            let options = session_options(kind, 64).with_memory_limit(memory_limit);
             let mut session = Session::load(&Translations::model(), &options).unwrap();
             let config =
                 config(&session, GenerationOptions { max_new_tokens: Some(40), ..GenerationOptions::default() });
@@ -58,7 +58,7 @@ fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
 
 #[test]
 fn a_limit_below_the_weights_is_an_error_that_names_class_and_bytes() {
-    let options = SessionOptions { memory_limit: Some(20 * MIB), ..session_options(AttentionChoice::El, 64) };
+    let options = session_options(AttentionChoice::El, 64).with_memory_limit(20 * MIB);
     let error = Session::load(&Translations::model(), &options).unwrap_err().to_string();
     eprintln!("{error}");
     assert!(
@@ -70,7 +70,7 @@ fn a_limit_below_the_weights_is_an_error_that_names_class_and_bytes() {
 
 #[test]
 fn a_limit_without_room_for_one_sentence_fails_each_request() {
-    let options = SessionOptions { memory_limit: Some(64 * MIB), ..session_options(AttentionChoice::Mha, 64) };
+    let options = session_options(AttentionChoice::Mha, 64).with_memory_limit(64 * MIB);
     let mut session = Session::load(&Translations::model(), &options).unwrap();
     // Fill the pool but for half a MiB, which no sentence of 63 new ids and 4 beams fits.
     let pool = session.device().pool();
@@ -93,7 +93,7 @@ fn a_limit_without_room_for_one_sentence_fails_each_request() {
 fn f16_storage_changes_few_results_and_halves_the_bytes() {
     let data = Translations::load().spread(60);
     for kind in [AttentionChoice::Mha, AttentionChoice::El] {
-        let options = SessionOptions { dtype: DtypeChoice::F16, ..session_options(kind, 32) };
+        let options = session_options(kind, 32).with_dtype(DtypeChoice::F16);
         let mut session = Session::load(&Translations::model(), &options).unwrap();
         let config = config(&session, GenerationOptions::default());
         let results = generate(&mut session, &data.requests(), &config);

@@ -43,7 +43,7 @@ fn check(attention: AttentionChoice) {
     let Some(dir) = model() else { return };
     let text = std::fs::read_to_string(dir.join("reference.jsonl")).expect("reference.jsonl");
     let words: Vec<Word> = text.lines().map(|line| serde_json::from_str(line).expect("a reference word")).collect();
-    let options = SessionOptions { attention, batch_size: 64.into(), ..SessionOptions::default() };
+    let options = SessionOptions::default().with_attention(attention).with_batch_size(64);
     let mut session = Session::load(&dir, &options).expect("the model");
     let requests: Vec<Request> =
         words.iter().enumerate().map(|(i, w)| Request::new(i as u64, w.input_ids.clone())).collect();

@@ -151,8 +151,7 @@ impl Runner<'_> {
         if let Some(known) = self.runs.get(&run) {
             return known.clone();
         }
-        let load =
-            SessionOptions { attention: AttentionChoice::Mha, dtype: DtypeChoice::F32, ..SessionOptions::default() };
+        let load = SessionOptions::default().with_attention(AttentionChoice::Mha).with_dtype(DtypeChoice::F32);
         let model =
             self.models.entry(shape).or_insert_with(|| Model::load_on(self.device, self.folder.path(), &load).ok());
         let outcome = model.as_ref().map_or(nothing, |model| generate(model, &self.base.inputs, &options));
@@ -201,7 +200,7 @@ fn cases(base: &Base) -> Vec<Case<'_>> {
 fn every_value_runs_as_in_transformers_or_fails_as_there() {
     let text = fs::read_to_string(repo_root().join("tests/fixtures/sweep.json")).expect("a part of the repository");
     let sweep: Sweep = serde_json::from_str(&text).expect("what the generator writes");
-    let options = SessionOptions { device: std::env::var("ELGEN_TEST_DEVICE").ok(), ..SessionOptions::default() };
+    let options = SessionOptions::default().with_device(std::env::var("ELGEN_TEST_DEVICE").ok());
     let device = open_device(&options).expect("a device");
     let mut used = vec![0; REASONS.len()];
     let (mut compared, mut runs, mut wrong) = (0, 0, Vec::new());

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use elgen_search::{GenerationOptions, OptionError, OptionProblem};
+use elgen_engine::ModelDescription;
+use elgen_search::{GenerationConfig, GenerationOptions, OptionError, OptionProblem, Warning};
 use serde_json::{Map, Value};
 
 use crate::{
+    console::Console,
     error::CliError,
     files::{MAX_OPTIONS_BYTES, read_whole},
     flags::{GenerationFlags, Names, flag, name_flags, set_names},
@@ -70,6 +72,28 @@ impl Asked {
     pub(crate) fn names(&self) -> &Names {
         &self.names
     }
+
+    /// The options of the run, concrete and as they were merged; tells the user which of theirs have no effect.
+    pub(crate) fn resolve(
+        &self,
+        model: &ModelDescription,
+        console: &Console,
+    ) -> Result<(GenerationConfig, GenerationOptions), CliError> {
+        let names = &self.names;
+        let refuse = |error| refusal(&error, names, model.dir());
+        let options = self.options.clone().or(model.checkpoint_options.clone());
+        let (config, warnings) = options.resolve(&model.limits).map_err(refuse)?;
+        if model.limits.is_encoder_decoder {
+            // The decoder's prompt is the start token alone: lengths that cannot be are no record's fault.
+            config.lengths(1).map_err(refuse)?;
+        }
+        // A checkpoint's own idle options are nobody's mistake, but where it is cut short one should know.
+        let told = |warning: &&Warning| names.contains_key(warning.option()) || matches!(warning, Warning::Cut { .. });
+        for warning in warnings.iter().filter(told) {
+            console.warning(&warning_text(warning, names));
+        }
+        Ok((config, options))
+    }
 }
 
 fn set_name(option: &str) -> String {
@@ -107,4 +131,14 @@ pub(crate) fn refusal(error: &OptionError, names: &Names, model: &Path) -> CliEr
         (message, true) => CliError::Usage(message),
         (message, false) => CliError::Failed(format!("{}: generation options: {message}", model.display())),
     }
+}
+
+/// A warning about an option that was typed. What it lacks is named as it would be typed; values of other options that were not typed
+/// come from the checkpoint and are named as its files have them.
+fn warning_text(warning: &Warning, names: &Names) -> String {
+    warning.describe(|option| match names.get(option) {
+        Some(typed) => typed.clone(),
+        None if matches!(warning, Warning::NeedsSampling { .. }) => flag(option),
+        None => option.to_owned(),
+    })
 }

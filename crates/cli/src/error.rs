@@ -3,6 +3,7 @@
 use std::{error::Error, io, path::PathBuf};
 
 use elgen_engine::EngineError;
+use elgen_models::ModelError;
 use elgen_tensor::TensorError;
 
 /// Why a command failed.
@@ -46,6 +47,14 @@ pub(crate) fn name_device(error: EngineError) -> CliError {
             CliError::Failed(format!("--device: {}", one_line(&error)))
         }
         _ => error.into(),
+    }
+}
+
+/// A model that cannot have the attention kind that was typed is no failure of the model.
+pub(crate) fn load_error(error: EngineError) -> CliError {
+    match error {
+        EngineError::Model(ModelError::KindNeedsEncoder { .. }) => CliError::Usage(format!("--attention: {error}")),
+        other => name_device(other),
     }
 }
 

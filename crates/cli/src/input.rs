@@ -9,106 +9,32 @@ use std::{
 };
 
 use elgen_engine::Input;
-use serde::{Serialize, de::IgnoredAny};
-use serde_json::value::RawValue;
 use sha2::Digest;
 
-use crate::{
-    files::check_in_place,
-    survey::{Survey, hex},
-};
+use crate::files::check_in_place;
 
 mod files;
+mod json;
 mod object;
+mod open;
+mod record;
+mod survey;
 mod watched;
 
 use files::Files;
 pub(crate) use files::Place;
-use object::{Object, Oddities};
+pub(crate) use json::value_message;
+use json::{Parsed, parse_json};
+use object::Oddities;
+pub(crate) use open::open_reader;
+pub(crate) use record::{Content, Record, RecordFormat, RecordId};
+pub(crate) use survey::{Survey, hex};
 
 /// The longest line that is read, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
 /// A window of records ends when its lines hold this many bytes together.
 const WINDOW_BYTES: usize = 64 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// How records are written in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum RecordFormat {
-    /// One text per line.
-    Text,
-    /// One JSON object per line.
-    Jsonl,
-}
-
-impl RecordFormat {
-    /// The format that a file name stands for.
-    pub(crate) fn of_path(path: &Path) -> RecordFormat {
-        match path.extension() {
-            Some(extension) if extension.eq_ignore_ascii_case("jsonl") => RecordFormat::Jsonl,
-            _ => RecordFormat::Text,
-        }
-    }
-
-    /// The format's name in flags.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            RecordFormat::Text => "text",
-            RecordFormat::Jsonl => "jsonl",
-        }
-    }
-}
-
-/// What names a record in the output.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum RecordId {
-    /// The record's 0-based number, where the input gave no id.
-    Index(u64),
-    /// The JSON value of the input's `id`, byte for byte.
-    Given(Box<RawValue>),
-}
-
-/// One record of the input.
-#[derive(Debug)]
-pub(crate) struct Record {
-    /// 0-based number among the records.
-    pub(crate) index: u64,
-    /// Its line, or number of the argument.
-    pub(crate) line: Place,
-    /// What names the record in the output.
-    pub(crate) id: RecordId,
-    /// The source, or what is wrong with it.
-    pub(crate) content: Result<Content, String>,
-}
-
-/// The usable content of a record.
-#[derive(Debug)]
-pub(crate) enum Content {
-    /// Something for the model, and what its output is to begin with.
-    Run {
-        /// The source.
-        input: Input,
-        /// The record's own prefix.
-        prefix: Option<Input>,
-        /// What is scored behind it, in a record to be scored.
-        target: Option<Input>,
-    },
-    /// An empty text line: its output is empty, and no model runs.
-    Empty,
-}
-
-impl Content {
-    /// A text behind what stands before all of them. Ids and empty lines stay as they are.
-    pub(crate) fn behind(self, source_prefix: Option<&str>) -> Content {
-        match (self, source_prefix) {
-            (Content::Run { input: Input::Text(text), prefix, target }, Some(before)) => {
-                Content::Run { input: Input::Text(format!("{before}{text}")), prefix, target }
-            }
-            (content, _) => content,
-        }
-    }
-}
 
 enum Source {
     Arguments(std::vec::IntoIter<String>),
@@ -430,77 +356,6 @@ fn parse_text(text: &str) -> Content {
     }
 }
 
-/// What a line of JSONL says.
-struct Parsed {
-    id: Option<Box<RawValue>>,
-    content: Result<Content, String>,
-    /// Names of fields that play no part.
-    others: Vec<String>,
-}
-
-fn parse_json(line: &str, scored: bool) -> Parsed {
-    let failed = |message: String| Parsed { id: None, content: Err(message), others: Vec::new() };
-    // A struct could also be read from an array of its fields.
-    if !line.trim_ascii_start().starts_with('{') {
-        let what = serde_json::from_str::<IgnoredAny>(line)
-            .map_or_else(|error| format!("invalid JSON: {}", json_message(&error)), |_| "not a JSON object".to_owned());
-        return failed(what);
-    }
-    match serde_json::from_str::<Object<'_>>(line) {
-        Err(error) => failed(format!("invalid JSON: {}", json_message(&error))),
-        Ok(mut object) => {
-            let mut others = std::mem::take(&mut object.others);
-            if scored && object.prefix.is_some() {
-                others.push("prefix".to_owned());
-            }
-            Parsed { id: object.id.map(ToOwned::to_owned), content: object_content(&object, scored), others }
-        }
-    }
-}
-
-fn object_content(object: &Object<'_>, scored: bool) -> Result<Content, String> {
-    let input = text_or_ids(("text", object.text), ("input_ids", object.input_ids))?;
-    let target = match scored {
-        true => text_or_ids(("target", object.target), ("target_ids", object.target_ids))?,
-        false => None,
-    };
-    let input = match (input, &target) {
-        (Some(input), _) => input,
-        (None, Some(_)) => Input::Ids(Vec::new()),
-        (None, None) => return Err("neither `text` nor `input_ids`".to_owned()),
-    };
-    let prefix = object.prefix.map(|prefix| match prefix.get().trim_ascii_start().starts_with('[') {
-        true => parse_ids("prefix", prefix),
-        false => serde_json::from_str(prefix.get())
-            .map(Input::Text)
-            .map_err(|error| format!("`prefix`: {}", value_message(&error))),
-    });
-    Ok(Content::Run { input, prefix: prefix.transpose()?, target })
-}
-
-/// The value of one of two fields.
-fn text_or_ids(
-    (text_name, text): (&str, Option<&RawValue>),
-    (ids_name, ids): (&str, Option<&RawValue>),
-) -> Result<Option<Input>, String> {
-    match (text, ids) {
-        (Some(_), Some(_)) => Err(format!("give either `{text_name}` or `{ids_name}`, not both")),
-        (None, None) => Ok(None),
-        (Some(text), None) => serde_json::from_str(text.get())
-            .map(|text| Some(Input::Text(text)))
-            .map_err(|error| format!("`{text_name}`: {}", value_message(&error))),
-        (None, Some(ids)) => parse_ids(ids_name, ids).map(Some),
-    }
-}
-
-fn parse_ids(name: &str, ids: &RawValue) -> Result<Input, String> {
-    match serde_json::from_str::<Vec<u32>>(ids.get()) {
-        Ok(ids) if ids.is_empty() => Err(format!("`{name}` is empty")),
-        Ok(ids) => Ok(Input::Ids(ids)),
-        Err(error) => Err(format!("`{name}`: {}", value_message(&error))),
-    }
-}
-
 /// Reads records from `bytes` to the end; gives the number of usable ones.
 pub(crate) fn read_all(bytes: &[u8]) -> usize {
     let lines = Box::new(io::Cursor::new(bytes.to_owned()));
@@ -518,18 +373,6 @@ pub(crate) fn read_all(bytes: &[u8]) -> usize {
         }
     }
     usable
-}
-
-/// The message without the position, which counts within the value.
-pub(crate) fn value_message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
-}
-
-/// The message without "line 1", which would be taken for the file's.
-fn json_message(error: &serde_json::Error) -> String {
-    format!("{} at column {}", value_message(error), error.column())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ fn show_input(input: &Input) -> String {
     match input {
         Input::Text(text) => format!("text {text:?}"),
         Input::Ids(ids) => format!("ids {ids:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -51,7 +51,6 @@ mod score;
 mod spool;
 mod stream;
 mod suggest;
-mod survey;
 mod terminal;
 mod tokenize;
 

@@ -133,7 +133,7 @@ impl Dry {
             Command::Generate(arguments) => {
                 let asked = Asked::gather(&arguments.generation).map_err(|error| error.to_string())?;
                 let model = &self.known[&arguments.model];
-                check_alignment(&arguments, model).map_err(|error| error.to_string())?;
+                check_alignment(&arguments.files, model).map_err(|error| error.to_string())?;
                 let options = asked.options.or(model.checkpoint_options.clone());
                 let (config, _) = options.resolve(&model.limits).map_err(|error| error.to_string())?;
                 let source = arguments.files.max_source_length.unwrap_or(7);

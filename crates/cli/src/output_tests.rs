@@ -35,16 +35,12 @@ fn writer(format: OutputFormat, with_scores: bool, sequences: usize) -> (Ordered
 fn done(texts: &[(&str, f32)]) -> Outcome {
     let sequences = texts
         .iter()
-        .map(|&(text, score)| Sequence {
-            token_logprobs: vec![-0.5, f32::NEG_INFINITY, 0.0],
-            token_ids: vec![0, 42, 2],
-            text: Some(text.to_owned()),
-            score,
-            finish_reason: FinishReason::Eos,
-            alignment: None,
+        .map(|&(text, score)| {
+            let logprobs = vec![-0.5, f32::NEG_INFINITY, 0.0];
+            Sequence::new(vec![0, 42, 2], logprobs, score, FinishReason::Eos).with_text(text)
         })
         .collect();
-    Outcome::Done(Generation { sequences, prompt_tokens: 5, truncated: false })
+    Outcome::Done(Generation::new(sequences, 5))
 }
 
 fn failed() -> Outcome {
@@ -89,15 +85,9 @@ fn json_lines_have_the_documented_fields() {
     writer.put(0, &given, &done(&[("a\nb", -0.53)])).unwrap();
     writer.put(1, &RecordId::Index(1), &failed()).unwrap();
     writer.put(2, &RecordId::Index(2), &Outcome::Empty).unwrap();
-    let ids = Sequence {
-        token_ids: vec![],
-        token_logprobs: vec![],
-        text: None,
-        score: f32::NEG_INFINITY,
-        finish_reason: FinishReason::Length,
-        alignment: None,
-    };
-    let without_text = Generation { sequences: vec![ids], prompt_tokens: 1, truncated: true };
+    let ids = Sequence::new(vec![], vec![], f32::NEG_INFINITY, FinishReason::Length);
+    let mut without_text = Generation::new(vec![ids], 1);
+    without_text.truncated = true;
     writer.put(3, &RecordId::Index(3), &Outcome::Done(without_text)).unwrap();
     let text = sink.text();
     let lines: Vec<_> = text.lines().collect();

@@ -3,7 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{Comparison, DtypeChoice, EngineError, PlanRow, Workload, best_device, device_class, storage_dtype};
+use elgen_engine::{Comparison, DtypeChoice, PlanRow, Workload, best_device, device_class, storage_dtype};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use serde::Serialize;
@@ -122,8 +122,7 @@ fn read(arguments: &PlanArgs, uses: &mut FileUses) -> Result<(ModelConfig, Gener
             uses.reads_model(&dir);
             uses.check()?;
             let described = elgen_engine::describe(&dir)?;
-            let config = ModelConfig::load(&dir).map_err(EngineError::from)?;
-            Ok((config, described.checkpoint_options))
+            Ok((described.config, described.checkpoint_options))
         }
         (None, Some(name)) => {
             let found = builtin::read(name, 1)?;

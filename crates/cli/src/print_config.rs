@@ -1,21 +1,15 @@
 //! `--print-config`: the generation options of a run, and who decided each.
 
-use std::fs;
-
-use elgen_engine::{EngineError, describe};
-use elgen_models::{GenerationDefaults, GenerationSource, ModelConfig};
+use elgen_engine::{ModelDescription, OptionSource};
 use elgen_search::GenerationOptions;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     asked::{Asked, Origin},
-    console::Console,
     error::CliError,
-    flags::GenerateArgs,
     output::OutputFormat,
     print_report,
-    run::{check_alignment, resolve},
 };
 
 const HUGGING_FACE: &str = "Hugging Face default";
@@ -28,52 +22,28 @@ struct Row {
     source: &'static str,
 }
 
-/// Prints the options; they are checked as for a run, and no weights are read.
-pub(crate) fn print_config(arguments: &GenerateArgs, asked: &Asked, console: &Console) -> Result<u8, CliError> {
-    let model = describe(&arguments.model)?;
-    resolve(asked, &arguments.model, &model, console)?;
-    check_alignment(arguments, &model)?;
-    let files = Files::read(arguments)?;
-    let fields = fields(&asked.options.clone().or(model.checkpoint_options))?;
+/// Prints the options of a run, `options`, which were checked as for one.
+pub(crate) fn print_config(
+    model: &ModelDescription,
+    asked: &Asked,
+    options: &GenerationOptions,
+    format: Option<OutputFormat>,
+) -> Result<u8, CliError> {
+    let fields = fields(options)?;
     let rows = rows(&fields, |option| match asked.origin(option) {
         Some(Origin::Flag) => "flag",
         Some(Origin::Set) => "--set",
         Some(Origin::File) => "--generation-config",
         Some(Origin::Language) => "--tgt-lang",
-        None => files.source(option),
+        None => match model.source_of(option) {
+            OptionSource::GenerationConfig => "generation_config.json",
+            OptionSource::ModelConfig => "config.json",
+            _ => "class default",
+        },
     })?;
-    match arguments.files.format {
+    match format {
         Some(OutputFormat::Jsonl) => print_report(&lines(&rows)?),
         _ => print_report(&table(&rows)),
-    }
-}
-
-/// What decides where a checkpoint's option comes from.
-struct Files {
-    /// The fields of `config.json`, if the options are taken from there.
-    model_config: Option<Map<String, Value>>,
-}
-
-impl Files {
-    fn read(arguments: &GenerateArgs) -> Result<Self, CliError> {
-        let config = ModelConfig::load(&arguments.model).map_err(EngineError::from)?;
-        let defaults = GenerationDefaults::load(&arguments.model, &config).map_err(EngineError::from)?;
-        let model_config = match defaults.source {
-            GenerationSource::GenerationConfig(_) => None,
-            GenerationSource::ModelConfig(path) => {
-                let bytes = fs::read(&path).map_err(|source| CliError::File { action: "read", path, source })?;
-                Some(serde_json::from_slice(&bytes).map_err(|error| CliError::Failed(error.to_string()))?)
-            }
-        };
-        Ok(Self { model_config })
-    }
-
-    fn source(&self, option: &str) -> &'static str {
-        match &self.model_config {
-            None => "generation_config.json",
-            Some(fields) if fields.get(option).is_some_and(|value| !value.is_null()) => "config.json",
-            Some(_) => "class default",
-        }
     }
 }
 

@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn the_table_says_what_a_software_adapter_is_good_for() {
-        let mut metrics = Metrics { inputs: 7, truncated: 2, software_adapter: true, ..Metrics::default() };
+        let mut metrics = Metrics::default();
+        (metrics.inputs, metrics.truncated, metrics.software_adapter) = (7, 2, true);
         metrics.attention.self_ = "el".to_owned();
         let text = table(&metrics, 1);
         assert!(text.contains("inputs            7 (2 cut, 1 failed)\n"), "{text}");

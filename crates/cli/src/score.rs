@@ -3,26 +3,25 @@
 use std::{io, path::Path, time::Instant};
 
 use elgen_engine::{
-    CorpusScore, Divergence, EngineError, Expected, Metrics, RunComparison, RunHeader, RunOptions, RunReader,
+    CorpusScore, Divergence, Expected, Metrics, ModelDescription, RunComparison, RunHeader, RunOptions, RunReader,
     RunWriter, Session, TextWindows, WholeText, describe,
 };
-use elgen_models::Tokenizer;
+use elgen_models::{LanguageTokens, Tokenizer};
 use elgen_search::{GenerationOptions, ModelLimits};
 use sha2::{Digest, Sha256};
 
 use crate::{
     console::Console,
-    error::{CliError, one_line},
+    error::{CliError, load_error, one_line},
     files::{self, FileUses, NewFile, STANDARD},
     flags::{ScoreArgs, WholeFlags},
     input::RecordFormat,
+    input::hex,
     interrupt::Interrupt,
     model::resolve_model,
     progress::Progress,
     report,
     resume::Setup,
-    run::load_error,
-    survey::hex,
     terminal::Terminal,
 };
 
@@ -49,22 +48,19 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
     uses.reads_model(&arguments.model);
     uses.check()?;
     let interrupt = Interrupt::install();
-    let limits = describe(&arguments.model)?.limits;
-    let whole = check_family(&arguments, &pairs, &limits, &console)?;
+    let model = describe(&arguments.model)?;
+    let limits = &model.limits;
+    let whole = check_family(&arguments, &pairs, limits, &console)?;
     let comparison = open_comparison(&arguments, limits.vocab_size)?;
-    let (tokenizer, asked) = set_languages(&arguments)?;
+    let (tokenizer, asked) = set_languages(&arguments, &model)?;
 
-    let expected = Expected { max_new_tokens: Some(0), ..Expected::default() };
+    let expected = Expected::default().with_max_new_tokens(0);
+    let load = arguments.engine.session_options(expected);
     let mut session =
-        Session::load(&arguments.model, &arguments.engine.session_options(expected)).map_err(|error| {
-            match error.is_out_of_memory() {
-                true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),
-                false => load_error(error),
-            }
+        Session::load_described(&model, tokenizer, &load).map_err(|error| match error.kind().may_fit_smaller() {
+            true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),
+            false => load_error(error),
         })?;
-    if let Some(tokenizer) = tokenizer {
-        session.set_tokenizer(tokenizer);
-    }
     if let (Some(error), false) = (session.model().tokenizer_error(), session.has_tokenizer()) {
         if pairs.is_text() {
             return Err(CliError::Failed(error.to_string()));
@@ -114,12 +110,10 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         failed: 0,
         told_memory: false,
     };
-    let options = RunOptions {
-        truncate: arguments.files.truncate,
-        max_source_length: arguments.files.max_source_length,
-        cancel: run.interrupt.cancel_token(),
-        ..RunOptions::default()
-    };
+    let options = RunOptions::default()
+        .with_truncate(arguments.files.truncate)
+        .with_max_source_length(arguments.files.max_source_length)
+        .with_cancel(run.interrupt.cancel_token());
     let end = run.all(&mut session, &config, &options, arguments.engine.first_window());
     run.console.end_progress();
     let end = end.inspect_err(|_| forget_run(&arguments))?;
@@ -255,15 +249,16 @@ fn check_family(
 }
 
 /// The tokenizer set to the languages that were typed, if any, and what they ask of the decoder's start.
-fn set_languages(arguments: &ScoreArgs) -> Result<(Option<Tokenizer>, GenerationOptions), CliError> {
-    if !arguments.languages.any() {
-        return Ok((None, GenerationOptions::default()));
-    }
-    let mut tokenizer = Tokenizer::open(&arguments.model).map_err(EngineError::from)?;
-    tokenizer.set_max_text_bytes(arguments.engine.max_text_bytes());
-    let tokens = arguments.languages.apply(&mut tokenizer)?;
-    let decoder_start_token_id = tokens.decoder_start_token_id;
-    Ok((Some(tokenizer), GenerationOptions { decoder_start_token_id, ..GenerationOptions::default() }))
+fn set_languages(
+    arguments: &ScoreArgs,
+    model: &ModelDescription,
+) -> Result<(Option<Tokenizer>, GenerationOptions), CliError> {
+    Ok(match arguments.languages.open_tokenizer(model, arguments.engine.max_text_bytes())? {
+        None => (None, GenerationOptions::default()),
+        Some((tokenizer, LanguageTokens { decoder_start_token_id, .. })) => {
+            (Some(tokenizer), GenerationOptions { decoder_start_token_id, ..GenerationOptions::default() })
+        }
+    })
 }
 
 /// The run that was saved, and how it ran. Opened before the weights are loaded: it may be one of something else.

@@ -132,15 +132,8 @@ mod tests {
     }
 
     fn done(text: &str) -> Outcome {
-        let sequence = Sequence {
-            token_ids: vec![4, 5],
-            token_logprobs: vec![-0.5, -1.0],
-            text: Some(text.to_owned()),
-            score: -1.5,
-            finish_reason: FinishReason::Eos,
-            alignment: None,
-        };
-        Outcome::Done(Generation { sequences: vec![sequence], prompt_tokens: 3, truncated: false })
+        let sequence = Sequence::new(vec![4, 5], vec![-0.5, -1.0], -1.5, FinishReason::Eos).with_text(text);
+        Outcome::Done(Generation::new(vec![sequence], 3))
     }
 
     fn token(text: &str) -> Token<'_> {

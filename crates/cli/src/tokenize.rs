@@ -11,7 +11,7 @@ use crate::{
     error::CliError,
     files::{self, FileUses},
     flags::{TextFlags, TokenizeArgs},
-    input::{Content, RecordFormat, RecordId, RecordReader},
+    input::{Content, RecordFormat, RecordId, RecordReader, open_reader},
     model::resolve_model,
     output::escape,
 };
@@ -74,7 +74,7 @@ pub(crate) fn tokenize(mut arguments: TokenizeArgs) -> Result<u8, CliError> {
 
 fn open_input(arguments: &mut TokenizeArgs) -> Result<RecordReader, CliError> {
     let texts = std::mem::take(&mut arguments.texts);
-    files::open_reader(arguments.input.as_deref(), arguments.input_format, texts).map(|(reader, _)| reader)
+    open_reader(arguments.input.as_deref(), arguments.input_format, texts).map(|(reader, _)| reader)
 }
 
 /// A directory without a tokenizer, or with a damaged one, is a failure like any other of the model.
@@ -98,6 +98,7 @@ fn one(tokenizer: &Tokenizer, arguments: &TokenizeArgs, content: Content) -> Res
         Content::Run { input: Input::Text(text), .. } if arguments.decode => (parse_ids(&text)?, true),
         Content::Empty if arguments.decode => (Vec::new(), true),
         Content::Run { input: Input::Text(text), .. } => (encode(tokenizer, arguments, &text).map_err(message)?, false),
+        Content::Run { .. } => return Err("neither a text nor token ids".to_owned()),
         Content::Empty => (encode(tokenizer, arguments, "").map_err(message)?, false),
     };
     let text = decode.then(|| tokenizer.decode(&ids, arguments.no_special_tokens)).transpose().map_err(message)?;

@@ -43,7 +43,7 @@ pub(crate) fn run(
     let model = Model::load(model, options)?;
     let asked = GenerationOptions { num_beams: Some(1), max_new_tokens: Some(24), ..GenerationOptions::default() };
     let hooks = Hooks { processors: vec![Arc::new(Without::new(letter, &model)?)], ..Hooks::default() };
-    let run = RunOptions { hooks, ..RunOptions::default() };
+    let run = RunOptions::default().with_hooks(hooks);
     let mut found: Option<Result<Generation, EngineError>> = None;
     let events = &mut on_done(|_, result| found = Some(result));
     model.session().generate(&[Request::new(0, prompt)], &model.config(&asked)?, &run, events)?;

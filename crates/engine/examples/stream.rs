@@ -40,7 +40,7 @@ pub(crate) fn run(
     let model = Model::load(model, options)?;
     let asked = GenerationOptions { num_beams: Some(1), max_new_tokens: Some(24), ..GenerationOptions::default() };
     let config = model.config(&asked)?;
-    let run = RunOptions { stream: true, ..RunOptions::default() };
+    let run = RunOptions::default().with_stream(true);
     let mut printer = Printer { out, tokens: 0, result: Ok(()) };
     model.session().generate(&[Request::new(0, prompt)], &config, &run, &mut printer)?;
     printer.result?;

@@ -3,7 +3,6 @@
 //! A result does not depend on its batch, so a smaller one gives the same. What does not fit alone fails alone, whatever the batch size:
 //! the last attempt of an item is made with nothing held from before, as if it were the only one of its run.
 
-use crate::capacity::next_batch;
 use crate::error::EngineError;
 use crate::events::Notice;
 
@@ -77,7 +76,7 @@ pub(crate) fn run_batches<W: Work>(
                 }
             }
             Ok(false) => return (at, Ok(())),
-            Err(error) if error.is_out_of_memory() => {
+            Err(error) if error.kind().may_fit_smaller() => {
                 work.let_go();
                 if items.len() > 1 {
                     capacity = items.len().div_ceil(2);
@@ -92,6 +91,30 @@ pub(crate) fn run_batches<W: Work>(
         }
     }
     (at, Ok(()))
+}
+
+/// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.
+fn next_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let mut left = max_tokens.unwrap_or(usize::MAX);
+    let fits = |p: &&T| match left.checked_sub(p.input_len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    ready.iter().take(capacity).take_while(fits).count().clamp(1, ready.len().max(1))
+}
+
+/// The largest batch of a run: what buffers are allocated for.
+pub(crate) fn largest_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
+    let (mut at, mut largest) = (0, 1);
+    while at < ready.len() {
+        let n = next_batch(&ready[at..], capacity, max_tokens);
+        largest = largest.max(n);
+        at += n;
+    }
+    largest
 }
 
 #[cfg(test)]
@@ -129,7 +152,7 @@ mod tests {
         fn run(&mut self, batch: Batch<'_, Sized>) -> Result<bool, EngineError> {
             let sizes: Vec<usize> = batch.items.iter().map(|item| item.0).collect();
             if self.broken.is_some_and(|size| sizes.contains(&size)) {
-                return Err(EngineError::Batch("broken".into()));
+                return Err(EngineError::NoTarget);
             }
             if self.cancelled.is_some_and(|size| sizes.contains(&size)) {
                 return Ok(false);
@@ -147,7 +170,7 @@ mod tests {
         }
 
         fn refuse(&mut self, item: &Sized, error: EngineError) {
-            assert!(error.is_out_of_memory());
+            assert!(error.kind().may_fit_smaller());
             self.refused.push(item.0);
         }
 
@@ -218,7 +241,10 @@ mod tests {
         let ready = items(&[4, 3, 2, 1]);
         let mut work = Memory { broken: Some(2), ..memory(1000) };
         let (ended, result) = run_batches(&ready, 1, None, &mut work);
-        assert_eq!((ended, result.unwrap_err().to_string().as_str()), (2, "broken"));
+        assert_eq!(
+            (ended, result.unwrap_err().to_string().as_str()),
+            (2, "the target is missing; only decoder-only models score a text alone")
+        );
         let mut work = Memory { cancelled: Some(3), ..memory(1000) };
         let (ended, result) = run_batches(&ready, 1, None, &mut work);
         assert!(ended == 1 && result.is_ok());

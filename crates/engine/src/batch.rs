@@ -5,7 +5,7 @@ use std::time::Instant;
 use elgen_models::{Alignment, Continuation, Runner, Sentence};
 use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Class, DType, Device, Mark, RecordStats, Rows, Tally, Tensor};
+use elgen_tensor::{Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tally, Tensor};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -45,7 +45,7 @@ pub(crate) struct Finished {
 pub(crate) struct Ran {
     /// In the order of the batch.
     pub(crate) results: Vec<Result<Finished, EngineError>>,
-    /// Whether it was cancelled: sentences that were not done have what there was by then.
+    /// Whether it was cancelled, or one of its requests: sentences that were not done have what there was by then.
     pub(crate) cancelled: bool,
 }
 
@@ -146,13 +146,18 @@ impl BatchState {
         let decoding = Instant::now();
         stats.encode_seconds += (decoding - started).as_secs_f64();
 
-        // How many sentences were done: none is done only for a while.
-        let (mut finished, mut steps) = (0, 0);
+        let mut done = vec![false; batch.len()];
+        let mut stopped = vec![false; batch.len()];
+        let mut steps = 0;
         let mut rec = device.recorder();
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
         let cancelled = loop {
             if control.cancel.is_cancelled() {
                 break true;
+            }
+            self.stop_requests(&mut rec, batch, &mut done, &mut stopped)?;
+            if done.iter().all(|done| *done) {
+                break false;
             }
             let allocations = device.pool().allocations();
             stats.row_steps += self.rows.count() as u64;
@@ -168,20 +173,19 @@ impl BatchState {
                 on_step(report.tokens, report.done)?;
             }
             // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
-            let now_finished = report.done.iter().filter(|done| **done).count();
-            if now_finished == batch.len() || steps >= longest {
+            if report.done.iter().all(|done| *done) || steps >= longest {
                 break false;
             }
-            if now_finished > finished {
-                let open = (0..batch.len()).filter(|s| !report.done[*s]);
+            if report.done != done {
+                done.copy_from_slice(report.done);
+                let open = (0..batch.len()).filter(|s| !done[*s]);
                 runner.keep(&mut rec, &mut self.rows, open, width)?;
-                finished = now_finished;
             }
         };
         let sequences = self.config.num_return_sequences;
-        let finished = self.search.finish()?.into_iter().map(|found| {
+        let finished = self.search.finish()?.into_iter().zip(&stopped).map(|(found, stopped)| {
             let hypotheses: Vec<Hypothesis> = found?.into_iter().take(sequences).collect();
-            if hypotheses.iter().all(|hypothesis| hypothesis.token_ids.is_empty()) && cancelled {
+            if hypotheses.iter().all(|hypothesis| hypothesis.token_ids.is_empty()) && (cancelled || *stopped) {
                 return Err(EngineError::Cancelled);
             }
             Ok(Finished { hypotheses, alignments: None })
@@ -194,7 +198,26 @@ impl BatchState {
             stats.encode_seconds += started.elapsed().as_secs_f64();
         }
         runner.end();
-        Ok(Ran { results, cancelled })
+        Ok(Ran { results, cancelled: cancelled || stopped.contains(&true) })
+    }
+
+    /// Ends the sentences whose own requests are to end; the others go on.
+    fn stop_requests(
+        &mut self,
+        rec: &mut Recorder,
+        batch: &[Prepared],
+        done: &mut [bool],
+        stopped: &mut [bool],
+    ) -> Result<(), EngineError> {
+        let due: Vec<usize> = (0..batch.len()).filter(|s| !done[*s] && batch[*s].stop.is_due()).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.search.cancel(rec, &due, &mut self.rows)?;
+        for sentence in due {
+            (done[sentence], stopped[sentence]) = (true, true);
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use elgen_tensor::{Device, Tally, product};
 
 use crate::backoff::Item;
 use crate::batch::BatchState;
-use crate::plan::largest;
+use crate::bisect::largest;
 use crate::prepare::Prepared;
 
 /// Sentences together at most on a software adapter: its memory traffic per sentence no longer falls beyond that.
@@ -88,28 +88,4 @@ pub(crate) fn auto_sentences(
             && tally.largest_binding() <= device.capabilities().max_binding_bytes
     };
     largest(needs.len(), fits).unwrap_or(1)
-}
-
-/// Sentences of the next batch: the first of `ready`, at most `capacity`, with at most `max_tokens` source ids in sum.
-pub(crate) fn next_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
-    let mut left = max_tokens.unwrap_or(usize::MAX);
-    let fits = |p: &&T| match left.checked_sub(p.input_len()) {
-        Some(rest) => {
-            left = rest;
-            true
-        }
-        None => false,
-    };
-    ready.iter().take(capacity).take_while(fits).count().clamp(1, ready.len().max(1))
-}
-
-/// The largest batch of a run: what buffers are allocated for.
-pub(crate) fn largest_batch<T: Item>(ready: &[T], capacity: usize, max_tokens: Option<usize>) -> usize {
-    let (mut at, mut largest) = (0, 1);
-    while at < ready.len() {
-        let n = next_batch(&ready[at..], capacity, max_tokens);
-        largest = largest.max(n);
-        at += n;
-    }
-    largest
 }

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu_load::CpuTime;
 use crate::error::EngineError;
-use crate::types::Measurement;
+
+mod measurement;
+
+pub use measurement::Measurement;
 
 /// How often a measurement of a busy machine is tried again.
 const MOST_TRIES: u32 = 3;

@@ -7,6 +7,7 @@ use crate::error::EngineError;
 
 /// An adapter that a session can be opened on.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DeviceReport {
     /// Its number, for [`crate::SessionOptions::device`].
     pub index: usize,

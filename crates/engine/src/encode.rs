@@ -5,12 +5,15 @@ use std::time::Instant;
 use crate::backoff::{Batch, Item, Work, run_batches};
 use crate::error::EngineError;
 use crate::events::Notice;
+use crate::model::Model;
+use crate::options::{BatchSize, RunOptions};
 use crate::prepare::Side;
-use crate::session::Session;
-use crate::types::{BatchSize, Input, RunOptions};
+use crate::request::Input;
+use crate::session::{Session, all_of};
 
 /// The final hidden states of one input.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct HiddenStates {
     /// The ids that were run; of a text those of its tokens, special ones included.
     pub token_ids: Vec<u32>,
@@ -50,6 +53,21 @@ impl Item for Ready {
 
 /// Inputs together where the batch size is `auto`: their rows are packed and run in pieces of a bounded size anyway.
 const AUTO_INPUTS: usize = 64;
+
+impl Model {
+    /// The final hidden states of some lists of ids (or texts), in their order: of the encoder, or of the decoder of a model without one.
+    /// For anything beyond this, see [`Session::encode`].
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with the first input that failed; nothing else is returned then.
+    pub fn encode<I: Into<Input> + Clone>(&self, inputs: &[I]) -> Result<Vec<HiddenStates>, EngineError> {
+        let inputs: Vec<Input> = inputs.iter().cloned().map(Into::into).collect();
+        let mut session = self.idle_session();
+        let results = session.encode(&inputs, &RunOptions::default())?;
+        self.keep_idle(session.context);
+        all_of(results.into_iter())
+    }
+}
 
 impl Session {
     /// The final hidden states of each input, in their order: what the encoder of an encoder-decoder model gives to its decoder; of a

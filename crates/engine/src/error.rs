@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use elgen_models::ModelError;
+use elgen_attention::AttentionError;
+use elgen_models::{CheckpointError, ConfigError, ModelError, TokenizerError};
 use elgen_search::device::SearchError;
 use elgen_search::{NotFinite, OptionError};
 use elgen_tensor::TensorError;
@@ -102,21 +103,157 @@ pub enum EngineError {
     #[error("cancelled")]
     Cancelled,
     /// The run failed as a whole; every request of the failed batch gets this.
-    #[error("{0}")]
-    Batch(String),
+    #[error("{message}")]
+    Batch {
+        /// What kind of error it was.
+        kind: ErrorKind,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// What kind of thing went wrong, for programs that decide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The memory limit is reached, or the driver has no more; a smaller batch may do.
+    OutOfMemory,
+    /// A buffer would be larger than the device can bind or create; a smaller batch may do.
+    TooLarge,
+    /// The model, or what was asked of it, is sound and not supported.
+    Unsupported,
+    /// A file of the model is missing, damaged, or contradicts another.
+    BadModel,
+    /// The request's own text or ids cannot be run.
+    BadInput,
+    /// An option does not fit the model or another option.
+    BadOption,
+    /// Weights, states or scores are not finite, or beyond the range of their dtype.
+    NotFinite,
+    /// It was cancelled, or its deadline passed.
+    Cancelled,
+    /// There is no device, or it failed.
+    Device,
+    /// The system refused to read a file.
+    Io,
+    /// A hook failed.
+    Hook,
+    /// What cannot be by itself: a broken invariant.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Whether fewer sentences together may succeed.
+    pub fn may_fit_smaller(self) -> bool {
+        matches!(self, Self::OutOfMemory | Self::TooLarge)
+    }
 }
 
 impl EngineError {
-    /// True if a smaller batch may succeed.
-    pub fn is_out_of_memory(&self) -> bool {
-        let tensor = match self {
-            Self::Tensor(e) | Self::Model(ModelError::Tensor(e)) | Self::Search(SearchError::Tensor(e)) => e,
-            Self::Model(ModelError::Attention(elgen_attention::AttentionError::Tensor(e))) => e,
-            _ => return false,
-        };
-        matches!(
-            tensor,
-            TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } | TensorError::TooLarge { .. }
-        )
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Tensor(error) => of_tensor(error),
+            Self::Model(error) => of_model(error),
+            Self::UnusableTokenizer(error) => of_model(error),
+            Self::Search(error) => of_search(error),
+            Self::Option(_) | Self::StreamsOneBeam { .. } | Self::StopString { .. } => ErrorKind::BadOption,
+            Self::CheckpointOptions { .. } => ErrorKind::BadModel,
+            Self::InputTooLong { .. }
+            | Self::TextTooLong { .. }
+            | Self::EmptyInput
+            | Self::NoTokenizer
+            | Self::EmptyTarget
+            | Self::NoTarget
+            | Self::TargetTooLong { .. } => ErrorKind::BadInput,
+            Self::NotFinite(_) | Self::StatesNotFinite => ErrorKind::NotFinite,
+            Self::Input { source, .. } => source.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Batch { kind, .. } => *kind,
+        }
+    }
+
+    /// What the requests get that had not ended when a run failed.
+    pub(crate) fn for_others(&self) -> Self {
+        Self::Batch { kind: self.kind(), message: self.to_string() }
+    }
+}
+
+fn of_tensor(error: &TensorError) -> ErrorKind {
+    match error {
+        TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+        TensorError::TooLarge { .. } => ErrorKind::TooLarge,
+        TensorError::OutOfRange { .. } => ErrorKind::NotFinite,
+        TensorError::Shape { .. } => ErrorKind::Internal,
+        _ => ErrorKind::Device,
+    }
+}
+
+fn of_attention(error: &AttentionError) -> ErrorKind {
+    match error {
+        AttentionError::Tensor(error) => of_tensor(error),
+        AttentionError::SentenceTooLarge { .. } => ErrorKind::BadInput,
+        AttentionError::Weights(_) => ErrorKind::BadModel,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn of_model(error: &ModelError) -> ErrorKind {
+    match error {
+        ModelError::Tensor(error) => of_tensor(error),
+        ModelError::Attention(error) => of_attention(error),
+        ModelError::Io { .. } => ErrorKind::Io,
+        ModelError::Checkpoint(CheckpointError::NonFinite { .. } | CheckpointError::OutOfRange { .. }) => {
+            ErrorKind::NotFinite
+        }
+        ModelError::Config(ConfigError::UnsupportedModelType { .. })
+        | ModelError::Checkpoint(CheckpointError::UnsupportedDtype { .. })
+        | ModelError::KindNeedsEncoder { .. }
+        | ModelError::NoCrossAttention => ErrorKind::Unsupported,
+        ModelError::NoSuchLayer { .. } | ModelError::Tokenizer(TokenizerError::Language { .. }) => ErrorKind::BadOption,
+        ModelError::Tokenizer(TokenizerError::Tokenize { .. } | TokenizerError::TextTooLong { .. })
+        | ModelError::TokenOutsideVocabulary { .. } => ErrorKind::BadInput,
+        _ => ErrorKind::BadModel,
+    }
+}
+
+fn of_search(error: &SearchError) -> ErrorKind {
+    match error {
+        SearchError::Tensor(error) => of_tensor(error),
+        SearchError::Option(_) | SearchError::TooManyBeams { .. } | SearchError::VocabularyTooSmall { .. } => {
+            ErrorKind::BadOption
+        }
+        SearchError::Hook(_) => ErrorKind::Hook,
+        _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elgen_tensor::Class;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_however_deep_it_lies() {
+        let limit = || TensorError::MemoryLimit { what: "x".into(), class: Class::Cache, asked: 4, used: 1, limit: 2 };
+        let errors: [EngineError; 4] = [
+            limit().into(),
+            ModelError::from(limit()).into(),
+            ModelError::from(AttentionError::from(limit())).into(),
+            SearchError::from(limit()).into(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+            assert!(error.kind().may_fit_smaller());
+            let told = error.for_others();
+            assert_eq!((told.kind(), told.to_string()), (error.kind(), error.to_string()));
+            let numbered = EngineError::Input { index: 3, source: Box::new(error) };
+            assert_eq!(numbered.kind(), ErrorKind::OutOfMemory);
+        }
+        let large = TensorError::TooLarge { what: "x".into(), asked: 4, limit: 2, kind: "binding" };
+        assert_eq!(EngineError::from(large).kind(), ErrorKind::TooLarge);
+        assert_eq!(EngineError::from(TensorError::Device("lost".into())).kind(), ErrorKind::Device);
+        assert!(!EngineError::Cancelled.kind().may_fit_smaller());
     }
 }

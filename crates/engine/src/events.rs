@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::EngineError;
-use crate::types::Generation;
+use crate::request::Generation;
 
 /// Hears what a run has to tell. [`on_done`] makes one of a closure.
 pub trait Events {
@@ -29,6 +29,7 @@ pub trait Events {
 
 /// A token as it comes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StreamedToken {
     /// Index of the request in the call.
     pub index: usize,

@@ -12,6 +12,7 @@ use crate::error::EngineError;
 
 /// A model directory, described.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// `model_type` of config.json.
     pub family: String,
@@ -54,6 +55,7 @@ pub struct Inspection {
 
 /// A weight file.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct InspectedFile {
     /// File name.
     pub name: String,
@@ -65,6 +67,7 @@ pub struct InspectedFile {
 
 /// What a kind caches.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct KindBytes {
     /// For each decoder position of one hypothesis, over all layers.
     pub per_decoder_token: u64,

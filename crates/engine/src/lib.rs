@@ -31,47 +31,55 @@
 mod backoff;
 mod batch;
 pub mod bench;
+mod bisect;
 mod cancel;
 mod capacity;
 mod config_only;
+mod context;
 mod cpu_load;
+mod description;
 mod device_class;
 mod devices;
 mod encode;
 mod error;
 mod events;
+mod generate;
 pub mod hub;
 mod inspect;
 mod max_time;
 mod metrics;
 mod model;
+mod options;
 mod plan;
-mod planner;
 mod prepare;
+mod request;
 mod score;
 mod session;
 mod stop_strings;
 mod stream;
-mod types;
+mod totals;
 
 pub use cancel::CancelToken;
 pub use config_only::ConfigOnly;
-pub use device_class::{MeasuredClass, OnMeasurement, device_class, measure_device};
+pub use description::{ModelDescription, OptionSource, describe};
+pub use device_class::{MeasuredClass, Measurement, OnMeasurement, device_class, measure_device};
 pub use devices::{DeviceReport, best_device, devices};
 pub use elgen_attention::planner::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
 pub use encode::HiddenStates;
-pub use error::EngineError;
+pub use error::{EngineError, ErrorKind};
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use model::{Model, ModelDescription, describe, open_device, storage_dtype};
-pub use plan::{Comparison, MemoryPlan, PlanRow, PlannedBytes, Workload};
+pub use metrics::{AttentionKinds, CacheBytes, Metrics, PeakBytes, PerStep, Seconds};
+pub use model::{Model, open_device, storage_dtype};
+pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
+pub use plan::{AttentionPlan, BreakEven, Comparison, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
+pub use request::{Generation, Input, Request, RequestOptions, Sequence};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,
 };
 pub use session::Session;
 pub use stop_strings::{StopStrings, TokenBytes};
-pub use types::*;
 
 // What programs need beside: options, hooks, and what a model tells of itself.
 pub use elgen_attention::{Kind, Kinds};
@@ -79,7 +87,7 @@ pub use elgen_models::{ModelConfig, Tokenizer};
 pub use elgen_search::hooks;
 pub use elgen_search::hooks::{AllowedTokens, Hooks, LogitsProcessor, NoiseSource, SequenceView, Stage, StopCriterion};
 pub use elgen_search::{
-    EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite, OptionError,
-    OptionProblem, SequenceBias, TokenIds,
+    EarlyStopping, ExponentialDecay, FinishReason, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite,
+    OptionError, OptionProblem, SequenceBias, TokenIds,
 };
 pub use elgen_tensor::{Cooperative, Device};

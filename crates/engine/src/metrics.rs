@@ -1,35 +1,142 @@
-//! What a session counts.
+//! What a session costs: its counters, as programs and people are told them.
 
 use std::time::Instant;
 
 use elgen_attention::Kind;
+use elgen_models::Runner;
 use elgen_tensor::Class;
+use serde::{Deserialize, Serialize};
 
-use crate::batch::BatchStats;
 use crate::model::Model;
-use crate::session::Context;
-use crate::types::{AttentionKinds, CacheBytes, Metrics, PeakBytes, PerStep, Seconds};
+use crate::plan::AttentionPlan;
+use crate::totals::Totals;
 
-/// Sums over the runs of a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) inputs: u64,
-    pub(crate) truncated: u64,
-    pub(crate) prompt_tokens: u64,
-    pub(crate) generated_tokens: u64,
-    pub(crate) first_token_ms: Option<f64>,
-    pub(crate) batch: BatchStats,
+/// Counters of a session since it was made; the fields of the statistics that `elgen generate` writes as JSON. Bytes of `peak_bytes` are those of the device, so of
+/// all sessions on it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Adapter name.
+    pub device: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// True if the adapter is software.
+    pub software_adapter: bool,
+    /// The attention kinds in use.
+    pub attention: AttentionKinds,
+    /// Requests given.
+    pub inputs: u64,
+    /// Sources that were cut.
+    pub truncated: u64,
+    /// Input ids of all requests.
+    pub prompt_tokens: u64,
+    /// New ids of all returned sequences.
+    pub generated_tokens: u64,
+    /// Wall-clock seconds by phase.
+    pub seconds: Seconds,
+    /// Generated tokens per second of encode and decode time.
+    pub tokens_per_second: f64,
+    /// From the call of `generate` to the first token known to the host.
+    pub time_to_first_token_ms: f64,
+    /// Decode steps.
+    pub steps: u64,
+    /// Averages over decode steps.
+    pub per_step: PerStep,
+    /// Compute dispatches per decoder layer in one decode step.
+    pub dispatches_per_decoder_layer: f64,
+    /// Peak bytes of the pool by class.
+    pub peak_bytes: PeakBytes,
+    /// Peak bytes reserved for attention caches.
+    pub cache_bytes: CacheBytes,
+    /// Bytes reserved in cache slabs beyond the slots handed out, and addressing tables, at their peak.
+    pub cache_overhead_bytes: u64,
 }
 
-/// The counters of a context.
-pub(crate) fn metrics(model: &Model, context: &Context, opened: Instant) -> Metrics {
-    let (totals, batch) = (&context.totals, &context.totals.batch);
+/// Attention kinds in use, by place.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct AttentionKinds {
+    /// Encoder self-attention (`None` for decoder-only models).
+    pub encoder: Option<String>,
+    /// Decoder self-attention.
+    #[serde(rename = "self")]
+    pub self_: String,
+    /// Cross-attention (`None` for decoder-only models).
+    pub cross: Option<String>,
+    /// Why these; `None` where they were named.
+    pub plan: Option<AttentionPlan>,
+}
+
+/// Wall-clock seconds by phase.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Seconds {
+    /// Reading and uploading weights.
+    pub load: f64,
+    /// Compiling pipelines.
+    pub compile: f64,
+    /// Encoder and decoder prefill, and alignments.
+    pub encode: f64,
+    /// Decode steps.
+    pub decode: f64,
+    /// Since the session was made, or began to load if it loaded the model.
+    pub total: f64,
+}
+
+/// Averages over decode steps.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct PerStep {
+    /// Rows (live hypotheses) that the step computes.
+    pub rows: f64,
+    /// Compute dispatches.
+    pub dispatches: f64,
+    /// Times that the host waited for the device.
+    pub host_waits: f64,
+    /// Bytes read back.
+    pub readback_bytes: f64,
+    /// Buffers allocated.
+    pub allocations: f64,
+    /// Queue submissions.
+    pub submissions: f64,
+}
+
+/// Peak bytes by class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PeakBytes {
+    /// Model weights.
+    pub weights: u64,
+    /// Attention caches and their tables.
+    pub cache: u64,
+    /// Activations, logits and search state.
+    pub activations: u64,
+    /// Upload and read-back rings.
+    pub staging: u64,
+    /// Peak of the sum.
+    pub total: u64,
+}
+
+/// Bytes reserved for caches (reserved slots x slot bytes).
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct CacheBytes {
+    /// Decoder self-attention.
+    #[serde(rename = "self")]
+    pub self_: u64,
+    /// Cross-attention.
+    pub cross: u64,
+}
+
+/// What a decoding context has counted, and its device.
+pub(crate) fn metrics(model: &Model, totals: &Totals, runner: &Runner, opened: Instant) -> Metrics {
+    let batch = &totals.batch;
     let report = model.device().report();
     let peak = model.device().pool().peak();
     let steps = batch.steps.max(1) as f64;
     let busy = batch.encode_seconds + batch.decode_seconds;
     let cross = model.limits().is_encoder_decoder;
-    let cache = context.runner.caches().peak_bytes();
+    let cache = runner.caches().peak_bytes();
     Metrics {
         device: report.name.clone(),
         driver: report.driver.clone(),

@@ -4,27 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use elgen_models::{
-    Architecture, Checkpoint, GenerationDefaults, Kinds, ModelConfig, ModelError, Runner, Tokenizer, load,
-    prefill_budget,
-};
+use elgen_models::{Architecture, Checkpoint, Kinds, ModelConfig, ModelError, Tokenizer, load};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device, DeviceOptions};
 
 use crate::config_only::ConfigOnly;
-use crate::encode::HiddenStates;
+use crate::context::Context;
+use crate::description::{ModelDescription, describe};
 use crate::error::EngineError;
-use crate::events::on_done;
-use crate::planner::decide;
-use crate::session::{Context, Session};
+use crate::options::{BatchSize, DtypeChoice, SessionOptions};
+use crate::plan::{AttentionPlan, decide};
 use crate::stop_strings::TokenBytes;
-use crate::types::{AttentionPlan, BatchSize, DtypeChoice, Generation, Input, Request, RunOptions, SessionOptions};
 
-/// Contexts that [`Model::generate`] keeps for its next calls; each holds its caches.
+/// Contexts that `Model::generate` keeps for its next calls; each holds its caches.
 const IDLE_CONTEXTS: usize = 2;
 
 /// A model on a device: its weights, tokenizer and options. Cheap to clone, and to be used from several threads: each makes
-/// its own [`Session`] with [`Model::session`], all of them share the weights.
+/// its own [`crate::Session`] with [`Model::session`], all of them share the weights.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -56,38 +52,6 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// What generation options are resolved against, known without loading the weights.
-#[derive(Clone, Debug)]
-pub struct ModelDescription {
-    /// Vocabulary, positions, and whether there is an encoder.
-    pub limits: ModelLimits,
-    /// The generation options of `generation_config.json`, or of `config.json` where there is none.
-    pub checkpoint_options: GenerationOptions,
-    /// The model's configuration.
-    pub config: ModelConfig,
-}
-
-/// Reads the configuration of a model directory, so that options can be checked before the weights are loaded.
-///
-/// # Errors
-/// A configuration that is missing, damaged or not supported.
-pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
-    let config = ModelConfig::load(model_dir)?;
-    let limits = ModelLimits {
-        vocab_size: config.vocab_size(),
-        max_position_embeddings: config.max_positions(),
-        is_encoder_decoder: config.family().is_encoder_decoder,
-    };
-    Ok(ModelDescription { limits, checkpoint_options: checkpoint_options(model_dir, &config)?, config })
-}
-
-/// The checkpoint's own generation options.
-fn checkpoint_options(dir: &Path, config: &ModelConfig) -> Result<GenerationOptions, EngineError> {
-    let defaults = GenerationDefaults::load(dir, config)?;
-    GenerationOptions::from_checkpoint(&defaults.options)
-        .map_err(|source| EngineError::CheckpointOptions { file: defaults.source.path().display().to_string(), source })
-}
-
 impl Model {
     /// Opens a device and loads the model of a Hugging Face directory. A tokenizer that cannot be loaded is no error until a text asks for it:
     /// token ids need none ([`Model::tokenizer_error`]).
@@ -95,7 +59,21 @@ impl Model {
     /// # Errors
     /// No device; a directory that is incomplete, damaged or not supported; out of memory.
     pub fn load(model_dir: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, EngineError> {
-        Self::load_at(Instant::now(), model_dir.as_ref(), None, options)
+        let started = Instant::now();
+        Self::load_at(started, &describe(model_dir.as_ref())?, None, None, options)
+    }
+
+    /// [`Model::load`] of a directory that was described; what was read of it then is not read again. `tokenizer`: instead of the
+    /// directory's, which then is not opened.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_described(
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Self::load_at(Instant::now(), description, tokenizer, None, options)
     }
 
     /// [`Model::load`] on a device that is open: `device`, `memory_limit` and `checked_shaders` of the options have no effect.
@@ -107,19 +85,25 @@ impl Model {
         model_dir: impl AsRef<Path>,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        Self::load_at(Instant::now(), model_dir.as_ref(), Some(device), options)
+        let started = Instant::now();
+        Self::load_at(started, &describe(model_dir.as_ref())?, None, Some(device), options)
     }
 
     fn load_at(
         started: Instant,
-        model_dir: &Path,
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
         device: Option<&Device>,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let config = ModelConfig::load(model_dir)?;
-        let checkpoint = Checkpoint::open(model_dir)?;
-        let checkpoint_options = checkpoint_options(model_dir, &config)?;
-        let tokenizer = Tokenizer::load(model_dir, config.family().tokenizer).map(|found| {
+        let ModelDescription { config, checkpoint_options, .. } = description.clone();
+        let dir = description.dir();
+        let checkpoint = Checkpoint::open(dir)?;
+        let tokenizer = match tokenizer {
+            Some(given) => Ok(Some(given)),
+            None => Tokenizer::load(dir, config.family().tokenizer),
+        };
+        let tokenizer = tokenizer.map(|found| {
             found.map(|mut tokenizer| {
                 tokenizer.set_max_text_bytes(options.max_text_bytes);
                 tokenizer
@@ -191,69 +175,16 @@ impl Model {
         })
     }
 
-    /// A decoding context of its own: caches and working tensors, which come with its first run.
-    pub fn session(&self) -> Session {
-        Session::new(self.clone(), self.context(), Instant::now())
+    /// A context that waits for a call, if there is one.
+    pub(crate) fn take_idle(&self) -> Option<Context> {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// The session of a program that loads a model for it alone: its times begin with the load.
-    pub(crate) fn first_session(&self) -> Session {
-        Session::new(self.clone(), self.context(), self.shared.load_started)
-    }
-
-    fn context(&self) -> Context {
-        let budget = prefill_budget(self.device().pool().limit());
-        Context::new(Runner::new(self.device(), Arc::clone(&self.shared.weights), budget))
-    }
-
-    /// The generations of some texts (or lists of ids), in their order. Threads may call it at once; each call takes a
-    /// context that no other uses, and leaves it for the next. For anything beyond this, see [`Session::generate`].
-    ///
-    /// # Errors
-    /// [`EngineError::Input`] with the first input that failed; nothing else is returned then.
-    pub fn generate<I: Into<Input> + Clone>(
-        &self,
-        inputs: &[I],
-        config: &GenerationConfig,
-    ) -> Result<Vec<Generation>, EngineError> {
-        let requests: Vec<Request> = (0..).zip(inputs).map(|(n, input)| Request::new(n, input.clone())).collect();
-        let mut session = self.idle_session();
-        let mut results: Vec<Option<Result<Generation, EngineError>>> = Vec::new();
-        results.resize_with(requests.len(), || None);
-        let mut events = on_done(|index, result| {
-            if let Some(slot) = results.get_mut(index) {
-                *slot = Some(result);
-            }
-        });
-        session.generate(&requests, config, &RunOptions::default(), &mut events)?;
-        self.put_back(session);
-        all_of(results.into_iter().map(|result| result.unwrap_or(Err(EngineError::Cancelled))))
-    }
-
-    /// The final hidden states of some lists of ids (or texts), in their order: of the encoder, or of the decoder of a model without one.
-    /// For anything beyond this, see [`Session::encode`].
-    ///
-    /// # Errors
-    /// [`EngineError::Input`] with the first input that failed; nothing else is returned then.
-    pub fn encode<I: Into<Input> + Clone>(&self, inputs: &[I]) -> Result<Vec<HiddenStates>, EngineError> {
-        let inputs: Vec<Input> = inputs.iter().cloned().map(Into::into).collect();
-        let mut session = self.idle_session();
-        let results = session.encode(&inputs, &RunOptions::default())?;
-        self.put_back(session);
-        all_of(results.into_iter())
-    }
-
-    /// A session with a context that no other call uses.
-    fn idle_session(&self) -> Session {
-        let taken = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Session::new(self.clone(), taken.unwrap_or_else(|| self.context()), Instant::now())
-    }
-
-    /// Leaves a session's context for the next call.
-    fn put_back(&self, session: Session) {
+    /// Leaves a context for the next call.
+    pub(crate) fn keep_idle(&self, context: Context) {
         let mut contexts = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if contexts.len() < IDLE_CONTEXTS {
-            contexts.push(session.into_context());
+            contexts.push(context);
         }
     }
 
@@ -319,6 +250,10 @@ impl Model {
         self.shared.kinds
     }
 
+    pub(crate) fn shared_weights(&self) -> Arc<dyn Architecture> {
+        Arc::clone(&self.shared.weights)
+    }
+
     pub(crate) fn weights(&self) -> &dyn Architecture {
         &*self.shared.weights
     }
@@ -340,6 +275,11 @@ impl Model {
         self.shared.max_batch_tokens
     }
 
+    /// When it began to load.
+    pub(crate) fn load_started(&self) -> Instant {
+        self.shared.load_started
+    }
+
     pub(crate) fn load_seconds(&self) -> f64 {
         self.shared.load_seconds
     }
@@ -356,14 +296,6 @@ impl Model {
         let made = TokenBytes::of_tokenizer(tokenizer)?;
         Ok(self.shared.token_bytes.get_or_init(|| made).clone())
     }
-}
-
-/// All results, or the first error with its input's number.
-fn all_of<T>(results: impl Iterator<Item = Result<T, EngineError>>) -> Result<Vec<T>, EngineError> {
-    let numbered = |(index, result): (usize, Result<T, EngineError>)| {
-        result.map_err(|source| EngineError::Input { index, source: Box::new(source) })
-    };
-    results.enumerate().map(numbered).collect()
 }
 
 /// The device that the options ask for.

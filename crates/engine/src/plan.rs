@@ -1,5 +1,7 @@
 //! What a run takes from the memory pool, known before anything is loaded or allocated.
 
+mod choose;
+mod report;
 mod rows;
 
 use elgen_attention::{Alike, Kinds, Need};
@@ -9,9 +11,13 @@ use elgen_search::device::BatchTraits;
 use elgen_tensor::{Class, DType, Tally, TensorError};
 use serde::Serialize;
 
+pub(crate) use choose::decide;
+pub(crate) use report::shape;
+pub use report::{AttentionPlan, BreakEven, PlannedKinds};
 pub use rows::{Comparison, PlanRow};
 
 use crate::batch::BatchState;
+use crate::bisect::largest;
 use crate::error::EngineError;
 
 /// Sentences that [`MemoryPlan::largest_batch`] looks at; the bindings of all known devices end before.
@@ -52,6 +58,7 @@ impl<'a> Workload<'a> {
 
 /// Bytes of the memory pool at its peak, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlannedBytes {
     /// Model weights.
     pub weights: u64,
@@ -161,46 +168,5 @@ impl MemoryPlan<'_> {
         largest(MOST_SENTENCES, |batch| {
             self.predict(workload, batch).is_ok_and(|bytes| bytes.total <= self.memory_limit)
         })
-    }
-}
-
-/// The largest number up to `most` for which `fits` holds; `None` if it does not hold for 1. `fits` holds up to some number and not beyond.
-pub(crate) fn largest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
-    if most == 0 || !fits(1) {
-        return None;
-    }
-    // The largest number stands for no end: it is more than memory has bytes.
-    let most = most.min(usize::MAX - 1);
-    // `known` fits; `beyond` does not, or is one too many.
-    let (mut known, mut beyond) = (1, 2_usize);
-    while beyond <= most && fits(beyond) {
-        (known, beyond) = (beyond, beyond.saturating_mul(2));
-    }
-    beyond = beyond.min(most + 1);
-    while beyond - known > 1 {
-        let middle = known + (beyond - known) / 2;
-        if fits(middle) {
-            known = middle;
-        } else {
-            beyond = middle;
-        }
-    }
-    Some(known)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_search_for_the_largest_finds_every_end() {
-        for most in 0..40 {
-            for end in 0..50 {
-                let expected = (end.min(most) > 0).then_some(end.min(most));
-                assert_eq!(largest(most, |n| n <= end), expected, "{most} {end}");
-            }
-        }
-        assert_eq!(largest(usize::MAX, |n| n <= 70), Some(70));
-        assert_eq!(largest(usize::MAX, |_| true), Some(usize::MAX - 1));
     }
 }

@@ -4,8 +4,10 @@ use elgen_models::{ModelConfig, Tokenizer};
 use elgen_search::{GenerationConfig, Lengths, OptionError, OptionProblem};
 
 use crate::backoff::Item;
+use crate::cancel::Stop;
 use crate::error::EngineError;
-use crate::types::{Input, Request, RunOptions};
+use crate::options::RunOptions;
+use crate::request::{Input, Request};
 
 /// A request that can run.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Prepared {
     pub(crate) lengths: Lengths,
     /// Ids of the source before it was cut, if it was.
     pub(crate) cut_from: Option<usize>,
+    pub(crate) stop: Stop,
 }
 
 impl Prepared {
@@ -98,7 +101,9 @@ pub(crate) fn prepare(
         }
     };
     let lengths = config.lengths(prompt.len())?;
-    Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, cut_from })
+    let own = &request.options;
+    let stop = Stop::new(own.cancel.clone(), own.deadline.or(run.deadline));
+    Ok(Prepared { request: index, ordinal: request.ordinal, source, prompt, lengths, cut_from, stop })
 }
 
 /// The id that stands for an empty prompt.

@@ -1,87 +1,34 @@
 //! A decoding context of a model, which serves requests.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use elgen_models::{Runner, Tokenizer};
-use elgen_search::device::BatchTraits;
-use elgen_search::{GenerationConfig, GenerationOptions, Hooks, Hypothesis, ModelLimits};
+use elgen_models::{Runner, Tokenizer, prefill_budget};
+use elgen_search::{GenerationOptions, ModelLimits};
 use elgen_tensor::Device;
 
-use crate::backoff::{Batch, Item, Work, run_batches};
-use crate::batch::{BatchState, Control, Finished, OnStep, Ran};
-use crate::capacity::{auto_sentences, largest_batch, longest, sentences_per_binding};
+use crate::context::Context;
+use crate::description::ModelDescription;
 use crate::error::EngineError;
-use crate::events::{Events, Notice, on_done};
-use crate::max_time::MaxTime;
-use crate::metrics::{Totals, metrics};
+use crate::metrics::{Metrics, metrics};
 use crate::model::Model;
-use crate::prepare::{Prepared, prepare};
-use crate::stop_strings::StopStrings;
-use crate::stream::Streams;
-use crate::types::{BatchSize, FinishReason, Generation, Metrics, Request, RunOptions, Sequence, SessionOptions};
+use crate::options::SessionOptions;
+use crate::totals::Totals;
 
 /// A decoding context: caches, working tensors and counters of its own on the weights of a [`Model`]. One run at a time;
 /// threads that work at once have a session each.
 #[derive(Debug)]
 pub struct Session {
-    model: Model,
+    pub(crate) model: Model,
     /// Instead of the model's.
-    tokenizer: Option<Tokenizer>,
+    pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) context: Context,
     opened: Instant,
-}
-
-/// What a session has of its own.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) runner: Runner,
-    state: Option<BatchState>,
-    /// Sentences together that went well after memory had run out, and the options of that run.
-    proven: Option<(GenerationConfig, usize)>,
-    /// The same of targets that are scored.
-    pub(crate) proven_targets: Option<usize>,
-    /// The same of inputs that are encoded.
-    pub(crate) proven_inputs: Option<usize>,
-    told_cut: bool,
-    /// Whether it was told that cooperative matrices are not used.
-    told_fault: bool,
-    /// Whether it was told that there is a tokenizer that cannot be used.
-    told_tokenizer: bool,
-    pub(crate) totals: Totals,
-}
-
-impl Context {
-    pub(crate) fn new(runner: Runner) -> Self {
-        Self {
-            runner,
-            state: None,
-            proven: None,
-            proven_targets: None,
-            proven_inputs: None,
-            told_cut: false,
-            told_fault: false,
-            told_tokenizer: false,
-            totals: Totals::default(),
-        }
-    }
-
-    /// Gives back what batches use and keep.
-    fn let_go(&mut self) {
-        self.state = None;
-        self.runner.clear();
-    }
 }
 
 impl Session {
     pub(crate) fn new(model: Model, context: Context, opened: Instant) -> Self {
         Self { model, tokenizer: None, context, opened }
-    }
-
-    pub(crate) fn into_context(self) -> Context {
-        self.context
     }
 
     /// Opens a device, loads the model of a Hugging Face directory, and makes a session of it.
@@ -90,6 +37,18 @@ impl Session {
     /// As [`Model::load`].
     pub fn load(model_dir: &Path, options: &SessionOptions) -> Result<Self, EngineError> {
         Ok(Model::load(model_dir, options)?.first_session())
+    }
+
+    /// [`Session::load`] of a directory that was described: [`Model::load_described`].
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_described(
+        description: &ModelDescription,
+        tokenizer: Option<Tokenizer>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Ok(Model::load_described(description, tokenizer, options)?.first_session())
     }
 
     /// The model, for other sessions of it.
@@ -129,163 +88,7 @@ impl Session {
 
     /// Counters since the session was made.
     pub fn metrics(&self) -> Metrics {
-        metrics(&self.model, &self.context, self.opened)
-    }
-
-    /// Runs all requests; `events` hears of each as it ends, in any order. A request that fails alone gets its own error and
-    /// the run goes on. Once `run.cancel` is thrown, the run stops after the current step: requests that had begun get what there is
-    /// ([`FinishReason::Cancelled`]), the others [`EngineError::Cancelled`].
-    ///
-    /// Where memory runs out, the batch is halved until it fits and the run goes on; that is told once, and later runs with
-    /// the same options begin with what went well.
-    ///
-    /// # Errors
-    /// Options that cannot be together or do not fit the model ([`GenerationConfig::check`]; streaming beams, stop strings that no token can
-    /// end, alignments of a layer that does not exist): nothing has run and no event was told. Or the device failed: no further request can be served, and those
-    /// that had not ended were told so.
-    pub fn generate(
-        &mut self,
-        requests: &[Request],
-        config: &GenerationConfig,
-        run: &RunOptions,
-        events: &mut dyn Events,
-    ) -> Result<(), EngineError> {
-        config.check(&self.limits())?;
-        let hooks = self.hooks(config, run)?;
-        let alignment = run.alignment.map(|layer| self.model.model_config().alignment_layer(layer)).transpose()?;
-        if let (Some(reason), false) = (self.device().cooperative_fault(), self.context.told_fault) {
-            events.notice(&Notice::MatricesUnused { reason: reason.to_owned() });
-            self.context.told_fault = true;
-        }
-        if let (Some(error), None, false) =
-            (self.model.tokenizer_error(), self.tokenizer(), self.context.told_tokenizer)
-        {
-            events.notice(&Notice::TokenizerUnusable { reason: error.to_string() });
-            self.context.told_tokenizer = true;
-        }
-        let started = Instant::now();
-        let ready = self.prepare(requests, config, run, events);
-        let most = self.most_sentences(config, &ready, run, &hooks);
-        let capacity = match &self.context.proven {
-            Some((known, sentences)) if known == config => most.min(*sentences),
-            _ => most,
-        };
-        let max_tokens = self.model.max_batch_tokens();
-        let mut work = Generating {
-            session: self,
-            config,
-            run,
-            alignment,
-            hooks: &hooks,
-            streamed: HashMap::new(),
-            events,
-            started,
-        };
-        let (ended, result) = run_batches(&ready, capacity, max_tokens, &mut work);
-        for prepared in &ready[ended..] {
-            events.done(
-                prepared.request,
-                Err(match &result {
-                    Ok(()) => EngineError::Cancelled,
-                    Err(error) => EngineError::Batch(error.to_string()),
-                }),
-            );
-        }
-        result
-    }
-
-    /// The caller's hooks and those of the engine's own options.
-    fn hooks(&self, config: &GenerationConfig, run: &RunOptions) -> Result<Hooks, EngineError> {
-        if run.stream && config.mode.has_beams() {
-            return Err(EngineError::StreamsOneBeam { num_beams: config.num_beams });
-        }
-        let mut hooks = run.hooks.clone();
-        if !config.stop_strings.is_empty() {
-            let criterion = StopStrings::new(&config.stop_strings, self.model.token_bytes()?)?;
-            hooks.stop_criteria.push(Arc::new(criterion));
-        }
-        Ok(hooks)
-    }
-
-    /// The requests that can run, the longest first, so that buffers are allocated once and similar lengths end together.
-    fn prepare(
-        &mut self,
-        requests: &[Request],
-        config: &GenerationConfig,
-        run: &RunOptions,
-        events: &mut dyn Events,
-    ) -> Vec<Prepared> {
-        let tokenizer = self.tokenizer.as_ref().or(self.model.tokenizer());
-        let context = &mut self.context;
-        context.totals.inputs += requests.len() as u64;
-        let mut ready: Vec<Prepared> = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            match prepare(index, request, self.model.model_config(), tokenizer, config, run) {
-                Ok(prepared) => {
-                    if let (Some(tokens), false) = (prepared.cut_from, context.told_cut) {
-                        context.told_cut = true;
-                        events.notice(&Notice::SourceCut { tokens, kept: prepared.input_len() });
-                    }
-                    ready.push(prepared);
-                }
-                Err(EngineError::NoTokenizer) => events.done(index, Err(self.model.no_tokenizer())),
-                Err(error) => events.done(index, Err(error)),
-            }
-        }
-        ready.sort_by_key(|p| (std::cmp::Reverse(p.source.len().max(p.prompt.len())), p.request));
-        ready
-    }
-
-    /// Sentences that are predicted to fit together, as with [`BatchSize::Auto`]; at most as many as there are requests.
-    ///
-    /// # Errors
-    /// A request that cannot run.
-    pub(crate) fn predicted_sentences(
-        &mut self,
-        requests: &[Request],
-        config: &GenerationConfig,
-    ) -> Result<usize, EngineError> {
-        config.check(&self.limits())?;
-        let ready = self.prepare_all(requests, config)?;
-        let (device, runner) = (self.model.device(), &self.context.runner);
-        let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
-        let predicted = auto_sentences(device, runner, config, &ready, false, BatchTraits::default(), own);
-        Ok(predicted.min(sentences_per_binding(device, runner, config, &ready)))
-    }
-
-    /// The best hypotheses of all requests, in their order, run as one batch: where memory runs out, this is an error.
-    ///
-    /// # Errors
-    /// A request that cannot run; out of memory; the device failed.
-    pub(crate) fn run_as_one(
-        &mut self,
-        requests: &[Request],
-        config: &GenerationConfig,
-    ) -> Result<Vec<Hypothesis>, EngineError> {
-        let started = Instant::now();
-        config.check(&self.limits())?;
-        let ready = self.prepare_all(requests, config)?;
-        let run = RunOptions::default();
-        let mut silent = on_done(|_, _| {});
-        let mut streamed = HashMap::new();
-        let batch = Batch { items: &ready, rest: &ready, capacity: ready.len() };
-        let result = self.run_batch(&batch, config, &run, None, &run.hooks, &mut streamed, &mut silent);
-        let ran = result.inspect_err(|_| self.let_go())?;
-        self.first_token(started);
-        let mut by_request: Vec<(usize, Hypothesis)> = Vec::with_capacity(ready.len());
-        for (prepared, finished) in ready.iter().zip(ran.results) {
-            by_request.extend(finished?.hypotheses.into_iter().next().map(|best| (prepared.request, best)));
-        }
-        by_request.sort_by_key(|(request, _)| *request);
-        Ok(by_request.into_iter().map(|(_, best)| best).collect())
-    }
-
-    /// The requests, all of which must be able to run.
-    fn prepare_all(&mut self, requests: &[Request], config: &GenerationConfig) -> Result<Vec<Prepared>, EngineError> {
-        let mut failed = None;
-        let mut events = on_done(|_, result| failed = failed.take().or(result.err()));
-        let ready = self.prepare(requests, config, &RunOptions::default(), &mut events);
-        failed.map_or(Ok(ready), Err)
+        metrics(&self.model, &self.context.totals, &self.context.runner, self.opened)
     }
 
     /// Counts anew.
@@ -300,68 +103,6 @@ impl Session {
         totals.first_token_ms.take().unwrap_or(0.0)
     }
 
-    /// Sentences together at most.
-    fn most_sentences(&self, config: &GenerationConfig, ready: &[Prepared], run: &RunOptions, hooks: &Hooks) -> usize {
-        let (device, runner) = (self.model.device(), &self.context.runner);
-        let most = match self.model.batch_size() {
-            BatchSize::Sentences(n) => n,
-            BatchSize::Auto => {
-                let own = runner.held_bytes() + self.context.state.as_ref().map_or(0, BatchState::held_bytes);
-                let traits = BatchTraits {
-                    sees_tokens: run.stream || !hooks.stop_criteria.is_empty() || config.max_time.is_some(),
-                    processors: !hooks.processors.is_empty(),
-                    noise: hooks.noise.is_some(),
-                    source_ids: 0,
-                };
-                auto_sentences(device, runner, config, ready, run.alignment.is_some(), traits, own)
-            }
-        };
-        most.min(sentences_per_binding(device, runner, config, ready)).min(ready.len()).max(1)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what a run has, handed to each of its batches")]
-    fn run_batch(
-        &mut self,
-        batch: &Batch<'_, Prepared>,
-        config: &GenerationConfig,
-        run: &RunOptions,
-        alignment: Option<usize>,
-        hooks: &Hooks,
-        streamed: &mut HashMap<(usize, usize), usize>,
-        events: &mut dyn Events,
-    ) -> Result<Ran, EngineError> {
-        let Batch { items, rest, capacity } = *batch;
-        let device = self.model.device();
-        let context = &mut self.context;
-        let fits = |state: &BatchState| {
-            items.iter().all(|p| state.fits(config, items.len(), p.lengths.max_length, p.max_new()))
-        };
-        // The old one goes before a new one comes.
-        context.state = context.state.take().filter(fits);
-        let state = match &mut context.state {
-            Some(state) => state,
-            none => {
-                // Sized for every request that is to come, so that it is made once.
-                let (max_length, max_new) = longest(rest);
-                let sentences = largest_batch(rest, capacity, self.model.max_batch_tokens());
-                none.insert(BatchState::new(device, config, sentences, max_length, max_new)?)
-            }
-        };
-        let mut hooks = hooks.clone();
-        if let Some(seconds) = config.max_time {
-            hooks.stop_criteria.push(Arc::new(MaxTime::starting_now(seconds)));
-        }
-        let mut streams = Streams::new(items, self.tokenizer.as_ref().or(self.model.tokenizer()), config);
-        let mut on_step = |tokens: &[_], done: &[bool]| streams.step(tokens, done, streamed, events);
-        let on_step: Option<OnStep<'_>> = if run.stream { Some(&mut on_step) } else { None };
-        let control = Control { cancel: &run.cancel, hooks, alignment, on_step };
-        let ran = state.run(device, &mut context.runner, items, control, &mut context.totals.batch)?;
-        if run.stream && ran.cancelled {
-            streams.cut_short(events)?;
-        }
-        Ok(ran)
-    }
-
     /// Gives back all memory that runs of this session hold and keep, and what others left for the next one.
     pub(crate) fn let_go(&mut self) {
         self.context.let_go();
@@ -369,87 +110,35 @@ impl Session {
         // What remains of the upload ring counts too. That the device failed is told by what comes next.
         let _ = self.model.device().trim();
     }
+}
 
-    fn first_token(&mut self, started: Instant) {
-        let totals = &mut self.context.totals;
-        let known = totals.batch.first_token.map(|at| (at - started).as_secs_f64() * 1e3);
-        totals.first_token_ms = totals.first_token_ms.or(known);
+impl Model {
+    /// A decoding context of its own: caches and working tensors, which come with its first run.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone(), self.context(), Instant::now())
     }
 
-    fn generation(&mut self, prepared: &Prepared, finished: Finished) -> Result<Generation, EngineError> {
-        let mut sequences = Vec::with_capacity(finished.hypotheses.len());
-        let mut alignments = finished.alignments.into_iter().flatten();
-        for hypothesis in finished.hypotheses {
-            let text = match self.tokenizer() {
-                Some(tokenizer) => Some(tokenizer.decode(&hypothesis.token_ids, true)?),
-                None => None,
-            };
-            let finish_reason = match hypothesis.finish_reason {
-                elgen_search::FinishReason::Eos => FinishReason::Eos,
-                elgen_search::FinishReason::Length => FinishReason::Length,
-                elgen_search::FinishReason::Stop => FinishReason::Stop,
-                elgen_search::FinishReason::Cancelled => FinishReason::Cancelled,
-            };
-            self.context.totals.generated_tokens += hypothesis.token_ids.len() as u64;
-            sequences.push(Sequence {
-                token_ids: hypothesis.token_ids,
-                token_logprobs: hypothesis.token_logprobs,
-                text,
-                score: hypothesis.score,
-                finish_reason,
-                alignment: alignments.next(),
-            });
-        }
-        let (prompt_tokens, truncated) = (prepared.input_len(), prepared.cut_from.is_some());
-        self.context.totals.prompt_tokens += prompt_tokens as u64;
-        self.context.totals.truncated += u64::from(truncated);
-        Ok(Generation { sequences, prompt_tokens, truncated })
+    /// The session of a program that loads a model for it alone: its times begin with the load.
+    pub(crate) fn first_session(&self) -> Session {
+        Session::new(self.clone(), self.context(), self.load_started())
+    }
+
+    fn context(&self) -> Context {
+        let budget = prefill_budget(self.device().pool().limit());
+        Context::new(Runner::new(self.device(), self.shared_weights(), budget))
+    }
+
+    /// A session with a context that no other call uses.
+    pub(crate) fn idle_session(&self) -> Session {
+        let context = self.take_idle().unwrap_or_else(|| self.context());
+        Session::new(self.clone(), context, Instant::now())
     }
 }
 
-/// A run of [`Session::generate`].
-struct Generating<'a> {
-    session: &'a mut Session,
-    config: &'a GenerationConfig,
-    run: &'a RunOptions,
-    alignment: Option<usize>,
-    hooks: &'a Hooks,
-    /// Tokens that were told of each sequence.
-    streamed: HashMap<(usize, usize), usize>,
-    events: &'a mut dyn Events,
-    started: Instant,
-}
-
-impl Work for Generating<'_> {
-    type Item = Prepared;
-
-    fn run(&mut self, batch: Batch<'_, Prepared>) -> Result<bool, EngineError> {
-        let Self { session, config, run, alignment, hooks, streamed, events, started } = self;
-        if run.cancel.is_cancelled() {
-            return Ok(false);
-        }
-        let ran = session.run_batch(&batch, config, run, *alignment, hooks, streamed, *events)?;
-        session.first_token(*started);
-        for (prepared, result) in batch.items.iter().zip(ran.results) {
-            let result = result.and_then(|finished| session.generation(prepared, finished));
-            events.done(prepared.request, result);
-        }
-        Ok(true)
-    }
-
-    fn refuse(&mut self, item: &Prepared, error: EngineError) {
-        self.events.done(item.request, Err(error));
-    }
-
-    fn let_go(&mut self) {
-        self.session.let_go();
-    }
-
-    fn proved(&mut self, capacity: usize) {
-        self.session.context.proven = Some((self.config.clone(), capacity));
-    }
-
-    fn notice(&mut self, notice: &Notice) {
-        self.events.notice(notice);
-    }
+/// All results, or the first error with its input's number.
+pub(crate) fn all_of<T>(results: impl Iterator<Item = Result<T, EngineError>>) -> Result<Vec<T>, EngineError> {
+    let numbered = |(index, result): (usize, Result<T, EngineError>)| {
+        result.map_err(|source| EngineError::Input { index, source: Box::new(source) })
+    };
+    results.enumerate().map(numbered).collect()
 }

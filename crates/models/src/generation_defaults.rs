@@ -117,6 +117,17 @@ impl GenerationDefaults {
         }
     }
 
+    /// [`GenerationDefaults::load`] where `config.json` was read: `fields` are its own.
+    pub fn load_beside(dir: &Path, fields: &Map<String, Value>, config: &ModelConfig) -> Result<Self, ModelError> {
+        match json::read_object(dir, GENERATION_CONFIG_FILE)? {
+            Some(map) => {
+                let ids = config.vocab_size().max(config.source_vocab_size());
+                Self::from_generation_config(map, dir.join(GENERATION_CONFIG_FILE), ids)
+            }
+            None => Self::from_config_map(fields, &dir.join(CONFIG_FILE), config),
+        }
+    }
+
     /// The options that a `config.json` with the content `map` gives where there is no `generation_config.json`; `path` is named in errors.
     pub fn from_config_map(map: &Map<String, Value>, path: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
         let ids = config.vocab_size().max(config.source_vocab_size());

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Why a hypothesis ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum FinishReason {
     /// Its last token is one of `eos_token_id`.
     Eos,
@@ -12,7 +13,8 @@ pub enum FinishReason {
     Length,
     /// A stop string or a stop criterion ended it.
     Stop,
-    /// The search was cancelled; this is what there was by then.
+    /// The search was cancelled before the sentence was done, or the deadline of its request passed; this is what there was by then. In
+    /// beam search all sequences of such a sentence say so, finished ones too: the order among them was not settled.
     Cancelled,
 }
 

@@ -156,19 +156,18 @@ impl Point {
     }
 
     fn options(&self, attention: AttentionChoice, batch: usize) -> SessionOptions {
-        SessionOptions {
-            attention,
-            dtype: DtypeChoice::F32,
-            device: std::env::var("ELGEN_TEST_DEVICE").ok(),
-            batch_size: BatchSize::Sentences(batch),
-            memory_limit: self.memory_mib.map(|mib| mib << 20),
-            expected: Expected {
-                num_beams: Some(self.beams),
-                source_length: Some(self.source),
-                max_new_tokens: Some(self.new_tokens),
-            },
-            ..SessionOptions::default()
-        }
+        SessionOptions::default()
+            .with_attention(attention)
+            .with_dtype(DtypeChoice::F32)
+            .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
+            .with_batch_size(BatchSize::Sentences(batch))
+            .with_memory_limit(self.memory_mib.map(|mib| mib << 20))
+            .with_expected(
+                Expected::default()
+                    .with_num_beams(self.beams)
+                    .with_source_length(self.source)
+                    .with_max_new_tokens(self.new_tokens),
+            )
     }
 
     /// A session of these kinds that has run once, with what it is to run.

@@ -36,13 +36,11 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     }
     let begun = Instant::now();
     let console = Console::new(arguments.report.quiet);
-    let options = SessionOptions {
-        device: arguments.runs.device.clone(),
-        memory_limit: arguments.runs.memory_limit,
-        checked_shaders: cfg!(debug_assertions),
-        batch_size: BatchSize::Auto,
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::default()
+        .with_device(arguments.runs.device.clone())
+        .with_memory_limit(arguments.runs.memory_limit)
+        .with_checked_shaders(cfg!(debug_assertions))
+        .with_batch_size(BatchSize::Auto);
     // Wrong usage is told before a device is looked for.
     rows(arguments, true)?;
     let device = open_device(&options).map_err(name_device)?;
@@ -155,16 +153,15 @@ fn measure_row(
             if left > 0 {
                 return Err(CliError::Failed(format!("{left} bytes of the model before are still allocated")));
             }
-            let options = SessionOptions {
-                attention: row.attention.choice(),
-                dtype: row.dtype.choice(),
-                batch_size: match row.trial.batch {
+            let options = options
+                .clone()
+                .with_attention(row.attention.choice())
+                .with_dtype(row.dtype.choice())
+                .with_batch_size(match row.trial.batch {
                     BatchRows::Sentences(sentences) => BatchSize::Sentences(sentences),
                     BatchRows::Largest => BatchSize::Auto,
-                },
-                expected: row.trial.expected(),
-                ..options.clone()
-            };
+                })
+                .with_expected(row.trial.expected());
             let model = match &row.source.dir {
                 Some(dir) => Model::load_on(device, dir, &options),
                 None => Model::random_on(device, &row.source.config, seed, &options),
@@ -174,8 +171,8 @@ fn measure_row(
     };
     let current = loaded.insert(current);
     let outcome = match &current.model {
-        Ok(model) => measure(model, &row.trial).map_err(|error| (error.is_out_of_memory(), one_line(&error))),
-        Err(error) => Err((error.is_out_of_memory(), one_line(error))),
+        Ok(model) => measure(model, &row.trial).map_err(|error| (error.kind().may_fit_smaller(), one_line(&error))),
+        Err(error) => Err((error.kind().may_fit_smaller(), one_line(error))),
     };
     let (status, message, cost) = match outcome {
         Ok(Outcome::Measured(cost)) => (Status::Ok, None, Some(*cost)),

@@ -142,18 +142,16 @@ fn name(value: Option<PossibleValue>) -> String {
 impl EngineFlags {
     /// How to load the model, for runs as expected.
     pub(crate) fn session_options(&self, expected: Expected) -> SessionOptions {
-        SessionOptions {
-            attention: self.attention.choice(),
-            dtype: self.dtype.choice(),
-            device: self.device.clone(),
-            batch_size: self.batch_size.unwrap_or(SessionOptions::default().batch_size),
-            max_batch_tokens: self.max_batch_tokens,
-            memory_limit: self.memory_limit,
-            checked_shaders: cfg!(debug_assertions),
-            expected,
-            max_text_bytes: self.text.max_bytes(),
-            ..SessionOptions::default()
-        }
+        SessionOptions::default()
+            .with_attention(self.attention.choice())
+            .with_dtype(self.dtype.choice())
+            .with_device(self.device.clone())
+            .with_batch_size(self.batch_size.unwrap_or(SessionOptions::default().batch_size))
+            .with_max_batch_tokens(self.max_batch_tokens)
+            .with_memory_limit(self.memory_limit)
+            .with_checked_shaders(cfg!(debug_assertions))
+            .with_expected(expected)
+            .with_max_text_bytes(self.text.max_bytes())
     }
 
     /// The most bytes of a text that are tokenised at once.
@@ -166,7 +164,7 @@ impl EngineFlags {
         match self.batch_size {
             Some(BatchSize::Sentences(sentences)) => sentences,
             // Enough for a device to show what it takes; windows grow from there.
-            Some(BatchSize::Auto) => 256,
+            Some(_) => 256,
             None => 32,
         }
     }

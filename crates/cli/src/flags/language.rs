@@ -1,6 +1,7 @@
 //! Languages of multilingual models.
 
 use clap::Args;
+use elgen_engine::{EngineError, ModelDescription};
 use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer, TokenizerError};
 
 use crate::error::CliError;
@@ -22,6 +23,26 @@ impl LanguageFlags {
     /// Whether any language was typed.
     pub(crate) fn any(&self) -> bool {
         self.src_lang.is_some() || self.tgt_lang.is_some()
+    }
+
+    /// The tokenizer of a model, set to the languages that were typed, and what these ask for; `None` if none was.
+    pub(crate) fn open_tokenizer(
+        &self,
+        model: &ModelDescription,
+        max_text_bytes: usize,
+    ) -> Result<Option<(Tokenizer, LanguageTokens)>, CliError> {
+        if !self.any() {
+            return Ok(None);
+        }
+        let dir = model.dir();
+        let mut tokenizer = match Tokenizer::load(dir, model.config.family().tokenizer).map_err(EngineError::from)? {
+            Some(tokenizer) => tokenizer,
+            // This says what was looked for.
+            None => Tokenizer::open(dir).map_err(EngineError::from)?,
+        };
+        tokenizer.set_max_text_bytes(max_text_bytes);
+        let tokens = self.apply(&mut tokenizer)?;
+        Ok(Some((tokenizer, tokens)))
     }
 
     /// Sets the languages of a tokenizer; an error names the flag.

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::{place::Places, setup::Setup};
 use crate::{
     files::{FileId, check_in_place, parent_of},
-    survey::hex,
+    input::hex,
 };
 
 /// Notes that are kept: enough to say where an output was changed, in half a megabyte.

@@ -7,7 +7,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::survey::hex;
+use crate::input::hex;
 
 /// The longest name of a file that common file systems have, in bytes.
 const MAX_NAME_BYTES: usize = 255;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::survey::{Survey, hex};
+use crate::input::{Survey, hex};
 
 /// Files up to this size are hashed whole, larger ones (weights) by [`SAMPLES`] blocks.
 const WHOLE_BYTES: u64 = 1 << 22;

@@ -9,7 +9,7 @@ use elgen_engine::Expected;
 use elgen_models::files::open_regular;
 use elgen_search::GenerationConfig;
 
-use crate::flags::GenerateArgs;
+use crate::flags::FileFlags;
 
 /// Bytes of an input file that are looked at.
 const LOOKED_AT: u64 = 1 << 20;
@@ -18,30 +18,33 @@ const BYTES_PER_TOKEN: usize = 3;
 
 /// What is expected of a run over an input file, or over texts that were typed.
 pub(super) fn expected(
-    arguments: &GenerateArgs,
+    files: &FileFlags,
     config: &GenerationConfig,
     inputs: &[PathBuf],
     texts: Option<&[String]>,
 ) -> Expected {
     let bytes = match texts {
         Some(texts) => texts.iter().map(String::len).max(),
-        None if arguments.files.whole_file == Some(true) => {
+        None if files.whole_file == Some(true) => {
             let sizes = inputs.iter().filter_map(|input| input.metadata().ok());
             sizes.filter(std::fs::Metadata::is_file).map(|found| found.len().min(LOOKED_AT) as usize).max()
         }
         None => inputs.iter().filter_map(|input| longest_line(input)).max(),
     };
-    let prefix = arguments.files.source_prefix.as_ref().map_or(0, String::len);
+    let prefix = files.source_prefix.as_ref().map_or(0, String::len);
     let bytes = bytes.map(|bytes| bytes.saturating_add(prefix));
     let estimate = bytes.map(|bytes| bytes / BYTES_PER_TOKEN + 2);
-    let cut = arguments.files.max_source_length;
+    let cut = files.max_source_length;
     let source_length = match (estimate, cut) {
         (Some(estimate), Some(cut)) => Some(estimate.min(cut)),
         (estimate, cut) => estimate.or(cut),
     };
     // Where prompts count for the maximum, a short one leaves the most for new tokens.
     let max_new_tokens = config.lengths(1).ok().map(|lengths| lengths.max_length - 1);
-    Expected { num_beams: Some(config.rows_per_sentence()), source_length, max_new_tokens }
+    Expected::default()
+        .with_num_beams(config.rows_per_sentence())
+        .with_source_length(source_length)
+        .with_max_new_tokens(max_new_tokens)
 }
 
 /// Bytes of the longest line at the beginning of a regular file.

@@ -1,14 +1,11 @@
 //! What a run takes at least, for those whose memory limit is too small.
 
-use std::path::Path;
-
-use elgen_attention::{AttentionError, Kind, Kinds};
+use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    AttentionChoice, EngineError, Expected, MemoryPlan, SessionOptions, Workload, best_device, storage_dtype,
+    AttentionChoice, EngineError, ErrorKind, Expected, MemoryPlan, SessionOptions, Workload, best_device, storage_dtype,
 };
-use elgen_models::{ModelConfig, ModelError, Outline};
-use elgen_search::{GenerationConfig, device::SearchError};
-use elgen_tensor::TensorError;
+use elgen_models::{ModelConfig, Outline};
+use elgen_search::GenerationConfig;
 
 /// Source tokens where neither the inputs nor the positions say anything.
 const USUAL_SOURCE: usize = 512;
@@ -17,23 +14,16 @@ const FINE: u64 = 1 << 10;
 
 /// Whether the memory limit, or what the driver has, is the reason; the size of the device's bindings may be another.
 pub(super) fn is_short(error: &EngineError) -> bool {
-    let tensor = match error {
-        EngineError::Tensor(error)
-        | EngineError::Model(ModelError::Tensor(error) | ModelError::Attention(AttentionError::Tensor(error)))
-        | EngineError::Search(SearchError::Tensor(error)) => error,
-        _ => return false,
-    };
-    matches!(tensor, TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. })
+    error.kind() == ErrorKind::OutOfMemory
 }
 
 /// The smallest memory limit under which an expected input runs alone, in words; `None` where that cannot be told.
 ///
 /// Which input it is that does not fit is not known, so this is the least for the longest that was expected.
-pub(super) fn least(model: &Path, options: &SessionOptions, config: &GenerationConfig) -> Option<String> {
-    let description = ModelConfig::load(model).ok()?;
+pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &GenerationConfig) -> Option<String> {
     let device = best_device(options.device.as_deref()).ok()?;
-    let outline = Outline::new(&description);
-    let dtype = storage_dtype(options.dtype, device.software, &description);
+    let outline = Outline::new(model);
+    let dtype = storage_dtype(options.dtype, device.software, model);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
     let workload = Workload::new(config, source, prompt, new);
     let bytes = kinds(options.attention, outline.limits.is_encoder_decoder).into_iter().filter_map(|kinds| {
@@ -63,17 +53,11 @@ fn lengths(outline: &Outline, config: &GenerationConfig, expected: &Expected) ->
 
 /// What the model may be loaded with.
 fn kinds(choice: AttentionChoice, has_encoder: bool) -> Vec<Kinds> {
-    match choice {
-        AttentionChoice::Auto if has_encoder => {
-            [Kind::Mha, Kind::El, Kind::MhaNocache].into_iter().map(Kinds::both).collect()
-        }
-        AttentionChoice::Auto => [Kind::Mha, Kind::El].into_iter().map(Kinds::both).collect(),
-        AttentionChoice::Mha => vec![Kinds::both(Kind::Mha)],
-        AttentionChoice::MhaReplicated => vec![Kinds::both(Kind::MhaReplicated)],
-        AttentionChoice::MhaNocache => vec![Kinds::both(Kind::MhaNocache)],
-        AttentionChoice::El => vec![Kinds::both(Kind::El)],
-        AttentionChoice::Kinds(kinds) => vec![kinds],
+    if let Some(named) = choice.named() {
+        return vec![named];
     }
+    let kinds: &[Kind] = if has_encoder { &[Kind::Mha, Kind::El, Kind::MhaNocache] } else { &[Kind::Mha, Kind::El] };
+    kinds.iter().copied().map(Kinds::both).collect()
 }
 
 /// The smallest limit whose total does not exceed it: upload rings and working tensors grow with the limit up to some size.
@@ -105,6 +89,9 @@ fn rounded_up(size: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use elgen_models::ModelError;
+    use elgen_tensor::TensorError;
+
     use super::*;
 
     #[test]

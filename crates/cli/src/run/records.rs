@@ -3,25 +3,28 @@
 use std::{
     io,
     mem::{self, Discriminant},
-    path::PathBuf,
-    sync::Arc,
+    time::Instant,
 };
 
 use elgen_engine::{
-    EngineError, Events, FinishReason, Generation, Input, Notice, Request, RunOptions, Session, StreamedToken,
+    EngineError, Events, FinishReason, Generation, Input as Source, Notice, Request, Session, StreamedToken,
 };
-use elgen_search::GenerationConfig;
 
-use super::needs;
+use super::{
+    needs,
+    plan::{Input, Reports, Work},
+    target::{self, Target, Writer},
+};
 use crate::{
     console::Console,
     error::{CliError, one_line},
-    flags::{Names, TextFlags, name_flags},
-    input::{Content, Place, Record, RecordId, RecordReader},
-    interrupt::Interrupt,
-    output::{OrderedWriter, Outcome},
-    resume::Output,
-    stream::{StreamWriter, Token},
+    files::write_whole,
+    flags::{TextFlags, name_flags},
+    input::{Content, Place, Record, RecordId},
+    output::Outcome,
+    progress::Progress,
+    report,
+    stream::Token,
 };
 
 /// Records in a window, in the long run: enough for the engine to sort by length.
@@ -41,23 +44,6 @@ pub(super) enum End {
     PipeClosed,
 }
 
-/// Where results go.
-pub(super) enum Writer {
-    /// In input order, as they end.
-    Ordered(OrderedWriter),
-    /// While they grow.
-    Stream(StreamWriter),
-}
-
-impl Writer {
-    fn put(&mut self, origin: &Origin, outcome: &Outcome) -> io::Result<()> {
-        match self {
-            Writer::Ordered(writer) => writer.put(origin.index, &origin.id, outcome),
-            Writer::Stream(writer) => writer.put(origin.index, &origin.id, outcome),
-        }
-    }
-}
-
 /// Where a record that the model runs came from.
 struct Origin {
     index: u64,
@@ -68,37 +54,28 @@ struct Origin {
 }
 
 /// Everything between the reader and the writer.
-pub(super) struct Run {
-    pub(super) console: Console,
-    pub(super) reader: RecordReader,
-    pub(super) writer: Writer,
-    /// The output, if it is a file.
-    pub(super) file: Option<Output>,
-    /// The output's name in messages.
-    pub(super) output: PathBuf,
-    pub(super) interrupt: Arc<Interrupt>,
-    /// Names of the options that were typed.
-    pub(super) typed: Names,
+pub(super) struct Run<'a> {
+    work: &'a Work,
+    input: Input,
+    target: Target,
+    reports: Reports,
+    console: Console,
     /// Records that failed, those of the interrupted run included.
-    pub(super) failed: u64,
-    pub(super) write_error: Option<io::Error>,
-    /// What outputs must begin with, where a record says nothing else.
-    pub(super) prefix: Option<String>,
-    /// What stands before each source text.
-    pub(super) source_prefix: Option<String>,
+    failed: u64,
+    write_error: Option<io::Error>,
     /// Kinds of notices that were told.
-    pub(super) told: Vec<Discriminant<Notice>>,
+    told: Vec<Discriminant<Notice>>,
     /// Records failed because memory was short.
-    pub(super) short: bool,
+    short: bool,
 }
 
 /// What the engine tells of one window.
-struct WindowEvents<'a> {
-    run: &'a mut Run,
+struct WindowEvents<'a, 'w> {
+    run: &'a mut Run<'w>,
     origins: &'a [Origin],
 }
 
-impl Events for WindowEvents<'_> {
+impl Events for WindowEvents<'_, '_> {
     fn done(&mut self, index: usize, result: Result<Generation, EngineError>) {
         if let Some(origin) = self.origins.get(index) {
             self.run.take(origin, result);
@@ -120,84 +97,125 @@ impl Events for WindowEvents<'_> {
     }
 }
 
-impl Run {
-    /// Runs all records that the reader still gives.
-    pub(super) fn all(
-        &mut self,
-        session: &mut Session,
-        config: &GenerationConfig,
-        options: &RunOptions,
-        batch_size: usize,
-    ) -> Result<End, CliError> {
+impl<'a> Run<'a> {
+    pub(super) fn new(work: &'a Work, input: Input, target: Target, reports: Reports, mut console: Console) -> Self {
+        let (records, failed) = target.so_far();
+        if reports.progress {
+            console.start_progress(Progress::new(Instant::now(), records, input.total));
+        }
+        Run { work, input, target, reports, console, failed, write_error: None, told: Vec::new(), short: false }
+    }
+
+    /// Runs all records that the reader still gives, and reports; returns the exit code.
+    pub(super) fn all(mut self, session: &mut Session) -> Result<u8, CliError> {
+        let end = self.windows(session).map_err(|error| self.work.name_need(error));
+        self.console.end_progress();
+        let metrics = session.metrics();
+        if self.reports.stats {
+            self.console.line(report::table(&metrics, self.failed).trim_end());
+        }
+        if self.short
+            && let Some(least) = self.work.least_memory()
+        {
+            let needed = format!("this run needs at least {least} (elgen plan has the sums)");
+            self.console.warning(&format!("memory was short: {needed}"));
+        }
+        let written = match &self.reports.stats_json {
+            Some(path) => write_whole(path, &report::json(&metrics)?),
+            None => Ok(()),
+        };
+        let end = end?;
+        written?;
+        match end {
+            End::Interrupted => {
+                self.console.line("interrupted");
+                if let Some(file) = &self.target.file {
+                    file.interrupted()?;
+                    if file.is_resumable() {
+                        self.console.note("the same command with --resume continues");
+                    }
+                }
+                return Ok(1);
+            }
+            End::Done => {
+                if let Some(file) = &self.target.file {
+                    target::complete(file, self.input.surveyed.as_ref(), &self.input.reader, &self.console)?;
+                }
+            }
+            End::PipeClosed => {}
+        }
+        Ok(u8::from(self.failed > 0))
+    }
+
+    fn windows(&mut self, session: &mut Session) -> Result<End, CliError> {
+        let (work, batch_size) = (self.work, self.work.first_window);
         // A window's first result may be its last to come: small windows at first show results early, and streaming takes
         // one input after another.
-        let (mut window, largest) = match self.writer {
+        let (mut window, largest) = match self.target.writer {
             // Who types waits for an answer.
-            _ if self.reader.waits_for_terminal() => (1, 1),
+            _ if self.input.reader.waits_for_terminal() => (1, 1),
             Writer::Ordered(_) => (batch_size, batch_size.saturating_mul(WINDOW_BATCHES).max(WINDOW_RECORDS)),
             Writer::Stream(_) => (1, 1),
         };
         loop {
-            let records = self.reader.window(window).map_err(|source| CliError::File {
+            let records = self.input.reader.window(window).map_err(|source| CliError::File {
                 action: "read",
-                path: self.reader.name().into(),
+                path: self.input.reader.name().into(),
                 source,
             })?;
-            for warning in self.reader.take_warnings() {
+            for warning in self.input.reader.take_warnings() {
                 self.console.warning(&warning);
             }
-            if let Some(total) = self.reader.total() {
+            if let Some(total) = self.input.reader.total() {
                 self.console.set_total(total);
             }
-            let interrupt = Arc::clone(&self.interrupt);
-            let result = interrupt.guard(|| self.window(records, session, config, options));
+            let result = work.interrupt.guard(|| self.window(records, session));
             if let Some(source) = self.write_error.take() {
                 if source.kind() == io::ErrorKind::BrokenPipe {
                     return Ok(End::PipeClosed);
                 }
-                return Err(CliError::File { action: "write", path: self.output.clone(), source });
+                return Err(CliError::File { action: "write", path: self.target.name.clone(), source });
             }
-            if self.interrupt.was_asked() {
+            if self.work.interrupt.was_asked() {
                 return Ok(End::Interrupted);
             }
             result?;
-            if self.reader.total().is_some() {
+            if self.input.reader.total().is_some() {
                 return Ok(End::Done);
             }
             window = window.saturating_mul(2).min(largest);
         }
     }
 
-    fn window(
-        &mut self,
-        records: Vec<Record>,
-        session: &mut Session,
-        config: &GenerationConfig,
-        options: &RunOptions,
-    ) -> Result<(), EngineError> {
+    fn window(&mut self, records: Vec<Record>, session: &mut Session) -> Result<(), EngineError> {
         let mut requests = Vec::with_capacity(records.len());
         let mut origins = Vec::with_capacity(records.len());
         for Record { index, line, id, content } in records {
             let mut origin = Origin { index, line, id, continued: String::new() };
-            match content.map(|content| content.behind(self.source_prefix.as_deref())) {
+            match content.map(|content| content.behind(self.input.source_prefix.as_deref())) {
                 Ok(Content::Run { input, prefix, .. }) => {
-                    let prefix = prefix.or_else(|| self.prefix.clone().map(Input::Text));
-                    if let Writer::Stream(writer) = &self.writer
+                    let prefix = prefix.or_else(|| self.input.prefix.clone().map(Source::Text));
+                    if let Writer::Stream(writer) = &self.target.writer
                         && writer.echoes()
                     {
                         origin.continued = [Some(&input), prefix.as_ref()].into_iter().flatten().map(text_of).collect();
                     }
-                    requests.push(Request { ordinal: index, input, prefix });
+                    let request = Request::new(index, input);
+                    requests.push(match prefix {
+                        Some(prefix) => request.with_prefix(prefix),
+                        None => request,
+                    });
                     origins.push(origin);
                 }
                 Ok(Content::Empty) => self.finish(&origin, &Outcome::Empty),
                 Err(message) => self.finish(&origin, &Outcome::Failed(message)),
             }
         }
-        if requests.is_empty() || self.interrupt.is_cancelled() {
+        if requests.is_empty() || self.work.interrupt.is_cancelled() {
             return Ok(());
         }
-        session.generate(&requests, config, options, &mut WindowEvents { run: self, origins: &origins })
+        let work = self.work;
+        session.generate(&requests, &work.config, &work.options, &mut WindowEvents { run: self, origins: &origins })
     }
 
     fn take(&mut self, origin: &Origin, result: Result<Generation, EngineError>) {
@@ -206,22 +224,22 @@ impl Run {
             Ok(generation) if is_cut_short(&generation) => {}
             Ok(generation) => self.finish(origin, &Outcome::Done(generation)),
             // Not reached; why is told once, at the end of the run.
-            Err(EngineError::Cancelled | EngineError::Batch(_)) => {}
+            Err(EngineError::Cancelled | EngineError::Batch { .. }) => {}
             Err(error) => {
                 self.short |= needs::is_short(&error);
-                let message = name_flags(&TextFlags::name(&one_line(&error)), &self.typed).0;
+                let message = name_flags(&TextFlags::name(&one_line(&error)), &self.work.typed).0;
                 self.finish(origin, &Outcome::Failed(message));
             }
         }
     }
 
     fn token(&mut self, origin: &Origin, token: Token<'_>) {
-        if let Writer::Stream(writer) = &mut self.writer
+        if let Writer::Stream(writer) = &mut self.target.writer
             && self.write_error.is_none()
             && let Err(error) = writer.token(&origin.id, &origin.continued, token)
         {
             self.write_error = Some(error);
-            self.interrupt.cancel();
+            self.work.interrupt.cancel();
         }
     }
 
@@ -231,23 +249,23 @@ impl Run {
         }
         if let Outcome::Failed(message) = outcome {
             self.failed += 1;
-            self.console.error(&format!("{}: {message}", self.reader.place(origin.line)));
-            if let Some(file) = &self.file {
+            self.console.error(&format!("{}: {message}", self.input.reader.place(origin.line)));
+            if let Some(file) = &self.target.file {
                 file.failed(origin.index);
             }
         }
         self.console.finished_one();
-        if let Err(error) = self.writer.put(origin, outcome) {
+        if let Err(error) = self.target.writer.put(origin.index, &origin.id, outcome) {
             self.write_error = Some(error);
-            self.interrupt.cancel();
+            self.work.interrupt.cancel();
         }
     }
 }
 
 /// The text of an input that has one.
-fn text_of(input: &Input) -> &str {
+fn text_of(input: &Source) -> &str {
     match input {
-        Input::Text(text) => text,
-        Input::Ids(_) => "",
+        Source::Text(text) => text,
+        _ => "",
     }
 }

@@ -10,10 +10,9 @@ use elgen_engine::Input;
 
 use crate::{
     error::CliError,
-    files::{self, STANDARD},
+    files::STANDARD,
     flags::ScoreArgs,
-    input::{Content, Place, Record, RecordFormat, RecordId, RecordReader},
-    survey::Survey,
+    input::{Content, Place, Record, RecordFormat, RecordId, RecordReader, Survey, open_reader},
 };
 
 /// A stream of records to be scored.
@@ -38,7 +37,7 @@ impl Pairs {
             }
             return Pairs::whole(input);
         }
-        let sources = files::open_reader(input, Some(format), Vec::new())?.0.scored();
+        let sources = open_reader(input, Some(format), Vec::new())?.0.scored();
         let Some(path) = arguments.files.targets.as_deref() else { return Ok(Pairs::One(sources)) };
         if format == RecordFormat::Jsonl {
             let reason = "--targets: goes with a text input; JSONL records have a `target` of their own";
@@ -47,7 +46,7 @@ impl Pairs {
         if path.as_os_str() == STANDARD && input.is_none() {
             return Err(CliError::Usage("--targets -: stdin is the input".to_owned()));
         }
-        let targets = files::open_reader(Some(path), Some(RecordFormat::Text), Vec::new())?.0;
+        let targets = open_reader(Some(path), Some(RecordFormat::Text), Vec::new())?.0;
         if let Some(input) = input.filter(|input| input.is_file() && path.is_file()) {
             let count = |path: &Path| match Survey::of_file(path, RecordFormat::Text) {
                 Ok(found) => Ok(found.records),

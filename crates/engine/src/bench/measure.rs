@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
 use crate::bench::spread::Spread;
+use crate::bisect::largest;
 use crate::device_class::class_of;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
+use crate::metrics::PeakBytes;
 use crate::model::Model;
-use crate::plan::{MemoryPlan, Workload, largest};
-use crate::planner::shape;
+use crate::options::Expected;
+use crate::plan::{MemoryPlan, Workload, shape};
+use crate::request::Request;
 use crate::session::Session;
-use crate::types::{Expected, PeakBytes, Request};
 
 /// Sentences of a batch at most; those of the engine's own automatic choice.
 const MOST_SENTENCES: usize = 4096;
@@ -69,11 +71,10 @@ impl Trial {
 
     /// What `auto` chooses the kinds for.
     pub fn expected(&self) -> Expected {
-        Expected {
-            num_beams: Some(self.num_beams),
-            source_length: Some(self.sources.longest()),
-            max_new_tokens: Some(self.new_tokens),
-        }
+        Expected::default()
+            .with_num_beams(self.num_beams)
+            .with_source_length(self.sources.longest())
+            .with_max_new_tokens(self.new_tokens)
     }
 
     /// Checked against the model: the trial's lengths, no end before them and none forced.
@@ -102,6 +103,7 @@ pub enum Outcome {
 
 /// What running a trial cost. Times are means over the repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Cost {
     /// Sentences of the batch.
     pub batch: usize,
@@ -137,6 +139,7 @@ pub struct Cost {
 
 /// What a device can do, as the planner measures it once and keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Peaks {
     /// 10^9 bytes per second of reading memory.
     pub gigabytes_per_second: f64,
@@ -202,7 +205,7 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
         let mut session = model.session();
         match repeat(&mut session, &requests(batch), &config, trial) {
             Ok(cost) => return Ok(Outcome::Measured(Box::new(cost))),
-            Err(error) if !error.is_out_of_memory() => return Err(error),
+            Err(error) if !error.kind().may_fit_smaller() => return Err(error),
             Err(_) if trial.batch == BatchRows::Largest && batch > 1 => batch -= (batch / 32).max(1),
             Err(error) => return Ok(Outcome::OutOfMemory(error.to_string())),
         }
@@ -234,7 +237,7 @@ fn cannot_fit(
     let new = config.lengths(prompt)?.max_length - prompt;
     let bytes = match plan.predict(&Workload::new(config, source, prompt, new), count) {
         Ok(bytes) => bytes,
-        Err(error) if error.is_out_of_memory() => return Ok(Some(error.to_string())),
+        Err(error) if error.kind().may_fit_smaller() => return Ok(Some(error.to_string())),
         Err(error) => return Err(error),
     };
     // A prediction may count more weights than a checkpoint holds.
@@ -272,7 +275,10 @@ fn repeat(
         tokens.push(new as f64 / seconds);
         first_token_ms += session.take_first_token_ms();
         if hash(&results) != warm_up {
-            return Err(EngineError::Batch("two runs of one trial gave different tokens".into()));
+            return Err(EngineError::Batch {
+                kind: ErrorKind::Internal,
+                message: "two runs of one trial gave different tokens".into(),
+            });
         }
         if trial.patience.is_some_and(|patience| begun.elapsed() > patience) {
             break;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::model::Model;
-use crate::types::Request;
+use crate::request::Request;
 
 /// How long the sources are.
 #[derive(Clone, Debug, PartialEq)]

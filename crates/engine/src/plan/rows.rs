@@ -6,13 +6,13 @@ use elgen_models::Outline;
 use elgen_tensor::DType;
 use serde::Serialize;
 
+use super::report::{AttentionPlan, report, shape};
 use super::{MemoryPlan, PlannedBytes, Workload};
 use crate::device_class::MeasuredClass;
-use crate::planner::{report, shape};
-use crate::types::AttentionPlan;
 
 /// What one attention kind takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PlanRow {
     /// `mha-replicated`, `mha`, `el` or `auto`.
     pub attention: &'static str,

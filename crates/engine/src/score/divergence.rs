@@ -67,6 +67,7 @@ pub struct RunComparison {
 
 /// How far a run is from a saved one, over all positions of all records that both scored.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Divergence {
     /// Records that one of the runs, or both, could not score.
     pub left_out: u64,

@@ -50,6 +50,11 @@ impl HostBeams {
         self.failed = vec![false; self.searches.len()];
     }
 
+    /// Takes a sentence no further.
+    pub(super) fn cancel(&mut self, sentence: usize) {
+        self.done[sentence] = true;
+    }
+
     /// `task` gives the sentence's task.
     pub(super) fn finish<'t>(&self, config: &GenerationConfig, task: impl Fn(usize) -> Task<'t>) -> Vec<Found> {
         let found = |(sentence, search): (usize, &Search)| match (self.failed[sentence], self.done[sentence]) {

@@ -70,6 +70,13 @@ impl HostRows {
         self.sequences = rows.map(start).collect();
     }
 
+    /// Takes a sentence no further.
+    pub(super) fn cancel(&mut self, sentence: usize, width: usize) {
+        for row in self.sequences.iter_mut().skip(sentence * width).take(width) {
+            row.end.get_or_insert(FinishReason::Cancelled);
+        }
+    }
+
     pub(super) fn finish(&self, starts: &[Sentence], width: usize) -> Vec<Found> {
         let sentences = self.sequences.chunks(width).zip(starts);
         sentences

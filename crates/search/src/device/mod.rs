@@ -61,6 +61,7 @@
 
 mod advance;
 mod beam_step;
+mod cancel;
 mod candidates;
 mod error;
 mod host;
@@ -231,6 +232,8 @@ pub struct DeviceSearch {
     new_tokens: Vec<NewToken>,
     /// The recorder that holds what the host decided in the last step.
     advanced_in: Option<u64>,
+    /// Sentences of the batch that were cancelled, and what they had by then.
+    cancelled: Vec<(usize, Found)>,
     /// Whether this batch needs `process`.
     processes: bool,
     steps: usize,
@@ -304,6 +307,7 @@ impl DeviceSearch {
             done: Vec::new(),
             new_tokens: Vec::new(),
             advanced_in: None,
+            cancelled: Vec::new(),
             processes: false,
             steps: 0,
         };
@@ -405,6 +409,7 @@ impl DeviceSearch {
                 return Err(SearchError::Batch { message });
             }
         }
+        self.cancelled.clear();
         self.starts.clear();
         self.starts.extend(starts.iter().map(|start| Sentence {
             ordinal: start.ordinal,
@@ -661,6 +666,14 @@ impl DeviceSearch {
     /// # Errors
     /// The device failed, or its trace is broken.
     pub fn finish(&mut self) -> Result<Vec<Found>> {
+        let mut found = self.found()?;
+        for (sentence, then) in &self.cancelled {
+            found[*sentence].clone_from(then);
+        }
+        Ok(found)
+    }
+
+    fn found(&mut self) -> Result<Vec<Found>> {
         let rows = self.batch_rows();
         let steps = self.steps.min(self.max_new);
         if rows == 0 || steps == 0 {

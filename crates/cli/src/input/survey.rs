@@ -8,7 +8,7 @@ use std::{
 use elgen_models::files::open_regular;
 use sha2::{Digest, Sha256};
 
-use crate::input::RecordFormat;
+use super::record::RecordFormat;
 
 const CHUNK_BYTES: usize = 1 << 18;
 

@@ -1,15 +1,17 @@
 //! `--attention auto`: which kinds a model is loaded with. Decided once, from what the session is expected to do.
 
-use elgen_attention::planner::{ModelShape, Plan, Stack, Workload, choose};
+use elgen_attention::planner::{Workload, choose};
 use elgen_attention::{Kind, Kinds};
-use elgen_models::{ModelConfig, Outline, StackShape};
+use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::{DType, Device};
 
+use super::MemoryPlan;
+use super::report::{AttentionPlan, report, shape};
+use crate::bisect::largest;
 use crate::capacity::most_sentences;
-use crate::device_class::{MeasuredClass, class_of};
-use crate::plan::{MemoryPlan, largest};
-use crate::types::{AttentionChoice, AttentionPlan, BatchSize, BreakEven, Expected, PlannedKinds, SessionOptions};
+use crate::device_class::class_of;
+use crate::options::{BatchSize, SessionOptions};
 
 /// Source tokens of a model whose positions set no limit.
 const UNLIMITED_SOURCE: usize = 512;
@@ -26,15 +28,7 @@ pub(crate) fn decide(
     options: &SessionOptions,
     dtype: DType,
 ) -> (Kinds, Option<AttentionPlan>) {
-    let named = match options.attention {
-        AttentionChoice::Auto => None,
-        AttentionChoice::Mha => Some(Kinds::both(Kind::Mha)),
-        AttentionChoice::MhaReplicated => Some(Kinds::both(Kind::MhaReplicated)),
-        AttentionChoice::MhaNocache => Some(Kinds::both(Kind::MhaNocache)),
-        AttentionChoice::El => Some(Kinds::both(Kind::El)),
-        AttentionChoice::Kinds(kinds) => Some(kinds),
-    };
-    if let Some(kinds) = named {
+    if let Some(kinds) = options.attention.named() {
         return (kinds, None);
     }
     let outline = Outline::new(config);
@@ -118,63 +112,13 @@ fn workload(
     Some((Workload { beams, source_length, prompt_length, max_new_tokens, batch_limit }, run))
 }
 
-/// The widths that costs depend on.
-pub(crate) fn shape(outline: &Outline) -> ModelShape {
-    let stack = |layers: usize, shape: StackShape| Stack {
-        layers,
-        attention: shape.attention,
-        ffn: shape.ffn,
-        gated: shape.gated,
-    };
-    ModelShape {
-        decoder: stack(outline.decoder_layers, outline.decoder),
-        encoder: outline.encoder.map(|shape| stack(outline.encoder_layers, shape)),
-        vocab_size: outline.limits.vocab_size,
-    }
-}
-
 /// The most sentences of a workload that the memory limit allows.
 fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationConfig) -> Option<usize> {
     let Workload { source_length, prompt_length, max_new_tokens, batch_limit, .. } = *workload;
-    let sentences = crate::plan::Workload::new(run, source_length, prompt_length, max_new_tokens);
+    let sentences = super::Workload::new(run, source_length, prompt_length, max_new_tokens);
     largest(batch_limit, |batch| {
         memory.predict(&sentences, batch).is_ok_and(|bytes| bytes.total <= memory.memory_limit)
     })
-}
-
-/// What was predicted, for reports.
-pub(crate) fn report(plan: &Plan, workload: &Workload, known: &MeasuredClass) -> AttentionPlan {
-    let break_even =
-        |at: &elgen_attention::planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
-    AttentionPlan {
-        self_reason: plan.self_reason.clone(),
-        cross_reason: plan.cross_reason.clone(),
-        expected: Some(Expected {
-            num_beams: Some(workload.beams),
-            source_length: Some(workload.source_length.max(workload.prompt_length)),
-            max_new_tokens: Some(workload.max_new_tokens),
-        }),
-        measurement: Some(known.measurement.clone()),
-        margin: Some(plan.margin),
-        bandwidth: Some(known.class.bandwidth),
-        el_self: Some(break_even(&plan.el_self)),
-        el_cross: plan.el_cross.as_ref().map(break_even),
-        candidates: plan
-            .candidates
-            .iter()
-            .map(|candidate| {
-                let p = candidate.prediction.as_ref();
-                PlannedKinds {
-                    self_: candidate.kinds.self_.name().to_owned(),
-                    cross: plan.cross_reason.as_ref().map(|_| candidate.kinds.cross.name().to_owned()),
-                    batch: p.map(|p| p.batch),
-                    step_seconds: p.map(|p| p.step_seconds),
-                    sentences_per_second: p.map(elgen_attention::planner::Prediction::sentences_per_second),
-                    reason: candidate.reason.clone(),
-                }
-            })
-            .collect(),
-    }
 }
 
 #[cfg(test)]

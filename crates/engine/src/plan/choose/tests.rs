@@ -1,4 +1,5 @@
 use super::*;
+use crate::options::Expected;
 
 fn bart_large() -> Outline {
     // The defaults of its config class are BART-large's.
@@ -42,13 +43,14 @@ fn the_checkpoint_and_the_positions_say_what_the_caller_does_not() {
 
 #[test]
 fn the_caller_is_heard_within_the_positions() {
-    let expected = Expected { num_beams: Some(6), source_length: Some(300), max_new_tokens: Some(60) };
+    let expected = Expected::default().with_num_beams(6).with_source_length(300).with_max_new_tokens(60);
     let batch_size = BatchSize::Auto;
-    let options = SessionOptions { expected, batch_size, max_batch_tokens: Some(3000), ..SessionOptions::default() };
+    let options =
+        SessionOptions::default().with_expected(expected).with_batch_size(batch_size).with_max_batch_tokens(3000);
     let asked = of(&cnndm(), &bart_large(), &options);
     assert_eq!(asked, Workload { beams: 6, source_length: 300, prompt_length: 1, max_new_tokens: 60, batch_limit: 10 });
-    let far = Expected { source_length: Some(1 << 20), ..Expected::default() };
-    let options = SessionOptions { expected: far, batch_size, ..SessionOptions::default() };
+    let far = Expected::default().with_source_length(1 << 20);
+    let options = SessionOptions::default().with_expected(far).with_batch_size(batch_size);
     assert_eq!(of(&cnndm(), &bart_large(), &options).source_length, 1024);
     assert_eq!(of(&cnndm(), &bart_large(), &options).batch_limit, 4096);
     assert_eq!(of(&GenerationOptions::default(), &gpt2(), &options).prompt_length, 1004);
@@ -60,7 +62,7 @@ fn batches_are_as_large_as_the_memory() {
     let workload =
         |batch_limit| Workload { beams: 4, source_length: 1024, prompt_length: 1, max_new_tokens: 140, batch_limit };
     let run = |limit| {
-        let options = SessionOptions { batch_size: BatchSize::Sentences(limit), ..SessionOptions::default() };
+        let options = SessionOptions::default().with_batch_size(BatchSize::Sentences(limit));
         super::workload(&cnndm(), &outline.limits, &options, 0).unwrap().1
     };
     let largest = |kinds, gib: u64, limit: usize| {
@@ -94,13 +96,11 @@ fn expectations_without_end_are_planned_for() {
         for number in [0, 1, 1 << 31, 1 << 32, 1 << 53, 1 << 63, usize::MAX] {
             for other in [0, 1, 1 << 32, usize::MAX] {
                 let expected =
-                    Expected { num_beams: Some(other), source_length: Some(number), max_new_tokens: Some(number) };
-                let options = SessionOptions {
-                    expected,
-                    batch_size: BatchSize::Sentences(number),
-                    max_batch_tokens: Some(other),
-                    ..SessionOptions::default()
-                };
+                    Expected::default().with_num_beams(other).with_source_length(number).with_max_new_tokens(number);
+                let options = SessionOptions::default()
+                    .with_expected(expected)
+                    .with_batch_size(BatchSize::Sentences(number))
+                    .with_max_batch_tokens(other);
                 let (workload, run) = workload(&start, &outline.limits, &options, 4096).expect("options that fit");
                 for memory_limit in [1, 1 << 30, u64::MAX] {
                     let memory = MemoryPlan {
