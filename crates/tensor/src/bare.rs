@@ -42,15 +42,15 @@ impl Recorder {
             bare.commands.push(match command {
                 Command::Dispatch { kernel, buffers, params, grid } => {
                     let group =
-                        device.inner.bind_groups.with(device, &kernel, &recording.buffers[buffers], Clone::clone);
+                        device.inner.bind_groups.with(device, &kernel, &recording.buffers[buffers], Clone::clone)?;
                     BareCommand::Dispatch { kernel, group, params: recording.params[params].to_vec(), grid }
                 }
                 Command::Copy { from, from_offset, to, to_offset, bytes } => {
-                    let (from, to) = (from.inner.raw.clone(), to.inner.raw.clone());
+                    let (from, to) = (from.raw()?.clone(), to.raw()?.clone());
                     BareCommand::Copy { from, from_offset, to, to_offset, bytes }
                 }
                 Command::ReadBack { from, from_offset, to, bytes } => {
-                    let (from, to) = (from.inner.raw.clone(), to.buffer.inner.raw.clone());
+                    let (from, to) = (from.raw()?.clone(), to.buffer.raw()?.clone());
                     BareCommand::Copy { from, from_offset, to, to_offset: 0, bytes }
                 }
                 Command::Upload { .. } => return Err(fail("a recording with uploads")),

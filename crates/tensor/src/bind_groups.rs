@@ -1,5 +1,6 @@
 //! Bind groups, made once for each kernel and its buffers.
 
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::sync::Mutex;
 
@@ -7,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::binding::MAX_BINDINGS;
 use crate::device::{Device, lock};
+use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::tensor::Buffer;
 
@@ -66,21 +68,24 @@ impl BindGroups {
         kernel: &Kernel,
         buffers: &[Buffer],
         see: impl FnOnce(&wgpu::BindGroup) -> R,
-    ) -> R {
+    ) -> Result<R> {
         let make = || {
             device.inner.counts.bind_group();
-            let entries: Vec<_> = buffers
-                .iter()
-                .enumerate()
-                .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.inner.raw.as_entire_binding() })
+            let raws = buffers.iter().map(Buffer::raw).collect::<Result<Vec<_>>>()?;
+            let entries: Vec<_> = (0..)
+                .zip(raws)
+                .map(|(binding, raw)| wgpu::BindGroupEntry { binding, resource: raw.as_entire_binding() })
                 .collect();
-            device.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            Ok(device.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
                 layout: &kernel.layout,
                 entries: &entries,
-            })
+            }))
         };
-        see(lock(&self.groups).entry(Key::new(kernel, buffers)).or_insert_with(make))
+        match lock(&self.groups).entry(Key::new(kernel, buffers)) {
+            Entry::Occupied(group) => Ok(see(group.get())),
+            Entry::Vacant(place) => Ok(see(place.insert(make()?))),
+        }
     }
 }
 
@@ -99,7 +104,7 @@ impl Device {
 
     /// Returns once the driver has back what the pool counts as freed. Another thread's recording may have dropped the
     /// bind groups, so the lock is held until the device is idle: whoever finds nothing to reclaim may rely on it.
-    pub(crate) fn reclaim(&self) -> crate::error::Result<()> {
+    pub(crate) fn reclaim(&self) -> Result<()> {
         self.forget_freed();
         let mut unreclaimed = lock(&self.inner.bind_groups.unreclaimed);
         if *unreclaimed {

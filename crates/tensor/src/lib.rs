@@ -11,6 +11,7 @@
 //! ```
 
 mod address_space;
+mod arena;
 #[cfg(feature = "testing")]
 mod bare;
 mod bind_groups;
@@ -34,6 +35,7 @@ mod tally;
 mod tensor;
 mod transfer;
 
+pub use arena::Arena;
 #[cfg(feature = "testing")]
 pub use bare::Bare;
 pub use binding::{Binding, Bindings};

@@ -36,7 +36,9 @@ impl Slot {
         *lock(&self.submission) = Some(index.clone());
         self.state.store(SUBMITTED, Ordering::Release);
         let slot = Arc::clone(self);
-        self.buffer.inner.raw.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+        // A recording takes no buffer that was only counted.
+        let Ok(raw) = self.buffer.raw() else { return };
+        raw.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
             slot.state.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
         });
     }
@@ -67,15 +69,17 @@ impl Device {
     /// As [`Device::alloc`].
     pub fn readback_ring(&self, what: &str, bytes: u64, depth: usize) -> Result<Readback> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let slot = |_| {
-            let buffer = self.alloc_raw(what, Class::Staging, buffer_bytes(bytes), usage)?;
-            Ok(Arc::new(Slot { buffer, state: AtomicU8::new(IDLE), submission: Mutex::default() }))
-        };
-        Ok(Readback { slots: (0..depth).map(slot).collect::<Result<_>>()? })
+        let slot = |_| self.alloc_raw(what, Class::Staging, buffer_bytes(bytes), usage);
+        Ok(Readback::of((0..depth).map(slot).collect::<Result<_>>()?))
     }
 }
 
 impl Readback {
+    pub(crate) fn of(buffers: Vec<Buffer>) -> Self {
+        let slot = |buffer| Arc::new(Slot { buffer, state: AtomicU8::new(IDLE), submission: Mutex::default() });
+        Self { slots: buffers.into_iter().map(slot).collect() }
+    }
+
     /// A free buffer, for `bytes` bytes.
     pub(crate) fn take(&self, device: &Device, bytes: u64) -> Result<Pending> {
         let fail = |message: String| TensorError::Shape { op: "read_back", message };
@@ -144,7 +148,7 @@ impl Pending {
         if self.slot.state() != MAPPED {
             return Err(TensorError::Device("a buffer could not be mapped".into()));
         }
-        let raw = &self.slot.buffer.inner.raw;
+        let raw = self.slot.buffer.raw()?;
         let view = raw.get_mapped_range(0..self.bytes).map_err(|e| TensorError::Device(e.to_string()))?;
         Ok(see(&view))
     }
@@ -165,8 +169,8 @@ pub(crate) fn patiently(mapped: impl Fn() -> bool) -> Result<()> {
 impl Drop for Pending {
     fn drop(&mut self) {
         // Ends the mapping, or the wish for it.
-        if matches!(self.slot.state(), MAPPED | SUBMITTED) {
-            self.slot.buffer.inner.raw.unmap();
+        if let (MAPPED | SUBMITTED, Ok(raw)) = (self.slot.state(), self.slot.buffer.raw()) {
+            raw.unmap();
         }
     }
 }

@@ -163,6 +163,7 @@ impl Recorder {
         }
         for (i, binding) in bindings.iter().enumerate() {
             let written = kernel.writes >> i & 1 == 1;
+            binding.buffer().raw()?;
             let id = binding.buffer().id();
             if written && bindings.iter().filter(|other| other.buffer().id() == id).count() > 1 {
                 return Err(fail(format!("binding {i} is written and bound twice")));

@@ -83,7 +83,7 @@ impl Staging {
         if bytes == 0 {
             return Ok(None);
         }
-        let raw = &chunk.buffer.inner.raw;
+        let raw = chunk.buffer.raw()?;
         // Mapped ranges begin at whole words of 8 bytes.
         let range = filled..filled + bytes;
         raw.get_mapped_range_mut(range)
@@ -109,7 +109,7 @@ impl Staging {
         let chunk = &mut self.chunks[slot];
         chunk.mapped.store(false, Ordering::Release);
         let mapped = Arc::clone(&chunk.mapped);
-        chunk.buffer.inner.raw.map_async(wgpu::MapMode::Write, .., move |result| {
+        chunk.buffer.raw()?.map_async(wgpu::MapMode::Write, .., move |result| {
             mapped.store(result.is_ok(), Ordering::Release);
         });
         device.poll(match chunk.pending.take() {
@@ -123,8 +123,10 @@ impl Staging {
 
     /// Before a submission: the host has written what it wanted to.
     pub(crate) fn close(&mut self) {
-        if let Some(chunk) = self.chunks.get(self.next).filter(|chunk| chunk.filled.is_some()) {
-            chunk.buffer.inner.raw.unmap();
+        if let Some(chunk) = self.chunks.get(self.next).filter(|chunk| chunk.filled.is_some())
+            && let Ok(raw) = chunk.buffer.raw()
+        {
+            raw.unmap();
         }
     }
 

@@ -120,10 +120,10 @@ impl<'d> Queue<'d> {
                     )?;
                 }
                 Command::Copy { from, from_offset, to, to_offset, bytes } => {
-                    self.copy(&from.inner.raw, *from_offset, &to.inner.raw, *to_offset, *bytes);
+                    self.copy(from.raw()?, *from_offset, to.raw()?, *to_offset, *bytes);
                 }
                 Command::ReadBack { from, from_offset, to, bytes } => {
-                    self.copy(&from.inner.raw, *from_offset, &to.buffer.inner.raw, 0, *bytes);
+                    self.copy(from.raw()?, *from_offset, to.buffer.raw()?, 0, *bytes);
                     self.stats.readback_bytes += bytes;
                 }
             }
@@ -153,7 +153,7 @@ impl<'d> Queue<'d> {
         while done < data.len() {
             match staging.take(device, &data[done..])? {
                 Some(staged) => {
-                    self.copy(staged.chunk, staged.offset, &to.inner.raw, offset + done as u64, staged.bytes);
+                    self.copy(staged.chunk, staged.offset, to.raw()?, offset + done as u64, staged.bytes);
                     done += staged.bytes as usize;
                 }
                 None => {
@@ -186,7 +186,7 @@ impl<'d> Queue<'d> {
             pass.set_pipeline(&kernel.pipeline);
         }
         let groups = &self.device.inner.bind_groups;
-        groups.with(self.device, kernel, buffers, |group| pass.set_bind_group(0, group, &[]));
+        groups.with(self.device, kernel, buffers, |group| pass.set_bind_group(0, group, &[]))?;
         if let Some(uniform_group) = &kernel.uniform_group {
             let offset = self.uniforms.len();
             self.uniforms.extend_from_slice(params);

@@ -62,6 +62,17 @@ impl Tally {
         }
     }
 
+    /// Adds what another tally counted, `count` times.
+    pub fn add(&mut self, other: &Self, count: u64) {
+        for class in Class::ALL {
+            self.usage.add(class, other.usage.of(class).saturating_mul(count));
+        }
+        if count > 0 {
+            self.largest_binding = self.largest_binding.max(other.largest_binding);
+            self.largest_upload = self.largest_upload.max(other.largest_upload);
+        }
+    }
+
     /// The sums.
     pub fn usage(&self) -> Usage {
         self.usage

@@ -42,26 +42,57 @@ impl DType {
     }
 }
 
-/// A counted GPU buffer; freed when the last clone goes.
+/// A counted buffer of a device; freed when the last clone goes. One that a counting [`crate::Arena`] gave has a size and no memory, and no
+/// recording takes it.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     pub(crate) inner: Arc<BufferInner>,
 }
 
 #[derive(Debug)]
-pub(crate) struct BufferInner {
-    pub(crate) raw: wgpu::Buffer,
-    pub(crate) reservation: Reservation,
+pub(crate) enum BufferInner {
+    Allocated {
+        raw: wgpu::Buffer,
+        reservation: Reservation,
+    },
+    /// Bytes.
+    Counted(u64),
 }
 
 impl Buffer {
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.inner.raw.size()
+        match &*self.inner {
+            BufferInner::Allocated { raw, .. } => raw.size(),
+            BufferInner::Counted(bytes) => *bytes,
+        }
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.inner.reservation.id
+        match &*self.inner {
+            BufferInner::Allocated { reservation, .. } => reservation.id,
+            // No allocation has this number.
+            BufferInner::Counted(_) => 0,
+        }
+    }
+
+    /// One that has a size alone.
+    pub(crate) fn counted(bytes: u64) -> Self {
+        Self { inner: Arc::new(BufferInner::Counted(bytes)) }
+    }
+
+    /// The driver's buffer.
+    ///
+    /// # Errors
+    /// It was counted and not allocated.
+    pub(crate) fn raw(&self) -> Result<&wgpu::Buffer> {
+        match &*self.inner {
+            BufferInner::Allocated { raw, .. } => Ok(raw),
+            BufferInner::Counted(bytes) => Err(TensorError::Shape {
+                op: "buffer",
+                message: format!("{bytes} bytes were counted, not allocated: there is nothing to read or write"),
+            }),
+        }
     }
 
     /// Whether `bytes` bytes at `offset` are not all within it.
@@ -122,7 +153,7 @@ impl Device {
             return Err(TensorError::OutOfMemory { what: what.to_owned(), asked: bytes, used, message });
         }
         self.check()?;
-        Ok(Buffer { inner: Arc::new(BufferInner { raw, reservation }) })
+        Ok(Buffer { inner: Arc::new(BufferInner::Allocated { raw, reservation }) })
     }
 
     /// Allocates a zeroed tensor.
@@ -132,12 +163,7 @@ impl Device {
     pub fn tensor(&self, what: &str, class: Class, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         // A size that cannot be counted saturates, and no device has it.
         let buffer = self.alloc(what, class, product(&[rows, padded(cols), dtype.bytes() as usize]))?;
-        // Kernels count columns in 32 bits, also of a tensor without rows.
-        if cols > u32::MAX as usize {
-            let message = format!("{what}: [{rows}, {cols}] has more columns than a kernel counts");
-            return Err(TensorError::Shape { op: "tensor", message });
-        }
-        Ok(Tensor { buffer, rows, cols, dtype })
+        Tensor::over(buffer, what, rows, cols, dtype)
     }
 }
 
@@ -177,6 +203,18 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// A tensor in a buffer of its size.
+    ///
+    /// # Errors
+    /// Kernels count columns in 32 bits, also of a tensor without rows.
+    pub(crate) fn over(buffer: Buffer, what: &str, rows: usize, cols: usize, dtype: DType) -> Result<Self> {
+        if cols > u32::MAX as usize {
+            let message = format!("{what}: [{rows}, {cols}] has more columns than a kernel counts");
+            return Err(TensorError::Shape { op: "tensor", message });
+        }
+        Ok(Self { buffer, rows, cols, dtype })
+    }
+
     /// Row stride in elements.
     pub fn ld(&self) -> usize {
         padded(self.cols)
