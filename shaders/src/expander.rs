@@ -75,6 +75,16 @@ pub fn expand(name: &str, symbols: &Symbols) -> Result<String, ExpandError> {
     Ok(out)
 }
 
+/// Expands a text that is not one of [`SHADERS`]; it may include this crate's files. `name` stands in messages.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_text(name: &str, text: &str, symbols: &Symbols) -> Result<String, ExpandError> {
+    let mut out = String::with_capacity(text.len() * 2);
+    expand_into(name, text, symbols, &mut out, 0)?;
+    Ok(out)
+}
+
 fn find(files: &'static [(&'static str, &'static str)], name: &str) -> Option<&'static str> {
     files.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }

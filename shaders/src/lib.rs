@@ -3,7 +3,7 @@
 //! No GPU code lives here: the crate hands out text. A shader and the Rust file that dispatches it bear the same name.
 //!
 //! ```
-//! use elgen_shaders::{Symbols, expand};
+//! use elgen_shaders::{Symbols, expand, expand_text};
 //! let mut symbols = Symbols::new();
 //! symbols.define("STORE_F32");
 //! symbols.define("IMMEDIATES");
@@ -15,6 +15,6 @@ mod expander;
 mod permutations;
 mod sources;
 
-pub use expander::{ExpandError, Symbols, expand};
+pub use expander::{ExpandError, Symbols, expand, expand_text};
 pub use permutations::{Permutation, Requirement, permutations};
 pub use sources::{INCLUDES, SHADERS};

@@ -48,8 +48,8 @@ pub struct Files {
 /// A loaded model.
 #[derive(Debug)]
 pub struct Loaded {
-    device: Device,
-    runner: Runner,
+    pub(crate) device: Device,
+    pub(crate) runner: Runner,
     limits: ModelLimits,
 }
 
@@ -79,7 +79,7 @@ impl Files {
     /// # Panics
     /// It has none.
     pub fn tokenizer(&self, dir: &Path) -> Tokenizer {
-        Tokenizer::load(dir, self.config.family()).expect("tokenizer files").expect("a tokenizer")
+        Tokenizer::load(dir, self.config.family().tokenizer).expect("tokenizer files").expect("a tokenizer")
     }
 
     /// Loads the weights.
@@ -133,8 +133,8 @@ impl Loaded {
         let mut seen = vec![Vec::new(); count];
         for place in 0.. {
             let open = |s: &usize| place < targets[*s].len();
-            self.runner.keep(&mut rows, (0..count).filter(open), 1).expect("fewer rows");
             let mut rec = device.recorder();
+            self.runner.keep(&mut rec, &mut rows, (0..count).filter(open), 1).expect("fewer rows");
             self.runner.step_with_probe(&mut rec, &rows, &logits, Probe::none()).expect("a step");
             rec.submit().expect("submission");
             let got = device.read_tensor(&logits).expect("logits");
@@ -190,16 +190,16 @@ impl Loaded {
         self.runner.begin(&mut rows, &sentences, width).expect("admission");
         search.begin(&begins).expect("a batch");
         let mut done = vec![false; starts.len()];
+        let mut rec = device.recorder();
         for _ in 0..most {
-            let mut rec = device.recorder();
             self.runner.step_with_probe(&mut rec, &rows, &logits, Probe::none()).expect("a step");
-            let now_done = search.step(rec, &mut rows, &logits).expect("a step").done;
+            let now_done = search.step(&mut rec, &mut rows, &logits).expect("a step").done.to_vec();
             if now_done.iter().all(|d| *d) {
                 break;
             }
             if now_done != done {
                 let open = (0..starts.len()).filter(|s| !now_done[*s]);
-                self.runner.keep(&mut rows, open, width).expect("fewer rows");
+                self.runner.keep(&mut rec, &mut rows, open, width).expect("fewer rows");
                 done = now_done;
             }
         }

@@ -1,9 +1,10 @@
 //! What the tests of elgen share: devices and comparisons ([`harness`]), attention blocks ([`blocks`], [`block_runs`]), the demo models as test data ([`demo`]),
-//! hooks that look on ([`hooks`]), models with any kinds of attention ([`kinds`]), batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]) and hidden states ([`states`]), a judge of near ties
+//! hooks that look on ([`hooks`]), models with any kinds of attention ([`kinds`]), batches whose memory is predicted ([`planned`]), recorded searches ([`recorded`]) and hidden states ([`states`]), what a step costs the host ([`step_cost`]), a judge of near ties
 //! ([`rescore`]), times of kernels ([`timing`]), and a CPU twin of every kernel ([`twin`]).
 
 pub mod block_runs;
 pub mod blocks;
+pub mod counting_allocator;
 pub mod demo;
 pub mod harness;
 pub mod hooks;
@@ -12,6 +13,7 @@ pub mod planned;
 pub mod recorded;
 pub mod rescore;
 pub mod states;
+pub mod step_cost;
 pub mod timing;
 pub mod twin;
 

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use elgen_attention::Kind;
+use elgen_attention::{Caches, Extras, Kind, Step};
 use elgen_engine::{
     AttentionChoice, DtypeChoice, EngineError, Generation, Request, RunOptions, Sequence, Session, SessionOptions,
     on_done,
 };
-use elgen_models::{Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
+use elgen_models::{
+    Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Probe, Runner, Sentence, Space, load,
+};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows, Tally};
 use elgen_tests::repo_root;
@@ -245,6 +247,20 @@ fn device(binding_limit: Option<u64>, memory_limit: Option<u64>) -> Device {
     let selector = std::env::var("ELGEN_TEST_DEVICE").ok();
     let options = DeviceOptions { selector, checked: true, binding_limit, memory_limit, ..DeviceOptions::default() };
     Device::open(&options).unwrap()
+}
+
+/// Nothing stands in for the ranges of sources: a kernel would take other numbers for them.
+#[test]
+fn a_step_without_ranges_of_sources_is_refused() {
+    let (by_hand, device) = (ByHand::new(), device(None, None));
+    let model = load(&device, &by_hand.config, &by_hand.checkpoint, Kinds::both(Kind::Mha), DType::F32).unwrap();
+    let (rows, caches) = (Rows::new(&device, 2, 16).unwrap(), Caches::new(&device, model.cache_layout()));
+    let space = Space::new(&device, model.decoder_shape(), 2, Extras::default()).unwrap();
+    let logits = device.tensor("logits", Class::Activations, 2, model.limits().vocab_size, DType::F32).unwrap();
+    let step = Step { rows: &rows, cross_ranges: None };
+    let mut rec = device.recorder();
+    let error = model.step(&mut rec, step, &caches, &space, &logits, Probe::none()).unwrap_err();
+    assert!(error.to_string().contains("no ranges of sources"), "{error}");
 }
 
 #[test]

@@ -269,7 +269,10 @@ fn a_runner_checks_the_ids_that_it_is_given() {
         let sentences = [Sentence { source, prompt, max_new: 1 }];
         assert!(runner.begin(&mut rows, &sentences, width).is_err(), "{source:?} {prompt:?} {width}");
         if width == 1 {
-            let mut see = |rec: elgen_tensor::Recorder, _: elgen_models::LogitRows<'_>| Ok(rec.submit()?);
+            let mut see = |rec: &mut elgen_tensor::Recorder, _: elgen_models::LogitRows<'_>| {
+                rec.submit()?;
+                Ok(())
+            };
             assert!(runner.score(&sentences, &[1], 1 << 20, &mut see).is_err(), "{source:?} {prompt:?}");
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use elgen_attention::Kind;
 use elgen_models::checkpoint::Weights;
+use elgen_models::families::BartConfig;
 use elgen_models::{Checkpoint, Kinds, ModelConfig, Outline, load};
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{Class, DType, Device, tensor_bytes};
@@ -25,11 +26,13 @@ fn models() -> Vec<PathBuf> {
 /// Bytes of an embedding table that the checkpoint holds beyond those that its config implies: files of transformers 5 have one for each of encoder
 /// and decoder where an untied BART of transformers 4 had one for both.
 fn own_table(config: &ModelConfig, checkpoint: &Checkpoint, dtype: DType, max_binding_bytes: u64) -> u64 {
-    let ModelConfig::Seq2Seq(c) = config else { return 0 };
+    let Some(c) = config.downcast_ref::<BartConfig>() else { return 0 };
     if !c.share_embeddings || c.tie_word_embeddings {
         return 0;
     }
-    let views = Weights::new(checkpoint, "model.").bart_embeddings(c.vocab_size, c.d_model, false).unwrap();
+    let views = Weights::new(checkpoint, "model.")
+        .shared_embeddings(BartConfig::SUBSTITUTES, c.vocab_size, c.d_model, false)
+        .unwrap();
     let same = views.encoder.name() == views.decoder.name();
     if same { 0 } else { Linear::bytes(c.vocab_size, c.d_model, dtype, false, max_binding_bytes) }
 }
@@ -44,7 +47,7 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
     let told = told + own_table(config, checkpoint, dtype, device.capabilities().max_binding_bytes);
     // A bias of zeros on the logits is not loaded; nothing in the config tells.
     let bias = tensor_bytes(1, config.vocab_size(), DType::F32);
-    let has_bias = matches!(config, ModelConfig::Seq2Seq(_));
+    let has_bias = config.downcast_ref::<BartConfig>().is_some();
     assert!(
         told == held || (has_bias && told == held + bias),
         "{}: {kinds:?} {}: {told} bytes are told, {held} were taken",
@@ -57,7 +60,7 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
 }
 
 fn kinds(config: &ModelConfig) -> impl Iterator<Item = Kinds> {
-    let encoder = config.family().is_encoder_decoder();
+    let encoder = config.family().is_encoder_decoder;
     let pairs = Kind::ALL.into_iter().map(Kinds::both);
     let mixed = Kinds { self_: Kind::El, cross: Kind::Mha };
     pairs.chain(encoder.then_some(mixed)).filter(move |k| encoder || k.self_ != Kind::MhaNocache)

@@ -162,15 +162,7 @@ impl Runner<'_> {
 
 /// What loading depends on: all but the ids.
 fn shape(config: &ModelConfig) -> String {
-    let mut config = config.clone();
-    match &mut config {
-        ModelConfig::Gpt2(c) => c.special_tokens = Default::default(),
-        ModelConfig::T5(c) => c.special_tokens = Default::default(),
-        ModelConfig::Opt(c) => c.special_tokens = Default::default(),
-        ModelConfig::Seq2Seq(c) => c.special_tokens = Default::default(),
-        _ => {}
-    }
-    format!("{config:?}")
+    format!("{} {:?} {:?}", config.family(), config.dtype(), config.family_config())
 }
 
 fn generate(model: &Model, inputs: &[Vec<u32>], options: &GenerationConfig) -> Outcome {

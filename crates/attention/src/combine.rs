@@ -1,7 +1,7 @@
 //! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, padded, product};
+use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, bind, padded, product};
 
 use crate::MAX_GROUPS;
 
@@ -131,8 +131,10 @@ pub fn combine(
             part_ld: partials.contexts.quads(),
             out_ld: out.quads(),
         };
-        let buffers = [&partials.contexts.buffer, &partials.stats, &out.buffer];
-        rec.dispatch(&kernel, &buffers, &params, [MAX_GROUPS.min(first + count - at), num_heads as u32, 1])?;
+        let buffers = bind![&partials.contexts, &partials.stats, out];
+        let grid = [MAX_GROUPS.min(first + count - at), num_heads as u32, 1];
+        // SAFETY: contexts and sums of all splits and rows, and the rows of out, were found to be there.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
     Ok(())
 }

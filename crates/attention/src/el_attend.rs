@@ -1,7 +1,9 @@
 //! Dispatching `el_attend.wgsl`: EL-attention of expanded queries over hidden states, each read once per tile of query rows.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, padded};
+use elgen_tensor::{
+    Bindings, Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind, padded,
+};
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
@@ -188,17 +190,12 @@ pub fn el_attend_tiled(
     let spec = matrices.unwrap_or_else(|| portable(&device, a.x.dtype, tile, width, counts.is_some()));
     let spec = spec.define_if(slots, "SLOTS").define_if(a.bias.is_some(), "BIASED");
     let kernel = device.kernel(&spec.define_if(partials.is_some(), "SPLITS"))?;
-    let mut buffers = match queries {
-        ElQueries::Slots(rows) => vec![&rows.active, &rows.state, rows.slots()],
-        ElQueries::Groups { groups, index, ranges } => vec![groups, index, ranges],
+    let tables = match queries {
+        ElQueries::Slots(rows) => bind![&rows.active, &rows.state, rows.slots()],
+        ElQueries::Groups { groups, index, ranges } => bind![groups, index, ranges],
     };
-    buffers.extend([&a.q.buffer, &a.x.buffer]);
-    match partials {
-        Some(p) => buffers.extend([&p.contexts.buffer, &p.stats]),
-        None => buffers.push(&a.out.buffer),
-    }
-    buffers.extend(a.bias.map(|bias| &bias.table.buffer));
-    buffers.extend(counts);
+    let buffers = Bindings::new(tables).and(&bind![a.q, a.x, partials.map_or(a.out, |p| &p.contexts)]);
+    let buffers = buffers.with(partials.map(|p| &p.stats)).with(a.bias.map(|bias| &bias.table)).with(counts);
     let (table_ld, first, count) = match queries {
         ElQueries::Slots(rows) => (rows.max_length() as u32, a.segment.first, a.segment.count),
         ElQueries::Groups { .. } => (0, a.segment.first_group, a.segment.groups),
@@ -220,7 +217,9 @@ pub fn el_attend_tiled(
         };
         // The tiles of a group follow each other, so that what they all read stays in a cache.
         let grid = [pairs.div_ceil(rows as usize) as u32, MAX_GROUPS.min(first + count - at), splits as u32];
-        rec.dispatch(&kernel, &buffers, &params, grid)?;
+        // SAFETY: the query rows and the columns of all heads were found to be there, every slot that the tables name lies within x,
+        // distances are clamped to the bias, and there is room for the splits.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
     match partials {
         Some(p) => combine(rec, p, splits, (heads, width), a.out, a.segment.first, a.segment.count),

@@ -2,7 +2,7 @@
 //! the width of the hidden states allow it.
 
 use elgen_tensor::{
-    Capabilities, Class, DType, Device, KernelSpec, RowState, Rows, Segment, Tensor, TensorError, padded,
+    Capabilities, Class, DType, Device, KernelSpec, RowState, Rows, Segment, Tensor, TensorError, padded, tile_name,
 };
 
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
@@ -73,7 +73,7 @@ pub(crate) fn spec(device: &Device, width: usize, dtype: DType) -> Option<Kernel
     let plan = Plan::new(&device.capabilities(), width).filter(|_| dtype == DType::F16)?;
     let spec = KernelSpec::new("el_attend_coop")
         .storage(device, dtype)
-        .set("TILE", format!("coop_mat{0}x{0}", plan.edge))
+        .set_text("TILE", tile_name(plan.edge))
         .set("EDGE", plan.edge)
         .set("BANDS", ROWS / plan.edge)
         .set("OWNED", plan.owned)

@@ -1,7 +1,9 @@
 //! Dispatching `mha_attend.wgsl`: multi-head attention of few query rows over many cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError};
+use elgen_tensor::{
+    Bindings, Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind,
+};
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
@@ -179,19 +181,19 @@ pub fn mha_attend_tiled(
     let spec = if splits.is_some() { spec.set("PARTIAL", behind_bias) } else { spec };
     let spec = if counts.is_some() { spec.set("COUNTING", behind_bias + u32::from(splits.is_some())) } else { spec };
     let kernel = rec.device().kernel(&spec)?;
-    let (first, count, table_ld, [index, places, table]): (u32, u32, usize, [&Buffer; 3]) = match rows {
+    let out = splits.map_or(a.out, |(partials, _)| &partials.contexts);
+    let operands = Bindings::new(bind![a.q.0, a.kv, out]);
+    let (first, count, table_ld, buffers) = match rows {
         QueryRows::Slots(rows, _) => {
-            (segment.first, segment.count, rows.max_length(), [&rows.active, &rows.state, rows.slots()])
+            let tables = bind![&rows.active, &rows.state, rows.slots()];
+            (segment.first, segment.count, rows.max_length(), operands.and(&tables))
         }
         QueryRows::Groups { queries, .. } => {
-            (segment.first_group, segment.groups, 0, [queries.index, queries.ranges, queries.groups])
+            let tables = bind![queries.index, queries.ranges, queries.groups];
+            (segment.first_group, segment.groups, 0, operands.and(&tables))
         }
     };
-    let out = splits.map_or(a.out, |(partials, _)| &partials.contexts);
-    let mut buffers = vec![&a.q.0.buffer, &a.kv.buffer, &out.buffer, index, places, table];
-    buffers.extend(a.bias.map(|bias| &bias.table.buffer));
-    buffers.extend(splits.map(|(partials, _)| &partials.stats));
-    buffers.extend(counts);
+    let buffers = buffers.with(a.bias.map(|bias| &bias.table)).with(splits.map(|(p, _)| &p.stats)).with(counts);
     for at in (first..first + count).step_by(MAX_GROUPS as usize) {
         let params = Params {
             first: at,
@@ -212,7 +214,9 @@ pub fn mha_attend_tiled(
         };
         let z = splits.map_or(1, |(_, splits)| splits as u32);
         let grid = [MAX_GROUPS.min(first + count - at), tiling.tiles(heads as u32, quads, group), z];
-        rec.dispatch(&kernel, &buffers, &params, grid)?;
+        // SAFETY: the query rows and the columns of all heads were found to be there, every slot that the tables name lies within kv,
+        // distances are clamped to the bias, and there is room for the splits.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
     match splits {
         Some((partials, splits)) => combine(rec, partials, splits, (heads, width), a.out, segment.first, segment.count),

@@ -58,7 +58,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
         fs::write(&file, r#"{"model_type": "gpt2", "vocab_size": 64}"#).unwrap();
-        assert_eq!(read(&file.display().to_string(), 1).unwrap().config().family().model_type(), "gpt2");
+        assert_eq!(read(&file.display().to_string(), 1).unwrap().config().family().model_type, "gpt2");
     }
 
     #[test]

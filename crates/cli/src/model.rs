@@ -6,6 +6,7 @@ use std::{
 };
 
 use elgen_engine::hub::ModelName;
+use elgen_models::Registry;
 
 use crate::{console::Console, error::CliError, flags::HubFlags};
 
@@ -52,15 +53,7 @@ fn resolve(
 
 /// What a model is called on the hub that people know by a name without an owner, or another one's name.
 fn on_the_hub(name: &str) -> String {
-    match name {
-        "distilgpt2" => format!("distilbert/{name}"),
-        _ if name.starts_with("gpt2") => format!("openai-community/{name}"),
-        _ if name.starts_with("t5-") => format!("google-t5/{name}"),
-        _ if name.starts_with("flan-t5-") || name.starts_with("pegasus-") => format!("google/{name}"),
-        _ if ["bart-", "mbart-", "opt-"].iter().any(|family| name.starts_with(family)) => format!("facebook/{name}"),
-        _ if name.starts_with("opus-mt-") => format!("Helsinki-NLP/{name}"),
-        _ => "openai-community/gpt2".to_owned(),
-    }
+    Registry::built_in().hub_name(name).unwrap_or_else(|| "openai-community/gpt2".to_owned())
 }
 
 #[cfg(feature = "hub")]

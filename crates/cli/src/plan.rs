@@ -92,7 +92,7 @@ pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
     };
     let rows = comparison.rows(arguments.batch_size);
     let report = Report {
-        model: model.family().model_type(),
+        model: model.family().model_type,
         source_length: source_length.max(if outline.encoder.is_some() { 0 } else { prompt_length }),
         prompt_length,
         max_new_tokens,

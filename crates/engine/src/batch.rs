@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use elgen_models::{Alignment, Continuation, Probe, Runner, Sentence};
-use elgen_search::device::{BatchTraits, DeviceSearch, NewToken, SentenceStart};
+use elgen_models::{Alignment, Continuation, Runner, Sentence};
+use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Class, DType, Device, RecordStats, Rows, Tally, Tensor};
+use elgen_tensor::{Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tally, Tensor};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -139,7 +139,7 @@ impl BatchState {
             .collect();
         let started = Instant::now();
         runner.begin(&mut self.rows, &sentences, width)?;
-        self.search.set_hooks(control.hooks)?;
+        self.search.set_hooks(control.hooks);
         self.search.report_tokens(control.on_step.is_some());
         self.search.begin(&starts)?;
         device.wait()?;
@@ -149,46 +149,37 @@ impl BatchState {
         let mut done = vec![false; batch.len()];
         let mut stopped = vec![false; batch.len()];
         let mut steps = 0;
+        let mut rec = device.recorder();
         let longest = batch.iter().map(Prepared::max_new).max().unwrap_or(0);
         let cancelled = loop {
             if control.cancel.is_cancelled() {
                 break true;
             }
-            self.stop_requests(batch, &mut done, &mut stopped)?;
+            self.stop_requests(&mut rec, batch, &mut done, &mut stopped)?;
             if done.iter().all(|done| *done) {
                 break false;
             }
             let allocations = device.pool().allocations();
-            let mut rec = device.recorder();
-            let (mut first_layer, mut behind_layers) = (0, 0);
-            let mut count = |rec: &mut elgen_tensor::Recorder, _: &'static str, index: usize, _: &Tensor, _: usize| {
-                if index == 0 {
-                    first_layer = rec.dispatches();
-                }
-                behind_layers = rec.dispatches();
-                Ok(())
-            };
-            runner.step_with_probe(&mut rec, &self.rows, &self.logits, Probe::new(&mut count))?;
-            stats.layer_dispatches += behind_layers - first_layer;
-            let report = self.search.step(rec, &mut self.rows, &self.logits)?;
-            let now_done = report.done;
-            stats.stats += report.stats;
-            stats.steps += 1;
             stats.row_steps += self.rows.count() as u64;
+            runner.step(&mut rec, &self.rows, &self.logits)?;
+            stats.layer_dispatches += layer_dispatches(rec.marks());
+            let report = self.search.step(&mut rec, &mut self.rows, &self.logits)?;
+            stats.stats += rec.take_stats();
+            stats.steps += 1;
             stats.allocations += device.pool().allocations() - allocations;
             stats.first_token.get_or_insert_with(Instant::now);
             steps += 1;
             if let Some(on_step) = &mut control.on_step {
-                on_step(&report.tokens, &now_done)?;
+                on_step(report.tokens, report.done)?;
             }
             // The search ends every sentence at its length; the bound keeps a broken device from spinning forever.
-            if now_done.iter().all(|d| *d) || steps >= longest {
+            if report.done.iter().all(|done| *done) || steps >= longest {
                 break false;
             }
-            if now_done != done {
-                let open = (0..batch.len()).filter(|s| !now_done[*s]);
-                runner.keep(&mut self.rows, open, width)?;
-                done = now_done;
+            if report.done != done {
+                done.copy_from_slice(report.done);
+                let open = (0..batch.len()).filter(|s| !done[*s]);
+                runner.keep(&mut rec, &mut self.rows, open, width)?;
             }
         };
         let sequences = self.config.num_return_sequences;
@@ -213,6 +204,7 @@ impl BatchState {
     /// Ends the sentences whose own requests are to end; the others go on.
     fn stop_requests(
         &mut self,
+        rec: &mut Recorder,
         batch: &[Prepared],
         done: &mut [bool],
         stopped: &mut [bool],
@@ -221,11 +213,19 @@ impl BatchState {
         if due.is_empty() {
             return Ok(());
         }
-        self.search.cancel(&due, &mut self.rows)?;
+        self.search.cancel(rec, &due, &mut self.rows)?;
         for sentence in due {
             (done[sentence], stopped[sentence]) = (true, true);
         }
         Ok(())
+    }
+}
+
+/// Dispatches between the embedding and the end of the last layer of a step.
+fn layer_dispatches(marks: &[Mark]) -> u64 {
+    match (marks.first(), marks.last()) {
+        (Some(first), Some(last)) => last.dispatches - first.dispatches,
+        _ => 0,
     }
 }
 

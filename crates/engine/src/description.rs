@@ -64,7 +64,7 @@ pub fn describe(model_dir: &Path) -> Result<ModelDescription, EngineError> {
     let limits = ModelLimits {
         vocab_size: config.vocab_size(),
         max_position_embeddings: config.max_positions(),
-        is_encoder_decoder: config.family().is_encoder_decoder(),
+        is_encoder_decoder: config.family().is_encoder_decoder,
     };
     let fields = matches!(defaults.source, GenerationSource::ModelConfig(_)).then_some(fields);
     Ok(ModelDescription { limits, checkpoint_options, config, dir: model_dir.to_owned(), fields })

@@ -17,7 +17,7 @@ use crate::session::{Session, all_of};
 pub struct HiddenStates {
     /// The ids that were run; of a text those of its tokens, special ones included.
     pub token_ids: Vec<u32>,
-    /// Width of a state: `d_model`, or that of the table where a model projects to it behind its last layer (some OPT).
+    /// Width of a state: `d_model`, or that of the table where a model projects to it behind its last layer.
     pub hidden_size: usize,
     /// `[ids, hidden_size]`, row-major.
     pub values: Vec<f32>,

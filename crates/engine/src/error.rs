@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use elgen_attention::AttentionError;
-use elgen_models::ModelError;
+use elgen_models::{CheckpointError, ConfigError, ModelError, TokenizerError};
 use elgen_search::device::SearchError;
 use elgen_search::{NotFinite, OptionError};
 use elgen_tensor::TensorError;
@@ -203,13 +203,16 @@ fn of_model(error: &ModelError) -> ErrorKind {
         ModelError::Tensor(error) => of_tensor(error),
         ModelError::Attention(error) => of_attention(error),
         ModelError::Io { .. } => ErrorKind::Io,
-        ModelError::NonFinite { .. } | ModelError::OutOfRange { .. } => ErrorKind::NotFinite,
-        ModelError::UnsupportedModelType { .. } | ModelError::UnsupportedDtype { .. } => ErrorKind::Unsupported,
-        ModelError::KindNeedsEncoder { .. } | ModelError::NoCrossAttention => ErrorKind::Unsupported,
-        ModelError::NoSuchLayer { .. } | ModelError::Language { .. } => ErrorKind::BadOption,
-        ModelError::Tokenize { .. } | ModelError::TextTooLong { .. } | ModelError::TokenOutsideVocabulary { .. } => {
-            ErrorKind::BadInput
+        ModelError::Checkpoint(CheckpointError::NonFinite { .. } | CheckpointError::OutOfRange { .. }) => {
+            ErrorKind::NotFinite
         }
+        ModelError::Config(ConfigError::UnsupportedModelType { .. })
+        | ModelError::Checkpoint(CheckpointError::UnsupportedDtype { .. })
+        | ModelError::KindNeedsEncoder { .. }
+        | ModelError::NoCrossAttention => ErrorKind::Unsupported,
+        ModelError::NoSuchLayer { .. } | ModelError::Tokenizer(TokenizerError::Language { .. }) => ErrorKind::BadOption,
+        ModelError::Tokenizer(TokenizerError::Tokenize { .. } | TokenizerError::TextTooLong { .. })
+        | ModelError::TokenOutsideVocabulary { .. } => ErrorKind::BadInput,
         _ => ErrorKind::BadModel,
     }
 }

@@ -83,7 +83,7 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
     let config = ModelConfig::load(model_dir)?;
     let checkpoint = Checkpoint::open(model_dir)?;
     let defaults = GenerationDefaults::load(model_dir, &config)?;
-    let (tokenizer, tokenizer_error) = match Tokenizer::load(model_dir, config.family()) {
+    let (tokenizer, tokenizer_error) = match Tokenizer::load(model_dir, config.family().tokenizer) {
         Ok(tokenizer) => (tokenizer, None),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -95,7 +95,7 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
         }
     }
     Ok(Inspection {
-        family: summary.family.model_type().into(),
+        family: config.family().model_type.into(),
         encoder_layers: summary.encoder_layers,
         decoder_layers: summary.decoder_layers,
         d_model: summary.d_model,
@@ -127,7 +127,7 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
         generation: defaults.options,
         cache_bytes_f32: Kind::ALL
             .into_iter()
-            .filter(|kind| config.family().is_encoder_decoder() || *kind != Kind::MhaNocache)
+            .filter(|kind| config.family().is_encoder_decoder || *kind != Kind::MhaNocache)
             .map(|kind| (kind.name().to_owned(), kind_bytes(&config, kind)))
             .collect(),
     })
@@ -137,7 +137,7 @@ fn kind_bytes(config: &ModelConfig, kind: Kind) -> KindBytes {
     let summary = config.summary();
     let shape =
         Shape { d_model: summary.d_model, num_heads: summary.decoder_heads, head_dim: summary.head_dim, scale: 1.0 };
-    let cross = config.family().is_encoder_decoder().then_some((shape, kind));
+    let cross = config.family().is_encoder_decoder.then_some((shape, kind));
     let layout =
         CacheLayout { layers: summary.decoder_layers, self_shape: shape, self_kind: kind, cross, dtype: DType::F32 };
     KindBytes {

@@ -101,7 +101,7 @@ impl Model {
         let checkpoint = Checkpoint::open(dir)?;
         let tokenizer = match tokenizer {
             Some(given) => Ok(Some(given)),
-            None => Tokenizer::load(dir, config.family()),
+            None => Tokenizer::load(dir, config.family().tokenizer),
         };
         let tokenizer = tokenizer.map(|found| {
             found.map(|mut tokenizer| {
@@ -133,7 +133,7 @@ impl Model {
         seed: u64,
         options: &SessionOptions,
     ) -> Result<Self, EngineError> {
-        let checkpoint = Checkpoint::random(&model.config, seed);
+        let checkpoint = model.config.random_checkpoint(seed);
         let (config, defaults) = (model.config.clone(), model.options.clone());
         Self::build(Instant::now(), device.clone(), config, defaults, Ok(None), &checkpoint, options)
     }

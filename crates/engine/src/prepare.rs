@@ -62,7 +62,7 @@ pub(crate) fn prepare(
         _ => encode(&request.input, tokenizer, Side::Source)?,
     };
     let prefix = request.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| encode(prefix, tokenizer, Side::Prefix))?;
-    let encoder_decoder = model.family().is_encoder_decoder();
+    let encoder_decoder = model.family().is_encoder_decoder;
     if ids.is_empty() && !encoder_decoder {
         // generate() without input begins with BOS (docs/generation.md §3).
         ids.extend(begin(config)?);

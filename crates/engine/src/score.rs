@@ -5,7 +5,7 @@ use std::time::Instant;
 use elgen_models::{LogitRows, ModelError, Runner, Sentence};
 use elgen_search::{GenerationConfig, NotFinite};
 use elgen_tensor::ops::{TokenScore, token_logprobs};
-use elgen_tensor::{Class, Device, RecordStats, Recorder};
+use elgen_tensor::{Class, Device, Recorder};
 
 mod corpus;
 mod divergence;
@@ -279,7 +279,7 @@ impl Session {
             ScoreInput::Whole(text, how) => (text, how),
         };
         let model = self.model().model_config();
-        if model.family().is_encoder_decoder() {
+        if model.family().is_encoder_decoder {
             return Err(EngineError::NoTarget);
         }
         let ids = how.with_start(self.ids_of(text, Side::Source)?, config.bos_token_id);
@@ -315,7 +315,7 @@ impl Session {
         run: &RunOptions,
     ) -> Result<Target, EngineError> {
         let model = self.model().model_config();
-        let encoder_decoder = model.family().is_encoder_decoder();
+        let encoder_decoder = model.family().is_encoder_decoder;
         let mut source = self.ids_of(&asked.source, Side::Source)?;
         let target = self.ids_of(&asked.target, if encoder_decoder { Side::Labels } else { Side::Prefix })?;
         if source.is_empty() && !encoder_decoder {
@@ -374,13 +374,13 @@ fn score_batch(
     let scores = device.alloc("token scores", Class::Activations, longest * size)?;
     let readback = device.readback("token scores", longest * size)?;
     let mut found: Vec<Vec<TokenScore>> = batch.iter().map(|t| Vec::with_capacity(t.sequence.len())).collect();
-    let mut window = |mut rec: Recorder, logits: LogitRows<'_>| -> Result<RecordStats, ModelError> {
+    let mut window = |rec: &mut Recorder, logits: LogitRows<'_>| -> Result<(), ModelError> {
         let count = logits.rows.len();
         let wanted: Vec<u32> = logits.rows.iter().map(|(s, position)| batch[*s].sequence[position + 1]).collect();
-        device.write(&ids, 0, bytemuck::cast_slice(&wanted))?;
-        token_logprobs(&mut rec, logits.logits, &ids, &scores, count)?;
-        let (bytes, stats) = rec.submit_and_read(&readback, &scores, count as u64 * size)?;
-        let values: Vec<TokenScore> = bytemuck::pod_collect_to_vec(&bytes);
+        rec.write(&ids, 0, bytemuck::cast_slice(&wanted))?;
+        token_logprobs(rec, logits.logits, &ids, &scores, count)?;
+        let bytes = count as u64 * size;
+        let values: Vec<TokenScore> = rec.submit_and_see(&readback, &scores, bytes, bytemuck::pod_collect_to_vec)?;
         for ((s, _), value) in logits.rows.iter().zip(values) {
             found[*s].push(value);
         }
@@ -391,7 +391,7 @@ fn score_batch(
                 see(target.request, target.place + position + 1 - target.from, &log_softmax(row));
             }
         }
-        Ok(stats)
+        Ok(())
     };
     let budget = LOGITS_BUDGET.min(device.pool().limit() / 8);
     runner.score(&sentences, &from, budget, &mut window)?;

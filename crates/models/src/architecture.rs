@@ -2,19 +2,15 @@
 
 use std::fmt;
 
-pub use elgen_attention::Kinds;
-use elgen_attention::{CacheLayout, Caches, Kind, Packed, Probabilities, Step};
+use elgen_attention::{CacheLayout, Caches, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
-use elgen_tensor::{Buffer, DType, Device, Recorder, Tensor};
+use elgen_tensor::{Buffer, Recorder, Tensor};
 
-use crate::checkpoint::Checkpoint;
-use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{Space, StackShape};
-use crate::{gpt2, opt, seq2seq, t5};
+use crate::space::{Space, StackShape};
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
-/// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing.
+/// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing. The recorder marks these places anyway.
 pub struct Probe<'p>(Option<ProbeFn<'p>>);
 
 /// The function of a [`Probe`].
@@ -39,6 +35,7 @@ impl<'p> Probe<'p> {
         x: &Tensor,
         rows: usize,
     ) -> Result<(), ModelError> {
+        rec.mark(stack, index);
         match &mut self.0 {
             Some(f) => f(rec, stack, index, x, rows),
             None => Ok(()),
@@ -137,27 +134,4 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// # Errors
     /// Shapes that do not fit.
     fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError>;
-}
-
-/// Loads the weights of a model onto the device.
-///
-/// # Errors
-/// Tensors that are missing, misshapen or not finite; a kind that the family cannot have; out of memory.
-pub fn load(
-    device: &Device,
-    config: &ModelConfig,
-    checkpoint: &Checkpoint,
-    kinds: Kinds,
-    dtype: DType,
-) -> Result<Box<dyn Architecture>, ModelError> {
-    let family = config.family();
-    if !family.is_encoder_decoder() && kinds.self_ == Kind::MhaNocache {
-        return Err(ModelError::KindNeedsEncoder { family: family.model_type(), kind: kinds.self_ });
-    }
-    Ok(match config {
-        ModelConfig::T5(config) => Box::new(t5::load(device, config, checkpoint, kinds, dtype)?),
-        ModelConfig::Gpt2(config) => Box::new(gpt2::load(device, config, checkpoint, kinds, dtype)?),
-        ModelConfig::Opt(config) => Box::new(opt::load(device, config, checkpoint, kinds, dtype)?),
-        ModelConfig::Seq2Seq(config) => Box::new(seq2seq::load(device, config, checkpoint, kinds, dtype)?),
-    })
 }

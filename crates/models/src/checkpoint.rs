@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::config::{ModelConfig, json};
-use crate::error::{ModelError, excerpt};
+use crate::error::{CheckpointError, ModelError, excerpt};
+use crate::json;
+pub use random::RandomRules;
 use random::RandomWeights;
 use shard::Shard;
 use view::Data;
@@ -122,15 +124,15 @@ struct Location {
 }
 
 impl Checkpoint {
-    /// Random weights for a model of this config, without files: whatever its loader asks for exists, but for tensors that are optional, and
+    /// Random weights for a model of a config, which gives the rules, without files: whatever its loader asks for exists, but for tensors that are optional, and
     /// is listed nowhere. Matrices are uniform with a deviation of about 1 / sqrt(inputs), norms have gains of 1, biases are small; f16 holds
     /// all of it exactly. A value depends on the seed, the tensor's name and its place. Loaders make matrices on the device.
-    pub fn random(config: &ModelConfig, seed: u64) -> Self {
+    pub fn random(rules: Arc<dyn RandomRules>, seed: u64) -> Self {
         Self {
             place: PathBuf::from("random weights"),
             files: Vec::new(),
             tensors: BTreeMap::new(),
-            random: Some(RandomWeights::new(config, seed)),
+            random: Some(RandomWeights::new(rules, seed)),
         }
     }
 
@@ -173,7 +175,7 @@ impl Checkpoint {
         for (file, tensor) in first_of {
             let shard = dir.join(&file);
             if !json::is_file(&shard)? {
-                return Err(ModelError::MissingShard { index, shard, tensor: excerpt(&tensor) });
+                return Err(ModelError::from(CheckpointError::MissingShard { index, shard, tensor: excerpt(&tensor) }));
             }
             let (opened, entries) = Shard::open(shard)?;
             // Of a tensor that several files hold, the last file's counts, as in Hugging Face.
@@ -279,7 +281,7 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>, ModelError> {
 /// The same from `text`, the content of `index`.
 pub(crate) fn parse_index(index: &Path, text: &str) -> Result<BTreeMap<String, String>, ModelError> {
     let parsed: Index = serde_json::from_str(text).map_err(|error| json::syntax_error(index, &error))?;
-    let bad = |reason| ModelError::Index { file: index.into(), reason };
+    let bad = |reason| ModelError::from(CheckpointError::Index { file: index.into(), reason });
     if parsed.weight_map.is_empty() {
         return Err(bad("weight_map lists no tensors".into()));
     }

@@ -6,10 +6,11 @@ use std::{path::Path, sync::LazyLock};
 
 use crate::{
     checkpoint::{header, parse_index},
-    config::{ModelConfig, json},
     error::ModelError,
+    family::ModelConfig,
     generation_defaults::GenerationDefaults,
-    tokenizer::{MODEL_TYPES, Settings, Tokenizer},
+    json,
+    tokenizer::{Settings, Tokenizer, TokenizerClass},
 };
 
 /// A text for every tokenizer that was accepted.
@@ -19,9 +20,9 @@ const MARIAN_VOCAB: &str =
     r#"{"</s>":0,"<unk>":1,"\u2581":2,"e":3,"s":4,"\u2581The":5,">>fra<<":6,"<0x0A>":7,"<pad>":8}"#;
 
 /// Those of every tokenizer class, for a directory that has no settings.
-static SETTINGS: LazyLock<Vec<(&'static str, Settings)>> = LazyLock::new(|| {
-    let load = |model_type| accepted(Settings::load("no/such/directory".as_ref(), model_type));
-    MODEL_TYPES.into_iter().filter_map(|model_type| Some((model_type, load(model_type)?))).collect()
+static SETTINGS: LazyLock<Vec<(TokenizerClass, Settings)>> = LazyLock::new(|| {
+    let load = |class| accepted(Settings::load("no/such/directory".as_ref(), class));
+    TokenizerClass::ALL.into_iter().filter_map(|class| Some((class, load(class)?))).collect()
 });
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -114,35 +115,39 @@ pub fn sentencepiece(bytes: &[u8]) -> bool {
     !classes_of_sentencepiece(bytes).is_empty()
 }
 
-fn classes_of_tokenizer_json(bytes: &[u8]) -> Vec<&'static str> {
+fn classes_of_tokenizer_json(bytes: &[u8]) -> Vec<TokenizerClass> {
     let Some(text) = text(bytes) else { return Vec::new() };
     use_tokenizers(|_, settings| Some(Tokenizer::from_tokenizer_json(text, "tokenizer.json".into(), settings)))
 }
 
-fn classes_of_bpe_files(bytes: &[u8]) -> Vec<&'static str> {
+fn classes_of_bpe_files(bytes: &[u8]) -> Vec<TokenizerClass> {
     let Some((vocab, merges)) = text(bytes).and_then(|text| text.split_once('\0')) else { return Vec::new() };
-    use_tokenizers(|model_type, settings| {
-        matches!(model_type, "" | "gpt2" | "bart").then(|| {
+    use_tokenizers(|class, settings| {
+        matches!(class, TokenizerClass::Generic | TokenizerClass::Gpt2 | TokenizerClass::Roberta).then(|| {
             Tokenizer::from_bpe_texts(("vocab.json".as_ref(), vocab), ("merges.txt".as_ref(), merges), settings)
         })
     })
 }
 
-fn classes_of_sentencepiece(bytes: &[u8]) -> Vec<&'static str> {
-    use_tokenizers(|model_type, settings| match model_type {
-        "t5" | "pegasus" | "mbart" | "mbart50" => Some(Tokenizer::from_spm(bytes, "spiece.model".into(), settings)),
-        "marian" => Some(Tokenizer::from_marian(bytes, MARIAN_VOCAB, "dir".as_ref(), settings)),
+fn classes_of_sentencepiece(bytes: &[u8]) -> Vec<TokenizerClass> {
+    use_tokenizers(|class, settings| match class {
+        TokenizerClass::T5 | TokenizerClass::Pegasus | TokenizerClass::MBart | TokenizerClass::MBart50 => {
+            Some(Tokenizer::from_spm(bytes, "spiece.model".into(), settings))
+        }
+        TokenizerClass::Marian => Some(Tokenizer::from_marian(bytes, MARIAN_VOCAB, "dir".as_ref(), settings)),
         _ => None,
     })
 }
 
-/// Loads by the settings of each class, where `load` has something for it, and uses what was accepted. Gives the `model_type` of those classes.
-fn use_tokenizers(load: impl Fn(&str, &Settings) -> Option<Result<Tokenizer, ModelError>>) -> Vec<&'static str> {
+/// Loads by the settings of each class, where `load` has something for it, and uses what was accepted. Gives those classes.
+fn use_tokenizers(
+    load: impl Fn(TokenizerClass, &Settings) -> Option<Result<Tokenizer, ModelError>>,
+) -> Vec<TokenizerClass> {
     let mut found = Vec::new();
-    for (model_type, settings) in &*SETTINGS {
-        if let Some(mut tokenizer) = load(model_type, settings).and_then(accepted) {
+    for (class, settings) in &*SETTINGS {
+        if let Some(mut tokenizer) = load(*class, settings).and_then(accepted) {
             use_tokenizer(&mut tokenizer);
-            found.push(*model_type);
+            found.push(*class);
         }
     }
     found
@@ -173,7 +178,7 @@ mod tests {
     use super::*;
 
     /// The classes that accept a seed of the fuzz target `name`.
-    fn seen(name: &str, classes: fn(&[u8]) -> Vec<&'static str>) -> BTreeSet<&'static str> {
+    fn seen(name: &str, classes: fn(&[u8]) -> Vec<TokenizerClass>) -> BTreeSet<TokenizerClass> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
         let files = std::fs::read_dir(dir).expect("the seeds lie there");
         files.flat_map(|file| classes(&std::fs::read(file.expect("it lists").path()).expect("it reads"))).collect()
@@ -181,9 +186,18 @@ mod tests {
 
     #[test]
     fn seeds_reach_every_tokenizer_class() {
-        assert_eq!(seen("tokenizer_json", classes_of_tokenizer_json), MODEL_TYPES.into());
-        assert_eq!(seen("bpe_files", classes_of_bpe_files), ["", "gpt2", "bart"].into());
-        let unigram = ["t5", "pegasus", "mbart", "mbart50", "marian"];
+        assert_eq!(seen("tokenizer_json", classes_of_tokenizer_json), TokenizerClass::ALL.into());
+        assert_eq!(
+            seen("bpe_files", classes_of_bpe_files),
+            [TokenizerClass::Generic, TokenizerClass::Gpt2, TokenizerClass::Roberta].into()
+        );
+        let unigram = [
+            TokenizerClass::T5,
+            TokenizerClass::Pegasus,
+            TokenizerClass::MBart,
+            TokenizerClass::MBart50,
+            TokenizerClass::Marian,
+        ];
         assert_eq!(seen("sentencepiece", classes_of_sentencepiece), unigram.into());
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::keys::Keys;
-use crate::config::{CONFIG_FILE, ModelConfig, ModelFamily, SpecialTokens, json};
+use crate::config::{CONFIG_FILE, Keys, SpecialTokens};
 use crate::error::ModelError;
+use crate::family::{Family, ModelConfig};
+use crate::json;
 
 /// Name of the file with generation options in a model directory.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
@@ -150,16 +151,11 @@ impl GenerationDefaults {
     pub(crate) fn from_model_config(
         map: &Map<String, Value>,
         path: PathBuf,
-        family: ModelFamily,
+        family: &Family,
         vocab_size: usize,
     ) -> Result<Self, ModelError> {
         let keys = Keys { file: &path, map };
-        let loose: &[&str] = match family {
-            ModelFamily::T5 => &["bos_token_id", "decoder_start_token_id"],
-            ModelFamily::Pegasus => &["bos_token_id"],
-            _ => &[],
-        };
-        let special_tokens = keys.special_tokens(&family.default_special_tokens(), vocab_size, loose)?;
+        let special_tokens = keys.special_tokens(&(family.special_tokens)(), vocab_size, family.undeclared_ids)?;
         let mut options: Map<String, Value> = OPTION_KEYS
             .iter()
             .filter_map(|&key| Some((key.to_owned(), map.get(key).filter(|value| !value.is_null())?.clone())))
@@ -174,17 +170,16 @@ impl GenerationDefaults {
 /// Transformers 4 (checked with 4.57.6) applies the class's id where `config.json` does not name the key; 5.23 looks at the file alone.
 fn class_forced_ids(
     map: &Map<String, Value>,
-    family: ModelFamily,
+    family: &Family,
     special_tokens: &SpecialTokens,
     vocab_size: usize,
     options: &mut Map<String, Value>,
 ) {
-    let forced_eos = family.default_forced_eos().filter(|id| (*id as usize) < vocab_size);
+    let forced_eos = family.forced_eos.filter(|id| (*id as usize) < vocab_size);
     if let (false, Some(id)) = (map.contains_key("forced_eos_token_id"), forced_eos) {
         options.insert("forced_eos_token_id".into(), json!(id));
     }
-    let force_bos = family == ModelFamily::Bart
-        && map.get("force_bos_token_to_be_generated").and_then(Value::as_bool).unwrap_or(false);
+    let force_bos = family.forces_bos.and_then(|key| map.get(key)).and_then(Value::as_bool).unwrap_or(false);
     if let (true, false, Some(bos)) = (force_bos, options.contains_key("forced_bos_token_id"), special_tokens.bos) {
         options.insert("forced_bos_token_id".into(), json!(bos));
     }

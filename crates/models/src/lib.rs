@@ -16,32 +16,36 @@
 mod architecture;
 pub mod checkpoint;
 pub mod config;
-mod decoder_only;
-mod encoder_decoder;
+mod embeddings;
 mod error;
+pub mod families;
+mod family;
+mod feed_forward;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation_defaults;
-mod gpt2;
-mod layers;
-mod opt;
+mod json;
+mod loader;
 mod outline;
 mod positions;
+pub mod registry;
 mod runner;
-mod seq2seq;
+mod space;
 mod stack;
-mod t5;
 pub mod tokenizer;
+mod transformer;
 
-pub use architecture::{Architecture, Kinds, Probe, ProbeFn, load};
+pub use architecture::{Architecture, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;
-pub use config::{ModelConfig, ModelFamily};
-pub use error::{HeaderProblem, ModelError};
+pub use elgen_attention::Kinds;
+pub use error::{CheckpointError, ConfigError, HeaderProblem, LanguageRole, ModelError, TokenizerError};
+pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
-pub use layers::{Space, StackShape};
 pub use outline::Outline;
+pub use registry::Registry;
 pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };
-pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageRole, LanguageTokens, TextStream, Tokenizer};
+pub use space::{Space, StackShape};
+pub use tokenizer::{DEFAULT_TEXT_BYTES, LanguageTokens, TextStream, Tokenizer, TokenizerClass};

@@ -5,9 +5,7 @@ use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
 use elgen_tensor::{Class, DType, Tally, tensor_bytes};
 
-use crate::config::ModelConfig;
-use crate::layers::StackShape;
-use crate::{gpt2, opt, seq2seq, t5};
+use crate::space::StackShape;
 
 /// Some weights of one kind, all of one size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,16 +91,6 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// The outline of a config.
-    pub fn new(config: &ModelConfig) -> Self {
-        match config {
-            ModelConfig::Gpt2(config) => gpt2::outline(config),
-            ModelConfig::T5(config) => t5::outline(config),
-            ModelConfig::Opt(config) => opt::outline(config),
-            ModelConfig::Seq2Seq(config) => seq2seq::outline(config),
-        }
-    }
-
     /// What the caches must hold.
     pub fn cache_layout(&self, kinds: Kinds, dtype: DType) -> CacheLayout {
         let shape = self.decoder.attention;

@@ -3,20 +3,22 @@
 mod align;
 mod footprint;
 mod hidden;
+mod packing;
 mod score;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use elgen_attention::{Alike, CacheBytes, Caches, Need, Packed, Placement, Step};
+use elgen_attention::{Alike, CacheBytes, Caches, Need, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{Buffer, Class, Device, Grouping, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product};
+use elgen_tensor::{Buffer, Class, Device, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product};
 
 use crate::architecture::{Architecture, Probe};
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::layers::{Space, StackShape};
-use footprint::{Chunk, Held, PackedSize};
+use crate::space::{Space, StackShape};
+use footprint::{Chunk, Held};
+use packing::PackedSpace;
 
 pub use align::{Alignment, Continuation};
 pub use footprint::{DEFAULT_PREFILL_BUDGET, Footprint, prefill_budget};
@@ -36,24 +38,6 @@ pub struct Sentence<'a> {
     pub max_new: usize,
 }
 
-/// Working tensors and index buffers of packed rows.
-#[derive(Debug)]
-struct PrefillSpace {
-    space: Space,
-    ids: Buffer,
-    index: Buffer,
-    ranges: Buffer,
-    groups: Buffer,
-    cross_ranges: Buffer,
-    slots: Vec<Buffer>,
-}
-
-impl PrefillSpace {
-    fn size(&self) -> PackedSize {
-        PackedSize { tokens: self.space.rows, copies: self.slots.len(), extras: self.space.extras }
-    }
-}
-
 /// A model with its caches, for one batch at a time of up to a fixed number of rows.
 #[derive(Debug)]
 pub struct Runner {
@@ -61,8 +45,8 @@ pub struct Runner {
     model: Arc<dyn Architecture>,
     caches: Caches,
     footprint: Footprint,
-    encode_space: Option<PrefillSpace>,
-    prompt_space: Option<PrefillSpace>,
+    encode_space: Option<PackedSpace>,
+    prompt_space: Option<PackedSpace>,
     step_space: Option<Space>,
     cross_ranges: Option<Buffer>,
     placements: Vec<Placement>,
@@ -134,8 +118,8 @@ impl Runner {
 
     fn held(&self) -> Held {
         Held {
-            encode: self.encode_space.as_ref().map(PrefillSpace::size),
-            prompt: self.prompt_space.as_ref().map(PrefillSpace::size),
+            encode: self.encode_space.as_ref().map(PackedSpace::size),
+            prompt: self.prompt_space.as_ref().map(PackedSpace::size),
             step: self.step_space.as_ref().map(|space| (space.rows, space.extras)),
             slabs: self.caches.slab_slots().collect(),
             cross_ranges: self.cross_ranges.as_ref().map_or(0, Buffer::bytes),
@@ -179,12 +163,13 @@ impl Runner {
         self.cross_ranges = None;
     }
 
-    /// Shrinks the batch to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
+    /// Shrinks the batch, for what `rec` records from here on, to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
     ///
     /// # Errors
     /// The device failed.
     pub fn keep(
         &self,
+        rec: &mut Recorder,
         rows: &mut Rows,
         sentences: impl Iterator<Item = usize>,
         width: usize,
@@ -195,7 +180,7 @@ impl Runner {
                 *kept = true;
             }
         }
-        Ok(rows.retain(&self.device, |row| kept.get(row as usize / width.max(1)).is_some_and(|kept| *kept))?)
+        Ok(rows.retain(rec, |row| kept.get(row as usize / width.max(1)).is_some_and(|kept| *kept))?)
     }
 
     fn admit(&mut self, rows: &mut Rows, sentences: &[Sentence<'_>], width: usize) -> Result<RecordStats, ModelError> {
@@ -282,7 +267,8 @@ impl Runner {
     ) -> Result<RecordStats, ModelError> {
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         let chunks = self.footprint.encode_chunks(&needs);
-        prepare_packed(&self.device, &mut self.encode_space, shape, self.footprint.encode_size(&Alike::runs(&needs)))?;
+        let size = self.footprint.encode_size(&Alike::runs(&needs));
+        PackedSpace::prepare(&self.device, &mut self.encode_space, shape, size)?;
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
         let mut stats = RecordStats::default();
         for chunk in chunks {
@@ -290,7 +276,8 @@ impl Runner {
             let mut rec = self.device.recorder();
             let states =
                 self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
-            stats += rec.submit()?;
+            rec.submit()?;
+            stats += rec.take_stats();
             if let Some(see) = &mut see {
                 stats += see(states, chunk.sentences)?;
             }
@@ -309,7 +296,7 @@ impl Runner {
             return Ok(RecordStats::default());
         };
         let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
-        prepare_packed(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
+        PackedSpace::prepare(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
         let mut stats = RecordStats::default();
         for chunk in chunks.into_iter().filter(|c| c.tokens > 0) {
@@ -317,73 +304,13 @@ impl Runner {
             let mut rec = self.device.recorder();
             let states =
                 self.model.prefill(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
-            stats += rec.submit()?;
+            rec.submit()?;
+            stats += rec.take_stats();
             if let Some(see) = &mut see {
                 stats += see(states, chunk.sentences)?;
             }
         }
         Ok(stats)
-    }
-
-    /// Uploads ids, ranges and slots of a stretch. Encoder rows see their whole sentence, prompt rows what precedes them.
-    fn pack(
-        &self,
-        to: &PrefillSpace,
-        sentences: &[Sentence<'_>],
-        chunk: &Chunk,
-        encoder: bool,
-    ) -> Result<Packed, ModelError> {
-        let mut ids: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
-        let mut ranges: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
-        let mut cross: Vec<[u32; 2]> = Vec::with_capacity(chunk.tokens);
-        let mut slots: Vec<Vec<u32>> = vec![Vec::with_capacity(chunk.tokens); to.slots.len()];
-        let mut grouping = Grouping::default();
-        let mut copies = 0;
-        for s in chunk.sentences.clone() {
-            let (placement, sentence) = (&self.placements[s], &sentences[s]);
-            let (tokens, count) = if encoder {
-                copies = placement.copies().1;
-                (sentence.source, sentence.source.len() as u32)
-            } else {
-                copies = placement.copies().0;
-                (sentence.prompt, sentence.prompt.len() as u32 - 1)
-            };
-            let first = ids.len() as u32;
-            for (position, id) in (0..count).zip(tokens) {
-                ids.push([*id, position]);
-                ranges.push([first, if encoder { count } else { position + 1 }]);
-                cross.push(placement.cross_range(0));
-                for (copy, list) in (0u32..).zip(slots.iter_mut().take(copies)) {
-                    list.push(if encoder {
-                        placement.cross_range(copy)[0] + position
-                    } else {
-                        placement.row(0, copy).own_slot(position)
-                    });
-                }
-            }
-            grouping.push(placement.slab, s as u32, count);
-        }
-        self.device.write(&to.ids, 0, bytemuck::cast_slice(&ids))?;
-        self.device.write(&to.ranges, 0, bytemuck::cast_slice(&ranges))?;
-        self.device.write(&to.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
-        let mut used = Vec::with_capacity(copies);
-        for (buffer, list) in to.slots.iter().zip(&slots).take(copies) {
-            self.device.write(buffer, 0, bytemuck::cast_slice(list))?;
-            used.push(buffer.clone());
-        }
-        let has_encoder = self.caches.layout().cross.is_some();
-        if has_encoder && !encoder {
-            self.device.write(&to.cross_ranges, 0, bytemuck::cast_slice(&cross))?;
-        }
-        Ok(Packed {
-            tokens: ids.len(),
-            index: to.index.clone(),
-            ranges: to.ranges.clone(),
-            segments: grouping.segments,
-            groups: to.groups.clone(),
-            slots: used,
-            cross_ranges: (has_encoder && !encoder).then(|| to.cross_ranges.clone()),
-        })
     }
 
     /// Records a decode step and lets `probe` see its hidden states.
@@ -418,41 +345,13 @@ impl Runner {
         let batch = self.pack(packed, sentences, &Chunk { sentences: 0..sentences.len(), tokens }, true)?;
         let mut rec = self.device.recorder();
         self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, probe)?;
-        Ok(rec.submit()?)
+        rec.submit()?;
+        Ok(rec.take_stats())
     }
 }
 
 fn need(sentence: &Sentence<'_>, width: usize) -> Need {
     Need { prompt_len: sentence.prompt.len(), max_new: sentence.max_new, width, source_len: sentence.source.len() }
-}
-
-/// Makes sure that working tensors and index buffers of this size are there.
-fn prepare_packed(
-    device: &Device,
-    place: &mut Option<PrefillSpace>,
-    shape: StackShape,
-    size: PackedSize,
-) -> Result<(), ModelError> {
-    if place.as_ref().is_some_and(|held| held.size().serves(&size)) {
-        return Ok(());
-    }
-    let PackedSize { tokens, copies, extras } = size;
-    *place = None;
-    let words = |what: &str, per_token: usize| device.alloc(what, Class::Activations, product(&[tokens, per_token]));
-    let space = Space::new(device, shape, tokens, extras)?;
-    let index = words("row numbers", 4)?;
-    let numbers: Vec<u32> = (0..tokens as u32).collect();
-    device.write(&index, 0, bytemuck::cast_slice(&numbers))?;
-    *place = Some(PrefillSpace {
-        space,
-        ids: words("packed ids", 8)?,
-        index,
-        ranges: words("packed ranges", 8)?,
-        groups: words("packed row groups", 8)?,
-        cross_ranges: words("packed cross ranges", 8)?,
-        slots: (0..copies).map(|_| words("packed slots", 4)).collect::<Result<_, _>>()?,
-    });
-    Ok(())
 }
 
 impl DecodeStep for Runner {

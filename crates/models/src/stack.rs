@@ -6,7 +6,7 @@ use elgen_tensor::{Recorder, Tensor};
 
 use crate::config::NormOrder;
 use crate::error::ModelError;
-use crate::layers::Space;
+use crate::space::Space;
 
 /// The norms of a stack.
 #[derive(Debug)]

@@ -23,13 +23,12 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
 
-use crate::config::{CONFIG_FILE, ModelFamily, json};
-use crate::error::ModelError;
+use crate::error::{LanguageRole, ModelError, TokenizerError};
+use crate::json;
 use bounds::Bounds;
 pub use bounds::DEFAULT_TEXT_BYTES;
-use class::Class;
-pub(crate) use class::MODEL_TYPES;
-pub use languages::{LanguageRole, LanguageTokens};
+pub use class::TokenizerClass;
+pub use languages::LanguageTokens;
 use marian::Marian;
 use pieces::ByteTokens;
 pub(crate) use settings::Settings;
@@ -48,7 +47,7 @@ pub const MERGES_FILE: &str = "merges.txt";
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     core: Core,
-    class: Class,
+    class: TokenizerClass,
     file: PathBuf,
     clean_up_spaces: bool,
     byte_tokens: ByteTokens,
@@ -66,40 +65,19 @@ enum Core {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of the directory `dir`; `None` if it has none. `tokenizer.json` wins over other forms, to which
-    /// `family` gives the special tokens around a text: `<s> A </s>` for BART, none for GPT-2. `tokenizer_config.json` is honoured
-    /// as transformers 5 does.
-    pub fn load(dir: impl AsRef<Path>, family: ModelFamily) -> Result<Option<Self>, ModelError> {
-        Self::load_for(dir, family.model_type())
-    }
-
-    /// Loads the tokenizer of a model directory without the model: the family is the `model_type` of `config.json`, if there is one.
+    /// Loads the tokenizer of the directory `dir`; `None` if it has none. `tokenizer.json` wins over other forms, to which the class
+    /// gives the special tokens around a text: `<s> A </s>` for BART, none for GPT-2. `tokenizer_config.json` is honoured as transformers 5 does;
+    /// `class` is that of a directory which names none.
     ///
     /// # Errors
-    /// As for [`Tokenizer::load`]; a directory without a tokenizer is one too, and the message names the files that were looked for.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+    /// Files that cannot be read or used; one of several that is missing.
+    pub fn load(dir: impl AsRef<Path>, class: TokenizerClass) -> Result<Option<Self>, ModelError> {
         let dir = dir.as_ref();
-        let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
-        let model_type = config.get("model_type").and_then(serde_json::Value::as_str).unwrap_or_default();
-        match Self::load_for(dir, model_type)? {
-            Some(tokenizer) => Ok(tokenizer),
-            None => Err(ModelError::MissingFile {
-                dir: dir.into(),
-                wanted: Settings::load(dir, model_type)?.class.wanted_files().into(),
-                hint: String::new(),
-            }),
-        }
-    }
-
-    /// [`Tokenizer::load`] by the `model_type` of `config.json`, for families that this crate cannot run too. An unknown
-    /// `model_type` is no error: the files then speak for themselves.
-    pub fn load_for(dir: impl AsRef<Path>, model_type: &str) -> Result<Option<Self>, ModelError> {
-        let dir = dir.as_ref();
-        let settings = Settings::load(dir, model_type)?;
+        let settings = Settings::load(dir, class)?;
         let single = dir.join(TOKENIZER_FILE);
         let has_single = json::is_file(&single)?;
         let there = |name: &str| json::is_file(&dir.join(name));
-        if settings.class == Class::Marian && !(settings.generic && has_single) {
+        if settings.class == TokenizerClass::Marian && !(settings.generic && has_single) {
             let pair = there(marian::SOURCE_FILE)?;
             if pair || (!has_single && (there(marian::TARGET_FILE)? || there(VOCAB_FILE)?)) {
                 let single = if has_single { Some(json::read_text(&single)?) } else { None };
@@ -133,9 +111,14 @@ impl Tokenizer {
         }
     }
 
+    /// The files that make a tokenizer of the directory `dir`, in words.
+    pub(crate) fn wanted_files(dir: &Path, class: TokenizerClass) -> Result<&'static str, ModelError> {
+        Ok(Settings::load(dir, class)?.class.wanted_files())
+    }
+
     /// From `text`, the content of `file`.
     pub(crate) fn from_tokenizer_json(text: &str, file: PathBuf, settings: &Settings) -> Result<Self, ModelError> {
-        let unusable = |reason| ModelError::TokenizerFile { file: file.clone(), reason };
+        let unusable = |reason| ModelError::from(TokenizerError::File { file: file.clone(), reason });
         charsmap::check_maps(text).map_err(unusable)?;
         let growth = bounds::check_json(text).map_err(unusable)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes())).map_err(unusable)?;
@@ -145,7 +128,9 @@ impl Tokenizer {
         guarded(|| inner.with_truncation(None).map(|_| ())).map_err(unusable)?;
         let rules = settings.rules(Form::Single { text, padding: padding.as_deref() })?;
         match rules.class {
-            Class::Gpt2 | Class::Roberta => inner = byte_level::rebuild(&inner, &rules).map_err(unusable)?,
+            TokenizerClass::Gpt2 | TokenizerClass::Roberta => {
+                inner = byte_level::rebuild(&inner, &rules).map_err(unusable)?;
+            }
             class if class.is_unigram() => inner = unigram::rebuild(&inner, &rules).map_err(unusable)?,
             _ => {}
         }
@@ -184,7 +169,8 @@ impl Tokenizer {
         rules: &Rules,
     ) -> Result<Self, ModelError> {
         rules.add_tokens(&mut inner).map_err(|problem| settings.problem(problem))?;
-        template::set(&mut inner, rules).map_err(|reason| ModelError::TokenizerFile { file: file.clone(), reason })?;
+        template::set(&mut inner, rules)
+            .map_err(|reason| ModelError::from(TokenizerError::File { file: file.clone(), reason }))?;
         Ok(Self::finish(Core::Pipeline(Box::new(inner)), file, rules))
     }
 
@@ -198,7 +184,7 @@ impl Tokenizer {
             Core::Marian(_) => ByteTokens::None,
         };
         let (mut end, mut label_ends) = (None, None);
-        if let (Core::Pipeline(inner), Class::MBart | Class::MBart50) = (&core, rules.class) {
+        if let (Core::Pipeline(inner), TokenizerClass::MBart | TokenizerClass::MBart50) = (&core, rules.class) {
             end = rules.role_id(inner, "eos_token").ok();
             let target = options.target_language.as_deref().and_then(|language| inner.token_to_id(language));
             label_ends = end.zip(target).map(|(end, target)| template::label_ends(rules.class, target, end));
@@ -285,7 +271,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, ModelError> {
         let text = match &self.core {
             Core::Pipeline(inner) => guarded(|| inner.decode(ids, skip_special_tokens))
-                .map_err(|reason| ModelError::Tokenize { action: "decode the ids", reason })?,
+                .map_err(|reason| ModelError::from(TokenizerError::Tokenize { action: "decode the ids", reason }))?,
             Core::Marian(marian) => marian.decode(ids, skip_special_tokens),
         };
         Ok(if self.clean_up_spaces { clean_up_tokenization(&text) } else { text })
@@ -301,7 +287,7 @@ impl Tokenizer {
     /// token (mBART) or the target's (Marian); what mBART's target asks of generation is returned.
     ///
     /// # Errors
-    /// [`ModelError::Language`] if the tokenizer has no such language; nothing is changed then.
+    /// [`TokenizerError::Language`] if the tokenizer has no such language; nothing is changed then.
     pub fn set_languages(&mut self, source: Option<&str>, target: Option<&str>) -> Result<LanguageTokens, ModelError> {
         let class = self.class;
         let inner = match &mut self.core {
@@ -322,14 +308,14 @@ impl Tokenizer {
         if let Some(end) = self.end {
             if let Some(source) = source {
                 template::set_language(inner, class, source, end)
-                    .map_err(|reason| ModelError::TokenizerFile { file: self.file.clone(), reason })?;
+                    .map_err(|reason| ModelError::from(TokenizerError::File { file: self.file.clone(), reason }))?;
             }
             if let Some(target) = target {
                 self.label_ends = Some(template::label_ends(class, target, end));
             }
         }
         Ok(match class {
-            Class::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },
+            TokenizerClass::MBart50 => LanguageTokens { forced_bos_token_id: target, ..LanguageTokens::default() },
             _ => LanguageTokens { decoder_start_token_id: target, ..LanguageTokens::default() },
         })
     }

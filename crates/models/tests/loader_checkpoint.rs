@@ -3,7 +3,8 @@
 mod loader_support;
 
 use elgen_models::checkpoint::{Checkpoint, StoredDtype, Weights};
-use elgen_models::{HeaderProblem, ModelError};
+use elgen_models::families::{BartConfig, T5Config};
+use elgen_models::{CheckpointError, HeaderProblem, ModelError};
 use loader_support::*;
 
 fn open_error(content: impl AsRef<[u8]>) -> String {
@@ -12,8 +13,8 @@ fn open_error(content: impl AsRef<[u8]>) -> String {
 
 fn header_problem(header: &str, data: usize) -> HeaderProblem {
     match Checkpoint::open(dir_with(raw_file(header, data)).path()) {
-        Err(ModelError::Header { problem, file }) => {
-            let message = ModelError::Header { problem: problem.clone(), file }.to_string();
+        Err(ModelError::Checkpoint(CheckpointError::Header { problem, file })) => {
+            let message = CheckpointError::Header { problem: problem.clone(), file }.to_string();
             assert_names(&message, &["model.safetensors"]);
             problem
         }
@@ -167,7 +168,7 @@ fn bart_embeddings_follow_the_file_then_the_tie() {
     let names = |tensors: &[Stored], tied| {
         let dir = dir_with(file_of(tensors));
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let found = Weights::new(&checkpoint, "model.").bart_embeddings(2, 2, tied);
+        let found = Weights::new(&checkpoint, "model.").shared_embeddings(BartConfig::SUBSTITUTES, 2, 2, tied);
         found.map(|e| [e.encoder.name(), e.decoder.name(), e.head.name()].map(str::to_owned)).map_err(|e| e.to_string())
     };
     let table = |name: &str, first: f32| f32_tensor(name, &[2, 2], &[first, 1.0, 2.0, 3.0]);
@@ -206,7 +207,7 @@ fn gpt2_embeddings_follow_the_file_then_the_tie() {
     let names = |tensors: &[Stored], tied| {
         let dir = dir_with(file_of(tensors));
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let found = Weights::new(&checkpoint, "transformer.").gpt2_embeddings(2, 1, tied);
+        let found = Weights::new(&checkpoint, "transformer.").decoder_embeddings("wte.weight", 2, 1, tied);
         found.map(|e| (e.input.name().to_owned(), e.head.name().to_owned(), e.all_shared())).map_err(|e| e.to_string())
     };
     let named = |input: &str, head: &str, shared| (input.to_owned(), head.to_owned(), shared);
@@ -246,8 +247,8 @@ fn tables_of_every_subset_are_those_of_transformers() {
             let checkpoint = Checkpoint::open(dir.path()).unwrap();
             let weights = Weights::new(&checkpoint, prefix);
             let found = match prefix {
-                "" => weights.t5_embeddings(1, 1),
-                _ => weights.bart_embeddings(1, 1, true),
+                "" => weights.shared_embeddings(T5Config::SUBSTITUTES, 1, 1, true),
+                _ => weights.shared_embeddings(BartConfig::SUBSTITUTES, 1, 1, true),
             };
             let found = found.unwrap();
             let letters: String = [found.encoder, found.decoder, found.head]
@@ -449,7 +450,7 @@ fn a_file_that_is_cut_after_it_was_opened_is_an_error() {
             c.same_values(&c).unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(error, ModelError::ReadTensor { .. }), "{error:?}");
+            assert!(matches!(error, ModelError::Checkpoint(CheckpointError::ReadTensor { .. })), "{error:?}");
             assert_names(&error.to_string(), &["model.safetensors", "`c`", "cut"]);
         }
         // What is still there can be read.

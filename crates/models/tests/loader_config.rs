@@ -4,12 +4,10 @@ mod loader_support;
 
 use std::path::Path;
 
-use elgen_models::ModelError;
-use elgen_models::config::{
-    Activation, Gpt2Config, ModelConfig, ModelFamily, NormOrder, OptConfig, Positions, Seq2SeqConfig, SpecialTokens,
-    T5Config,
-};
+use elgen_models::config::{Activation, NormOrder, SpecialTokens};
+use elgen_models::families::{BartConfig, Gpt2Config, OptConfig, Positions, T5Config};
 use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
+use elgen_models::{FamilyConfig, ModelConfig, ModelError};
 use loader_support::*;
 use serde_json::{Value, json};
 
@@ -17,40 +15,49 @@ fn config(value: Value) -> Result<ModelConfig, ModelError> {
     ModelConfig::from_map(value.as_object().unwrap(), Path::new("dir/config.json"))
 }
 
-fn seq2seq(model_type: &str, mut value: Value) -> Result<Seq2SeqConfig, ModelError> {
+/// A family's own config, and what all configs have.
+#[derive(Debug)]
+struct Read<T> {
+    own: T,
+    special_tokens: SpecialTokens,
+    dtype: Option<String>,
+}
+
+impl<T> std::ops::Deref for Read<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.own
+    }
+}
+
+fn read<T: FamilyConfig + Clone>(model_type: &str, mut value: Value) -> Result<Read<T>, ModelError> {
     value["model_type"] = json!(model_type);
-    config(value).map(|config| match config {
-        ModelConfig::Seq2Seq(config) => config,
-        other => panic!("{other:?}"),
+    config(value).map(|config| Read {
+        own: config.downcast_ref::<T>().unwrap_or_else(|| panic!("{config:?}")).clone(),
+        special_tokens: config.special_tokens().clone(),
+        dtype: config.dtype().map(str::to_owned),
     })
 }
 
-fn bart(value: Value) -> Result<Seq2SeqConfig, ModelError> {
-    seq2seq("bart", value)
+fn kin(model_type: &str, value: Value) -> Result<Read<BartConfig>, ModelError> {
+    read(model_type, value)
 }
 
-fn opt(mut value: Value) -> Result<OptConfig, ModelError> {
-    value["model_type"] = json!("opt");
-    config(value).map(|config| match config {
-        ModelConfig::Opt(config) => config,
-        other => panic!("{other:?}"),
-    })
+fn bart(value: Value) -> Result<Read<BartConfig>, ModelError> {
+    read("bart", value)
 }
 
-fn gpt2(mut value: Value) -> Result<Gpt2Config, ModelError> {
-    value["model_type"] = json!("gpt2");
-    config(value).map(|config| match config {
-        ModelConfig::Gpt2(config) => config,
-        other => panic!("{other:?}"),
-    })
+fn opt(value: Value) -> Result<Read<OptConfig>, ModelError> {
+    read("opt", value)
 }
 
-fn t5(mut value: Value) -> Result<T5Config, ModelError> {
-    value["model_type"] = json!("t5");
-    config(value).map(|config| match config {
-        ModelConfig::T5(config) => config,
-        other => panic!("{other:?}"),
-    })
+fn gpt2(value: Value) -> Result<Read<Gpt2Config>, ModelError> {
+    read("gpt2", value)
+}
+
+fn t5(value: Value) -> Result<Read<T5Config>, ModelError> {
+    read("t5", value)
 }
 
 #[track_caller]
@@ -191,17 +198,17 @@ fn t5_variants() {
 
 #[test]
 fn families_differ_in_norms_positions_and_defaults() {
-    let marian = seq2seq("marian", json!({})).unwrap();
+    let marian = kin("marian", json!({})).unwrap();
     assert_eq!((marian.norm_order, marian.embedding_norm), (NormOrder::Post, false));
     assert_eq!((marian.positions, marian.position_rows(), marian.vocab_size), (Positions::Sinusoidal, 1024, 58_101));
     assert_eq!(
         marian.special_tokens,
         SpecialTokens { bos: None, eos: vec![0], pad: Some(58_100), decoder_start: Some(58_100) }
     );
-    let mbart = seq2seq("mbart", json!({})).unwrap();
+    let mbart = kin("mbart", json!({})).unwrap();
     assert_eq!((mbart.norm_order, mbart.embedding_norm, mbart.position_rows()), (NormOrder::Pre, true, 1026));
     assert_eq!(mbart.special_tokens, SpecialTokens { bos: Some(0), eos: vec![2], pad: Some(1), decoder_start: None });
-    let pegasus = seq2seq("pegasus", json!({})).unwrap();
+    let pegasus = kin("pegasus", json!({})).unwrap();
     assert_eq!((pegasus.norm_order, pegasus.embedding_norm), (NormOrder::Pre, false));
     assert_eq!((pegasus.positions, pegasus.vocab_size), (Positions::Sinusoidal, 50_265));
     assert_eq!(pegasus.special_tokens, SpecialTokens { bos: None, eos: vec![1], pad: Some(0), decoder_start: Some(0) });
@@ -214,7 +221,7 @@ fn families_differ_in_norms_positions_and_defaults() {
         "normalize_before": false, "normalize_embedding": false, "num_hidden_layers": 6, "scale_embedding": true,
         "static_position_embeddings": true, "vocab_size": 58_101,
     });
-    let config = seq2seq("marian", opus).unwrap();
+    let config = kin("marian", opus).unwrap();
     assert_eq!((config.activation, config.embedding_scale()), (Activation::Silu, 512_f32.sqrt()));
     // The count that transformers gives for this config, without the two computed position tables.
     assert_eq!(config.parameters(), 73_886_208);
@@ -231,14 +238,14 @@ fn marian_may_have_two_vocabularies() {
     assert_names(&model.check_token_ids(&[90]).unwrap_err().to_string(), &["id 90", "vocabulary of 90"]);
     // A shared table is as long as the encoder's, and the other families know no second one.
     let shared = json!({"vocab_size": 90, "decoder_vocab_size": 70});
-    assert_eq!(seq2seq("marian", shared).unwrap().decoder_vocab_size, 90);
+    assert_eq!(kin("marian", shared).unwrap().decoder_vocab_size, 90);
     let mut none = two.clone();
     none["decoder_vocab_size"] = json!(0);
-    assert_eq!(seq2seq("marian", none).unwrap().decoder_vocab_size, 90);
+    assert_eq!(kin("marian", none).unwrap().decoder_vocab_size, 90);
     let mut padded = two.clone();
     padded["pad_token_id"] = json!(70);
-    refused(seq2seq("marian", padded), &["pad_token_id = 70", "vocabulary of 70"]);
-    assert_eq!(seq2seq("mbart", two).unwrap().decoder_vocab_size, 90);
+    refused(kin("marian", padded), &["pad_token_id = 70", "vocabulary of 70"]);
+    assert_eq!(kin("mbart", two).unwrap().decoder_vocab_size, 90);
 }
 
 #[test]
@@ -274,18 +281,18 @@ fn unsupported_families_list_the_supported() {
     refused(config(json!({})), &["(none)", ALL]);
     refused(config(json!({"architectures": ["T5EncoderModel"]})), &["T5EncoderModel"]);
     let class = json!({"architectures": ["T5ForConditionalGeneration"]});
-    assert_eq!(config(class).unwrap().family(), ModelFamily::T5);
+    assert_eq!(config(class).unwrap().family().model_type, "t5");
     refused(t5(json!({"is_encoder_decoder": false})), &["is_encoder_decoder"]);
-    assert_eq!(config(json!({"architectures": ["GPT2LMHeadModel"]})).unwrap().family(), ModelFamily::Gpt2);
+    assert_eq!(config(json!({"architectures": ["GPT2LMHeadModel"]})).unwrap().family().model_type, "gpt2");
     refused(gpt2(json!({"add_cross_attention": true})), &["add_cross_attention"]);
     assert_eq!(
-        config(json!({"architectures": ["MBartForConditionalGeneration"]})).unwrap().family(),
-        ModelFamily::Mbart
+        config(json!({"architectures": ["MBartForConditionalGeneration"]})).unwrap().family().model_type,
+        "mbart"
     );
-    assert_eq!(config(json!({"architectures": ["MarianMTModel"]})).unwrap().family(), ModelFamily::Marian);
-    assert_eq!(config(json!({"architectures": ["OPTForCausalLM"]})).unwrap().family(), ModelFamily::Opt);
+    assert_eq!(config(json!({"architectures": ["MarianMTModel"]})).unwrap().family().model_type, "marian");
+    assert_eq!(config(json!({"architectures": ["OPTForCausalLM"]})).unwrap().family().model_type, "opt");
     refused(bart(json!({"is_encoder_decoder": false})), &["is_encoder_decoder", "BART"]);
-    refused(seq2seq("pegasus", json!({"is_encoder_decoder": false})), &["is_encoder_decoder", "Pegasus"]);
+    refused(kin("pegasus", json!({"is_encoder_decoder": false})), &["is_encoder_decoder", "Pegasus"]);
 }
 
 #[test]
@@ -342,8 +349,9 @@ fn token_ids_are_checked_against_the_vocabulary() {
 
 #[test]
 fn the_summary_covers_both_kinds() {
-    let summary = config(json!({"model_type": "gpt2"})).unwrap().summary();
-    assert_eq!((summary.family, summary.encoder_layers, summary.decoder_layers), (ModelFamily::Gpt2, 0, 12));
+    let gpt2 = config(json!({"model_type": "gpt2"})).unwrap();
+    let (family, summary) = (gpt2.family().model_type, gpt2.summary());
+    assert_eq!((family, summary.encoder_layers, summary.decoder_layers), ("gpt2", 0, 12));
     assert_eq!((summary.positions, summary.vocab_size, summary.tied), (Some(1024), 50_257, true));
     let summary = config(json!({"model_type": "bart", "decoder_layers": 6})).unwrap().summary();
     assert_eq!((summary.encoder_layers, summary.decoder_layers, summary.d_model), (12, 6, 1024));
@@ -455,7 +463,7 @@ fn ids_outside_the_vocabulary_are_left_out() {
 fn a_padding_row_must_exist_where_embeddings_need_it() {
     for id in [json!(50_265), json!(1_u64 << 40), json!(-50_266)] {
         refused(bart(json!({"pad_token_id": id})), &["pad_token_id = ", "vocabulary of 50265"]);
-        refused(seq2seq("pegasus", json!({"pad_token_id": id})), &["pad_token_id = "]);
+        refused(kin("pegasus", json!({"pad_token_id": id})), &["pad_token_id = "]);
         let mut opt_id = json!({"pad_token_id": id});
         opt_id["vocab_size"] = json!(50_265);
         refused(opt(opt_id), &["pad_token_id = "]);

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use elgen_models::ModelConfig;
 use elgen_models::checkpoint::{Checkpoint, StoredDtype, Weights};
-use elgen_models::config::{ModelConfig, Positions};
+use elgen_models::families::{BartConfig, Gpt2Config, OptConfig, Positions, T5Config};
 use elgen_models::generation_defaults::{GenerationDefaults, GenerationSource};
 
 fn model_dirs() -> Vec<PathBuf> {
@@ -19,7 +20,7 @@ fn model_dirs() -> Vec<PathBuf> {
 }
 
 fn computes_positions(config: &ModelConfig) -> bool {
-    matches!(config, ModelConfig::Seq2Seq(c) if c.positions == Positions::Sinusoidal)
+    config.downcast_ref::<BartConfig>().is_some_and(|c| c.positions == Positions::Sinusoidal)
 }
 
 #[test]
@@ -54,9 +55,10 @@ fn configs_and_checkpoints_agree() {
             })
             .map(|n| checkpoint.info(n).unwrap().shape.iter().product::<usize>() as u64)
             .sum();
-        let (first, second, width) = match &config {
-            ModelConfig::Seq2Seq(c) if !c.share_embeddings => (c.vocab_size, c.decoder_vocab_size, c.d_model),
-            ModelConfig::Opt(c) => (c.vocab_size, 0, c.word_embed_proj_dim),
+        let (bart, opt) = (config.downcast_ref::<BartConfig>(), config.downcast_ref::<OptConfig>());
+        let (first, second, width) = match (bart, opt) {
+            (Some(c), _) if !c.share_embeddings => (c.vocab_size, c.decoder_vocab_size, c.d_model),
+            (_, Some(c)) => (c.vocab_size, 0, c.word_embed_proj_dim),
             _ => (summary.vocab_size, 0, summary.d_model),
         };
         let head = if summary.tied { 0 } else { summary.vocab_size };
@@ -65,45 +67,43 @@ fn configs_and_checkpoints_agree() {
         assert_eq!(unique, summary.parameters, "{name}");
 
         let (vocab_size, d_model) = (summary.vocab_size, summary.d_model);
-        match config {
-            ModelConfig::Seq2Seq(config) => {
-                let weights = Weights::new(&checkpoint, "model.");
-                let (source, target) = (config.vocab_size, config.decoder_vocab_size);
-                let embeddings = match config.share_embeddings {
-                    true => weights.bart_embeddings(vocab_size, d_model, summary.tied),
-                    false => weights.separate_embeddings(source, target, d_model, summary.tied),
-                }
+        if let Some(config) = bart {
+            let weights = Weights::new(&checkpoint, "model.");
+            let (source, target) = (config.vocab_size, config.decoder_vocab_size);
+            let embeddings = match config.share_embeddings {
+                true => weights.shared_embeddings(BartConfig::SUBSTITUTES, vocab_size, d_model, summary.tied),
+                false => weights.separate_embeddings(source, target, d_model, summary.tied),
+            }
+            .unwrap();
+            assert_eq!(embeddings.all_shared(), summary.tied && config.share_embeddings, "{name}");
+            assert_eq!(embeddings.decoder.name() == embeddings.head.name(), summary.tied, "{name}");
+            let positions = [config.position_rows(), d_model];
+            let found = weights.optional("decoder.embed_positions.weight", &positions).unwrap();
+            assert!(found.is_some() || config.positions == Positions::Sinusoidal, "{name}");
+            weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
+        } else if let Some(config) = config.downcast_ref::<Gpt2Config>() {
+            let weights = Weights::new(&checkpoint, "transformer.");
+            let embeddings = weights.decoder_embeddings("wte.weight", vocab_size, d_model, summary.tied).unwrap();
+            assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
+            let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
+            c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
+            weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
+        } else if let Some(config) = config.downcast_ref::<T5Config>() {
+            let weights = Weights::new(&checkpoint, "");
+            let embeddings = weights.shared_embeddings(BartConfig::SUBSTITUTES, vocab_size, d_model, true).unwrap();
+            assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
+            let q = "encoder.block.0.layer.0.SelfAttention.q.weight";
+            weights.tensor(q, &[config.inner_dim(), d_model]).unwrap();
+        } else if let Some(config) = opt {
+            let weights = Weights::new(&checkpoint, "model.");
+            let embeddings = weights
+                .decoder_embeddings("decoder.embed_tokens.weight", vocab_size, config.word_embed_proj_dim, summary.tied)
                 .unwrap();
-                assert_eq!(embeddings.all_shared(), summary.tied && config.share_embeddings, "{name}");
-                assert_eq!(embeddings.decoder.name() == embeddings.head.name(), summary.tied, "{name}");
-                let positions = [config.position_rows(), d_model];
-                let found = weights.optional("decoder.embed_positions.weight", &positions).unwrap();
-                assert!(found.is_some() || config.positions == Positions::Sinusoidal, "{name}");
-                weights.tensor("encoder.layers.0.fc1.weight", &[config.encoder.ffn_dim, d_model]).unwrap();
-            }
-            ModelConfig::Gpt2(config) => {
-                let weights = Weights::new(&checkpoint, "transformer.");
-                let embeddings = weights.gpt2_embeddings(vocab_size, d_model, summary.tied).unwrap();
-                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
-                let c_attn = weights.tensor("h.0.attn.c_attn.weight", &[d_model, 3 * d_model]).unwrap();
-                c_attn.columns_f32(0..2, &mut vec![0.0; 2 * d_model]).unwrap();
-                weights.tensor("h.0.mlp.c_fc.weight", &[d_model, config.n_inner]).unwrap();
-            }
-            ModelConfig::T5(config) => {
-                let weights = Weights::new(&checkpoint, "");
-                let embeddings = weights.bart_embeddings(vocab_size, d_model, true).unwrap();
-                assert_eq!(embeddings.all_shared(), config.scale_decoder_outputs, "{name}");
-                let q = "encoder.block.0.layer.0.SelfAttention.q.weight";
-                weights.tensor(q, &[config.inner_dim(), d_model]).unwrap();
-            }
-            ModelConfig::Opt(config) => {
-                let weights = Weights::new(&checkpoint, "model.");
-                let embeddings = weights.opt_embeddings(vocab_size, config.word_embed_proj_dim, summary.tied).unwrap();
-                assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
-                weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
-                weights.tensor("decoder.layers.0.fc1.weight", &[config.ffn_dim, d_model]).unwrap();
-            }
-            other => panic!("{other:?}"),
+            assert_eq!(embeddings.all_shared(), summary.tied, "{name}");
+            weights.tensor("decoder.embed_positions.weight", &[config.position_rows(), d_model]).unwrap();
+            weights.tensor("decoder.layers.0.fc1.weight", &[config.ffn_dim, d_model]).unwrap();
+        } else {
+            panic!("{config:?}")
         }
     }
 }

@@ -5,8 +5,9 @@ mod loader_support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use elgen_models::ModelConfig;
 use elgen_models::checkpoint::{Checkpoint, Weights};
-use elgen_models::config::ModelConfig;
+use elgen_models::families::BartConfig;
 use loader_support::*;
 use proptest::prelude::*;
 
@@ -55,7 +56,7 @@ fn use_everything(content: &[u8]) {
             }
             let _ = weights.tensor(name, &[2, 3]).map_err(|e| e.to_string());
         }
-        let _ = weights.bart_embeddings(2, 3, true).map_err(|e| e.to_string());
+        let _ = weights.shared_embeddings(BartConfig::SUBSTITUTES, 2, 3, true).map_err(|e| e.to_string());
         let _ = (checkpoint.files(), checkpoint.parameters(), checkpoint.total_bytes());
     }
     let largest = LARGEST.load(Ordering::Relaxed);

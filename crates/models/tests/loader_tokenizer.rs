@@ -4,7 +4,7 @@ mod loader_support;
 
 use std::path::{Path, PathBuf};
 
-use elgen_models::config::ModelFamily;
+use elgen_models::TokenizerClass;
 use elgen_models::tokenizer::Tokenizer;
 use loader_support::*;
 use serde_json::{Value, json};
@@ -13,17 +13,17 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn load(dir: &Path, family: ModelFamily) -> Tokenizer {
-    Tokenizer::load(dir, family).unwrap().unwrap()
+fn load(dir: &Path, class: TokenizerClass) -> Tokenizer {
+    Tokenizer::load(dir, class).unwrap().unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-fn matches_reference(name: &str, family: ModelFamily) {
+fn matches_reference(name: &str, class: TokenizerClass) {
     let dir = repository().join("tests/fixtures/tokenizers").join(name);
-    let tokenizer = load(&dir, family);
+    let tokenizer = load(&dir, class);
     let text = std::fs::read_to_string(dir.join("reference.json")).unwrap();
     let reference: Value = serde_json::from_str(&text).unwrap();
     let cases = reference["cases"].as_array().unwrap();
@@ -39,12 +39,12 @@ fn matches_reference(name: &str, family: ModelFamily) {
 
 #[test]
 fn gpt2_from_vocab_and_merges_equals_the_reference() {
-    matches_reference("bpe-files", ModelFamily::Gpt2);
+    matches_reference("bpe-files", TokenizerClass::Gpt2);
 }
 
 #[test]
 fn bart_from_tokenizer_json_equals_the_reference() {
-    matches_reference("bpe-json", ModelFamily::Bart);
+    matches_reference("bpe-json", TokenizerClass::Roberta);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn bart_from_vocab_and_merges_equals_its_tokenizer_json() {
     };
     let lines: Vec<String> = single["model"]["merges"].as_array().unwrap().iter().map(line).collect();
     write(dir.path(), "merges.txt", format!("#version: 0.2\n{}\n", lines.join("\n")));
-    let (a, b) = (load(&fixture, ModelFamily::Bart), load(dir.path(), ModelFamily::Bart));
+    let (a, b) = (load(&fixture, TokenizerClass::Roberta), load(dir.path(), TokenizerClass::Roberta));
     for text in ["", "Hello, world!", " a  b\n", "naïve 🙂", "x<s>y</s>z"] {
         assert_eq!(a.encode(text).unwrap(), b.encode(text).unwrap(), "{text:?}");
     }
@@ -69,7 +69,7 @@ fn bart_from_vocab_and_merges_equals_its_tokenizer_json() {
 
 #[test]
 fn the_demo_tokenizer_round_trips() {
-    let tokenizer = load(&repository().join("demo/bart-eng-fra"), ModelFamily::Bart);
+    let tokenizer = load(&repository().join("demo/bart-eng-fra"), TokenizerClass::Roberta);
     assert_eq!(tokenizer.vocab_size(), 8000);
     for text in ["I'm sure you'll say we've done it.", "Où est la bibliothèque ?", "🙂 日本語", ""] {
         let ids = tokenizer.encode(text).unwrap();
@@ -83,7 +83,7 @@ fn the_demo_tokenizer_round_trips() {
 
 #[test]
 fn ids_without_a_token_decode_as_nothing() {
-    let tokenizer = load(&repository().join("demo/bart-eng-fra"), ModelFamily::Bart);
+    let tokenizer = load(&repository().join("demo/bart-eng-fra"), TokenizerClass::Roberta);
     let mut ids = tokenizer.encode("one two").unwrap();
     ids.insert(2, 8000);
     ids.push(u32::MAX);
@@ -111,9 +111,9 @@ fn small_dir(special: &[&str]) -> tempfile::TempDir {
 #[test]
 fn families_give_their_templates_to_bpe_files() {
     let dir = small_dir(&["<s>", "</s>", "<pad>", "<unk>", "<mask>"]);
-    assert_eq!(load(dir.path(), ModelFamily::Bart).encode("abc<mask>").unwrap(), [6, 4, 2, 10, 7]);
+    assert_eq!(load(dir.path(), TokenizerClass::Roberta).encode("abc<mask>").unwrap(), [6, 4, 2, 10, 7]);
     let dir = small_dir(&["<|endoftext|>"]);
-    let tokenizer = load(dir.path(), ModelFamily::Gpt2);
+    let tokenizer = load(dir.path(), TokenizerClass::Gpt2);
     assert_eq!(tokenizer.encode("abc<|endoftext|>").unwrap(), [4, 2, 6]);
     assert_eq!(tokenizer.decode(&[4, 2, 6], true).unwrap(), "abc");
     assert_eq!(tokenizer.decode(&[4, 2, 6], false).unwrap(), "abc<|endoftext|>");
@@ -123,7 +123,7 @@ fn families_give_their_templates_to_bpe_files() {
 fn special_tokens_that_the_vocabulary_lacks_get_the_next_ids() {
     let dir = small_dir(&["<s>", "</s>"]);
     write(dir.path(), "tokenizer_config.json", json!({"mask_token": null, "unk_token": "</s>"}).to_string());
-    let tokenizer = load(dir.path(), ModelFamily::Bart);
+    let tokenizer = load(dir.path(), TokenizerClass::Roberta);
     assert_eq!(tokenizer.token_to_id("<pad>"), Some(8));
     assert_eq!(tokenizer.token_to_id("<mask>"), None);
     assert_eq!(tokenizer.vocab_size(), 9);
@@ -135,7 +135,7 @@ fn tokenizer_config_is_honoured() {
     let with = |config: Value| {
         let dir = small_dir(&special);
         write(dir.path(), "tokenizer_config.json", config.to_string());
-        load(dir.path(), ModelFamily::Gpt2)
+        load(dir.path(), TokenizerClass::Gpt2)
     };
     assert_eq!(with(json!({})).encode("a").unwrap(), [0]);
     assert_eq!(with(json!({"add_prefix_space": true})).encode("a").unwrap(), [3, 0]);
@@ -161,7 +161,7 @@ fn older_companion_files_are_read() {
     let dir = small_dir(&["<|endoftext|>"]);
     write(dir.path(), "special_tokens_map.json", json!({"pad_token": "<p>"}).to_string());
     write(dir.path(), "added_tokens.json", json!({"<y>": 8, "<p>": 7}).to_string());
-    let tokenizer = load(dir.path(), ModelFamily::Gpt2);
+    let tokenizer = load(dir.path(), TokenizerClass::Gpt2);
     assert_eq!((tokenizer.token_to_id("<p>"), tokenizer.token_to_id("<y>")), (Some(7), Some(8)));
     assert_eq!(tokenizer.decode(&[0, 7, 8], true).unwrap(), "a<y>");
 }
@@ -182,7 +182,7 @@ fn a_tokenizer_json_is_never_cut_or_padded_and_keeps_its_class_rules() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "tokenizer.json", single(prefix_space).to_string());
         write(dir.path(), "tokenizer_config.json", config.to_string());
-        load(dir.path(), ModelFamily::Gpt2).encode("ab<e>").unwrap()
+        load(dir.path(), TokenizerClass::Gpt2).encode("ab<e>").unwrap()
     };
     assert_eq!(encode(false, json!({"eos_token": "<e>"})), [0, 1, 3]);
     // GPT-2's class splits texts by its own rules, whatever the file says.
@@ -197,7 +197,7 @@ fn a_tokenizer_json_is_never_cut_or_padded_and_keeps_its_class_rules() {
 #[test]
 fn no_tokenizer_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(Tokenizer::load(dir.path(), ModelFamily::Bart).unwrap().is_none());
+    assert!(Tokenizer::load(dir.path(), TokenizerClass::Roberta).unwrap().is_none());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn errors_name_the_file() {
         for (name, content) in files {
             write(dir.path(), name, content);
         }
-        Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string()
+        Tokenizer::load(dir.path(), TokenizerClass::Gpt2).unwrap_err().to_string()
     };
     assert_names(&error(&[("merges.txt", "a b\nab c\n")]), &["merges.txt", "line 2", "`abc`", "vocabulary"]);
     assert_names(&error(&[("merges.txt", "a b c\n")]), &["merges.txt", "line 1", "`a b c`"]);
@@ -226,11 +226,11 @@ fn errors_name_the_file() {
     // A named token that the vocabulary lacks is added, so this one works.
     let dir = small_dir(&[]);
     write(dir.path(), "tokenizer_config.json", bos);
-    assert_eq!(load(dir.path(), ModelFamily::Gpt2).encode("a").unwrap()[1..], [0]);
+    assert_eq!(load(dir.path(), TokenizerClass::Gpt2).encode("a").unwrap()[1..], [0]);
 
     let dir = small_dir(&[]);
     std::fs::remove_file(dir.path().join("merges.txt")).unwrap();
-    let message = Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string();
+    let message = Tokenizer::load(dir.path(), TokenizerClass::Gpt2).unwrap_err().to_string();
     assert_names(&message, &["merges.txt not found", "vocab.json"]);
 }
 
@@ -244,7 +244,7 @@ fn a_contradictory_tokenizer_json_is_an_error_and_no_panic() {
         "model": {"type": "BPE", "vocab": {"aaaa": 0, "bbbb": 1}, "merges": [["aaaa", "bbbb"]]},
     });
     write(dir.path(), "tokenizer.json", single.to_string());
-    let message = Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string();
+    let message = Tokenizer::load(dir.path(), TokenizerClass::Gpt2).unwrap_err().to_string();
     assert_names(&message, &["tokenizer.json", "not a usable tokenizer"]);
 }
 
@@ -252,6 +252,6 @@ fn a_contradictory_tokenizer_json_is_an_error_and_no_panic() {
 fn an_error_that_quotes_a_line_end_is_one_line() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "tokenizer.json", r#"{"version": "1.0\nx"}"#);
-    let message = Tokenizer::load(dir.path(), ModelFamily::Gpt2).unwrap_err().to_string();
+    let message = Tokenizer::load(dir.path(), TokenizerClass::Gpt2).unwrap_err().to_string();
     assert_names(&message, &["tokenizer.json", "Unknown tokenizer version '1.0 x'"]);
 }

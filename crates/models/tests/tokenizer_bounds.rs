@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use elgen_models::{ModelError, Tokenizer};
+use elgen_models::{ModelError, Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
 /// A directory with this tokenizer.json.
@@ -69,7 +69,10 @@ fn normalisers_that_explode_are_refused_at_load() {
     let tokenizer = Dir::new("replace-once", &word_level(&replace)).load().unwrap();
     assert!(tokenizer.encode("a").is_ok());
     let error = tokenizer.encode(&"b".repeat(100_000)).unwrap_err();
-    assert!(matches!(error, ModelError::TextTooLong { bytes: 100_000, limit: 33_554 }), "{error}");
+    assert!(
+        matches!(error, ModelError::Tokenizer(TokenizerError::TextTooLong { bytes: 100_000, limit: 33_554 })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -84,7 +87,10 @@ fn pieces_that_begin_one_another_bound_the_texts() {
     let started = Instant::now();
     assert_eq!(tokenizer.encode(&"a".repeat(2000)).unwrap().len(), 3);
     let error = tokenizer.encode(&"a".repeat(200_000)).unwrap_err();
-    assert!(matches!(error, ModelError::TextTooLong { bytes: 200_000, limit: 8598 }), "{error}");
+    assert!(
+        matches!(error, ModelError::Tokenizer(TokenizerError::TextTooLong { bytes: 200_000, limit: 8598 })),
+        "{error}"
+    );
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
@@ -96,7 +102,10 @@ fn a_tokenizer_that_takes_texts_as_a_whole_has_a_limit() {
     let ids = tokenizer.encode(&text).unwrap();
     tokenizer.set_max_text_bytes(4999);
     for error in [tokenizer.encode(&text), tokenizer.encode_target(&text), tokenizer.encode_labels(&text)] {
-        assert!(matches!(error, Err(ModelError::TextTooLong { bytes: 5000, .. })), "{error:?}");
+        assert!(
+            matches!(error, Err(ModelError::Tokenizer(TokenizerError::TextTooLong { bytes: 5000, .. }))),
+            "{error:?}"
+        );
     }
     tokenizer.set_max_text_bytes(1 << 20);
     assert_eq!(tokenizer.encode(&text).unwrap(), ids);

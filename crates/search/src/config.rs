@@ -10,10 +10,7 @@ use checks::{check_return_sequences, cutoff};
 use crate::error::{OptionError, OptionProblem};
 use crate::options::unsupported::{self, Context};
 use crate::options::values::written;
-use crate::options::{EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
-
-/// New tokens when neither `max_length` nor `max_new_tokens` is set (§2).
-pub(crate) const DEFAULT_NEW_TOKENS: usize = 20;
+use crate::options::{DEFAULT_NEW_TOKENS, EarlyStopping, ExponentialDecay, GenerationOptions, TokenIds};
 
 /// Samples, and beams, per sentence that the random counter can tell apart.
 const MAX_RETURN_SEQUENCES: usize = 1 << 16;

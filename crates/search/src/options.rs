@@ -15,6 +15,9 @@ use values::OptionType;
 
 pub use sequences::{ExponentialDecay, SequenceBias, StopStrings};
 
+/// New tokens when neither `max_length` nor `max_new_tokens` is set (docs/generation.md §2).
+pub(crate) const DEFAULT_NEW_TOKENS: usize = 20;
+
 /// When beam search stops (Hugging Face `early_stopping`, docs/generation.md §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
@@ -265,7 +268,7 @@ impl GenerationOptions {
     #[must_use]
     pub fn defaults() -> Self {
         Self {
-            max_new_tokens: Some(crate::config::DEFAULT_NEW_TOKENS),
+            max_new_tokens: Some(DEFAULT_NEW_TOKENS),
             min_length: Some(0),
             num_beams: Some(1),
             num_beam_groups: Some(1),

@@ -280,7 +280,7 @@ fn remove_invalid_values_repairs_them() {
 /// The first `steps` steps of a search over one sentence, on given logits, and what it has by then.
 fn cut_short(device: &Device, config: &GenerationConfig, hooks: &Hooks, steps: usize) -> Vec<Hypothesis> {
     let mut search = DeviceSearch::new(device, config, 1, 9).unwrap();
-    search.set_hooks(hooks.clone()).unwrap();
+    search.set_hooks(hooks.clone());
     let width = search.width();
     let mut rows = Rows::new(device, width, 10).unwrap();
     let states: Vec<RowState> = (0..width as u32)
@@ -297,6 +297,7 @@ fn cut_short(device: &Device, config: &GenerationConfig, hooks: &Hooks, steps: u
     let lengths = config.lengths(1).unwrap();
     search.begin(&[SentenceStart { ordinal: 3, lengths, prompt: &[1], source: &[1] }]).unwrap();
     assert_eq!(search.finish().unwrap(), [Ok(Vec::new())], "nothing yet");
+    let mut rec = device.recorder();
     for step in 0..steps {
         // The same for every row: a beam's rank is that of its score.
         let toy = twin::ToyModel { vocab: config.vocab_size, seed: 11 };
@@ -307,7 +308,7 @@ fn cut_short(device: &Device, config: &GenerationConfig, hooks: &Hooks, steps: u
         let tensor = device
             .tensor_from("logits", Class::Activations, width, config.vocab_size, DType::F32, &logits.repeat(width))
             .unwrap();
-        let report = search.step(device.recorder(), &mut rows, &tensor).unwrap();
+        let report = search.step(&mut rec, &mut rows, &tensor).unwrap();
         assert_eq!(report.done, [false], "step {step}");
     }
     search.finish().unwrap().remove(0).unwrap()

@@ -184,9 +184,9 @@ fn what_hooks_cost() {
     assert_eq!(cost(1, stop(), false), (5, 5, 5 * 2 * 12));
     assert_eq!(cost(1, tilt(), false), (10, 10, 5 * 2 * (52 * 4 + 12)));
     assert_eq!(cost(4, Hooks::default(), true), (5, 5, 5 * 2 * 4));
-    // One list of 8 candidates a row; no `advance` behind the last step.
-    assert_eq!(cost(4, stop(), false), (5, 9, 5 * 8 * 8 * 8));
-    assert_eq!(cost(4, tilt(), false), (5, 9, 5 * 8 * 52 * 4));
+    // One list of 8 candidates a row; `advance` goes with the next step.
+    assert_eq!(cost(4, stop(), false), (5, 5, 5 * 8 * 8 * 8));
+    assert_eq!(cost(4, tilt(), false), (5, 5, 5 * 8 * 52 * 4));
 }
 
 /// `prefix_allowed_tokens_fn`: no allowed token is an error; allowed ids that nothing has a score for get 0.

@@ -43,6 +43,11 @@ pub(crate) fn listed_edge(tiles: &[CooperativeMatrixProperties]) -> Option<u32> 
     tiles.iter().filter(fits).map(|t| t.m_size).filter(|edge| EDGES.contains(edge)).max()
 }
 
+/// The WGSL type of a tile of this edge, for the symbol `TILE` of a kernel.
+pub fn tile_name(edge: u32) -> &'static &'static str {
+    if edge == 16 { &"coop_mat16x16" } else { &"coop_mat8x8" }
+}
+
 /// Shapes for reports: "m x n x k factors->sums", each once.
 pub(crate) fn tile_names(tiles: &[CooperativeMatrixProperties]) -> Vec<String> {
     let scalar = |t| match t {

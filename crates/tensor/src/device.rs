@@ -1,19 +1,20 @@
 //! Choosing an adapter, opening it, and what it can do.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{DeviceType, Features};
 
 use crate::address_space;
+use crate::bind_groups::BindGroups;
 use crate::bytes::Bytes;
 use crate::cooperative::{Cooperative, Trials, listed_edge, tile_names};
+use crate::counts::{Counters, DeviceCounts};
 use crate::error::{Result, TensorError};
-use crate::kernel::Kernel;
+use crate::kernel::Kernels;
 use crate::memory::{MemoryInfo, memory_info};
 use crate::pool::Pool;
-use crate::transfer::Transfer;
+use crate::staging::Staging;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -218,12 +219,10 @@ pub(crate) struct Inner {
     pub(crate) pool: Arc<Pool>,
     pub(crate) capabilities: Capabilities,
     pub(crate) checked: bool,
-    pub(crate) kernels: Mutex<HashMap<String, Arc<Kernel>>>,
-    pub(crate) bind_groups: Mutex<HashMap<(u64, Vec<u64>), wgpu::BindGroup>>,
-    /// Whether buffers were freed whose memory the driver may not have back yet.
-    pub(crate) unreclaimed: Mutex<bool>,
-    pub(crate) compile_seconds: Mutex<f64>,
-    pub(crate) transfer: Mutex<Transfer>,
+    pub(crate) kernels: Kernels,
+    pub(crate) bind_groups: BindGroups,
+    pub(crate) counts: Counters,
+    pub(crate) staging: Mutex<Staging>,
     pub(crate) uniforms: Option<wgpu::Buffer>,
     pub(crate) trials: Trials,
     /// Held while `uniforms` is written and the work that reads it is submitted.
@@ -354,11 +353,10 @@ impl Device {
                 pool: Pool::new(limit),
                 capabilities,
                 checked: options.checked,
-                kernels: Mutex::default(),
-                bind_groups: Mutex::default(),
-                unreclaimed: Mutex::default(),
-                compile_seconds: Mutex::default(),
-                transfer: Mutex::default(),
+                kernels: Kernels::default(),
+                bind_groups: BindGroups::default(),
+                counts: Counters::default(),
+                staging: Mutex::default(),
                 uniforms,
                 trials: Trials::default(),
                 submission: Mutex::default(),
@@ -389,7 +387,12 @@ impl Device {
 
     /// Seconds spent compiling kernels so far.
     pub fn compile_seconds(&self) -> f64 {
-        *lock(&self.inner.compile_seconds)
+        self.inner.kernels.compile_seconds()
+    }
+
+    /// What it has done so far, by all threads.
+    pub fn counts(&self) -> DeviceCounts {
+        self.inner.counts.read()
     }
 
     /// Bytes that wgpu's allocator holds beyond those of the bare device; `None` where the backend does not report.

@@ -1,18 +1,26 @@
 //! Compiled shaders.
 
-use std::sync::Arc;
+mod host;
+mod spec;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use elgen_shaders::{Symbols, expand, permutations};
+use elgen_shaders::{Symbols, permutations};
+use rustc_hash::FxHashMap;
 
 use crate::device::{Device, IMMEDIATE_BYTES, lock, one_line};
 use crate::error::{Result, TensorError};
-use crate::tensor::DType;
+
+pub use host::{HostBuffer, HostCx, HostFunction};
+use spec::SpecKey;
+pub use spec::{KernelSource, KernelSpec};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-/// A compiled permutation with its override constants.
+/// A compiled permutation with its override constants: what a dispatch names. Made by [`Device::kernel`].
 #[derive(Debug)]
 pub struct Kernel {
     pub(crate) id: u64,
@@ -23,63 +31,42 @@ pub struct Kernel {
     pub(crate) bindings: usize,
     /// Bit `i` is set if binding `i` is written.
     pub(crate) writes: u32,
+    /// Compiled with bounds checks: no contents of its buffers make it leave them.
+    pub(crate) checked: bool,
+    own: bool,
+    host: Option<HostFunction>,
 }
 
-/// What selects a kernel: the shader, its symbols and its override constants.
-#[derive(Clone, Debug)]
-pub struct KernelSpec {
-    shader: &'static str,
-    symbols: Symbols,
-    constants: Vec<(&'static str, f64)>,
+impl Kernel {
+    /// Whether it is one of this workspace's.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Shader name, symbols and constants.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a device without shaders runs in its place.
+    pub fn host(&self) -> Option<HostFunction> {
+        self.host
+    }
 }
 
-impl KernelSpec {
-    /// The shader without symbols.
-    pub fn new(shader: &'static str) -> Self {
-        Self { shader, symbols: Symbols::new(), constants: Vec::new() }
-    }
+/// The kernels of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Kernels {
+    /// By the numbers of their specifications: all that a step looks at.
+    resolved: RwLock<FxHashMap<SpecKey, Arc<Kernel>>>,
+    /// By text: names may lie at several addresses.
+    compiled: Mutex<HashMap<String, Arc<Kernel>>>,
+    compile_seconds: Mutex<f64>,
+}
 
-    /// Defines a symbol.
-    #[must_use]
-    pub fn define(mut self, name: &str) -> Self {
-        self.symbols.define(name);
-        self
-    }
-
-    /// Defines a symbol if `condition` holds.
-    #[must_use]
-    pub fn define_if(self, condition: bool, name: &str) -> Self {
-        if condition { self.define(name) } else { self }
-    }
-
-    /// Gives a symbol a value.
-    #[must_use]
-    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
-        self.symbols.set(name, value);
-        self
-    }
-
-    /// Sets an override constant.
-    #[must_use]
-    pub fn constant(mut self, name: &'static str, value: u32) -> Self {
-        self.constants.push((name, f64::from(value)));
-        self
-    }
-
-    /// Chooses how weights or caches of this dtype are read: `STORE_F32`, `STORE_F16` or, without SHADER_F16, `STORE_F16_PACKED`.
-    #[must_use]
-    pub fn storage(self, device: &Device, dtype: DType) -> Self {
-        self.define(match dtype {
-            DType::F32 => "STORE_F32",
-            DType::F16 if device.capabilities().shader_f16 => "STORE_F16",
-            DType::F16 => "STORE_F16_PACKED",
-        })
-    }
-
-    /// Uses subgroups where the device has them (shaders with a `SUBGROUP` twin).
-    #[must_use]
-    pub fn subgroup(self, device: &Device) -> Self {
-        self.define_if(device.capabilities().subgroup, "SUBGROUP")
+impl Kernels {
+    pub(crate) fn compile_seconds(&self) -> f64 {
+        *lock(&self.compile_seconds)
     }
 }
 
@@ -89,51 +76,66 @@ impl Device {
     /// # Errors
     /// The shader does not expand, is refused by the compiler, or is not in the list of permutations.
     pub fn kernel(&self, spec: &KernelSpec) -> Result<Arc<Kernel>> {
-        let mut symbols = spec.symbols.clone();
-        if self.capabilities().immediates {
-            symbols.define("IMMEDIATES");
+        let (kernels, key) = (&self.inner.kernels, spec.key());
+        if let Some(kernel) = kernels.resolved.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(kernel));
         }
-        let constants: Vec<String> = spec.constants.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let key = format!("{} [{}] {}", spec.shader, symbols.describe(), constants.join(" "));
-        if let Some(kernel) = lock(&self.inner.kernels).get(&key) {
+        let kernel = self.resolve(spec)?;
+        let mut resolved = kernels.resolved.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(resolved.entry(key).or_insert(kernel)))
+    }
+
+    /// Looks a kernel up by text, and compiles it where it is new.
+    fn resolve(&self, spec: &KernelSpec) -> Result<Arc<Kernel>> {
+        let kernels = &self.inner.kernels;
+        self.inner.counts.text_lookup();
+        let symbols = spec.expander_symbols(self.capabilities().immediates);
+        let text = spec.describe(&symbols);
+        if let Some(fault) = spec.fault() {
+            return Err(TensorError::Kernel { kernel: text, message: fault });
+        }
+        if let Some(kernel) = lock(&kernels.compiled).get(&text) {
             return Ok(Arc::clone(kernel));
         }
         let started = Instant::now();
-        let kernel = Arc::new(self.compile(spec, &symbols, &key)?);
-        *lock(&self.inner.compile_seconds) += started.elapsed().as_secs_f64();
+        let kernel = Arc::new(self.compile(spec, &symbols, &text)?);
+        *lock(&kernels.compile_seconds) += started.elapsed().as_secs_f64();
         // Two threads may have compiled it at once: all use the first, so that its bind groups are cached once.
-        Ok(Arc::clone(lock(&self.inner.kernels).entry(key).or_insert(kernel)))
+        Ok(Arc::clone(lock(&kernels.compiled).entry(text).or_insert(kernel)))
     }
 
     fn compile(&self, spec: &KernelSpec, symbols: &Symbols, key: &str) -> Result<Kernel> {
         let fail = |message: String| TensorError::Kernel { kernel: key.to_owned(), message: one_line(&message) };
-        let source = expand(spec.shader, symbols).map_err(|e| fail(e.to_string()))?;
+        let source = spec.expand(symbols).map_err(|e| fail(e.to_string()))?;
         // Devices that check shaders also check that the shader gate saw this permutation.
-        if self.inner.checked && !permutations().iter().any(|p| p.shader == spec.shader && p.symbols == *symbols) {
+        let listed = || permutations().iter().any(|p| p.shader == spec.shader() && p.symbols == *symbols);
+        if self.inner.checked && spec.is_own() && !listed() {
             return Err(fail("is missing in the list of permutations".into()));
         }
         let access = bindings(&source);
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(spec.shader),
+            label: Some(spec.shader()),
             source: wgpu::ShaderSource::Wgsl(source.as_str().into()),
         };
-        let checks = if self.inner.checked {
-            wgpu::ShaderRuntimeChecks::checked()
-        } else {
-            wgpu::ShaderRuntimeChecks::unchecked()
-        };
-        // SAFETY: all shaders are this workspace's own; the test suite runs each of them against its CPU twin with checks on as well as
-        // off, every loop has a bound that comes from a parameter, and the dispatching functions validate shapes against buffer sizes.
+        // What comes from outside is never trusted.
+        let checked = self.inner.checked || !spec.is_own();
+        let checks =
+            if checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
+        // SAFETY: a shader that is compiled without checks is this workspace's own. It is reached only through
+        // `Recorder::dispatch_trusted`, whose callers are the ops: they validate shapes against buffer sizes, and indices come from tables
+        // whose values were checked. Every loop has a bound that comes from a parameter. The test suite runs each of them with checks, too.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let entries: Vec<_> = access
             .iter()
             .enumerate()
             .map(|(i, writes)| entry(i as u32, wgpu::BufferBindingType::Storage { read_only: !writes }, false))
             .collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.shader), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(spec.shader()),
+            entries: &entries,
+        });
         let uniforms = self.inner.uniforms.as_ref();
         let uniform_layout = uniforms.map(|_| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
@@ -142,17 +144,18 @@ impl Device {
             })
         });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(spec.shader),
+            label: Some(spec.shader()),
             bind_group_layouts: &[Some(&layout), uniform_layout.as_ref()][..1 + usize::from(uniforms.is_some())],
             immediate_size: if uniforms.is_some() { 0 } else { IMMEDIATE_BYTES },
         });
+        let constants: Vec<(&str, f64)> = spec.constants().map(|(name, value)| (name, f64::from(value))).collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(key),
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &spec.constants,
+                constants: &constants,
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
@@ -175,7 +178,18 @@ impl Device {
         });
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let writes = access.iter().enumerate().fold(0, |bits, (i, w)| bits | (u32::from(*w) << i));
-        Ok(Kernel { id, name: key.to_owned(), pipeline, layout, uniform_group, bindings: access.len(), writes })
+        Ok(Kernel {
+            id,
+            name: key.to_owned(),
+            pipeline,
+            layout,
+            uniform_group,
+            bindings: access.len(),
+            writes,
+            checked,
+            own: spec.is_own(),
+            host: spec.host_function(),
+        })
     }
 }
 

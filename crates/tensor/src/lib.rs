@@ -11,29 +11,43 @@
 //! ```
 
 mod address_space;
+#[cfg(feature = "testing")]
+mod bare;
+mod bind_groups;
+mod binding;
 mod bytes;
 mod cooperative;
+mod counts;
 mod device;
 mod error;
 mod kernel;
 mod memory;
 pub mod ops;
 mod pool;
+mod readback;
 mod recorder;
+mod recording;
 mod rows;
+mod staging;
+mod submit;
 mod tally;
 mod tensor;
 mod transfer;
 
+#[cfg(feature = "testing")]
+pub use bare::Bare;
+pub use binding::{Binding, Bindings};
 pub use bytes::Bytes;
-pub use cooperative::Cooperative;
+pub use cooperative::{Cooperative, tile_name};
+pub use counts::{DeviceCounts, RecordStats};
 pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapter, adapters};
 pub use error::{Result, TensorError};
-pub use kernel::{Kernel, KernelSpec};
+pub use kernel::{HostBuffer, HostCx, HostFunction, Kernel, KernelSource, KernelSpec};
 pub use memory::MemoryInfo;
 pub use pool::{Class, Pool, Usage};
-pub use recorder::{RecordStats, Recorder};
+pub use readback::{Pending, Readback};
+pub use recorder::{Mark, Recorder};
 pub use rows::{Grouping, RowState, Rows, Segment};
+pub use submit::Submission;
 pub use tally::Tally;
 pub use tensor::{Buffer, DType, Tensor, buffer_bytes, padded, product, tensor_bytes};
-pub use transfer::Readback;

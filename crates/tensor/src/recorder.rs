@@ -1,105 +1,156 @@
-//! Recording dispatches: one command encoder, one compute pass, one submission.
+//! Recording dispatches, uploads, copies and read-backs, and submitting them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 
-use crate::device::{Device, IMMEDIATE_BYTES, UNIFORM_BYTES, lock};
+use crate::binding::Binding;
+use crate::counts::RecordStats;
+use crate::device::{Device, IMMEDIATE_BYTES};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
+use crate::readback::{Pending, Readback};
+use crate::recording::{Command, Recording};
+use crate::submit::Submission;
 use crate::tensor::Buffer;
-use crate::transfer::Readback;
 
-/// What one recording did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecordStats {
-    /// Compute dispatches.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A place in a recording that whoever submits it may want to know, as an op before it and an op after it tell: the work of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mark {
+    /// What is marked.
+    pub label: &'static str,
+    /// Which of them.
+    pub index: usize,
+    /// Dispatches recorded before it, since the recorder was made.
     pub dispatches: u64,
-    /// Times that the host waited.
-    pub host_waits: u64,
-    /// Bytes read back.
-    pub readback_bytes: u64,
-    /// Queue submissions.
-    pub submissions: u64,
 }
 
-impl std::ops::AddAssign for RecordStats {
-    fn add_assign(&mut self, other: Self) {
-        self.dispatches += other.dispatches;
-        self.host_waits += other.host_waits;
-        self.readback_bytes += other.readback_bytes;
-        self.submissions += other.submissions;
+/// Records commands in order. Nothing runs before [`Recorder::submit`], which leaves the recorder empty: it goes on with the next commands
+/// (a recording is cut there). A recorder that is kept allocates nothing once it has seen its largest recording.
+///
+/// What it records belongs to it: uploads are copied, and buffers and kernels are held until they are submitted.
+pub struct Recorder {
+    id: u64,
+    device: Device,
+    recording: Recording,
+    marks: Vec<Mark>,
+    /// Since [`Recorder::take_stats`].
+    stats: RecordStats,
+    /// Dispatches since the recorder was made.
+    dispatches: u64,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("stats", &self.stats).finish_non_exhaustive()
     }
 }
-
-/// Records dispatches and copies in order. Nothing runs before [`Recorder::submit`].
-pub struct Recorder {
-    device: Device,
-    encoder: wgpu::CommandEncoder,
-    pass: Option<wgpu::ComputePass<'static>>,
-    uniforms: Vec<u8>,
-    stats: RecordStats,
-}
-
-/// Alignment of dynamic uniform offsets that every device accepts.
-const UNIFORM_STRIDE: usize = 256;
 
 impl Device {
     /// Starts a recording.
     pub fn recorder(&self) -> Recorder {
-        self.forget_freed();
-        let encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        Recorder { device: self.clone(), encoder, pass: None, uniforms: Vec::new(), stats: RecordStats::default() }
-    }
-
-    /// Drops cached bind groups of freed buffers, which would keep them alive.
-    pub(crate) fn forget_freed(&self) {
-        // The list is taken under the lock of the cache: a thread that finds it empty finds the groups gone too.
-        let mut groups = lock(&self.inner.bind_groups);
-        let freed = self.inner.pool.take_freed();
-        if !freed.is_empty() {
-            groups.retain(|(_, ids), _| !ids.iter().any(|id| freed.contains(id)));
-            *lock(&self.inner.unreclaimed) = true;
+        Recorder {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            device: self.clone(),
+            recording: Recording::default(),
+            marks: Vec::new(),
+            stats: RecordStats::default(),
+            dispatches: 0,
         }
-    }
-
-    /// Returns once the driver has back what the pool counts as freed. Another thread's recording may have dropped the
-    /// bind groups, so the lock is held until the device is idle: whoever finds nothing to reclaim may rely on it.
-    pub(crate) fn reclaim(&self) -> Result<()> {
-        self.forget_freed();
-        let mut unreclaimed = lock(&self.inner.unreclaimed);
-        if *unreclaimed {
-            self.wait()?;
-            *unreclaimed = false;
-        }
-        Ok(())
     }
 }
 
 impl Recorder {
+    #[cfg(feature = "testing")]
+    pub(crate) fn parts(&mut self) -> (&Device, &mut Recording) {
+        (&self.device, &mut self.recording)
+    }
+
     /// The device that this records for.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Dispatches recorded so far.
-    pub fn dispatches(&self) -> u64 {
-        self.stats.dispatches
+    /// A number that no other recorder of this process has.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
-    /// Records one dispatch. `params` is the shader's `Params` struct: u32 and f32 fields only.
+    /// Dispatches recorded since the recorder was made.
+    pub fn dispatches(&self) -> u64 {
+        self.dispatches
+    }
+
+    /// What was submitted, waited for and read since the last call.
+    pub fn take_stats(&mut self) -> RecordStats {
+        std::mem::take(&mut self.stats)
+    }
+
+    /// Remembers this place of the recording until it is submitted.
+    pub fn mark(&mut self, label: &'static str, index: usize) {
+        self.marks.push(Mark { label, index, dispatches: self.dispatches });
+    }
+
+    /// The places remembered, in order.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// Records one dispatch of a kernel from outside. `params` is the shader's `Params` struct: u32 and f32 fields only.
     ///
     /// # Errors
-    /// The number of buffers or the size of the grid does not fit the kernel or the device. A grid with a zero is a no-op.
+    /// The number of buffers or the size of the grid does not fit the kernel or the device; a buffer that is written is bound twice; the
+    /// kernel is one of this workspace's, which [`Recorder::dispatch_trusted`] takes; it writes a table whose contents are indices. A grid
+    /// with a zero is a no-op.
     pub fn dispatch(
         &mut self,
-        kernel: &Kernel,
-        buffers: &[&Buffer],
+        kernel: &Arc<Kernel>,
+        bindings: &[Binding<'_>],
         params: &impl Pod,
         groups: [u32; 3],
     ) -> Result<()> {
-        let params = bytemuck::bytes_of(params);
+        let refuse = |message: String| Err(TensorError::Kernel { kernel: kernel.name.clone(), message });
+        if !kernel.checked || kernel.is_own() {
+            return refuse("is dispatched by its op alone".into());
+        }
+        if let Some(at) = bindings.iter().enumerate().position(|(i, b)| b.is_table() && kernel.writes >> i & 1 == 1) {
+            return refuse(format!("binding {at} is a table of indices, which a kernel from outside only reads"));
+        }
+        self.record(kernel, bindings, bytemuck::bytes_of(params), groups)
+    }
+
+    /// Records one dispatch of a kernel that runs without bounds checks. `params` is the shader's `Params` struct: u32 and f32 fields only.
+    ///
+    /// # Errors
+    /// As [`Recorder::dispatch`], but for what it refuses of trusted kernels and tables.
+    ///
+    /// # Safety
+    /// The caller has validated that for these parameters, and for every content that the bound buffers can have, each access of the
+    /// kernel lies within the buffer that it is bound to, and that what the kernel writes into a table of indices keeps its bound.
+    pub unsafe fn dispatch_trusted(
+        &mut self,
+        kernel: &Arc<Kernel>,
+        bindings: &[Binding<'_>],
+        params: &impl Pod,
+        groups: [u32; 3],
+    ) -> Result<()> {
+        self.record(kernel, bindings, bytemuck::bytes_of(params), groups)
+    }
+
+    fn record(
+        &mut self,
+        kernel: &Arc<Kernel>,
+        bindings: &[Binding<'_>],
+        params: &[u8],
+        groups: [u32; 3],
+    ) -> Result<()> {
         let fail = |message: String| TensorError::Kernel { kernel: kernel.name.clone(), message };
-        if buffers.len() != kernel.bindings {
-            return Err(fail(format!("{} buffers given, {} expected", buffers.len(), kernel.bindings)));
+        if bindings.len() != kernel.bindings {
+            return Err(fail(format!("{} buffers given, {} expected", bindings.len(), kernel.bindings)));
         }
         if params.len() > IMMEDIATE_BYTES as usize {
             return Err(fail(format!("{} bytes of parameters exceed {IMMEDIATE_BYTES}", params.len())));
@@ -110,56 +161,38 @@ impl Recorder {
         if groups.iter().any(|g| *g > 65535) {
             return Err(fail(format!("grid {groups:?} exceeds 65535 workgroups in a dimension")));
         }
-        for (i, buffer) in buffers.iter().enumerate() {
+        for (i, binding) in bindings.iter().enumerate() {
             let written = kernel.writes >> i & 1 == 1;
-            if written && buffers.iter().filter(|b| b.id() == buffer.id()).count() > 1 {
+            let id = binding.buffer().id();
+            if written && bindings.iter().filter(|other| other.buffer().id() == id).count() > 1 {
                 return Err(fail(format!("binding {i} is written and bound twice")));
             }
         }
-        let group = self.bind_group(kernel, buffers);
-        let pass = self.pass.get_or_insert_with(|| {
-            self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()
+        let recording = &mut self.recording;
+        let (first_buffer, first_param) = (recording.buffers.len(), recording.params.len());
+        recording.buffers.extend(bindings.iter().map(|binding| binding.buffer().clone()));
+        recording.params.extend_from_slice(params);
+        recording.commands.push(Command::Dispatch {
+            kernel: Arc::clone(kernel),
+            buffers: first_buffer..recording.buffers.len(),
+            params: first_param..recording.params.len(),
+            grid: groups,
         });
-        pass.set_pipeline(&kernel.pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        if let Some(uniform_group) = &kernel.uniform_group {
-            let offset = self.uniforms.len();
-            if offset + UNIFORM_STRIDE > UNIFORM_BYTES as usize {
-                return Err(fail(format!(
-                    "more than {} dispatches in one recording",
-                    UNIFORM_BYTES as usize / UNIFORM_STRIDE
-                )));
-            }
-            self.uniforms.extend_from_slice(params);
-            self.uniforms.resize(offset + UNIFORM_STRIDE, 0);
-            pass.set_bind_group(1, uniform_group, &[offset as u32]);
-        } else if !params.is_empty() {
-            pass.set_immediates(0, params);
-        }
-        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-        self.stats.dispatches += 1;
+        self.dispatches += 1;
         Ok(())
     }
 
-    fn bind_group(&self, kernel: &Kernel, buffers: &[&Buffer]) -> wgpu::BindGroup {
-        let inner = &self.device.inner;
-        let key = (kernel.id, buffers.iter().map(|b| b.id()).collect::<Vec<u64>>());
-        let mut cache = lock(&inner.bind_groups);
-        cache
-            .entry(key)
-            .or_insert_with(|| {
-                let entries: Vec<_> = buffers
-                    .iter()
-                    .enumerate()
-                    .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.inner.raw.as_entire_binding() })
-                    .collect();
-                inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: None,
-                    layout: &kernel.layout,
-                    entries: &entries,
-                })
-            })
-            .clone()
+    /// Records an upload. It takes its place among the commands: what was recorded before does not see it, what comes later does.
+    /// `offset` and the length are multiples of 4.
+    ///
+    /// # Errors
+    /// The range leaves the buffer.
+    pub fn write(&mut self, to: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        to.check_write(offset, data.len())?;
+        if !data.is_empty() {
+            self.recording.upload(to, offset, data);
+        }
+        Ok(())
     }
 
     /// Records a copy of `bytes` bytes; offsets and size are multiples of 4.
@@ -167,57 +200,80 @@ impl Recorder {
     /// # Errors
     /// The range leaves a buffer.
     pub fn copy(&mut self, from: &Buffer, from_offset: u64, to: &Buffer, to_offset: u64, bytes: u64) -> Result<()> {
-        let leaves = |offset: u64, buffer: &Buffer| offset.checked_add(bytes).is_none_or(|end| end > buffer.bytes());
-        if leaves(from_offset, from) || leaves(to_offset, to) {
+        let aligned = [from_offset, to_offset, bytes].iter().all(|at| at.is_multiple_of(4));
+        if !aligned || from.id() == to.id() || from.is_left_by(from_offset, bytes) || to.is_left_by(to_offset, bytes) {
             return Err(TensorError::Shape {
                 op: "copy",
                 message: format!(
-                    "{bytes} bytes at {from_offset} -> {to_offset} leave a buffer of {} or {}",
+                    "{bytes} bytes at {from_offset} -> {to_offset} of buffers of {} and {}",
                     from.bytes(),
                     to.bytes()
                 ),
             });
         }
-        self.pass = None;
-        self.encoder.copy_buffer_to_buffer(&from.inner.raw, from_offset, &to.inner.raw, to_offset, Some(bytes));
+        let (from, to) = (from.clone(), to.clone());
+        self.recording.commands.push(Command::Copy { from, from_offset, to, to_offset, bytes });
         Ok(())
     }
 
-    /// Submits without waiting.
+    /// Records that `bytes` bytes of `from` are to be handed to the host, through a buffer of `ring`. The value that comes back is waited
+    /// for, or polled, once the recording is submitted; other recordings may be made and submitted meanwhile.
     ///
     /// # Errors
-    /// The device failed.
-    pub fn submit(mut self) -> Result<RecordStats> {
-        self.submit_inner()?;
-        Ok(self.stats)
-    }
-
-    fn submit_inner(&mut self) -> Result<wgpu::SubmissionIndex> {
-        self.pass = None;
-        let inner = &self.device.inner;
-        // Another thread's constants must not come between these and the submission that reads them.
-        let _submission = lock(&inner.submission);
-        if let (Some(buffer), false) = (&inner.uniforms, self.uniforms.is_empty()) {
-            inner.queue.write_buffer(buffer, 0, &self.uniforms);
+    /// The range leaves the buffer or is more than the ring's buffers hold; all of them hold what nobody has read yet.
+    pub fn read_back(&mut self, ring: &Readback, from: &Buffer, from_offset: u64, bytes: u64) -> Result<Pending> {
+        if from.is_left_by(from_offset, bytes) || !from_offset.is_multiple_of(4) || !bytes.is_multiple_of(4) {
+            let message = format!("{bytes} bytes at {from_offset} of a buffer of {}", from.bytes());
+            return Err(TensorError::Shape { op: "read_back", message });
         }
-        let next = inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let encoder = std::mem::replace(&mut self.encoder, next);
-        let index = inner.queue.submit([encoder.finish()]);
-        self.stats.submissions += 1;
-        self.device.check()?;
-        Ok(index)
+        let pending = ring.take(&self.device, bytes)?;
+        let to = pending.slot();
+        self.recording.commands.push(Command::ReadBack { from: from.clone(), from_offset, to, bytes });
+        Ok(pending)
     }
 
-    /// Submits, waits, and hands the first `bytes` of `from` to the host: the one wait of a decode step.
+    /// Submits what was recorded, without waiting, and goes on with an empty recording. An empty one reaches no queue.
     ///
     /// # Errors
-    /// The device failed.
-    pub fn submit_and_read(mut self, readback: &Readback, from: &Buffer, bytes: u64) -> Result<(Vec<u8>, RecordStats)> {
-        self.copy(from, 0, &readback.buffer, 0, bytes)?;
-        let index = self.submit_inner()?;
-        let data = readback.map(&self.device, index, bytes)?;
-        self.stats.host_waits += 1;
-        self.stats.readback_bytes += bytes;
-        Ok((data, self.stats))
+    /// The device failed; uploads for which the memory limit has no room. Nothing stays recorded then.
+    pub fn submit(&mut self) -> Result<Submission> {
+        let mut stats = RecordStats::default();
+        let submitted = self.device.submit(&mut self.recording, &mut stats);
+        self.recording.clear();
+        self.marks.clear();
+        self.stats += stats;
+        submitted
+    }
+
+    /// Submits, waits, and hands the first `bytes` of `from` to `see`: the one wait of a decode step.
+    ///
+    /// # Errors
+    /// As [`Recorder::read_back`] and [`Recorder::submit`].
+    pub fn submit_and_see<R>(
+        &mut self,
+        ring: &Readback,
+        from: &Buffer,
+        bytes: u64,
+        see: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let pending = self.read_back(ring, from, 0, bytes)?;
+        self.submit()?;
+        self.see(pending, see)
+    }
+
+    /// Waits for a value and counts the wait here: [`Pending::see`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn see<R>(&mut self, pending: Pending, see: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        pending.see(&mut self.stats, see)
+    }
+
+    /// [`Recorder::submit_and_see`], with the bytes as they are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_and_read(&mut self, ring: &Readback, from: &Buffer, bytes: u64) -> Result<Vec<u8>> {
+        self.submit_and_see(ring, from, bytes, <[u8]>::to_vec)
     }
 }

@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
+use crate::recorder::Recorder;
 use crate::tally::Tally;
 use crate::tensor::{Buffer, product};
 
@@ -120,8 +121,12 @@ pub struct Rows {
     parity: usize,
     /// Sentence of each physical row.
     sentences: Vec<u32>,
+    /// Slab of each physical row.
+    slabs: Vec<usize>,
     active_rows: Vec<u32>,
     segments: Vec<Segment>,
+    /// The recorder that holds, or has submitted, the newest change of the active rows.
+    changed_in: Option<u64>,
 }
 
 impl Rows {
@@ -145,8 +150,10 @@ impl Rows {
             max_length,
             parity: 0,
             sentences: Vec::new(),
+            slabs: Vec::new(),
             active_rows: Vec::new(),
             segments: Vec::new(),
+            changed_in: None,
         })
     }
 
@@ -225,13 +232,27 @@ impl Rows {
         Ok(())
     }
 
-    /// Replaces the list of active rows; `slabs[row]` is the slab of each physical row.
+    /// Replaces the list of active rows at once; `slabs[row]` is the slab of each physical row.
     ///
     /// # Errors
     /// A row without a slab, or beyond the tables; the device failed.
     pub fn set_active(&mut self, device: &Device, rows: Vec<u32>, slabs: &[usize]) -> Result<()> {
+        let grouping = self.group(&rows, slabs)?;
+        if !rows.is_empty() {
+            device.write(&self.active, 0, bytemuck::cast_slice(&rows))?;
+            device.write(&self.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
+        }
+        self.slabs = slabs.to_vec();
+        self.changed_in = None;
+        self.segments = grouping.segments;
+        self.active_rows = rows;
+        Ok(())
+    }
+
+    /// Segments and groups of these rows.
+    fn group(&self, rows: &[u32], slabs: &[usize]) -> Result<Grouping> {
         let mut grouping = Grouping::default();
-        for row in &rows {
+        for row in rows {
             let place = *row as usize;
             let Some(slab) = slabs.get(place).filter(|_| place < self.capacity) else {
                 let message = format!("row {row} of {} places, {} of which have a slab", self.capacity, slabs.len());
@@ -241,29 +262,39 @@ impl Rows {
             let sentence = self.sentences.get(place).copied().unwrap_or(*row);
             grouping.push(*slab, sentence, 1);
         }
-        if !rows.is_empty() {
-            device.write(&self.active, 0, bytemuck::cast_slice(&rows))?;
-            device.write(&self.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
+        Ok(grouping)
+    }
+
+    /// Drops active rows, for what `rec` records from here on.
+    ///
+    /// # Errors
+    /// As [`Rows::set_active`].
+    pub fn retain(&mut self, rec: &mut Recorder, keep: impl Fn(u32) -> bool) -> Result<()> {
+        if self.active_rows.iter().all(|row| keep(*row)) {
+            return Ok(());
         }
+        let rows: Vec<u32> = self.active_rows.iter().copied().filter(|row| keep(*row)).collect();
+        let grouping = self.group(&rows, &self.slabs)?;
+        rec.write(&self.active, 0, bytemuck::cast_slice(&rows))?;
+        rec.write(&self.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
+        self.changed_in = Some(rec.id());
         self.segments = grouping.segments;
         self.active_rows = rows;
         Ok(())
     }
 
-    /// Drops active rows.
+    /// Refuses a recorder that is not the one that dropped rows: the device would see another list than the host.
     ///
     /// # Errors
-    /// The device failed.
-    pub fn retain(&mut self, device: &Device, keep: impl Fn(u32) -> bool) -> Result<()> {
-        let mut slabs = Vec::new();
-        for segment in &self.segments {
-            for row in &self.active_rows[segment.first as usize..(segment.first + segment.count) as usize] {
-                slabs.resize(slabs.len().max(*row as usize + 1), 0);
-                slabs[*row as usize] = segment.slab;
+    /// [`Rows::retain`] recorded into another one.
+    pub fn check_recorder(&self, rec: &Recorder) -> Result<()> {
+        match self.changed_in {
+            Some(id) if id != rec.id() => {
+                let message = "rows were dropped in another recording, which goes on with the next step".to_owned();
+                Err(TensorError::Shape { op: "rows", message })
             }
+            _ => Ok(()),
         }
-        let rows: Vec<u32> = self.active_rows.iter().copied().filter(|row| keep(*row)).collect();
-        if rows.len() == self.active_rows.len() { Ok(()) } else { self.set_active(device, rows, &slabs) }
     }
 
     /// Active physical rows, as the device sees them.

@@ -63,6 +63,20 @@ impl Buffer {
     pub(crate) fn id(&self) -> u64 {
         self.inner.reservation.id
     }
+
+    /// Whether `bytes` bytes at `offset` are not all within it.
+    pub(crate) fn is_left_by(&self, offset: u64, bytes: u64) -> bool {
+        offset.checked_add(bytes).is_none_or(|end| end > self.bytes())
+    }
+
+    /// Refuses to write `bytes` bytes at `offset` where they leave it or are not whole words.
+    pub(crate) fn check_write(&self, offset: u64, bytes: usize) -> Result<()> {
+        if self.is_left_by(offset, bytes as u64) || !offset.is_multiple_of(4) || !bytes.is_multiple_of(4) {
+            let message = format!("{bytes} bytes at {offset} do not fit a buffer of {}", self.bytes());
+            return Err(TensorError::Shape { op: "write", message });
+        }
+        Ok(())
+    }
 }
 
 impl Device {

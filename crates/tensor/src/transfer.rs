@@ -1,133 +1,26 @@
-//! Moving bytes between host and device through counted buffers of a bounded size.
-
-use std::sync::mpsc;
-use std::time::Duration;
+//! Moving bytes and values between host and device outside of recordings: loading, set-up and tests.
 
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
-use crate::tensor::{Buffer, DType, Tensor, buffer_bytes, padded, product};
-
-/// Bytes of one upload chunk at most; two of them make the ring.
-const CHUNK: u64 = 8 << 20;
-
-/// Bytes of a chunk that serves small uploads only.
-const SMALL_CHUNK: u64 = 128 << 10;
-
-/// Bytes of an upload chunk under a memory limit: the ring takes no more than a thirty-second of it.
-fn chunk_bytes(limit: u64) -> u64 {
-    (limit / 64).clamp(SMALL_CHUNK, CHUNK) / 16 * 16
-}
-
-/// Bytes of the upload ring once it has seen an upload of this size.
-pub(crate) fn ring_bytes(largest_upload: u64, limit: u64) -> u64 {
-    2 * if largest_upload > SMALL_CHUNK { chunk_bytes(limit) } else { SMALL_CHUNK }
-}
-
-/// The upload ring: two chunks, one is filled while the other is copied. Allocated at the first upload, freed by [`Device::trim`].
-#[derive(Debug, Default)]
-pub(crate) struct Transfer {
-    chunks: Vec<Buffer>,
-    /// Bytes that a chunk must have: that of small uploads until a large one comes.
-    chunk: u64,
-    /// The submission that last read each chunk.
-    pending: Vec<Option<wgpu::SubmissionIndex>>,
-    next: usize,
-}
-
-/// A buffer that the host reads; allocate one and keep it.
-#[derive(Debug)]
-pub struct Readback {
-    pub(crate) buffer: Buffer,
-}
-
-impl Readback {
-    pub(crate) fn map(&self, device: &Device, index: wgpu::SubmissionIndex, bytes: u64) -> Result<Vec<u8>> {
-        map(device, &self.buffer, wgpu::MapMode::Read, bytes, Some(index))?;
-        let raw = &self.buffer.inner.raw;
-        let data = raw.get_mapped_range(0..bytes).map_err(|e| TensorError::Device(e.to_string()))?.to_vec();
-        raw.unmap();
-        Ok(data)
-    }
-}
-
-fn map(
-    device: &Device,
-    buffer: &Buffer,
-    mode: wgpu::MapMode,
-    bytes: u64,
-    index: Option<wgpu::SubmissionIndex>,
-) -> Result<()> {
-    let (sender, receiver) = mpsc::channel();
-    buffer.inner.raw.map_async(mode, 0..bytes, move |result| {
-        // The receiver is gone only if the wait below failed, which is reported there.
-        let _ = sender.send(result);
-    });
-    let wait = wgpu::PollType::Wait { submission_index: index, timeout: None };
-    device.inner.device.poll(wait).map_err(|e| TensorError::Device(e.to_string()))?;
-    device.check()?;
-    // A poll on another thread may have taken the callback and not run it yet.
-    match receiver.recv_timeout(Duration::from_secs(10)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(TensorError::Device(e.to_string())),
-        Err(_) => Err(TensorError::Device("a buffer was not mapped after its submission had ended".into())),
-    }
-}
+use crate::staging::Staging;
+use crate::tensor::{Buffer, DType, Tensor, padded, product};
 
 impl Device {
-    /// Allocates a read-back buffer.
-    ///
-    /// # Errors
-    /// As [`Device::alloc`].
-    pub fn readback(&self, what: &str, bytes: u64) -> Result<Readback> {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Readback { buffer: self.alloc_raw(what, Class::Staging, buffer_bytes(bytes), usage)? })
-    }
-
-    /// Writes bytes through the upload ring. `offset` and the length are multiples of 4.
+    /// Writes bytes at once, past any recording: for loading and set-up. It comes before whatever is recorded and not yet submitted; a step's
+    /// uploads belong to its recording ([`crate::Recorder::write`]). `offset` and the length are multiples of 4.
     ///
     /// # Errors
     /// The range leaves the buffer, the ring does not fit the memory limit, or the device failed.
     pub fn write(&self, to: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
-        let end = offset.checked_add(data.len() as u64);
-        if end.is_none_or(|end| end > to.bytes()) || !offset.is_multiple_of(4) || !data.len().is_multiple_of(4) {
-            let message = format!("{} bytes at {offset} do not fit a buffer of {}", data.len(), to.bytes());
-            return Err(TensorError::Shape { op: "write", message });
+        to.check_write(offset, data.len())?;
+        if data.is_empty() {
+            return Ok(());
         }
-        let full = chunk_bytes(self.pool().limit());
-        let mut ring = lock(&self.inner.transfer);
-        ring.chunk = ring.chunk.max(if data.len() as u64 > SMALL_CHUNK { full } else { SMALL_CHUNK });
-        for (i, part) in data.chunks(full as usize).enumerate() {
-            let slot = ring.next;
-            if ring.chunks.get(slot).is_none_or(|chunk| chunk.bytes() < ring.chunk) {
-                // The smaller one goes before the larger one comes.
-                if slot < ring.chunks.len() {
-                    ring.chunks.truncate(slot);
-                    ring.pending.truncate(slot);
-                }
-                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-                let chunk = self.alloc_raw("upload ring", Class::Staging, ring.chunk, usage).inspect_err(|_| {
-                    // Small uploads may still find room.
-                    ring.chunk = SMALL_CHUNK;
-                })?;
-                ring.chunks.push(chunk);
-                ring.pending.push(None);
-            }
-            let chunk = ring.chunks[slot].clone();
-            let bytes = part.len() as u64;
-            map(self, &chunk, wgpu::MapMode::Write, bytes, ring.pending[slot].take())?;
-            let raw = &chunk.inner.raw;
-            raw.get_mapped_range_mut(0..bytes).map_err(|e| TensorError::Device(e.to_string()))?.copy_from_slice(part);
-            raw.unmap();
-            let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(raw, 0, &to.inner.raw, offset + i as u64 * full, Some(bytes));
-            ring.pending[slot] = Some(self.inner.queue.submit([encoder.finish()]));
-            ring.next = (slot + 1) % 2;
-        }
-        self.check()
+        self.upload(to, offset, data)
     }
 
-    /// Reads `bytes` bytes of a buffer and waits for them. For set-up and tests; a decode step uses [`crate::Recorder::submit_and_read`].
+    /// Reads `bytes` bytes of a buffer and waits for them. For set-up and tests; a decode step uses [`crate::Recorder::read_back`].
     ///
     /// # Errors
     /// As [`crate::Recorder::submit_and_read`].
@@ -137,7 +30,7 @@ impl Device {
             return Err(TensorError::Shape { op: "read", message });
         }
         let readback = self.readback("read", bytes)?;
-        Ok(self.recorder().submit_and_read(&readback, from, bytes)?.0)
+        self.recorder().submit_and_read(&readback, from, bytes)
     }
 
     /// Waits until the device has done all that was submitted.
@@ -145,13 +38,12 @@ impl Device {
     /// # Errors
     /// The device failed.
     pub fn wait(&self) -> Result<()> {
-        self.inner.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| TensorError::Device(e.to_string()))?;
-        self.check()
+        self.poll(wgpu::PollType::wait_indefinitely())
     }
 
     /// Bytes of the upload ring as it is.
     pub fn upload_ring_bytes(&self) -> u64 {
-        lock(&self.inner.transfer).chunks.iter().map(Buffer::bytes).sum()
+        lock(&self.inner.staging).bytes()
     }
 
     /// Frees the upload ring; the next upload allocates it again.
@@ -159,7 +51,7 @@ impl Device {
     /// # Errors
     /// The device failed.
     pub fn trim(&self) -> Result<()> {
-        *lock(&self.inner.transfer) = Transfer::default();
+        *lock(&self.inner.staging) = Staging::default();
         self.wait()
     }
 

@@ -34,7 +34,7 @@ impl Lengths {
         let failed = |message: String| CliError::Failed(format!("{}: {message}", path.display()));
         let tokenizer = match model_dir {
             Some(dir) => ModelConfig::load(dir)
-                .and_then(|config| Tokenizer::load(dir, config.family()))
+                .and_then(|config| Tokenizer::load(dir, config.family().tokenizer))
                 .map_err(|error| CliError::Failed(one_line(&error)))?,
             None => None,
         };

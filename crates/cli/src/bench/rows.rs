@@ -133,7 +133,7 @@ fn model_rows(
     software: bool,
 ) -> Result<Vec<Row>, CliError> {
     let flags = &arguments.rows;
-    let has_encoder = model.config.config().family().is_encoder_decoder();
+    let has_encoder = model.config.config().family().is_encoder_decoder;
     let all_kinds: Vec<AttentionFlag> = AttentionFlag::MEASURED
         .into_iter()
         .filter(|kind| has_encoder || *kind != AttentionFlag::Kind(Kind::MhaNocache))

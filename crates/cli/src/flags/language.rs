@@ -2,7 +2,7 @@
 
 use clap::Args;
 use elgen_engine::{EngineError, ModelDescription};
-use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer};
+use elgen_models::{LanguageRole, LanguageTokens, ModelError, Tokenizer, TokenizerError};
 
 use crate::error::CliError;
 
@@ -35,7 +35,7 @@ impl LanguageFlags {
             return Ok(None);
         }
         let dir = model.dir();
-        let mut tokenizer = match Tokenizer::load(dir, model.config.family()).map_err(EngineError::from)? {
+        let mut tokenizer = match Tokenizer::load(dir, model.config.family().tokenizer).map_err(EngineError::from)? {
             Some(tokenizer) => tokenizer,
             // This says what was looked for.
             None => Tokenizer::open(dir).map_err(EngineError::from)?,
@@ -48,7 +48,7 @@ impl LanguageFlags {
     /// Sets the languages of a tokenizer; an error names the flag.
     pub(crate) fn apply(&self, tokenizer: &mut Tokenizer) -> Result<LanguageTokens, CliError> {
         tokenizer.set_languages(self.src_lang.as_deref(), self.tgt_lang.as_deref()).map_err(|error| match error {
-            ModelError::Language { role, language, why } => {
+            ModelError::Tokenizer(TokenizerError::Language { role, language, why }) => {
                 let flag = match role {
                     LanguageRole::Source => "--src-lang",
                     LanguageRole::Target => "--tgt-lang",

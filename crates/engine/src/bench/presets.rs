@@ -116,7 +116,7 @@ mod tests {
             for model in preset.models {
                 let config = builtin_config(model, 1).unwrap();
                 let positions = config.config().max_positions().unwrap();
-                let both = if config.config().family().is_encoder_decoder() { 0 } else { preset.new_tokens };
+                let both = if config.config().family().is_encoder_decoder { 0 } else { preset.new_tokens };
                 assert!(preset.source_length + both <= positions, "{} {model}", preset.name);
             }
         }

@@ -1,39 +1,48 @@
 //! A checkpoint without files: every weight that a model asks for is a random number, so that a config alone gives a model of its full size.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use elgen_tensor::ops::RandomMatrix;
 
 use super::StoredDtype;
 use super::view::{Data, TensorView};
-use crate::config::{ModelConfig, ModelFamily};
 
 /// Standard deviation of biases: small beside the unit variance that the projections keep, but not without effect.
 const BIAS_DEVIATION: f64 = 0.01;
+
+/// What sets the random weights of a family apart.
+pub trait RandomRules: fmt::Debug + Send + Sync {
+    /// Deviation of the matrix `name` as it lies in a file; `None` for that which keeps the variance of what it multiplies, where it is stored
+    /// `[out, in]`: 1 / sqrt(in).
+    fn deviation(&self, name: &str, shape: &[usize]) -> Option<f64> {
+        let _ = (name, shape);
+        None
+    }
+
+    /// Whether the head has weights of its own, whatever its loader asks for.
+    fn own_head(&self) -> bool {
+        false
+    }
+}
 
 /// Which numbers: weights depend on the seed and on the tensor's name, so they are the same whatever kind of attention reads them.
 #[derive(Debug)]
 pub(super) struct RandomWeights {
     seed: u64,
-    /// GPT-2 stores its layers' weights `[in, out]`.
-    inputs_first: bool,
-    /// Deviation of the embedding tables; `None`: as of any matrix.
-    table_deviation: Option<f64>,
-    /// T5 does not scale its scores: its queries are small instead, as in Hugging Face's `_init_weights`.
-    query_factor: f64,
-    /// The head has weights of its own, whatever its loader asks for.
-    pub(super) own_head: bool,
+    rules: Arc<dyn RandomRules>,
 }
 
 impl RandomWeights {
-    pub(super) fn new(config: &ModelConfig, seed: u64) -> Self {
-        let (table_deviation, query_factor, own_head) = match config {
-            // A tied head's input is scaled by d_model^-0.5.
-            ModelConfig::T5(c) => (Some(1.0), (c.d_kv as f64).powf(-0.5), !c.tie_word_embeddings),
-            _ => (None, 1.0, false),
-        };
-        Self { seed, inputs_first: config.family() == ModelFamily::Gpt2, table_deviation, query_factor, own_head }
+    pub(super) fn new(rules: Arc<dyn RandomRules>, seed: u64) -> Self {
+        Self { seed, rules }
+    }
+
+    /// Whether the head has weights of its own, whatever its loader asks for.
+    pub(super) fn own_head(&self) -> bool {
+        self.rules.own_head()
     }
 
     /// The tensor of this name and shape.
@@ -52,16 +61,10 @@ impl RandomWeights {
         }
     }
 
-    /// Deviation of a matrix: 1 / sqrt(inputs) keeps the variance of what it multiplies.
+    /// Deviation of a matrix.
     fn deviation(&self, name: &str, shape: &[usize]) -> f64 {
-        let table = ["shared.weight", "embed_tokens.weight"].iter().any(|table| name.ends_with(table));
-        if let (true, Some(deviation)) = (table, self.table_deviation) {
-            return deviation;
-        }
-        let layer = name.split('.').any(|part| part == "h");
-        let inputs = if self.inputs_first && layer { shape.first() } else { shape.last() };
-        let factor = if name.ends_with("Attention.q.weight") { self.query_factor } else { 1.0 };
-        factor / (inputs.copied().unwrap_or(1).max(1) as f64).sqrt()
+        let inputs = shape.last().copied().unwrap_or(1).max(1) as f64;
+        self.rules.deviation(name, shape).unwrap_or_else(|| 1.0 / inputs.sqrt())
     }
 
     /// FNV-1a of the name, and the seed, through the finaliser of splitmix64.
@@ -87,7 +90,8 @@ mod tests {
 
     fn weights(text: &str, seed: u64) -> RandomWeights {
         let map = serde_json::from_str(text).unwrap();
-        RandomWeights::new(&ModelConfig::from_map(&map, Path::new("config.json")).unwrap(), seed)
+        let config = crate::ModelConfig::from_map(&map, Path::new("config.json")).unwrap();
+        config.random_checkpoint(seed).random.unwrap()
     }
 
     fn read(weights: &RandomWeights, name: &str, shape: &[usize]) -> Vec<f32> {

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::header::{self, Entry};
-use crate::config::json;
-use crate::error::{HeaderProblem, ModelError, excerpt};
+use crate::error::{CheckpointError, HeaderProblem, ModelError, excerpt};
+use crate::json;
 
 /// An open weights file.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Shard {
         let refused = |source| ModelError::Io { file: path.clone(), source };
         let file = File::open(&path).map_err(refused)?;
         let length = file.metadata().map_err(refused)?.len();
-        let damaged = |problem| ModelError::Header { file: path.clone(), problem };
+        let damaged = |problem| ModelError::from(CheckpointError::Header { file: path.clone(), problem });
         let mut first = [0; header::LENGTH_FIELD];
         if length < first.len() as u64 {
             return Err(damaged(HeaderProblem::TooShort { length }));
@@ -57,13 +57,15 @@ impl Shard {
 
     /// Fills `out` with the bytes from `at` on, which belong to `tensor`.
     pub(super) fn read(&self, at: u64, out: &mut [u8], tensor: &str) -> Result<(), ModelError> {
-        read_exact_at(&self.file, out, at).map_err(|source| ModelError::ReadTensor {
-            file: self.path.clone(),
-            tensor: excerpt(tensor),
-            reason: match source.kind() {
-                io::ErrorKind::UnexpectedEof => "the file was cut after it had been opened".to_owned(),
-                _ => source.to_string(),
-            },
+        read_exact_at(&self.file, out, at).map_err(|source| {
+            ModelError::from(CheckpointError::ReadTensor {
+                file: self.path.clone(),
+                tensor: excerpt(tensor),
+                reason: match source.kind() {
+                    io::ErrorKind::UnexpectedEof => "the file was cut after it had been opened".to_owned(),
+                    _ => source.to_string(),
+                },
+            })
         })
     }
 }

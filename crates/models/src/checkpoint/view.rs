@@ -11,7 +11,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::StoredDtype;
 use super::shard::Shard;
-use crate::error::{ModelError, excerpt};
+use crate::error::{CheckpointError, ModelError, excerpt};
 
 /// A tensor of a file, or one that is made of random numbers.
 #[derive(Debug, Clone)]
@@ -151,8 +151,8 @@ impl<'a> TensorView<'a> {
         let (at, value) = found.unwrap_or((0, f32::NAN));
         let (file, tensor, index) = (self.file.into(), excerpt(&self.name), first + at);
         Err(match value.is_finite() {
-            true => ModelError::OutOfRange { file, tensor, index, value, dtype: dtype.name() },
-            false => ModelError::NonFinite { file, tensor, index, value },
+            true => ModelError::from(CheckpointError::OutOfRange { file, tensor, index, value, dtype: dtype.name() }),
+            false => ModelError::from(CheckpointError::NonFinite { file, tensor, index, value }),
         })
     }
 
@@ -207,10 +207,12 @@ impl<'a> TensorView<'a> {
     }
 
     fn element_size(&self) -> Result<usize, ModelError> {
-        self.dtype.weight_bytes().ok_or_else(|| ModelError::UnsupportedDtype {
-            file: self.file.into(),
-            tensor: excerpt(&self.name),
-            dtype: self.dtype.to_string(),
+        self.dtype.weight_bytes().ok_or_else(|| {
+            ModelError::from(CheckpointError::UnsupportedDtype {
+                file: self.file.into(),
+                tensor: excerpt(&self.name),
+                dtype: self.dtype.to_string(),
+            })
         })
     }
 
@@ -240,6 +242,11 @@ impl<'a> TensorView<'a> {
     }
 
     fn window_error(&self, reason: String) -> ModelError {
-        ModelError::Window { file: self.file.into(), tensor: excerpt(&self.name), shape: self.shape.to_vec(), reason }
+        ModelError::from(CheckpointError::Window {
+            file: self.file.into(),
+            tensor: excerpt(&self.name),
+            shape: self.shape.to_vec(),
+            reason,
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! Looking up a model's tensors under the names that its family uses, with the prefixes and aliases met in the wild.
 
+use super::random::RandomWeights;
 use super::{Checkpoint, TensorView};
-use crate::error::ModelError;
+use crate::error::{CheckpointError, ModelError};
 
 /// A checkpoint seen by a model family. A tensor is looked up as `prefix + name`, then as `name`: files saved from a base class
 /// lack the prefix of the wrapping class.
@@ -49,8 +50,6 @@ const SHARED: &str = "shared.weight";
 const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
 const DECODER_EMBEDDING: &str = "decoder.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
-const GPT2_EMBEDDING: &str = "wte.weight";
-const OPT_EMBEDDING: &str = "decoder.embed_tokens.weight";
 
 impl<'a> Weights<'a> {
     /// `prefix` with its dot, for example `model.` (BART) or `transformer.` (GPT-2).
@@ -79,55 +78,44 @@ impl<'a> Weights<'a> {
     /// The tensor `name` if it exists; then it must have the shape `expected`.
     pub fn optional(&self, name: &str, expected: &[usize]) -> Result<Option<TensorView<'a>>, ModelError> {
         match self.lookup(name) {
-            Some(view) if view.shape() != expected => Err(ModelError::WrongShape {
+            Some(view) if view.shape() != expected => Err(ModelError::from(CheckpointError::WrongShape {
                 file: view.file().into(),
                 tensor: view.name().to_owned(),
                 expected: expected.into(),
                 actual: view.shape().into(),
-            }),
+            })),
             found => Ok(found),
         }
     }
 
-    /// BART's embedding tables. `tied` is the config's `tie_word_embeddings`. Tied tables are the one of `shared.weight`,
-    /// `lm_head.weight` and the two `embed_tokens.weight` that exists; one that is in the file beside the shared table with other
-    /// values stays its own, as in transformers 5. Untied, the head must be in the file.
-    pub fn bart_embeddings(
+    /// The embedding tables of an encoder-decoder model with one vocabulary. `tied` is the config's `tie_word_embeddings`. Tied tables are the one of
+    /// `shared.weight` and `substitutes`, in this order, that exists; one of the two `embed_tokens.weight` and `lm_head.weight` that is in the
+    /// file beside it with other values stays its own, as in transformers 5. Untied, the head must be in the file.
+    ///
+    /// # Errors
+    /// Tensors that are missing or misshapen.
+    pub fn shared_embeddings(
         &self,
+        substitutes: [&str; 3],
         vocab_size: usize,
         d_model: usize,
         tied: bool,
     ) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
         let shape = [vocab_size, d_model];
-        if tied {
-            return self.tied_embeddings(&[SHARED, HEAD, DECODER_EMBEDDING, ENCODER_EMBEDDING], &shape);
-        }
-        let shared = self.first_of(&[SHARED, DECODER_EMBEDDING, ENCODER_EMBEDDING], &shape)?;
+        let order: Vec<&str> = [SHARED].into_iter().chain(substitutes).filter(|name| tied || *name != HEAD).collect();
+        let shared = self.first_of(&order, &shape)?;
         Ok(Seq2SeqEmbeddings {
             encoder: self.own_or(ENCODER_EMBEDDING, &shared, &shape)?,
             decoder: self.own_or(DECODER_EMBEDDING, &shared, &shape)?,
-            head: self.tensor(HEAD, &shape)?,
+            head: if tied { self.own_or(HEAD, &shared, &shape)? } else { self.tensor(HEAD, &shape)? },
         })
     }
 
-    /// T5's embedding tables, tied whatever the config says, as in transformers 5. By BART's rules, but where there is no `shared.weight` the
-    /// encoder's table stands for it, then the decoder's, then the head's.
-    pub fn t5_embeddings(&self, vocab_size: usize, d_model: usize) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
-        self.tied_embeddings(&[SHARED, ENCODER_EMBEDDING, DECODER_EMBEDDING, HEAD], &[vocab_size, d_model])
-    }
-
-    /// Each table is its own where the file has one with values of its own, else the first of `order` that there is.
-    fn tied_embeddings(&self, order: &[&str], shape: &[usize; 2]) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
-        let shared = self.first_of(order, shape)?;
-        Ok(Seq2SeqEmbeddings {
-            encoder: self.own_or(ENCODER_EMBEDDING, &shared, shape)?,
-            decoder: self.own_or(DECODER_EMBEDDING, &shared, shape)?,
-            head: self.own_or(HEAD, &shared, shape)?,
-        })
-    }
-
-    /// Marian's embedding tables where the vocabularies are separate: an encoder's `[vocab_size, d_model]` and a decoder's
+    /// The embedding tables of an encoder-decoder model with two vocabularies: an encoder's `[vocab_size, d_model]` and a decoder's
     /// `[decoder_vocab_size, d_model]`; `tied` binds the head to the decoder's.
+    ///
+    /// # Errors
+    /// Tensors that are missing or misshapen.
     pub fn separate_embeddings(
         &self,
         vocab_size: usize,
@@ -136,31 +124,22 @@ impl<'a> Weights<'a> {
         tied: bool,
     ) -> Result<Seq2SeqEmbeddings<'a>, ModelError> {
         let encoder = self.tensor(ENCODER_EMBEDDING, &[vocab_size, d_model])?;
-        let target = self.tied_pair(DECODER_EMBEDDING, &[decoder_vocab_size, d_model], tied)?;
+        let target = self.decoder_embeddings(DECODER_EMBEDDING, decoder_vocab_size, d_model, tied)?;
         Ok(Seq2SeqEmbeddings { encoder, decoder: target.input, head: target.head })
     }
 
-    /// GPT-2's embedding tables, by the same rules: `wte.weight` and `lm_head.weight`.
-    pub fn gpt2_embeddings(
+    /// The embedding tables of a decoder, `[vocab_size, width]` each: that of its input, called `input`, and the head's, by the same rules.
+    ///
+    /// # Errors
+    /// Tensors that are missing or misshapen.
+    pub fn decoder_embeddings(
         &self,
+        input: &str,
         vocab_size: usize,
-        n_embd: usize,
+        width: usize,
         tied: bool,
     ) -> Result<DecoderEmbeddings<'a>, ModelError> {
-        self.tied_pair(GPT2_EMBEDDING, &[vocab_size, n_embd], tied)
-    }
-
-    /// OPT's embedding tables, by the same rules: `decoder.embed_tokens.weight` and `lm_head.weight`.
-    pub fn opt_embeddings(
-        &self,
-        vocab_size: usize,
-        word_embed_proj_dim: usize,
-        tied: bool,
-    ) -> Result<DecoderEmbeddings<'a>, ModelError> {
-        self.tied_pair(OPT_EMBEDDING, &[vocab_size, word_embed_proj_dim], tied)
-    }
-
-    fn tied_pair(&self, input: &str, shape: &[usize; 2], tied: bool) -> Result<DecoderEmbeddings<'a>, ModelError> {
+        let shape = &[vocab_size, width];
         if !tied {
             return Ok(DecoderEmbeddings { input: self.tensor(input, shape)?, head: self.tensor(HEAD, shape)? });
         }
@@ -191,7 +170,7 @@ impl<'a> Weights<'a> {
 
     /// The tensor `name` if it is in the file with values of its own, else `shared`.
     fn own_or(&self, name: &str, shared: &TensorView<'a>, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
-        let own_head = self.checkpoint.random.as_ref().is_some_and(|random| random.own_head);
+        let own_head = self.checkpoint.random.as_ref().is_some_and(RandomWeights::own_head);
         if own_head && name == HEAD {
             return self.tensor(name, shape);
         }
@@ -210,6 +189,6 @@ impl<'a> Weights<'a> {
             }
         }
         let tensor = if tried.is_empty() { String::new() } else { tried.remove(0) };
-        ModelError::MissingTensor { place: self.checkpoint.place().into(), tensor, tried }
+        ModelError::from(CheckpointError::MissingTensor { place: self.checkpoint.place().into(), tensor, tried })
     }
 }

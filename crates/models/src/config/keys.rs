@@ -4,36 +4,44 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Activation, SpecialTokens};
-use crate::error::{ModelError, excerpt};
+use super::{Activation, SpecialTokens, activation, activation_names};
+use crate::error::{ConfigError, ModelError, excerpt};
 
 /// The largest accepted number of layers of a stack.
-pub(super) const MAX_LAYERS: usize = 1_000;
+pub(crate) const MAX_LAYERS: usize = 1_000;
 /// The largest accepted model width, in elements.
-pub(super) const MAX_WIDTH: usize = 65_536;
+pub(crate) const MAX_WIDTH: usize = 65_536;
 /// The largest accepted inner width of a feed-forward block, in elements.
-pub(super) const MAX_FFN: usize = 1 << 20;
+pub(crate) const MAX_FFN: usize = 1 << 20;
 /// The largest accepted vocabulary or position table, in rows.
-pub(super) const MAX_ROWS: usize = 10_000_000;
+pub(crate) const MAX_ROWS: usize = 10_000_000;
 
-pub(crate) struct Keys<'a> {
-    pub(crate) file: &'a Path,
-    pub(crate) map: &'a Map<String, Value>,
+/// The keys of a config file.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a> {
+    /// The file, for messages.
+    pub file: &'a Path,
+    /// Its content.
+    pub map: &'a Map<String, Value>,
 }
 
 impl<'a> Keys<'a> {
     /// The value of `key`; null counts as absent.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn error(&self, key: &str, why: impl Into<String>) -> ModelError {
+    /// The error that `key` has a value which is no good, and why.
+    pub fn error(&self, key: &str, why: impl Into<String>) -> ModelError {
         let value = self.map.get(key).map_or_else(|| "(class default)".into(), |value| excerpt(&value.to_string()));
-        ModelError::Config { file: self.file.into(), key: key.into(), value, why: why.into() }
+        ModelError::from(ConfigError::Key { file: self.file.into(), key: key.into(), value, why: why.into() })
     }
 
     /// A count from 1 to `max` under the first of `names`; the others are aliases and may not contradict it.
-    pub(super) fn count(&self, names: &[&str], default: usize, max: usize) -> Result<usize, ModelError> {
+    ///
+    /// # Errors
+    /// No whole number, one out of range, or aliases that contradict each other.
+    pub fn count(&self, names: &[&str], default: usize, max: usize) -> Result<usize, ModelError> {
         let mut found: Option<(&str, usize)> = None;
         for &name in names {
             let Some(value) = self.get(name) else { continue };
@@ -66,21 +74,33 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+    /// A flag.
+    ///
+    /// # Errors
+    /// The value is neither true nor false.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value.as_bool().ok_or_else(|| self.error(key, "must be true or false")),
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+    /// A text.
+    ///
+    /// # Errors
+    /// The value is no text.
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => value.as_str().map(Some).ok_or_else(|| self.error(key, "must be a string")),
         }
     }
 
-    pub(super) fn epsilon(&self, key: &str, default: f32) -> Result<f32, ModelError> {
+    /// The epsilon of norms.
+    ///
+    /// # Errors
+    /// The value is no number, negative, or beyond f32.
+    pub fn epsilon(&self, key: &str, default: f32) -> Result<f32, ModelError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         match value.as_f64() {
             Some(number) if number >= 0.0 && (number as f32).is_finite() => Ok(number as f32),
@@ -88,14 +108,18 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn activation(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
+    /// The name of an activation function.
+    ///
+    /// # Errors
+    /// A name that is not known.
+    pub fn activation(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
         let Some(name) = self.text(key)? else { return Ok(default) };
-        Activation::from_name(name)
-            .ok_or_else(|| self.error(key, format!("is not implemented (implemented: {})", Activation::names())))
+        activation(name)
+            .ok_or_else(|| self.error(key, format!("is not implemented (implemented: {})", activation_names())))
     }
 
     /// `dtype`, or its older name `torch_dtype`; only a hint, so a value that is no name is passed over.
-    pub(super) fn dtype(&self) -> Option<String> {
+    pub fn dtype(&self) -> Option<String> {
         let name = |key| self.get(key).and_then(Value::as_str);
         let name = name("dtype").or_else(|| name("torch_dtype"))?;
         Some(name.trim_start_matches("torch.").to_owned())
@@ -104,7 +128,10 @@ impl<'a> Keys<'a> {
     /// The four special ids; one that the file does not mention is the class's default. Ids that the vocabulary does not hold are left out:
     /// most files have some, and where one has no part in a run it may be anything. `loose` are keys that the family's class does not
     /// declare, whose values may have any type.
-    pub(crate) fn special_tokens(
+    ///
+    /// # Errors
+    /// A value that is no token id.
+    pub fn special_tokens(
         &self,
         defaults: &SpecialTokens,
         vocab_size: usize,
@@ -147,7 +174,10 @@ impl<'a> Keys<'a> {
 
     /// Refuses a `pad_token_id` that is no row of a table of `rows` rows, for the families whose embeddings are made with it; a negative
     /// one counts from the end.
-    pub(super) fn check_padding(&self, rows: usize) -> Result<(), ModelError> {
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn check_padding(&self, rows: usize) -> Result<(), ModelError> {
         const KEY: &str = "pad_token_id";
         let Some(value) = self.get(KEY) else { return Ok(()) };
         let rows = rows as i64;
@@ -158,7 +188,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether Python would take the value for true; absent and null are not.
-    pub(super) fn truthy(&self, key: &str) -> bool {
+    pub fn truthy(&self, key: &str) -> bool {
         match self.get(key) {
             None => false,
             Some(Value::Bool(flag)) => *flag,
@@ -171,7 +201,10 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses a decoder-only model that says it has an encoder.
-    pub(super) fn no_encoder(&self) -> Result<(), ModelError> {
+    ///
+    /// # Errors
+    /// It says so.
+    pub fn no_encoder(&self) -> Result<(), ModelError> {
         const KEY: &str = "is_encoder_decoder";
         if self.truthy(KEY) { Err(self.error(KEY, "this family has no encoder")) } else { Ok(()) }
     }

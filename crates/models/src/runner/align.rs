@@ -4,14 +4,15 @@
 //! cache, to use those of a few hypotheses. Run again, only what is returned is computed, in stretches, and no beam order can be wrong. The
 //! sources are not encoded again: the sentences are still admitted.
 
-use elgen_attention::{Packed, Probabilities};
-use elgen_tensor::{Class, DType, Grouping, Tally, TensorError, padded, product};
+use elgen_attention::Probabilities;
+use elgen_tensor::{Class, DType, Tally, TensorError, padded, product};
 
+use super::Runner;
 use super::footprint::{PackedSize, chunks};
-use super::{PrefillSpace, Runner, prepare_packed};
+use super::packing::PackedSpace;
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::layers::Space;
+use crate::space::Space;
 
 /// What a sentence of the admitted batch went on with.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub struct Continuation<'a> {
 
 impl Continuation<'_> {
     /// Ids that are fed: nothing follows the last one.
-    fn fed(&self) -> usize {
+    pub(super) fn fed(&self) -> usize {
         (self.prompt.len() + self.token_ids.len()).saturating_sub(1)
     }
 }
@@ -86,7 +87,8 @@ impl Runner {
             return Ok(vec![Alignment::new(); continuations.len()]);
         }
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
-        prepare_packed(&self.device, &mut self.prompt_space, shape, PackedSize { tokens: rows, copies, extras })?;
+        let size = PackedSize { tokens: rows, copies, extras };
+        PackedSpace::prepare(&self.device, &mut self.prompt_space, shape, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(Vec::new()) };
         let mean = self.device.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
         let stride = mean.ld() as u64 * 4;
@@ -102,7 +104,7 @@ impl Runner {
             let mut rec = self.device.recorder();
             let out = Probabilities { mean: &mean, log_sum_exp: None };
             self.model.align(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, layer, &out)?;
-            let (bytes, _) = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
+            let bytes = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             let mut rows = values.chunks(mean.ld());
             for continuation in these {
@@ -137,35 +139,5 @@ impl Runner {
         // Its stretches are cut so that each tensor fits a binding.
         tally.buffers(Class::Activations, bytes, 0);
         tally.upload((bytes / row).saturating_mul(8));
-    }
-
-    /// Uploads ids and ranges. Nothing is stored in the self caches: no slots.
-    fn pack_continuations(&self, to: &PrefillSpace, continuations: &[Continuation<'_>]) -> Result<Packed, ModelError> {
-        let (mut ids, mut ranges, mut cross) = (Vec::new(), Vec::new(), Vec::new());
-        let mut grouping = Grouping::default();
-        for (number, continuation) in (0..).zip(continuations) {
-            let placement = &self.placements[continuation.sentence];
-            let (first, count) = (ids.len() as u32, continuation.fed());
-            let fed = continuation.prompt.iter().chain(continuation.token_ids).take(count);
-            for (position, id) in (0u32..).zip(fed) {
-                ids.push([*id, position]);
-                ranges.push([first, position + 1]);
-                cross.push(placement.cross_range(0));
-            }
-            grouping.push(placement.slab, number, count as u32);
-        }
-        self.device.write(&to.ids, 0, bytemuck::cast_slice(&ids))?;
-        self.device.write(&to.ranges, 0, bytemuck::cast_slice(&ranges))?;
-        self.device.write(&to.groups, 0, bytemuck::cast_slice(&grouping.groups))?;
-        self.device.write(&to.cross_ranges, 0, bytemuck::cast_slice(&cross))?;
-        Ok(Packed {
-            tokens: ids.len(),
-            index: to.index.clone(),
-            ranges: to.ranges.clone(),
-            segments: grouping.segments,
-            groups: to.groups.clone(),
-            slots: Vec::new(),
-            cross_ranges: Some(to.cross_ranges.clone()),
-        })
     }
 }

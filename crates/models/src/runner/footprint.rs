@@ -6,8 +6,8 @@ use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kind, Kinds, Need,
 use elgen_tensor::{Class, DType, Tally, product};
 
 use crate::error::ModelError;
-use crate::layers::{Space, StackShape};
 use crate::outline::Outline;
+use crate::space::{Space, StackShape};
 
 /// Bytes of working tensors that an encoder or prefill micro-batch may take, unless one sentence alone needs more.
 pub const DEFAULT_PREFILL_BUDGET: u64 = 128 << 20;

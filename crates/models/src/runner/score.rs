@@ -19,7 +19,7 @@ pub struct LogitRows<'a> {
 }
 
 /// Takes a recording that ends in logits, adds what it wants to know of them, and submits it.
-pub type SeeLogits<'a> = &'a mut dyn FnMut(Recorder, LogitRows<'_>) -> Result<RecordStats, ModelError>;
+pub type SeeLogits<'a> = &'a mut dyn FnMut(&mut Recorder, LogitRows<'_>) -> Result<(), ModelError>;
 
 /// The head's part of a scoring run.
 struct Scoring<'a> {
@@ -61,9 +61,8 @@ impl Scoring<'_> {
                 DType::F32,
             )?),
         };
-        let mut stats = RecordStats::default();
+        let mut rec = device.recorder();
         for window in wanted.chunks(self.logits.rows) {
-            let mut rec = device.recorder();
             let mut to = 0;
             for run in window.chunk_by(|a, b| b.0 == a.0 + 1) {
                 let bytes = run.len() as u64 * row_bytes;
@@ -72,9 +71,9 @@ impl Scoring<'_> {
             }
             model.head(&mut rec, hidden, self.logits, window.len())?;
             let rows: Vec<(usize, usize)> = window.iter().map(|(_, row)| *row).collect();
-            stats += (self.see)(rec, LogitRows { logits: self.logits, rows: &rows })?;
+            (self.see)(&mut rec, LogitRows { logits: self.logits, rows: &rows })?;
         }
-        Ok(stats)
+        Ok(rec.take_stats())
     }
 }
 

@@ -9,8 +9,8 @@ use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::guarded;
 use super::settings::{Form, Rules, Settings};
-use crate::config::json;
-use crate::error::{ModelError, excerpt};
+use crate::error::{ModelError, TokenizerError, excerpt};
+use crate::json;
 
 /// From `vocab.json` and `merges.txt`, each with its content.
 pub(super) fn from_files(
@@ -18,7 +18,7 @@ pub(super) fn from_files(
     (merges_file, merges): (&Path, &str),
     settings: &Settings,
 ) -> Result<(tokenizers::Tokenizer, Rules), ModelError> {
-    let unusable = |reason| ModelError::TokenizerFile { file: vocab_file.into(), reason };
+    let unusable = |reason| ModelError::from(TokenizerError::File { file: vocab_file.into(), reason });
     let vocab = parse_vocab(vocab_file, vocab)?;
     let merges = parse_merges(merges_file, merges, &vocab)?;
     let model = guarded(|| BPE::builder().vocab_and_merges(vocab, merges).build()).map_err(unusable)?;
@@ -67,7 +67,7 @@ pub(super) fn parse_vocab(file: &Path, text: &str) -> Result<Vocab, ModelError> 
             Some(Ok(number)) => vocab.insert(token, number),
             _ => {
                 let reason = format!("token `{}` has the id {}", excerpt(&token), excerpt(&Value::to_string(&id)));
-                return Err(ModelError::TokenizerFile { file: file.into(), reason });
+                return Err(ModelError::from(TokenizerError::File { file: file.into(), reason }));
             }
         };
     }
@@ -81,9 +81,8 @@ fn parse_merges(file: &Path, text: &str, vocab: &Vocab) -> Result<Vec<(String, S
         if line.starts_with("#version") || line.is_empty() {
             continue;
         }
-        let bad = |reason: String| ModelError::TokenizerFile {
-            file: file.into(),
-            reason: format!("line {number}: {reason}"),
+        let bad = |reason: String| {
+            ModelError::from(TokenizerError::File { file: file.into(), reason: format!("line {number}: {reason}") })
         };
         let Some((left, right)) = line.split_once(' ').filter(|(_, right)| !right.contains(' ')) else {
             return Err(bad(format!("`{}` is not a pair of tokens", excerpt(line))));

@@ -1,11 +1,12 @@
 //! Which of transformers' tokenizer classes a directory asks for, and what each class brings of its own.
 
 /// A tokenizer class of transformers, as far as it has rules of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TokenizerClass {
     /// Whatever tokenizer.json says.
     Generic,
-    /// Byte-level BPE without a template; OPT uses it too.
+    /// Byte-level BPE without a template.
     Gpt2,
     /// Byte-level BPE with `<s> A </s>`: BART.
     Roberta,
@@ -21,12 +22,13 @@ pub(super) enum Class {
     Marian,
 }
 
-/// A `model_type` for each class, the empty one for [`Class::Generic`].
-pub(crate) const MODEL_TYPES: [&str; 8] = ["", "gpt2", "bart", "t5", "pegasus", "mbart", "mbart50", "marian"];
+impl TokenizerClass {
+    /// All classes.
+    pub const ALL: [Self; 8] =
+        [Self::Generic, Self::Gpt2, Self::Roberta, Self::T5, Self::Pegasus, Self::MBart, Self::MBart50, Self::Marian];
 
-impl Class {
-    /// The class of a tokenizer_config.json that names `declared`, or of models of this `model_type` where it names none.
-    pub(super) fn resolve(declared: Option<&str>, model_type: &str) -> Self {
+    /// The class of a tokenizer_config.json that names `declared`, or `own`, that of the model's family, where it names none.
+    pub(super) fn resolve(declared: Option<&str>, own: Self) -> Self {
         match declared.map(|name| name.strip_suffix("Fast").unwrap_or(name)) {
             Some("GPT2Tokenizer") => Self::Gpt2,
             Some("BartTokenizer" | "RobertaTokenizer") => Self::Roberta,
@@ -36,21 +38,7 @@ impl Class {
             Some("MBart50Tokenizer") => Self::MBart50,
             Some("MarianTokenizer") => Self::Marian,
             Some(_) => Self::Generic,
-            None => Self::of_model_type(model_type),
-        }
-    }
-
-    /// The class that transformers registers for models of this `model_type`.
-    pub(super) fn of_model_type(model_type: &str) -> Self {
-        match model_type {
-            "gpt2" | "opt" => Self::Gpt2,
-            "bart" => Self::Roberta,
-            "t5" | "mt5" | "switch_transformers" => Self::T5,
-            "pegasus" => Self::Pegasus,
-            "mbart" => Self::MBart,
-            "mbart50" => Self::MBart50,
-            "marian" => Self::Marian,
-            _ => Self::Generic,
+            None => own,
         }
     }
 
@@ -111,21 +99,20 @@ impl Class {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, MODEL_TYPES};
+    use super::TokenizerClass;
 
     #[test]
-    fn every_class_has_a_model_type() {
-        let place = |class: Class| match class {
-            Class::Generic => 0,
-            Class::Gpt2 => 1,
-            Class::Roberta => 2,
-            Class::T5 => 3,
-            Class::Pegasus => 4,
-            Class::MBart => 5,
-            Class::MBart50 => 6,
-            Class::Marian => 7,
+    fn all_classes_are_listed() {
+        let place = |class: TokenizerClass| match class {
+            TokenizerClass::Generic => 0,
+            TokenizerClass::Gpt2 => 1,
+            TokenizerClass::Roberta => 2,
+            TokenizerClass::T5 => 3,
+            TokenizerClass::Pegasus => 4,
+            TokenizerClass::MBart => 5,
+            TokenizerClass::MBart50 => 6,
+            TokenizerClass::Marian => 7,
         };
-        let places = MODEL_TYPES.map(|model_type| place(Class::of_model_type(model_type)));
-        assert_eq!(places, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(TokenizerClass::ALL.map(place), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

@@ -1,7 +1,7 @@
 //! Source and target languages of multilingual tokenizers.
 
-use super::class::Class;
-use crate::error::{ModelError, excerpt};
+use super::class::TokenizerClass;
+use crate::error::{LanguageRole, ModelError, TokenizerError, excerpt};
 
 /// mBART's languages in the order of their ids.
 const MBART: [&str; 25] = [
@@ -21,10 +21,10 @@ pub(super) const DEFAULT_SOURCE: &str = "en_XX";
 const LISTED: usize = 8;
 
 /// The language codes that are tokens of this class.
-pub(super) fn codes_of(class: Class) -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn codes_of(class: TokenizerClass) -> impl Iterator<Item = &'static str> + Clone {
     let (first, more): (&[_], &[_]) = match class {
-        Class::MBart => (&MBART, &[]),
-        Class::MBart50 => (&MBART, &MBART50),
+        TokenizerClass::MBart => (&MBART, &[]),
+        TokenizerClass::MBart50 => (&MBART, &MBART50),
         _ => (&[], &[]),
     };
     first.iter().chain(more).copied()
@@ -37,24 +37,6 @@ pub struct LanguageTokens {
     pub decoder_start_token_id: Option<u32>,
     /// For mBART-50: the language is the first token after the decoder's start.
     pub forced_bos_token_id: Option<u32>,
-}
-
-/// Which of the two languages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LanguageRole {
-    /// That of the texts to be read.
-    Source,
-    /// That of the texts to be written.
-    Target,
-}
-
-impl std::fmt::Display for LanguageRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Source => "source",
-            Self::Target => "target",
-        })
-    }
 }
 
 /// The error about a language that a tokenizer with the languages `known` does not have.
@@ -73,5 +55,5 @@ pub(super) fn unknown(role: LanguageRole, language: &str, known: &[&str]) -> Mod
             format!("not a language of the tokenizer; it has {list}{more}")
         }
     };
-    ModelError::Language { role, language: excerpt(language), why }
+    ModelError::from(TokenizerError::Language { role, language: excerpt(language), why })
 }

@@ -10,12 +10,12 @@ use std::path::Path;
 use super::VOCAB_FILE;
 use super::bounds::Bounds;
 use super::byte_level::parse_vocab;
-use super::languages::{LanguageRole, unknown};
+use super::languages::unknown;
 use super::sentencepiece::{SPACE, SentencePiece};
 use super::settings::{Form, Rules, Settings};
 use super::spm_file::{self, SpmFile};
-use crate::config::json;
-use crate::error::{ModelError, excerpt};
+use crate::error::{LanguageRole, ModelError, TokenizerError, excerpt};
+use crate::json;
 use added::AddedTokens;
 
 /// Segments texts of the source language.
@@ -93,14 +93,14 @@ impl Marian {
         let pieces = |bytes: &[u8], name: &str| {
             let file = dir.join(name);
             SentencePiece::new(SpmFile::from_bytes(bytes, &file)?)
-                .map_err(|reason| ModelError::TokenizerFile { file, reason })
+                .map_err(|reason| ModelError::from(TokenizerError::File { file, reason }))
         };
         let vocab =
             |text: &str, name: &str| Ok::<_, ModelError>(parse_vocab(&dir.join(name), text)?.into_iter().collect());
         let ids: HashMap<String, u32> = vocab(files.vocab, VOCAB_FILE)?;
         let target_ids: Option<HashMap<String, u32>> =
             files.target_vocab.map(|text| vocab(text, TARGET_VOCAB_FILE)).transpose()?;
-        let unusable = |reason: String| ModelError::TokenizerFile { file: dir.join(VOCAB_FILE), reason };
+        let unusable = |reason: String| ModelError::from(TokenizerError::File { file: dir.join(VOCAB_FILE), reason });
         let named = rules.role_argument("unk_token").python_str();
         // A name of the model's own may take the role over.
         let unknown = rules.special.role("unk_token").unwrap_or_default();

@@ -11,7 +11,7 @@ use tokenizers::{AddedToken, Encoding, Token};
 
 use super::bounds::Bounds;
 use super::guarded;
-use crate::error::ModelError;
+use crate::error::{ModelError, TokenizerError};
 
 /// Bytes of a part, or a little more.
 const PART_BYTES: usize = 256 << 10;
@@ -39,7 +39,7 @@ fn encode_parts(
     let run = |part: &str, special| {
         guarded(|| inner.encode_fast(part, special))
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|reason| ModelError::Tokenize { action: "encode the text", reason })
+            .map_err(|reason| ModelError::from(TokenizerError::Tokenize { action: "encode the text", reason }))
     };
     if text.len() <= part_bytes || !can_be_cut(inner) {
         check(text.len(), bounds.part_bytes())?;
@@ -63,7 +63,7 @@ fn encode_parts(
 
 /// Refuses a text, or a part of one, that is too long.
 pub(super) fn check(bytes: usize, limit: usize) -> Result<(), ModelError> {
-    if bytes > limit { Err(ModelError::TextTooLong { bytes, limit }) } else { Ok(()) }
+    if bytes > limit { Err(ModelError::from(TokenizerError::TextTooLong { bytes, limit })) } else { Ok(()) }
 }
 
 /// The special tokens before and behind a text, told by a text of one token that no vocabulary has.
@@ -71,7 +71,7 @@ fn ends(inner: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), ModelErro
     const TEXT: u32 = u32::MAX;
     let text = Encoding::from_tokens(vec![Token::new(TEXT, "a".to_owned(), (0, 1))], 0);
     let around = guarded(|| inner.post_process(text, None, true))
-        .map_err(|reason| ModelError::Tokenize { action: "encode the text", reason })?;
+        .map_err(|reason| ModelError::from(TokenizerError::Tokenize { action: "encode the text", reason }))?;
     let ids = around.get_ids();
     let at = ids.iter().position(|id| *id == TEXT).unwrap_or(ids.len());
     Ok((ids[..at].to_vec(), ids.get(at + 1..).unwrap_or_default().to_vec()))
@@ -206,12 +206,18 @@ mod tests {
         let (_, mut tokenizer) = tokenizers().pop().unwrap();
         tokenizer.set_max_text_bytes(10_000);
         let refused = tokenizer.encode(&"a".repeat(10_001)).unwrap_err();
-        assert!(matches!(refused, ModelError::TextTooLong { bytes: 10_001, limit: 10_000 }), "{refused}");
+        assert!(
+            matches!(refused, ModelError::Tokenizer(TokenizerError::TextTooLong { bytes: 10_001, limit: 10_000 })),
+            "{refused}"
+        );
         assert!(tokenizer.encode(&"a".repeat(10_000)).is_ok());
         // Words are cut between.
         assert!(tokenizer.encode(&"word ".repeat(10_000)).is_ok());
         let refused = tokenizer.encode(&format!("{}{}", "word ".repeat(3000), "a".repeat(20_000))).unwrap_err();
-        assert!(matches!(refused, ModelError::TextTooLong { limit: 10_000, .. }), "{refused}");
+        assert!(
+            matches!(refused, ModelError::Tokenizer(TokenizerError::TextTooLong { limit: 10_000, .. })),
+            "{refused}"
+        );
     }
 
     #[test]

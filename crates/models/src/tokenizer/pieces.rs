@@ -3,7 +3,7 @@
 use tokenizers::{Decoder, DecoderWrapper};
 
 use super::{Core, Tokenizer, guarded};
-use crate::error::ModelError;
+use crate::error::{ModelError, TokenizerError};
 
 /// Stands before a token, so that decoders do not take it for the beginning of a text.
 const BASE: &str = "abcdef";
@@ -77,8 +77,9 @@ impl Tokenizer {
         let text = match &self.core {
             Core::Marian(marian) => marian.join(tokens.iter().map(String::as_str)),
             Core::Pipeline(inner) => match inner.get_decoder() {
-                Some(decoder) => guarded(|| decoder.decode(tokens))
-                    .map_err(|reason| ModelError::Tokenize { action: "decode the ids", reason })?,
+                Some(decoder) => guarded(|| decoder.decode(tokens)).map_err(|reason| {
+                    ModelError::from(TokenizerError::Tokenize { action: "decode the ids", reason })
+                })?,
                 None => tokens.join(" "),
             },
         };

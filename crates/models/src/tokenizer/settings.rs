@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::class::Class;
-use crate::config::json;
-use crate::error::{ModelError, excerpt};
+use super::class::TokenizerClass;
+use crate::error::{ModelError, TokenizerError, excerpt};
+use crate::json;
 pub(super) use argument::Argument;
 use arguments::Companions;
 pub(super) use arguments::{Arguments, Index, Problem};
@@ -38,7 +38,7 @@ const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// The class whose rules hold for files other than tokenizer.json.
-    pub(super) class: Class,
+    pub(super) class: TokenizerClass,
     /// Whether tokenizer.json holds as it is, because its class has no rules of its own.
     pub(super) generic: bool,
     dir: PathBuf,
@@ -59,16 +59,16 @@ pub(super) enum Form<'a> {
 /// What the settings mean for a tokenizer of some form.
 #[derive(Debug)]
 pub(super) struct Rules {
-    pub(super) class: Class,
+    pub(super) class: TokenizerClass,
     pub(super) options: Options,
     pub(super) special: SpecialTokens,
     arguments: Arguments,
 }
 
 impl Settings {
-    pub(crate) fn load(dir: &Path, model_type: &str) -> Result<Self, ModelError> {
+    pub(crate) fn load(dir: &Path, own: TokenizerClass) -> Result<Self, ModelError> {
         let config = json::read_object(dir, CONFIG_FILE)?.unwrap_or_default();
-        let bad = |reason: String| ModelError::TokenizerFile { file: dir.join(CONFIG_FILE), reason };
+        let bad = |reason: String| ModelError::from(TokenizerError::File { file: dir.join(CONFIG_FILE), reason });
         let declared = match config.get("tokenizer_class") {
             Some(Value::String(name)) => Some(name.clone()).filter(|name| !name.is_empty()),
             None | Some(Value::Null) => None,
@@ -83,10 +83,10 @@ impl Settings {
         };
         // A name that is there but empty is that of an unknown class.
         let declared = declared.or_else(|| config.get("tokenizer_class")?.as_str().map(str::to_owned));
-        let mut class = Class::resolve(declared.as_deref(), model_type);
-        let generic = class == Class::Generic;
+        let mut class = TokenizerClass::resolve(declared.as_deref(), own);
+        let generic = class == TokenizerClass::Generic;
         if generic {
-            class = Class::of_model_type(model_type);
+            class = own;
         }
         if !matches!(config.get("auto_map"), None | Some(Value::Object(_) | Value::Array(_))) {
             return Err(bad("auto_map: must be an object".into()));
@@ -111,14 +111,14 @@ impl Settings {
 
     /// The error of a problem with one of the files.
     pub(super) fn problem(&self, problem: Problem) -> ModelError {
-        ModelError::TokenizerFile { file: self.dir.join(problem.file), reason: problem.reason }
+        ModelError::from(TokenizerError::File { file: self.dir.join(problem.file), reason: problem.reason })
     }
 
     fn settle(&self, form: Form<'_>) -> Result<Rules, Problem> {
         let (single, pieces, padding, class) = match form {
             // A Marian tokenizer has no tokenizer.json of its own; one that is there speaks for itself.
-            Form::Single { text, padding } if self.generic || self.class == Class::Marian => {
-                (Some(text), None, padding, Class::Generic)
+            Form::Single { text, padding } if self.generic || self.class == TokenizerClass::Marian => {
+                (Some(text), None, padding, TokenizerClass::Generic)
             }
             Form::Single { text, .. } => (Some(text), None, None, self.class),
             Form::Pieces(pieces) => (None, Some(pieces), None, self.class),

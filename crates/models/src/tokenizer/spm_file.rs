@@ -7,8 +7,8 @@ use std::path::Path;
 
 use prost::Message;
 
-use crate::config::json;
-use crate::error::ModelError;
+use crate::error::{ModelError, TokenizerError};
+use crate::json;
 
 /// Far above any published model (that of mBART has 5 MB); keeps a mistaken file from being read into memory.
 const MAX_BYTES: u64 = 256 << 20;
@@ -109,7 +109,7 @@ impl SpmFile {
         if json::is_lfs_pointer(bytes) {
             return Err(ModelError::LfsPointer { file: file.into() });
         }
-        Self::parse(bytes).map_err(|reason| ModelError::TokenizerFile { file: file.into(), reason })
+        Self::parse(bytes).map_err(|reason| ModelError::from(TokenizerError::File { file: file.into(), reason }))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -3,7 +3,7 @@
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 
-use super::class::Class;
+use super::class::TokenizerClass;
 use super::guarded;
 use super::languages::{self, codes_of};
 use super::settings::Rules;
@@ -21,7 +21,7 @@ pub(super) struct LabelEnds {
 pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<(), String> {
     let end = |inner: &tokenizers::Tokenizer| rules.role_id(inner, "eos_token");
     match rules.class {
-        Class::Roberta => {
+        TokenizerClass::Roberta => {
             let token =
                 |role: &str| Ok::<_, String>((rules.role_argument(role).python_str(), rules.role_id(inner, role)?));
             let template = RobertaProcessing::new(token("sep_token")?, token("cls_token")?);
@@ -31,21 +31,22 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
             ));
             Ok(())
         }
-        Class::T5 => {
+        TokenizerClass::T5 => {
             // The name stands for the id alone.
             let end = end(inner)?;
             put(inner, "$A </s>", vec![("</s>".into(), end)])
         }
-        Class::Pegasus => {
+        TokenizerClass::Pegasus => {
             let name = rules.role_argument("eos_token").python_str();
             let id =
                 rules.id_or_unknown(inner, &name).ok_or_else(|| format!("token `{}` has no id", excerpt(&name)))?;
             put(inner, &format!("$A {name}"), vec![(name, id)])
         }
-        Class::MBart | Class::MBart50 => {
+        TokenizerClass::MBart | TokenizerClass::MBart50 => {
             let named = rules.options.source_language.as_deref();
             let source = named.unwrap_or(languages::DEFAULT_SOURCE);
-            let known = |code: &str| rules.class == Class::MBart || codes_of(rules.class).any(|known| known == code);
+            let known =
+                |code: &str| rules.class == TokenizerClass::MBart || codes_of(rules.class).any(|known| known == code);
             let id = inner.token_to_id(source).filter(|_| known(source));
             // A vocabulary without the class's own languages has the unknown token in their place.
             let id = id.or_else(|| rules.id_or_unknown(inner, source).filter(|_| named.is_none()));
@@ -53,7 +54,7 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
             let end = end(inner)?;
             set_language(inner, rules.class, id, end)
         }
-        Class::Generic | Class::Gpt2 | Class::Marian if rules.options.replaces_template => {
+        TokenizerClass::Generic | TokenizerClass::Gpt2 | TokenizerClass::Marian if rules.options.replaces_template => {
             let token = |role: &str, wanted: bool| match rules.special.role(role).filter(|_| wanted) {
                 Some(token) => {
                     let id = rules.role_id(inner, role)?;
@@ -68,30 +69,30 @@ pub(super) fn set(inner: &mut tokenizers::Tokenizer, rules: &Rules) -> Result<()
                 [text(&before), Some("$A:0".into()), text(&after)].into_iter().flatten().collect();
             put(inner, &pieces.join(" "), before.into_iter().chain(after).collect())
         }
-        Class::Generic | Class::Gpt2 | Class::Marian => Ok(()),
+        TokenizerClass::Generic | TokenizerClass::Gpt2 | TokenizerClass::Marian => Ok(()),
     }
 }
 
 /// mBART's template for texts in the language with this id, between which and the text's end the class tells.
 pub(super) fn set_language(
     inner: &mut tokenizers::Tokenizer,
-    class: Class,
+    class: TokenizerClass,
     language: u32,
     end: u32,
 ) -> Result<(), String> {
     let name = |id: u32| inner.id_to_token(id).ok_or_else(|| format!("id {id} has no token"));
     let (language, end) = ((name(language)?, language), (name(end)?, end));
     let text = match class {
-        Class::MBart50 => format!("{} $A {}", language.0, end.0),
+        TokenizerClass::MBart50 => format!("{} $A {}", language.0, end.0),
         _ => format!("$A {} {}", end.0, language.0),
     };
     put(inner, &text, vec![end, language])
 }
 
 /// The ends of a label in the language with this id.
-pub(super) fn label_ends(class: Class, language: u32, end: u32) -> LabelEnds {
+pub(super) fn label_ends(class: TokenizerClass, language: u32, end: u32) -> LabelEnds {
     match class {
-        Class::MBart50 => LabelEnds { before: vec![language], after: vec![end] },
+        TokenizerClass::MBart50 => LabelEnds { before: vec![language], after: vec![end] },
         _ => LabelEnds { before: Vec::new(), after: vec![end, language] },
     }
 }

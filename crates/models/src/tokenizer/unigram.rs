@@ -14,12 +14,12 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{normalizers, pre_tokenizers};
 
 use super::bounds;
-use super::class::Class;
+use super::class::TokenizerClass;
 use super::guarded;
 use super::languages::codes_of;
 use super::settings::{Argument, Form, Rules, Settings, Token};
 use super::spm_file::{PieceType, SpmFile};
-use crate::error::{ModelError, excerpt};
+use crate::error::{ModelError, TokenizerError, excerpt};
 
 /// A vocabulary by id, with log probabilities.
 type Pieces = Vec<(String, f64)>;
@@ -31,7 +31,7 @@ pub(super) fn from_spm(
     settings: &Settings,
 ) -> Result<(tokenizers::Tokenizer, Rules, u64), ModelError> {
     let model = SpmFile::from_bytes(bytes, file)?;
-    let unusable = |reason| ModelError::TokenizerFile { file: file.into(), reason };
+    let unusable = |reason| ModelError::from(TokenizerError::File { file: file.into(), reason });
     let marked = model.pieces.iter().filter_map(|(piece, _, kind)| {
         let special = match kind {
             PieceType::Control => true,
@@ -66,7 +66,7 @@ pub(super) fn rebuild(inner: &tokenizers::Tokenizer, rules: &Rules) -> Result<to
     };
     let mut vocabulary: Pieces = model.iter().cloned().collect();
     let has_codes = || vocabulary.iter().any(|(piece, _)| codes_of(rules.class).any(|code| code == piece));
-    if rules.class == Class::MBart50 && !has_codes() {
+    if rules.class == TokenizerClass::MBart50 && !has_codes() {
         vocabulary = arrange(vocabulary, rules);
     }
     with_class_rules(vocabulary, inner.get_normalizer().and_then(find_charsmap), rules)
@@ -94,9 +94,9 @@ fn arrange(pieces: Pieces, rules: &Rules) -> Pieces {
         vocabulary
     };
     match rules.class {
-        Class::MBart => fairseq("bos_token"),
-        Class::MBart50 => fairseq("cls_token"),
-        Class::Pegasus => {
+        TokenizerClass::MBart => fairseq("bos_token"),
+        TokenizerClass::MBart50 => fairseq("cls_token"),
+        TokenizerClass::Pegasus => {
             // Where the config names the mask tokens, that of words comes first; where it does not, that of sentences. One that
             // it sets to null has no place.
             let mask = |key: &str, default: &str| {
@@ -120,8 +120,8 @@ fn arrange(pieces: Pieces, rules: &Rules) -> Pieces {
 
 fn build(vocabulary: Pieces, rules: &Rules) -> Result<Unigram, String> {
     let unknown = match rules.class {
-        Class::MBart | Class::MBart50 => 3,
-        Class::Pegasus => {
+        TokenizerClass::MBart | TokenizerClass::MBart50 => 3,
+        TokenizerClass::Pegasus => {
             let token = rules.role_argument("unk_token").python_str();
             let place = vocabulary.iter().skip(1).position(|(piece, score)| *piece == token && *score == 0.0);
             1 + place.ok_or_else(|| format!("its pieces do not hold `{}` with score 0", excerpt(&token)))?
@@ -144,24 +144,28 @@ fn find_charsmap(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
 }
 
 /// Normaliser, word split and decoder of the class.
-fn apply_rules(inner: &mut tokenizers::Tokenizer, charsmap: Option<Precompiled>, class: Class) -> Result<(), String> {
+fn apply_rules(
+    inner: &mut tokenizers::Tokenizer,
+    charsmap: Option<Precompiled>,
+    class: TokenizerClass,
+) -> Result<(), String> {
     let replace = |pattern: &str| {
         guarded(|| Replace::new(ReplacePattern::Regex(pattern.to_owned()), " ")).map(NormalizerWrapper::Replace)
     };
     let charsmap = charsmap.map(NormalizerWrapper::Precompiled);
     let sequence = |steps: Vec<NormalizerWrapper>| Some(NormalizerWrapper::Sequence(normalizers::Sequence::new(steps)));
     let normalizer = match (class, charsmap) {
-        (Class::T5, charsmap) => charsmap,
+        (TokenizerClass::T5, charsmap) => charsmap,
         // The class leaves texts as they are, whatever its files hold.
-        (Class::MBart, _) => None,
-        (Class::Pegasus, None) => sequence(vec![replace("\n")?, replace(" {2,}")?]),
+        (TokenizerClass::MBart, _) => None,
+        (TokenizerClass::Pegasus, None) => sequence(vec![replace("\n")?, replace(" {2,}")?]),
         (_, charsmap) => sequence(charsmap.into_iter().chain([replace(" {2,}")?]).collect()),
     };
     inner.with_normalizer(normalizer).map_err(|error| error.to_string())?;
 
     let metaspace = Metaspace::new('▁', PrependScheme::Always, true);
     let split: PreTokenizerWrapper = match class {
-        Class::T5 | Class::MBart => pre_tokenizers::sequence::Sequence::new(vec![
+        TokenizerClass::T5 | TokenizerClass::MBart => pre_tokenizers::sequence::Sequence::new(vec![
             PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit),
             PreTokenizerWrapper::Metaspace(metaspace.clone()),
         ])

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, bind};
 
 use super::candidates::Parts;
 use super::{BeamState, DeviceSearch, MAX_POOL, Result};
@@ -43,7 +43,7 @@ pub(super) fn beam_step(rec: &mut Recorder, search: &DeviceSearch, beams: &BeamS
         part_tokens: beams.parts.quads * 4,
         trace_rows: search.batch_rows() as u32,
     };
-    let buffers = [
+    let buffers = bind![
         &rows.active,
         &rows.state,
         &search.settings.buffer,
@@ -53,5 +53,8 @@ pub(super) fn beam_step(rec: &mut Recorder, search: &DeviceSearch, beams: &BeamS
         &search.trace,
         &search.open,
     ];
-    Ok(rec.dispatch(&kernel, &buffers, &params, [(rows.count() / config.num_beams) as u32, 1, 1])?)
+    // SAFETY: the search checked that the rows are whole sentences of the batch, for whose sizes all buffers were allocated; tokens
+    // come from lists that `candidates` wrote.
+    unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [(rows.count() / config.num_beams) as u32, 1, 1])? };
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, padded, product};
+use elgen_tensor::{Bindings, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind, padded, product};
 
 use super::{BeamState, DeviceSearch, Result};
 use crate::config::GenerationConfig;
@@ -77,9 +77,11 @@ pub(super) fn candidates(
     let kernel = kernel(rec.device(), &search.config)?;
     let Parts { count, quads } = beams.parts;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), parts: count, part_quads: quads };
-    let mut buffers = vec![&rows.active, &rows.state, &search.open, &beams.running, &logits.buffer, &beams.lists];
-    if search.config.mode.samples() {
-        buffers.push(&search.settings.buffer);
-    }
-    Ok(rec.dispatch(&kernel, &buffers, &params, [count, rows.count() as u32, 1])?)
+    let buffers = bind![&rows.active, &rows.state, &search.open, &beams.running, logits, &beams.lists];
+    let settings = search.config.mode.samples().then_some(&search.settings.buffer);
+    let buffers = Bindings::new(buffers).with(settings);
+    // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
+    // sizes the lists were allocated.
+    unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [count, rows.count() as u32, 1])? };
+    Ok(())
 }

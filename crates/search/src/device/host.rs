@@ -10,7 +10,7 @@ use elgen_tensor::{Device, Readback, Recorder, Rows, Tally, Tensor};
 
 use super::candidates;
 use super::settings::NONE;
-use super::{BeamState, DeviceSearch, Found, Result, Running, Sentence, StepReport, advance};
+use super::{DeviceSearch, Found, Result, Running, SearchError, Sentence, advance};
 use crate::config::GenerationConfig;
 use crate::error::{NotFinite, TwinError};
 use crate::twin::beam::{Ask, Candidate, Search, finite, hamming, rank_logits};
@@ -95,22 +95,23 @@ pub(super) fn logits_bytes(config: &GenerationConfig, rows: usize) -> u64 {
 impl DeviceSearch {
     /// [`DeviceSearch::step`] with beams on the host.
     pub(super) fn step_beams(
-        &self,
+        &mut self,
         host: &mut HostBeams,
-        beams: &BeamState,
-        mut rec: Recorder,
+        rec: &mut Recorder,
         rows: &mut Rows,
         logits: &Tensor,
-    ) -> Result<StepReport> {
-        let (bytes, mut stats) = if host.by_logits {
-            rec.submit_and_read(&host.readback, &logits.buffer, logits_bytes(&self.config, rows.count()))?
+    ) -> Result<()> {
+        let beams =
+            self.beams.as_ref().ok_or_else(|| SearchError::Batch { message: "a search without beams".into() })?;
+        let (from, bytes) = if host.by_logits {
+            (&logits.buffer, logits_bytes(&self.config, rows.count()))
         } else {
-            self.process(&mut rec, rows, logits)?;
-            self.warp(&mut rec, rows, logits)?;
-            candidates::candidates(&mut rec, self, beams, rows, logits)?;
-            rec.submit_and_read(&host.readback, &beams.lists, candidates::list_bytes(rows.count(), &self.config))?
+            self.process(rec, rows, logits)?;
+            self.warp(rec, rows, logits)?;
+            candidates::candidates(rec, self, beams, rows, logits)?;
+            (&beams.lists, candidates::list_bytes(rows.count(), &self.config))
         };
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        let words: Vec<u32> = rec.submit_and_see(&host.readback, from, bytes, bytemuck::pod_collect_to_vec)?;
         let per_row = words.len() / rows.count().max(1);
         let sentence_rows = words.chunks((per_row * self.width()).max(1));
         for (active, words) in rows.active_rows().chunks(self.width()).zip(sentence_rows) {
@@ -138,17 +139,17 @@ impl DeviceSearch {
             };
             if done {
                 host.done[sentence] = true;
-                self.device.write(&self.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
+                rec.write(&self.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
             }
         }
         if !host.done.iter().all(|done| *done) {
-            self.device.write(&beams.running, 0, bytemuck::cast_slice(&host.running()))?;
-            let mut rec = self.device.recorder();
-            advance::advance(&mut rec, beams, rows)?;
+            // The next step's recording begins with these.
+            rec.write(&beams.running, 0, bytemuck::cast_slice(&host.running()))?;
+            advance::advance(rec, beams, rows)?;
             rows.flip();
-            stats += rec.submit()?;
         }
-        Ok(StepReport { done: host.done.clone(), tokens: Vec::new(), stats })
+        self.done.clone_from(&host.done);
+        Ok(())
     }
 }
 

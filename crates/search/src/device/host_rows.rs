@@ -1,11 +1,11 @@
 //! Greedy search and sampling under the eyes of the host: it runs users' processors, applies stop criteria and reports the
 //! tokens of each step. What a step appended comes with the read that tells which sentences are open.
 
-use elgen_tensor::{Buffer, Class, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor};
+use elgen_tensor::{Buffer, Class, Device, Readback, Recorder, Rows, Tally, Tensor};
 
 use super::host::logits_bytes;
 use super::results::Trace;
-use super::{DeviceSearch, Found, NewToken, Result, Sentence, StepReport, select, trace_bytes};
+use super::{DeviceSearch, Found, NewToken, Result, Sentence, select, trace_bytes};
 use crate::config::GenerationConfig;
 use crate::error::NotFinite;
 use crate::hypothesis::{FinishReason, Hypothesis};
@@ -99,18 +99,16 @@ impl HostRows {
 impl DeviceSearch {
     /// [`DeviceSearch::step`] with sequences on the host.
     pub(super) fn step_rows(
-        &self,
+        &mut self,
         host: &mut HostRows,
-        mut rec: Recorder,
+        rec: &mut Recorder,
         rows: &mut Rows,
         logits: &Tensor,
-    ) -> Result<StepReport> {
-        let mut stats = RecordStats::default();
+    ) -> Result<()> {
         if let Some(readback) = &host.logits {
-            let (bytes, read) =
-                rec.submit_and_read(readback, &logits.buffer, logits_bytes(&self.config, rows.count()))?;
-            stats += read;
-            let mut scores: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let bytes = logits_bytes(&self.config, rows.count());
+            let mut scores: Vec<f32> =
+                rec.submit_and_see(readback, &logits.buffer, bytes, bytemuck::pod_collect_to_vec)?;
             for (row, scores) in rows.active_rows().iter().zip(scores.chunks_mut(logits.ld())) {
                 let sequence = &host.sequences[*row as usize];
                 if !sequence.is_over() {
@@ -119,19 +117,16 @@ impl DeviceSearch {
                     task.process(*row as usize % self.width(), &[&sequence.tokens], scores)?;
                 }
             }
-            self.device.write(&logits.buffer, 0, bytemuck::cast_slice(&scores))?;
-            rec = self.device.recorder();
+            rec.write(&logits.buffer, 0, bytemuck::cast_slice(&scores))?;
         } else if self.processes {
-            self.process(&mut rec, rows, logits)?;
+            self.process(rec, rows, logits)?;
         }
-        self.warp(&mut rec, rows, logits)?;
-        select::select(&mut rec, self, rows, logits)?;
+        self.warp(rec, rows, logits)?;
+        select::select(rec, self, rows, logits)?;
         let all = self.batch_rows();
         rec.copy(&self.trace, trace_bytes(all, self.steps), &host.step, 0, trace_bytes(all, 1))?;
-        let (bytes, read) = rec.submit_and_read(&host.step_readback, &host.step, trace_bytes(all, 1))?;
-        stats += read;
-        let entries: Vec<Trace> = bytemuck::pod_collect_to_vec(&bytes);
-        let mut report = StepReport { stats, ..StepReport::default() };
+        let entries: Vec<Trace> =
+            rec.submit_and_see(&host.step_readback, &host.step, trace_bytes(all, 1), bytemuck::pod_collect_to_vec)?;
         for row in rows.active_rows().iter().map(|row| *row as usize) {
             let sequence = &mut host.sequences[row];
             if sequence.is_over() {
@@ -146,14 +141,16 @@ impl DeviceSearch {
             sequence.logprobs.push(entry.logprob);
             sequence.end = self.task(sentence).end(sample, &sequence.tokens);
             if self.report_tokens {
-                report.tokens.push(NewToken { sentence, row: sample, token: entry.token, logprob: entry.logprob });
+                self.new_tokens.push(NewToken { sentence, row: sample, token: entry.token, logprob: entry.logprob });
             }
         }
-        report.done = host.sequences.chunks(self.width()).map(|rows| rows.iter().all(Sequence::is_over)).collect();
+        let width = self.width();
+        self.done.clear();
+        self.done.extend(host.sequences.chunks(width).map(|rows| rows.iter().all(Sequence::is_over)));
         // What ended is not computed on; the last rows of a batch stay, for a batch has at least one.
-        if !report.done.iter().all(|done| *done) {
-            rows.retain(&self.device, |row| !host.sequences[row as usize].is_over())?;
+        if !self.done.iter().all(|done| *done) {
+            rows.retain(rec, |row| !host.sequences[row as usize].is_over())?;
         }
-        Ok(report)
+        Ok(())
     }
 }

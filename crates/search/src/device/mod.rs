@@ -45,10 +45,10 @@
 //!     // Without beams, every token can be had as it comes.
 //!     search.report_tokens(!config.mode.has_beams());
 //!     search.begin(starts)?;
+//!     let mut rec = device.recorder();
 //!     loop {
-//!         let mut rec = device.recorder();
 //!         model.step(&mut rec, rows, &logits)?;
-//!         let report = search.step(rec, rows, &logits)?;
+//!         let report = search.step(&mut rec, rows, &logits)?;
 //!         for new in &report.tokens {
 //!             println!("sentence {}, sample {}: {} ({})", new.sentence, new.row, new.token, new.logprob);
 //!         }
@@ -75,7 +75,7 @@ mod sources;
 mod warp;
 
 use elgen_tensor::{
-    Buffer, Class, DType, Device, Readback, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, padded, product,
+    Buffer, Class, DType, Device, Pending, Readback, Recorder, Rows, Tally, Tensor, TensorError, padded, product,
 };
 
 use crate::config::{GenerationConfig, Lengths, Mode};
@@ -165,14 +165,13 @@ pub struct NewToken {
 }
 
 /// What the host learns from a step.
-#[derive(Debug, Clone, Default)]
-pub struct StepReport {
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct StepReport<'a> {
     /// For each sentence of the batch whether it is done.
-    pub done: Vec<bool>,
+    pub done: &'a [bool],
     /// What the step appended, if [`DeviceSearch::report_tokens`] asked for it.
-    pub tokens: Vec<NewToken>,
-    /// What the step cost.
-    pub stats: RecordStats,
+    pub tokens: &'a [NewToken],
 }
 
 /// The running score of a physical row, and what it continues with.
@@ -227,6 +226,12 @@ pub struct DeviceSearch {
     host: Host,
     hooks: Hooks,
     report_tokens: bool,
+    /// For each sentence of the batch whether it is done.
+    done: Vec<bool>,
+    /// What the last step appended.
+    new_tokens: Vec<NewToken>,
+    /// The recorder that holds what the host decided in the last step.
+    advanced_in: Option<u64>,
     /// Sentences of the batch that were cancelled, and what they had by then.
     cancelled: Vec<(usize, Found)>,
     /// Whether this batch needs `process`.
@@ -299,6 +304,9 @@ impl DeviceSearch {
             },
             hooks: Hooks::default(),
             report_tokens: false,
+            done: Vec::new(),
+            new_tokens: Vec::new(),
+            advanced_in: None,
             cancelled: Vec::new(),
             processes: false,
             steps: 0,
@@ -409,6 +417,10 @@ impl DeviceSearch {
             prompt: start.prompt.to_vec(),
             source: start.source.to_vec(),
         }));
+        self.done.clear();
+        self.done.resize(starts.len(), false);
+        self.new_tokens.clear();
+        self.advanced_in = None;
         self.sources.write(&self.device, &self.config, &self.starts)?;
         self.processes = process::is_needed(&self.config, &self.starts);
         self.steps = 0;
@@ -499,11 +511,16 @@ impl DeviceSearch {
             let message = "diverse beams, hooks and reports need whole steps".to_owned();
             return Err(SearchError::Batch { message });
         }
-        self.check_step(rows, logits)?;
+        self.check_step(rec, rows, logits)?;
         self.record_checked(rec, rows, logits)
     }
 
-    fn check_step(&self, rows: &Rows, logits: &Tensor) -> Result<()> {
+    fn check_step(&self, rec: &Recorder, rows: &Rows, logits: &Tensor) -> Result<()> {
+        rows.check_recorder(rec)?;
+        if self.advanced_in.is_some_and(|id| id != rec.id()) {
+            let message = "the recording of the step before goes on with this one, and was not given".to_owned();
+            return Err(SearchError::Batch { message });
+        }
         let (width, count) = (self.width(), rows.count());
         let longest = self.starts.iter().map(|start| start.lengths.max_length).max().unwrap_or(0);
         let batch = self.batch_rows();
@@ -555,14 +572,11 @@ impl DeviceSearch {
         Ok(())
     }
 
-    /// Plugs in hooks for the batches that begin from now on; what they need is allocated there. Ends a batch that runs.
-    ///
-    /// # Errors
-    /// None yet: every mode can have every hook. Noise without sampling has no effect.
-    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<()> {
+    /// Plugs in hooks for the batches that begin from now on; what they need is allocated there. Ends a batch that runs. Every mode can have
+    /// every hook; noise without sampling has no effect.
+    pub fn set_hooks(&mut self, hooks: Hooks) {
         self.hooks = hooks;
         self.starts.clear();
-        Ok(())
     }
 
     /// Whether [`DeviceSearch::step`] reports the tokens that it appends (greedy search and sampling), in the batches that
@@ -571,54 +585,75 @@ impl DeviceSearch {
         self.report_tokens = report;
     }
 
-    /// Takes a recording that ends in a model's decode step, adds what follows, submits it and waits. `logits` are turned
-    /// into scores in place, every active row takes its next token, and `rows` stands for the next step. With stop criteria
-    /// or reports, rows without beams that have ended are active no more.
+    /// Takes a recording that ends in a model's decode step, adds what follows, submits it and waits; the recorder goes on with the next
+    /// step. `logits` are turned into scores in place, every active row takes its next token, and `rows` stands for the next step. With stop
+    /// criteria or reports, rows without beams that have ended are active no more.
     ///
     /// # Errors
     /// Logits, tables or active rows that do not fit the search; the device failed; a hook failed.
-    pub fn step(&mut self, mut rec: Recorder, rows: &mut Rows, logits: &Tensor) -> Result<StepReport> {
-        self.check_step(rows, logits)?;
+    pub fn step(&mut self, rec: &mut Recorder, rows: &mut Rows, logits: &Tensor) -> Result<StepReport<'_>> {
+        self.check_step(rec, rows, logits)?;
+        self.new_tokens.clear();
         if self.settings.has_noise() {
-            self.write_noise(rows)?;
+            self.write_noise(rec, rows)?;
         }
         // Taken out while it works on the rest.
         let mut host = std::mem::take(&mut self.host);
-        let report = match (&mut host, &self.beams) {
-            (Host::Beams(beams), Some(state)) => self.step_beams(beams, state, rec, rows, logits),
-            (Host::Rows(sequences), _) => self.step_rows(sequences, rec, rows, logits),
-            _ => self.record_checked(&mut rec, rows, logits).and_then(|()| {
-                let (done, stats) = self.submit(rec)?;
-                Ok(StepReport { done, tokens: Vec::new(), stats })
-            }),
+        let stepped = match &mut host {
+            Host::Beams(beams) => self.step_beams(beams, rec, rows, logits),
+            Host::Rows(sequences) => self.step_rows(sequences, rec, rows, logits),
+            Host::Idle => self.record_checked(rec, rows, logits).and_then(|()| self.submit(rec).map(drop)),
         };
         if !matches!(host, Host::Idle) {
             self.steps += 1;
         }
+        self.advanced_in = matches!(host, Host::Beams(_)).then_some(rec.id());
         self.host = host;
-        report
+        stepped?;
+        Ok(StepReport { done: &self.done, tokens: &self.new_tokens })
     }
 
     /// Uploads the noise of the coming step, one padded row of the vocabulary for each active row.
-    fn write_noise(&self, rows: &Rows) -> Result<()> {
+    fn write_noise(&self, rec: &mut Recorder, rows: &Rows) -> Result<()> {
         let (vocab, ld, width) = (self.config.vocab_size, padded(self.config.vocab_size), self.width());
         let mut noise = vec![1.0; rows.count() * ld];
         for (row, out) in rows.active_rows().iter().zip(noise.chunks_mut(ld)) {
             let row = *row as usize;
             self.task(row / width).noise(row % width, self.steps, &mut out[..vocab]);
         }
-        self.settings.write_noise(&self.device, &noise)
+        self.settings.write_noise(rec, &noise)
     }
 
-    /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host
-    /// reads of a step.
+    /// Submits a recording, waits for it, and tells which sentences of the batch are done: the one thing that the host reads of a step.
     ///
     /// # Errors
     /// The device failed.
-    pub fn submit(&self, rec: Recorder) -> Result<(Vec<bool>, RecordStats)> {
-        let (bytes, stats) = rec.submit_and_read(&self.open_readback, &self.open, self.starts.len() as u64 * 4)?;
-        let open: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
-        Ok((open.into_iter().map(|rows| rows == 0).collect(), stats))
+    pub fn submit(&mut self, rec: &mut Recorder) -> Result<&[bool]> {
+        let pending = self.record_done(rec)?;
+        rec.submit()?;
+        self.see_done(rec, pending)
+    }
+
+    /// Records what tells which sentences are done, for [`DeviceSearch::see_done`].
+    ///
+    /// # Errors
+    /// What was recorded before was not seen.
+    pub fn record_done(&self, rec: &mut Recorder) -> Result<Pending> {
+        Ok(rec.read_back(&self.open_readback, &self.open, 0, self.starts.len() as u64 * 4)?)
+    }
+
+    /// Waits for what [`DeviceSearch::record_done`] recorded, and tells which sentences of the batch are done.
+    ///
+    /// # Errors
+    /// The recording was not submitted; the device failed.
+    pub fn see_done(&mut self, rec: &mut Recorder, pending: Pending) -> Result<&[bool]> {
+        let done = &mut self.done;
+        rec.see(pending, |bytes| {
+            for (done, rows) in done.iter_mut().zip(bytes.chunks_exact(4)) {
+                *done = rows == [0; 4];
+            }
+        })?;
+        Ok(&self.done)
     }
 
     /// Reads the sequences of the batch: for each sentence `num_return_sequences`, for beam search the best first, or that its scores
@@ -630,7 +665,7 @@ impl DeviceSearch {
     ///
     /// # Errors
     /// The device failed, or its trace is broken.
-    pub fn finish(&self) -> Result<Vec<Found>> {
+    pub fn finish(&mut self) -> Result<Vec<Found>> {
         let mut found = self.found()?;
         for (sentence, then) in &self.cancelled {
             found[*sentence].clone_from(then);
@@ -638,7 +673,7 @@ impl DeviceSearch {
         Ok(found)
     }
 
-    fn found(&self) -> Result<Vec<Found>> {
+    fn found(&mut self) -> Result<Vec<Found>> {
         let rows = self.batch_rows();
         let steps = self.steps.min(self.max_new);
         if rows == 0 || steps == 0 {
@@ -649,22 +684,24 @@ impl DeviceSearch {
             Host::Beams(host) => return Ok(host.finish(&self.config, |sentence| self.task(sentence))),
             Host::Rows(host) => return Ok(host.finish(&self.starts, self.width())),
         }
+        if self.beams.is_some() {
+            self.submit(&mut self.device.recorder())?;
+        }
         let trace: Vec<Trace> = self.read(&self.trace, trace_bytes(rows, steps))?;
         match &self.beams {
             Some(beams) => {
-                let (done, _) = self.submit(self.device.recorder())?;
                 let slots: Vec<Slot> = self.read(&beams.finished, slot_bytes(rows))?;
                 let running: Vec<Running> = self.read(&beams.running, running_bytes(rows))?;
                 let batch = Beams { trace: &trace, rows, steps, slots: &slots, running: &running };
-                results::beams(&self.config, &batch, &done)
+                results::beams(&self.config, &batch, &self.done)
             }
             None => Ok(results::appended(&self.config, &self.starts, &trace, rows)),
         }
     }
 
     fn read<T: bytemuck::Pod>(&self, from: &Buffer, bytes: u64) -> Result<Vec<T>> {
-        let (bytes, _) = self.device.recorder().submit_and_read(&self.result_readback, from, bytes)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        let read = |bytes: &[u8]| bytemuck::pod_collect_to_vec(bytes);
+        Ok(self.device.recorder().submit_and_see(&self.result_readback, from, bytes, read)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Bindings, Buffer, Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::settings::Settings;
 use super::sources::Sources;
@@ -56,7 +56,10 @@ pub(super) fn process(
 ) -> Result<()> {
     let kernel = kernel(rec.device(), config)?;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), table: rows.max_length() as u32 };
-    let mut buffers = vec![&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, &logits.buffer];
-    buffers.extend(sources.buffer());
-    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+    let buffers = bind![&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, logits];
+    let buffers = Bindings::new(buffers).with(sources.buffer());
+    // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
+    // sizes the other buffers were allocated; ids in the settings and tables are below the vocabulary.
+    unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])? };
+    Ok(())
 }

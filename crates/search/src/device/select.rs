@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Device, Kernel, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::{DeviceSearch, Result};
 use crate::config::{GenerationConfig, Mode};
@@ -32,15 +32,18 @@ pub(super) fn select(rec: &mut Recorder, search: &DeviceSearch, rows: &Rows, log
         table: rows.max_length() as u32,
         trace_rows: search.batch_rows() as u32,
     };
-    let buffers = [
+    let buffers = bind![
         &rows.active,
         &rows.state,
         &search.settings.buffer,
-        &logits.buffer,
+        logits,
         rows.tokens(),
         rows.slots(),
         &search.trace,
         &search.open,
     ];
-    Ok(rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?)
+    // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
+    // sizes the other buffers were allocated; a row that has reached its length appends nothing.
+    unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])? };
+    Ok(())
 }

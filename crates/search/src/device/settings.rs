@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, Device, padded, product};
+use elgen_tensor::{Buffer, Class, Device, Recorder, padded, product};
 
 use super::{Result, Sentence as Start};
 use crate::config::GenerationConfig;
@@ -109,9 +109,9 @@ impl Settings {
     }
 
     /// Uploads noise `[active row][padded vocabulary]`.
-    pub(super) fn write_noise(&self, device: &Device, noise: &[f32]) -> Result<()> {
+    pub(super) fn write_noise(&self, rec: &mut Recorder, noise: &[f32]) -> Result<()> {
         match self.noise_at {
-            Some(at) => Ok(device.write(&self.buffer, at, bytemuck::cast_slice(noise))?),
+            Some(at) => Ok(rec.write(&self.buffer, at, bytemuck::cast_slice(noise))?),
             None => Ok(()),
         }
     }

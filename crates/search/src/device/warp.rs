@@ -1,7 +1,7 @@
 //! The warpers of sampling (`warp.wgsl`, `top_h.wgsl`, `typical.wgsl`, `cutoff.wgsl`); twin:
 //! [`crate::twin::processors::warp`].
 
-use elgen_tensor::{Buffer, Device, KernelSpec, Recorder, Rows, Tensor};
+use elgen_tensor::{Buffer, Device, KernelSpec, Recorder, Rows, Tensor, bind};
 
 use super::Result;
 use super::settings::Settings;
@@ -54,10 +54,11 @@ pub(super) fn warp(
     logits: &Tensor,
 ) -> Result<()> {
     let params = Params { vocab: logits.cols as u32, quads: logits.quads() };
-    let buffers = [&rows.active, &rows.state, &settings.buffer, open, &logits.buffer];
+    let buffers = bind![&rows.active, &rows.state, &settings.buffer, open, logits];
     for spec in stages(rec.device(), config) {
         let kernel = rec.device().kernel(&spec)?;
-        rec.dispatch(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])?;
+        // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])? };
     }
     Ok(())
 }

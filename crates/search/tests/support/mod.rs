@@ -181,7 +181,7 @@ impl Runner {
 
     /// Plugs in hooks for the batches to come.
     pub(crate) fn plug(&mut self, hooks: Hooks, report_tokens: bool) {
-        self.search.set_hooks(hooks.clone()).unwrap();
+        self.search.set_hooks(hooks.clone());
         self.search.report_tokens(report_tokens);
         (self.hooks, self.report_tokens) = (hooks, report_tokens);
     }
@@ -232,22 +232,23 @@ impl Runner {
         self.search.begin(&starts).unwrap();
         let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt.len()).max().unwrap();
         let mut frozen = vec![false; starts.len()];
+        let mut rec = self.device.recorder();
         for step in 0.. {
             assert!(step < longest + 1, "the search does not end");
-            let mut rec = self.device.recorder();
             self.toy.step(&mut rec, &self.rows, &self.logits).unwrap();
             self.row_steps += self.rows.count();
             let done = if whole_steps {
-                let report = self.search.step(rec, &mut self.rows, &self.logits)?;
+                let report = self.search.step(&mut rec, &mut self.rows, &self.logits)?;
                 self.reported.extend(report.tokens);
-                self.stats += report.stats;
-                report.done
+                report.done.to_vec()
             } else {
                 self.search.record_step(&mut rec, &mut self.rows, &self.logits).unwrap();
-                let (done, stats) = self.search.submit(rec).unwrap();
-                self.stats += stats;
-                done
+                self.search.submit(&mut rec).unwrap().to_vec()
             };
+            self.stats += rec.take_stats();
+            // The toy reads the tables from outside: what is recorded for the next step must be there.
+            rec.submit().unwrap();
+            rec.take_stats();
             let bytes = self.device.read(&self.rows.state, self.rows.state.bytes()).unwrap();
             let now: Vec<RowState> = bytemuck::pod_collect_to_vec(&bytes);
             for (sentence, done) in done.iter().enumerate() {
@@ -539,7 +540,7 @@ pub(crate) fn one_step_from(
         .unwrap();
     let mut rec = device.recorder();
     search.record_step(&mut rec, &mut rows, &tensor).unwrap();
-    assert_eq!(search.submit(rec).unwrap().0, [true]);
+    assert_eq!(search.submit(&mut rec).unwrap(), [true]);
     let made = device.read_tensor(&tensor).unwrap();
     let padding = device.read(&tensor.buffer, tensor.buffer.bytes()).unwrap();
     let all: Vec<f32> = bytemuck::pod_collect_to_vec(&padding);

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
+use crate::binding::Bindings;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::linear::Linear;
@@ -38,8 +40,7 @@ pub fn embed_step(
     positions: Option<(&Tensor, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    let tables = [&rows.active, &rows.state, rows.tokens()];
-    run(rec, Ids::of_rows(&tables, rows), Some((table, scale)), positions, out)
+    run(rec, Ids::of_rows(rows), Some((table, scale)), positions, out)
 }
 
 /// Embeds packed rows: `ids` holds `count` pairs of u32 (id, position); otherwise as [`embed_step`].
@@ -55,7 +56,7 @@ pub fn embed_packed(
     positions: Option<(&Tensor, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    run(rec, Ids::packed(&[ids], count)?, Some((table, scale)), positions, out)
+    run(rec, Ids::packed(ids, count)?, Some((table, scale)), positions, out)
 }
 
 /// The position part of [`embed_step`] alone: `out[i] = positions[position + offset]`.
@@ -63,8 +64,7 @@ pub fn embed_packed(
 /// # Errors
 /// Shapes or dtypes that do not fit.
 pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Tensor, usize), out: &Tensor) -> Result<()> {
-    let tables = [&rows.active, &rows.state, rows.tokens()];
-    run(rec, Ids::of_rows(&tables, rows), None, Some(positions), out)
+    run(rec, Ids::of_rows(rows), None, Some(positions), out)
 }
 
 /// The position part of [`embed_packed`] alone.
@@ -78,29 +78,30 @@ pub fn positions_packed(
     positions: (&Tensor, usize),
     out: &Tensor,
 ) -> Result<()> {
-    run(rec, Ids::packed(&[ids], count)?, None, Some(positions), out)
+    run(rec, Ids::packed(ids, count)?, None, Some(positions), out)
 }
 
 /// Where ids and positions of the rows come from.
 struct Ids<'a> {
-    buffers: &'a [&'a Buffer],
+    buffers: Bindings<'a>,
     packed: bool,
     count: usize,
     max_length: usize,
 }
 
 impl<'a> Ids<'a> {
-    fn of_rows(buffers: &'a [&'a Buffer], rows: &Rows) -> Self {
+    fn of_rows(rows: &'a Rows) -> Self {
+        let buffers = Bindings::new(bind![&rows.active, &rows.state, rows.tokens()]);
         Self { buffers, packed: false, count: rows.count(), max_length: rows.max_length() }
     }
 
-    fn packed(buffers: &'a [&'a Buffer], count: usize) -> Result<Self> {
-        match buffers.iter().find(|ids| ids.bytes() < product(&[count, 8])) {
-            Some(ids) => Err(TensorError::Shape {
+    fn packed(ids: &'a Buffer, count: usize) -> Result<Self> {
+        match ids.bytes() < product(&[count, 8]) {
+            true => Err(TensorError::Shape {
                 op: "embed",
                 message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),
             }),
-            None => Ok(Self { buffers, packed: true, count, max_length: 0 }),
+            false => Ok(Self { buffers: Bindings::new(bind![ids]), packed: true, count, max_length: 0 }),
         }
     }
 }
@@ -122,17 +123,14 @@ fn run(
             format!("positions {} from {offset} for a table of {cols} columns in {}", p.describe(), dtype.name());
         return Err(TensorError::Shape { op: "embed", message });
     }
-    let device = rec.device().clone();
-    let kernel = device.kernel(&KernelSpec::new("embed").storage(&device, dtype).define_if(ids.packed, "PACKED"))?;
+    let device = rec.device();
+    let kernel = device.kernel(&KernelSpec::new("embed").storage(device, dtype).define_if(ids.packed, "PACKED"))?;
     // (table, its first row, its rows); without a table, or without positions, the other one fills the place of the binding.
-    let windows: Vec<(&Tensor, usize, usize)> = match (table, positions) {
-        (Some((table, _)), _) => table.windows.iter().map(|w| (&w.tensor, w.first_row, w.rows)).collect(),
-        (None, Some((p, _))) => vec![(p, 0, 0)],
-        (None, None) => Vec::new(),
-    };
-    for (window, window_first, window_rows) in windows {
-        let places = positions.map_or(&window.buffer, |(p, _)| &p.buffer);
-        let buffers = [ids.buffers, &[&window.buffer, places, &out.buffer]].concat();
+    let windows = table.iter().flat_map(|(table, _)| &table.windows).map(|w| (&w.tensor, w.first_row, w.rows));
+    let alone = positions.filter(|_| table.is_none()).map(|(p, _)| (p, 0, 0));
+    for (window, window_first, window_rows) in windows.chain(alone) {
+        let places = positions.map_or(window, |(p, _)| p);
+        let buffers = ids.buffers.and(&bind![window, places, out]);
         for (first, count) in parts(0, ids.count, MAX_GROUPS) {
             let params = Params {
                 first_row: first as u32,
@@ -145,7 +143,9 @@ fn run(
                 max_length: ids.max_length as u32,
                 out_ld: out.quads(),
             };
-            rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
+            // SAFETY: `count` rows of ids and out were found to be there; the kernel leaves out ids outside the window and clamps
+            // positions to the table.
+            unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [count as u32, 1, 1])? };
         }
     }
     Ok(())

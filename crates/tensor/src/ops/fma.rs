@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::MAX_GROUPS;
@@ -35,5 +36,7 @@ pub fn fma_rounds(rec: &mut Recorder, results: &Tensor, rounds: u32, factor: f32
         return Err(TensorError::Shape { op: "fma", message });
     }
     let kernel = rec.device().kernel(&KernelSpec::new("fma").constant("WG", WORKGROUP))?;
-    rec.dispatch(&kernel, &[&results.buffer], &Params { rounds, factor, offset }, [results.rows as u32, 1, 1])
+    let params = Params { rounds, factor, offset };
+    // SAFETY: a workgroup writes its own row of `results`, which has as many columns as the workgroup has lanes times 4.
+    unsafe { rec.dispatch_trusted(&kernel, &bind![results], &params, [results.rows as u32, 1, 1]) }
 }

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::linear::{direct_rows, direct_width};
@@ -42,10 +43,10 @@ pub fn heads_expand(
     }
     expect(op, "q", q, rows, w.rows)?;
     expect(op, "out", out, rows, num_heads * w.ld())?;
-    let device = rec.device().clone();
+    let device = rec.device();
     let (tile, width) = (direct_rows(device.capabilities().software, rows), direct_width(w.quads()));
     let kernel = device
-        .kernel(&KernelSpec::new("heads_expand").storage(&device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
+        .kernel(&KernelSpec::new("heads_expand").storage(device, w.dtype).set("TILE_M", tile).constant("WG", width))?;
     for (first, count) in parts(0, rows, MAX_GROUPS * tile as usize) {
         let params = Params {
             first_row: first as u32,
@@ -56,7 +57,8 @@ pub fn heads_expand(
             out_ld: out.quads(),
         };
         let grid = [w.quads().div_ceil(width), (count as u32).div_ceil(tile), num_heads as u32];
-        rec.dispatch(&kernel, &[&q.buffer, &w.buffer, &out.buffer], &params, grid)?;
+        // SAFETY: `rows` rows of q and out and all of w were found to be there; lanes beyond the last quad or row do nothing.
+        unsafe { rec.dispatch_trusted(&kernel, &bind![q, w, out], &params, grid)? };
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
+use crate::binding::Bindings;
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernel::KernelSpec;
@@ -85,14 +87,12 @@ pub fn layer_norm_tiled(
         expect("layer_norm", "bias", bias, 1, cols)?;
     }
     expect("layer_norm", "out", out, rows, cols)?;
-    let device = rec.device().clone();
+    let device = rec.device();
     // A software adapter runs one SIMD vector of lanes at a time: more lanes than that only cost coroutine switches at each barrier.
     let width = width.unwrap_or(if device.capabilities().software { 8 } else { 128 });
     let spec = KernelSpec::new("layer_norm").define_if(norm.bias.is_none(), "RMS");
-    let kernel = device.kernel(&spec.subgroup(&device).constant("WG", width))?;
-    let mut buffers = vec![&x.buffer, &norm.weight.buffer];
-    buffers.extend(norm.bias.iter().map(|bias| &bias.buffer));
-    buffers.push(&out.buffer);
+    let kernel = device.kernel(&spec.subgroup(device).constant("WG", width))?;
+    let buffers = Bindings::new(bind![x, &norm.weight]).with(norm.bias.as_ref()).with(Some(out));
     for (first, count) in parts(0, rows, MAX_GROUPS) {
         let params = Params {
             first_row: first as u32,
@@ -102,7 +102,8 @@ pub fn layer_norm_tiled(
             out_ld: out.quads(),
             eps: norm.eps,
         };
-        rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
+        // SAFETY: `rows` rows of x and out and a row of gain and shift, of `cols` columns each, were found to be there.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [count as u32, 1, 1])? };
     }
     Ok(())
 }

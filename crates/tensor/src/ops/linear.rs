@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
 use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
@@ -293,17 +294,17 @@ struct Product<'a> {
 
 /// Records `product` for the rows of `w` from output column `first_col` on; `w` covers all heads.
 fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) -> Result<()> {
-    let device = rec.device().clone();
+    let device = rec.device();
     let Product { op, x, activation, bias, other, out, rows, heads, tile } = *product;
     let residual = other.tensor();
     let n_quads = (w.rows / 4 / heads) as u32;
     let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, w.rows));
     // Bias, residual and gate are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
-    let spec = KernelSpec::new("linear").storage(&device, w.dtype).constant("ACTIVATION", activation as u32);
+    let spec = KernelSpec::new("linear").storage(device, w.dtype).constant("ACTIVATION", activation as u32);
     let (spec, [group_quads, group_rows]) = tile.kernel(spec, n_quads);
     let kernel = device.kernel(&spec)?;
     // An absent operand's place is filled by x, which is not read there.
-    let buffers = [&x.buffer, &w.buffer, &bias.unwrap_or(x).buffer, &residual.unwrap_or(x).buffer, &out.buffer];
+    let buffers = bind![x, w, bias.unwrap_or(x), residual.unwrap_or(x), out];
     for (first, count) in parts(0, rows, MAX_GROUPS * group_rows as usize) {
         let params = Params {
             first_row: first as u32,
@@ -318,7 +319,10 @@ fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) 
             operands: u32::from(bias.is_some()) | other.bit(),
         };
         let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), heads as u32];
-        rec.dispatch(&kernel, &buffers, &params, grid).map_err(|e| match e {
+        // SAFETY: `rows` rows of x, out and the operands that are there, and all of w, were found to have the columns that the product
+        // takes; lanes beyond the last row or quad clamp what they read and write nothing.
+        let recorded = unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid) };
+        recorded.map_err(|e| match e {
             TensorError::Kernel { kernel, message } => {
                 TensorError::Kernel { kernel, message: format!("{op}: {message}") }
             }

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
+use crate::cooperative::tile_name;
 use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
@@ -65,10 +67,11 @@ pub fn matrix_rounds(rec: &mut Recorder, results: &Tensor, rounds: u32) -> Resul
     }
     let spec = KernelSpec::new("matrix_fma")
         .storage(rec.device(), DType::F16)
-        .set("TILE", format!("coop_mat{edge}x{edge}"))
-        .set("EDGE", edge)
+        .set_text("TILE", tile_name(layout.edge))
+        .set("EDGE", layout.edge)
         .constant("WG", WORKGROUP)
         .constant("PLACES", places as u32);
     let kernel = rec.device().kernel(&spec)?;
-    rec.dispatch(&kernel, &[&results.buffer], &Params { rounds }, [groups as u32, 1, 1])
+    // SAFETY: each subgroup writes a row of `results`, which has one for each that the workgroups can have, of edge * edge columns.
+    unsafe { rec.dispatch_trusted(&kernel, &bind![results], &Params { rounds }, [groups as u32, 1, 1]) }
 }

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
+use crate::binding::Bindings;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, parts};
@@ -32,7 +34,7 @@ pub fn store(
     slab: &Tensor,
 ) -> Result<()> {
     let (first, count) = (segment.first as usize, segment.count as usize);
-    run(rec, &[&rows.active, &rows.state], "", (first, count, rows.count()), x, first_col, slab)
+    run(rec, Bindings::new(bind![&rows.active, &rows.state]), false, (first, count, rows.count()), x, first_col, slab)
 }
 
 /// Stores packed rows: columns `first_col .. first_col + slab.cols` of row `first_row + i` of `x` (f32) go to slot `slots[first_row + i]` (u32),
@@ -50,13 +52,13 @@ pub fn store_packed(
     slab: &Tensor,
 ) -> Result<()> {
     let listed = (slots.bytes() / 4) as usize;
-    run(rec, &[slots], "PACKED", (first_row, count, listed), x, first_col, slab)
+    run(rec, Bindings::new(bind![slots]), true, (first_row, count, listed), x, first_col, slab)
 }
 
 fn run(
     rec: &mut Recorder,
-    tables: &[&Buffer],
-    symbol: &str,
+    tables: Bindings<'_>,
+    packed: bool,
     (first, count, known): (usize, usize, usize),
     x: &Tensor,
     first_col: usize,
@@ -76,14 +78,14 @@ fn run(
         );
         return Err(TensorError::Shape { op: "store", message });
     }
-    let device = rec.device().clone();
-    let kernel =
-        device.kernel(&KernelSpec::new("store").storage(&device, slab.dtype).define_if(!symbol.is_empty(), symbol))?;
-    let buffers = [tables, &[&x.buffer, &slab.buffer]].concat();
+    let device = rec.device();
+    let kernel = device.kernel(&KernelSpec::new("store").storage(device, slab.dtype).define_if(packed, "PACKED"))?;
+    let buffers = tables.and(&bind![x, slab]);
     for (first, count) in parts(first, count, MAX_GROUPS) {
         let params =
             Params { first_row: first as u32, quads: slab.quads(), x_first: (first_col / 4) as u32, x_ld: x.quads() };
-        rec.dispatch(&kernel, &buffers, &params, [count as u32, 1, 1])?;
+        // SAFETY: the rows of x and of the tables were found to be there, and every slot that the tables name lies in the slab.
+        unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [count as u32, 1, 1])? };
     }
     Ok(())
 }

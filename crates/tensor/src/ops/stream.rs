@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::MAX_GROUPS;
@@ -37,5 +38,6 @@ pub fn stream(rec: &mut Recorder, x: &Tensor, sums: &Tensor) -> Result<()> {
     let kernel = rec.device().kernel(&KernelSpec::new("stream").constant("WG", WORKGROUP))?;
     let groups = sums.rows as u32;
     let params = Params { quads: quads as u32, per_group: (quads as u32).div_ceil(groups) };
-    rec.dispatch(&kernel, &[&x.buffer, &sums.buffer], &params, [groups, 1, 1])
+    // SAFETY: the runs of quads end with `params.quads`, all of `x`; a workgroup writes its own row of `sums`, 4 columns a lane.
+    unsafe { rec.dispatch_trusted(&kernel, &bind![x, sums], &params, [groups, 1, 1]) }
 }

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::bind;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
@@ -45,11 +46,11 @@ pub fn token_logprobs(rec: &mut Recorder, logits: &Tensor, ids: &Buffer, scores:
         );
         return Err(TensorError::Shape { op: "token_logprobs", message });
     }
-    let device = rec.device().clone();
-    let kernel = device.kernel(&KernelSpec::new("token_logprobs").subgroup(&device))?;
+    let kernel = rec.device().kernel(&KernelSpec::new("token_logprobs").subgroup(rec.device()))?;
     for (first, count) in parts(0, rows, MAX_GROUPS) {
         let params = Params { first_row: first as u32, vocab: logits.cols as u32, quads: logits.quads() };
-        rec.dispatch(&kernel, &[&logits.buffer, ids, scores], &params, [count as u32, 1, 1])?;
+        // SAFETY: `rows` rows of logits, ids and scores were found to be there, and every id is below the vocabulary.
+        unsafe { rec.dispatch_trusted(&kernel, &bind![logits, ids, scores], &params, [count as u32, 1, 1])? };
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 
 use super::argument::Argument;
 use super::arguments::{Arguments, Problem};
-use crate::tokenizer::class::Class;
+use crate::tokenizer::class::TokenizerClass;
 
 /// Far above any published number of sentinel or pretraining tokens.
 const MAX_CLASS_TOKENS: i64 = 100_000;
@@ -53,7 +53,7 @@ pub(in crate::tokenizer) struct Options {
 
 impl Options {
     /// Reads and checks them for `class`; `has_single` where there is a tokenizer.json.
-    pub(super) fn read(class: Class, arguments: &Arguments, has_single: bool) -> Result<Self, Problem> {
+    pub(super) fn read(class: TokenizerClass, arguments: &Arguments, has_single: bool) -> Result<Self, Problem> {
         check(class, arguments, has_single)?;
         let truthy = |key: &str| arguments.get(key).is_some_and(Argument::is_truthy);
         let flag = |key: &str, default: bool| match arguments.get(key) {
@@ -74,12 +74,12 @@ impl Options {
             Some(Argument::Text(text)) => Some(text.clone()),
             _ => None,
         };
-        let byte_level = matches!(class, Class::Gpt2 | Class::Roberta);
+        let byte_level = matches!(class, TokenizerClass::Gpt2 | TokenizerClass::Roberta);
         let (source, target) = match class {
-            Class::Marian => ("source_lang", "target_lang"),
+            TokenizerClass::Marian => ("source_lang", "target_lang"),
             _ => ("src_lang", "tgt_lang"),
         };
-        if matches!(class, Class::MBart | Class::MBart50)
+        if matches!(class, TokenizerClass::MBart | TokenizerClass::MBart50)
             && !matches!(arguments.get(source), None | Some(Argument::Null | Argument::Text(_)))
         {
             return Err(arguments.wrong(source, "a language"));
@@ -88,16 +88,16 @@ impl Options {
             clean_up_spaces: truthy("clean_up_tokenization_spaces"),
             clean_up_spaces_of_bpe: truthy("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"),
             split_special_tokens: match class {
-                Class::Marian => truthy("split_special_tokens"),
+                TokenizerClass::Marian => truthy("split_special_tokens"),
                 _ => flag("split_special_tokens", false)?,
             },
             add_prefix_space: byte_level && flag("add_prefix_space", false)?,
-            trim_offsets: class != Class::Roberta || flag("trim_offsets", true)?,
+            trim_offsets: class != TokenizerClass::Roberta || flag("trim_offsets", true)?,
             replaces_template: ["add_bos_token", "add_eos_token"].iter().any(|key| arguments.get(key).is_some()),
             add_bos: truthy("add_bos_token"),
             add_eos: truthy("add_eos_token"),
-            extra_ids: if class == Class::T5 { count("extra_ids", 100)? } else { 0 },
-            offset: if class == Class::Pegasus { count("offset", 103)? } else { 0 },
+            extra_ids: if class == TokenizerClass::T5 { count("extra_ids", 100)? } else { 0 },
+            offset: if class == TokenizerClass::Pegasus { count("offset", 103)? } else { 0 },
             source_language: text(source),
             target_language: text(target),
             separate_vocabs: truthy("separate_vocabs"),
@@ -106,14 +106,14 @@ impl Options {
 }
 
 /// Refuses what the class refuses, and what would have a part but is not supported.
-fn check(class: Class, arguments: &Arguments, has_single: bool) -> Result<(), Problem> {
+fn check(class: TokenizerClass, arguments: &Arguments, has_single: bool) -> Result<(), Problem> {
     for side in ["padding_side", "truncation_side"] {
         if arguments.get(side).is_some_and(|value| !matches!(value.python_str().as_str(), "left" | "right")) {
             return Err(arguments.wrong(side, "`left` or `right`"));
         }
     }
     // Marian's class has a length of its own, before which the older name counts for nothing.
-    let has_length = class == Class::Marian || arguments.get("model_max_length").is_some();
+    let has_length = class == TokenizerClass::Marian || arguments.get("model_max_length").is_some();
     let length = if has_length { "model_max_length" } else { "max_len" };
     if !matches!(arguments.get(length), None | Some(Argument::Null | Argument::Number(_) | Argument::Bool(_))) {
         return Err(arguments.wrong(length, "a number"));
@@ -121,7 +121,8 @@ fn check(class: Class, arguments: &Arguments, has_single: bool) -> Result<(), Pr
     if let Some(names) = arguments.get("model_input_names") {
         let names = names.elements().ok_or_else(|| arguments.wrong("model_input_names", "a list of names"))?;
         let first_is_ids = names.first() == Some(&Argument::Text("input_ids".into()));
-        if class == Class::Marian && !first_is_ids && names.contains(&Argument::Text("attention_mask".into())) {
+        if class == TokenizerClass::Marian && !first_is_ids && names.contains(&Argument::Text("attention_mask".into()))
+        {
             return Err(arguments.wrong("model_input_names", "a list that begins with `input_ids`"));
         }
     }
@@ -139,14 +140,14 @@ fn check(class: Class, arguments: &Arguments, has_single: bool) -> Result<(), Pr
         }
     }
     match class {
-        Class::Marian => check_sampling(arguments),
+        TokenizerClass::Marian => check_sampling(arguments),
         _ => {
             let given = |key: &&str| arguments.get(key).is_some_and(Argument::is_truthy);
             if let Some(key) = OF_PROGRAMS.iter().find(|key| given(key)) {
                 return Err(arguments.problem(key, "only a program can set this"));
             }
             let own = ["vocab", "merges"].iter().find(|key| given(key));
-            match own.filter(|_| matches!(class, Class::Gpt2 | Class::Roberta) && !has_single) {
+            match own.filter(|_| matches!(class, TokenizerClass::Gpt2 | TokenizerClass::Roberta) && !has_single) {
                 Some(key) => Err(arguments.problem(key, "the vocabulary is read from its own file alone")),
                 None => Ok(()),
             }

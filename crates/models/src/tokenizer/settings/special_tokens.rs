@@ -9,7 +9,7 @@ use super::argument::Argument;
 use super::arguments::{ADDITIONAL, Arguments, EXTRA, Index, NAMED, Problem};
 use super::options::Options;
 use super::token::Token;
-use crate::tokenizer::class::Class;
+use crate::tokenizer::class::TokenizerClass;
 use crate::tokenizer::languages::codes_of;
 
 /// Special tokens by name, and those without one.
@@ -24,7 +24,7 @@ pub(in crate::tokenizer) struct SpecialTokens {
 impl SpecialTokens {
     /// Settles them. `pieces` are the tokens that a SentencePiece file marks, `padding` the one that tokenizer.json pads with.
     pub(super) fn resolve(
-        class: Class,
+        class: TokenizerClass,
         options: &Options,
         arguments: &Arguments,
         pieces: Option<&[Token]>,
@@ -45,7 +45,7 @@ impl SpecialTokens {
         for role in ROLES {
             let value = match role_of(class, arguments, role) {
                 Some(value) => value,
-                None => match padding.filter(|_| role == "pad_token" && class == Class::Generic) {
+                None => match padding.filter(|_| role == "pad_token" && class == TokenizerClass::Generic) {
                     Some(padding) => Argument::Text(padding.to_owned()),
                     None => Argument::Null,
                 },
@@ -123,7 +123,7 @@ impl SpecialTokens {
 }
 
 /// The argument of a role: what the files say, null included, or else the class's default.
-pub(in crate::tokenizer) fn role_of(class: Class, arguments: &Arguments, role: &str) -> Option<Argument> {
+pub(in crate::tokenizer) fn role_of(class: TokenizerClass, arguments: &Arguments, role: &str) -> Option<Argument> {
     let value = match arguments.get(role) {
         Some(value) => value.clone(),
         None => {
@@ -160,7 +160,7 @@ impl Named {
 
 /// The list of special tokens that the class hands on where the config has none.
 fn class_list(
-    class: Class,
+    class: TokenizerClass,
     options: &Options,
     arguments: &Arguments,
     pieces: Option<&[Token]>,
@@ -177,8 +177,8 @@ fn class_list(
     };
     let given = given.filter(|given| *given != Argument::Null);
     match class {
-        Class::Generic | Class::Gpt2 | Class::Roberta | Class::Marian => Ok(given),
-        Class::T5 => {
+        TokenizerClass::Generic | TokenizerClass::Gpt2 | TokenizerClass::Roberta | TokenizerClass::Marian => Ok(given),
+        TokenizerClass::T5 => {
             let sentinels = (0..options.extra_ids).map(|number| text(format!("<extra_id_{number}>")));
             let Some(given) = given else { return Ok(Some(Argument::List(sentinels.collect()))) };
             let mut tokens = list(&given)?;
@@ -192,7 +192,7 @@ fn class_list(
             }
             Ok(Some(Argument::List(tokens)))
         }
-        Class::Pegasus => {
+        TokenizerClass::Pegasus => {
             let sentence = sentence_mask(arguments);
             let known = match &given {
                 Some(given) => {
@@ -204,7 +204,7 @@ fn class_list(
             let numbered = (2..options.offset).map(|number| text(format!("<unk_{number}>")));
             Ok(Some(Argument::List(sentence.into_iter().chain(numbered).collect())))
         }
-        Class::MBart => {
+        TokenizerClass::MBart => {
             let mut tokens: Vec<Argument> = codes().collect();
             if let Some(given) = &given {
                 let more = given.elements().ok_or_else(|| arguments.wrong(ADDITIONAL, "a list of tokens"))?;
@@ -213,7 +213,7 @@ fn class_list(
             }
             Ok(Some(Argument::List(tokens)))
         }
-        Class::MBart50 => {
+        TokenizerClass::MBart50 => {
             let mut tokens = match given.filter(Argument::is_truthy) {
                 Some(given) => list(&given)?,
                 None => Vec::new(),

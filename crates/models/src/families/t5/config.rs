@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::keys::{Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
-use super::{Activation, SpecialTokens};
+use crate::checkpoint::RandomRules;
+use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, activation, activation_names};
 use crate::error::ModelError;
 
 /// The largest accepted distance that position buckets tell apart; published models have 128.
@@ -40,13 +40,12 @@ pub struct T5Config {
     pub tie_word_embeddings: bool,
     /// Whether the decoder's output is scaled by `d_model^-0.5` before the head: T5 1.0, whose head is tied.
     pub scale_decoder_outputs: bool,
-    /// Special ids of the config; generation uses those of [`crate::generation_defaults`].
-    pub special_tokens: SpecialTokens,
-    /// The dtype that the config names, for example `float16`.
-    pub dtype: Option<String>,
 }
 
 impl T5Config {
+    /// What stands for `shared.weight` where a file lacks it, in this order.
+    pub const SUBSTITUTES: [&str; 3] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+
     /// Columns of the query, key and value projections.
     pub fn inner_dim(&self) -> usize {
         self.num_heads * self.d_kv
@@ -85,12 +84,7 @@ impl T5Config {
         tables + encoder + decoder + 2 * (self.relative_attention_num_buckets as u64 * h + d)
     }
 
-    /// The special ids of a config that names none.
-    pub(crate) fn default_special_tokens() -> SpecialTokens {
-        SpecialTokens { bos: None, eos: vec![1], pad: Some(0), decoder_start: None }
-    }
-
-    pub(super) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
             return Err(keys.error("is_encoder_decoder", "a T5 encoder or decoder alone is not supported"));
         }
@@ -129,13 +123,22 @@ impl T5Config {
             layer_norm_epsilon: keys.epsilon("layer_norm_epsilon", 1e-6)?,
             tie_word_embeddings,
             scale_decoder_outputs,
-            special_tokens: keys.special_tokens(
-                &Self::default_special_tokens(),
-                vocab_size,
-                &["bos_token_id", "decoder_start_token_id"],
-            )?,
-            dtype: keys.dtype(),
         })
+    }
+}
+
+impl RandomRules for T5Config {
+    /// A tied head's input is scaled by d_model^-0.5. Scores are not scaled: queries are small instead, as in Hugging Face's `_init_weights`.
+    fn deviation(&self, name: &str, shape: &[usize]) -> Option<f64> {
+        if ["shared.weight", "embed_tokens.weight"].iter().any(|table| name.ends_with(table)) {
+            return Some(1.0);
+        }
+        let inputs = shape.last().copied().unwrap_or(1).max(1) as f64;
+        name.ends_with("Attention.q.weight").then(|| (self.d_kv as f64).powf(-0.5) / inputs.sqrt())
+    }
+
+    fn own_head(&self) -> bool {
+        !self.tie_word_embeddings
     }
 }
 
@@ -152,12 +155,11 @@ fn feed_forward(keys: &Keys<'_>) -> Result<(Activation, bool), ModelError> {
     if keys.get("dense_act_fn").is_some() {
         return Ok((keys.activation("dense_act_fn", Activation::Relu)?, gated));
     }
-    let activation =
-        if name == "gated-gelu" { Some(Activation::GeluTanh) } else { Activation::from_name(bare.unwrap_or(name)) };
-    let activation = activation.ok_or_else(|| {
-        keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", Activation::names()))
+    let found = if name == "gated-gelu" { Some(Activation::GeluTanh) } else { activation(bare.unwrap_or(name)) };
+    let found = found.ok_or_else(|| {
+        keys.error(KEY, format!("is not implemented (implemented, each with gated- too: {})", activation_names()))
     })?;
-    Ok((activation, gated))
+    Ok((found, gated))
 }
 
 #[cfg(test)]
@@ -190,7 +192,7 @@ mod tests {
     /// distance, [(bucket, number of distances)]).
     #[test]
     fn buckets_are_those_of_transformers() {
-        for line in include_str!("t5_buckets.txt").lines().filter(|line| !line.starts_with('#')) {
+        for line in include_str!("buckets.txt").lines().filter(|line| !line.starts_with('#')) {
             let words: Vec<i64> = line.split_whitespace().map(|w| w.parse().unwrap()).collect();
             let [buckets, max_distance, both, first, ref runs @ ..] = words[..] else { panic!("{line}") };
             let c = config(&json!({

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::keys::{Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
-use super::{Activation, ModelFamily, SpecialTokens};
+use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
 use crate::error::ModelError;
 
 /// One side (encoder or decoder) of an encoder-decoder model.
@@ -15,15 +14,6 @@ pub struct StackConfig {
     pub heads: usize,
     /// Inner width of the feed-forward block, in elements.
     pub ffn_dim: usize,
-}
-
-/// Where the norms of a stack of layers stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormOrder {
-    /// Each block reads a normalised input and adds to the unnormalised stream; a final norm stands behind the last layer.
-    Pre,
-    /// Each block's sum is normalised; there is no final norm.
-    Post,
 }
 
 /// What is added to the token embeddings.
@@ -48,26 +38,23 @@ impl Positions {
     }
 }
 
-/// What a family's config class fixes, and its defaults where the families differ.
-#[derive(Debug, Clone)]
-pub(super) struct Class {
-    pub(super) family: ModelFamily,
-    /// The class's name of the family, for messages.
+/// What the config class of one of BART's kin fixes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variant {
+    /// The family, for messages.
     pub(super) name: &'static str,
     pub(super) norm_order: NormOrder,
     pub(super) embedding_norm: bool,
     pub(super) positions: Positions,
+    /// `vocab_size` where the file has none.
     pub(super) vocab_size: usize,
-    pub(super) special_tokens: SpecialTokens,
-    /// Whether `share_encoder_decoder_embeddings` and `decoder_vocab_size` are keys of the class.
+    /// Whether `share_encoder_decoder_embeddings` and `decoder_vocab_size` are keys of the variant.
     pub(super) may_separate: bool,
 }
 
 /// Shape and options of an encoder-decoder model of BART's kin: BART, mBART, Marian, Pegasus.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seq2SeqConfig {
-    /// The family.
-    pub family: ModelFamily,
+pub struct BartConfig {
     /// Where the norms stand.
     pub norm_order: NormOrder,
     /// Whether a norm follows the embeddings of each side.
@@ -94,13 +81,11 @@ pub struct Seq2SeqConfig {
     pub share_embeddings: bool,
     /// Whether the decoder's embedding and the head share one table (unless the file holds different ones).
     pub tie_word_embeddings: bool,
-    /// Special ids of the config; generation uses those of [`crate::generation_defaults`].
-    pub special_tokens: SpecialTokens,
-    /// The dtype that the config names, for example `float16`.
-    pub dtype: Option<String>,
 }
 
-impl Seq2SeqConfig {
+impl BartConfig {
+    /// What stands for `shared.weight` where a file lacks it, in this order.
+    pub const SUBSTITUTES: [&str; 3] = ["lm_head.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight"];
     /// Epsilon of all layer norms; not configurable in these families.
     pub const LAYER_NORM_EPS: f32 = 1e-5;
 
@@ -144,16 +129,16 @@ impl Seq2SeqConfig {
         v * d + second_table + head + 2 * (positions + norms * norm) + encoder + decoder
     }
 
-    pub(super) fn from_keys(keys: &Keys<'_>, class: Class) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &Keys<'_>, variant: &Variant) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
-            let why = format!("a {} decoder without an encoder is not supported", class.name);
+            let why = format!("a {} decoder without an encoder is not supported", variant.name);
             return Err(keys.error("is_encoder_decoder", why));
         }
-        let vocab_size = keys.count(&["vocab_size"], class.vocab_size, MAX_ROWS)?;
-        let share_embeddings = !class.may_separate || keys.flag("share_encoder_decoder_embeddings", true)?;
+        let vocab_size = keys.count(&["vocab_size"], variant.vocab_size, MAX_ROWS)?;
+        let share_embeddings = !variant.may_separate || keys.flag("share_encoder_decoder_embeddings", true)?;
         // A shared table is as long as the encoder's, whatever `decoder_vocab_size` says.
         let decoder_vocab_size = match keys.get("decoder_vocab_size").and_then(Value::as_u64) {
-            _ if !class.may_separate => vocab_size,
+            _ if !variant.may_separate => vocab_size,
             // As good as absent.
             Some(0) => vocab_size,
             _ => keys.count(&["decoder_vocab_size"], vocab_size, MAX_ROWS)?,
@@ -181,14 +166,10 @@ impl Seq2SeqConfig {
             }
         }
         keys.check_padding(vocab_size.min(decoder_vocab_size))?;
-        let loose: &[&str] = if class.family == ModelFamily::Pegasus { &["bos_token_id"] } else { &[] };
-        // The ids may belong to either side: a file with two vocabularies names the encoder's padding.
-        let ids = vocab_size.max(decoder_vocab_size);
         Ok(Self {
-            family: class.family,
-            norm_order: class.norm_order,
-            embedding_norm: class.embedding_norm,
-            positions: class.positions,
+            norm_order: variant.norm_order,
+            embedding_norm: variant.embedding_norm,
+            positions: variant.positions,
             vocab_size,
             decoder_vocab_size,
             d_model,
@@ -199,8 +180,6 @@ impl Seq2SeqConfig {
             scale_embedding: keys.flag("scale_embedding", false)?,
             share_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
-            special_tokens: keys.special_tokens(&class.special_tokens, ids, loose)?,
-            dtype: keys.dtype(),
         })
     }
 }

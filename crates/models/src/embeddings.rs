@@ -1,0 +1,98 @@
+//! What stands before the layers of a stack: token embeddings, positions, and what turns their sum into hidden states.
+
+use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, linear, positions_packed, positions_step};
+use elgen_tensor::{Buffer, Recorder, Rows, Tensor};
+
+use crate::error::ModelError;
+use crate::space::Space;
+
+/// The ids that are embedded.
+#[derive(Clone, Copy)]
+pub(crate) enum Ids<'a> {
+    /// Packed rows: (id, position) pairs, and how many.
+    Packed(&'a Buffer, usize),
+    /// The last id of each active row.
+    Step(&'a Rows),
+}
+
+impl Ids<'_> {
+    /// Rows of the embeddings.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Packed(_, count) => count,
+            Self::Step(rows) => rows.count(),
+        }
+    }
+
+    /// Writes the embeddings of tokens and, if it is given a table and the row of its position 0, positions.
+    fn embed(
+        self,
+        rec: &mut Recorder,
+        table: &Linear,
+        scale: f32,
+        places: Option<(&Tensor, usize)>,
+        out: &Tensor,
+    ) -> elgen_tensor::Result<()> {
+        match self {
+            Self::Packed(ids, count) => embed_packed(rec, ids, count, table, scale, places, out),
+            Self::Step(rows) => embed_step(rec, rows, table, scale, places, out),
+        }
+    }
+
+    /// Writes the embeddings of positions alone.
+    fn place(self, rec: &mut Recorder, places: (&Tensor, usize), out: &Tensor) -> elgen_tensor::Result<()> {
+        match self {
+            Self::Packed(ids, count) => positions_packed(rec, ids, count, places, out),
+            Self::Step(rows) => positions_step(rec, rows, places, out),
+        }
+    }
+}
+
+/// A table of positions.
+#[derive(Debug)]
+pub(crate) struct PositionTable {
+    pub(crate) table: Linear,
+    /// Rows before position 0.
+    pub(crate) offset: usize,
+}
+
+/// The embeddings of a stack: `norm(projection(table[id] * scale) + positions[position])`.
+#[derive(Debug)]
+pub(crate) struct Embeddings {
+    /// `[vocab_size, table width]`.
+    pub(crate) table: Linear,
+    pub(crate) scale: f32,
+    /// None where attention alone knows about positions.
+    pub(crate) positions: Option<PositionTable>,
+    /// `[d_model, table width]`, where the table is narrower or wider than the model.
+    pub(crate) projection: Option<Linear>,
+    /// Its result is what the layers begin with; see [`crate::stack::Stream::begin`].
+    pub(crate) norm: Option<LayerNorm>,
+}
+
+impl Embeddings {
+    /// Writes all but the norm to `out`, `[rows, d_model]`: one of the first two tensors of hidden states.
+    pub(crate) fn write(
+        &self,
+        rec: &mut Recorder,
+        ids: Ids<'_>,
+        space: &Space,
+        out: &Tensor,
+    ) -> Result<(), ModelError> {
+        let places = match &self.positions {
+            Some(positions) => Some((positions.table.window_tensor()?, positions.offset)),
+            None => None,
+        };
+        let Some(projection) = &self.projection else {
+            return Ok(ids.embed(rec, &self.table, self.scale, places, out)?);
+        };
+        // Rows of the table lie in the feed-forward tensor, positions in the tensor that no block has read or written yet.
+        let narrow = &space.feed_forward.inner;
+        ids.embed(rec, &self.table, self.scale, None, narrow)?;
+        if let Some(places) = places {
+            ids.place(rec, places, &space.h)?;
+        }
+        linear(rec, narrow, projection, ops::Activation::None, places.map(|_| &space.h), out, ids.count())?;
+        Ok(())
+    }
+}

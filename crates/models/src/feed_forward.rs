@@ -1,0 +1,99 @@
+//! Feed-forward blocks, with and without a gate, by Hugging Face's names of their projections.
+
+use std::fmt;
+
+use elgen_attention::Epilogue;
+use elgen_tensor::ops::{Activation, Linear, layer_norm, linear, linear_gated};
+use elgen_tensor::{Recorder, Tensor, TensorError};
+
+use crate::error::ModelError;
+
+/// A feed-forward block with its weights. It only records.
+pub(crate) trait FeedForwardBlock: fmt::Debug + Send + Sync {
+    /// Records the block over `rows` rows. `input` and the tensors of `epilogue`: `[rows, d_model]`; the epilogue's `out` differs from all others.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a space without what the block needs.
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        space: &FeedForwardSpace,
+        epilogue: &Epilogue<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError>;
+}
+
+/// Working tensors of a feed-forward block, `[rows, ffn]` each.
+#[derive(Debug)]
+pub(crate) struct FeedForwardSpace {
+    /// What `down_proj` reads.
+    pub(crate) inner: Tensor,
+    /// What `up_proj` of a gated block gives.
+    pub(crate) up: Option<Tensor>,
+}
+
+/// `down_proj(activation(up_proj(x)))`.
+#[derive(Debug)]
+pub(crate) struct DenseFeedForward {
+    pub(crate) up_proj: Linear,
+    pub(crate) down_proj: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl FeedForwardBlock for DenseFeedForward {
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        space: &FeedForwardSpace,
+        epilogue: &Epilogue<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        linear(rec, input, &self.up_proj, self.activation, None, &space.inner, rows)?;
+        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
+    }
+}
+
+/// `down_proj(activation(gate_proj(x)) * up_proj(x))`.
+#[derive(Debug)]
+pub(crate) struct GatedFeedForward {
+    pub(crate) gate_proj: Linear,
+    pub(crate) up_proj: Linear,
+    pub(crate) down_proj: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl FeedForwardBlock for GatedFeedForward {
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        input: &Tensor,
+        space: &FeedForwardSpace,
+        epilogue: &Epilogue<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        let Some(up) = &space.up else {
+            let message = "the working tensors have no room for a gate".into();
+            return Err(TensorError::Shape { op: "feed-forward", message }.into());
+        };
+        linear(rec, input, &self.up_proj, Activation::None, None, up, rows)?;
+        linear_gated(rec, input, &self.gate_proj, self.activation, up, &space.inner, rows)?;
+        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
+    }
+}
+
+/// The last projection and what follows it.
+fn finish(
+    rec: &mut Recorder,
+    inner: &Tensor,
+    down_proj: &Linear,
+    epilogue: &Epilogue<'_>,
+    rows: usize,
+) -> Result<(), ModelError> {
+    linear(rec, inner, down_proj, Activation::None, epilogue.residual, epilogue.out, rows)?;
+    if let Some((norm, normed)) = epilogue.norm {
+        layer_norm(rec, epilogue.out, norm, normed, rows)?;
+    }
+    Ok(())
+}

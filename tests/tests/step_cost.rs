@@ -1,0 +1,57 @@
+//! A steady decode step looks up no kernel by text, makes no bind group and allocates nothing of its own.
+
+use elgen_attention::Kind;
+use elgen_models::Kinds;
+use elgen_search::GenerationOptions;
+use elgen_tensor::DType;
+use elgen_tests::counting_allocator::CountingAllocator;
+use elgen_tests::demo::Translations;
+use elgen_tests::kinds::{Files, Start, device};
+use elgen_tests::step_cost::steps;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+#[test]
+fn a_steady_step_finds_everything_where_it_was() {
+    let (dir, device) = (Translations::model(), device());
+    if !device.capabilities().immediates {
+        // Steps are also given to the driver by hand there, which is made for devices with immediates.
+        eprintln!("skipped: the device has no immediates");
+        return;
+    }
+    let files = Files::open(&dir);
+    let tokenizer = files.tokenizer(&dir);
+    for kind in [Kind::Mha, Kind::El] {
+        let mut loaded = files.load(&device, Kinds::both(kind), DType::F32);
+        let asked =
+            GenerationOptions { min_new_tokens: Some(40), max_new_tokens: Some(40), ..GenerationOptions::default() };
+        let config = files.config(asked, loaded.limits());
+        let starts: Vec<Start> = Translations::load()
+            .spread(3)
+            .sources
+            .iter()
+            .map(|source| Start {
+                source: tokenizer.encode(source).expect("ids"),
+                prompt: vec![config.decoder_start_token_id.expect("a start token")],
+            })
+            .collect();
+        let costs = steps(&mut loaded, &config, &starts, CountingAllocator::count);
+        let steady = &costs[10..];
+        assert!(steady.len() >= 20, "{} steps", steady.len());
+        for (number, cost) in steady.iter().enumerate() {
+            let counts = cost.counts;
+            assert_eq!((counts.text_lookups, counts.bind_groups), (0, 0), "{kind}, step {number}");
+            assert_eq!(cost.recorded_allocations, 0, "{kind}, step {number}: while it was recorded");
+            let reached = (counts.queue.submissions, counts.queue.uploads);
+            assert!(cost.bare || reached == (1, 0), "{kind}, step {number}: {reached:?}");
+        }
+        // What is left happens in wgpu: by hand, the same commands allocate as often.
+        let most = |bare: bool| {
+            let mut counts: Vec<u64> = steady.iter().filter(|c| c.bare == bare).map(|c| c.allocations).collect();
+            counts.sort_unstable();
+            counts[counts.len() / 2]
+        };
+        assert_eq!(most(false), most(true), "{kind}: allocations of a whole step, and by hand");
+    }
+}
