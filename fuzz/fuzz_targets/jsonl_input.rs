@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    elgen_cli::fuzz_jsonl(data);
+    elgen::fuzz_jsonl(data);
 });

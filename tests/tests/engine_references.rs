@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use elgen_engine::{
     AttentionChoice, DtypeChoice, Generation, Model, Request, RunOptions, ScoreRequest, Session, SessionOptions,
-    StopStrings, TokenBytes, on_done,
+    StopStringCriterion, TokenBytes, on_done,
 };
 use elgen_search::GenerationOptions;
 use elgen_tests::repo_root;
@@ -191,7 +191,7 @@ fn stop_strings_end_what_transformers_ends() {
     let table = TokenBytes::new(recorded.vocabulary.len(), |id| recorded.vocabulary.get(id as usize).map(bytes));
     let (mut ended, mut refused) = (0, 0);
     for (n, case) in recorded.cases.iter().enumerate() {
-        match StopStrings::new(&case.strings, table.clone()) {
+        match StopStringCriterion::new(&case.strings, table.clone()) {
             Ok(criterion) => assert_eq!(criterion.matches(&case.token_ids), case.stops, "case {n}: {:?}", case.strings),
             // Refused because no token can end it, so nothing could have been ended.
             Err(error) => {

@@ -10,7 +10,7 @@ mod uses;
 mod whole;
 
 pub(crate) use identity::{FileId, check_in_place};
-pub use streams::standard_streams_were_closed;
+pub(crate) use streams::standard_streams_were_closed;
 pub(crate) use streams::{Stream, check_open, results};
 pub(crate) use uses::{FileUses, parent_of};
 pub(crate) use whole::{MAX_OPTIONS_BYTES, NewFile, read_text, read_whole, write_whole};

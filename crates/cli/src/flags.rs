@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use elgen_engine::Registry;
 
 use crate::{color::ColorMode, console::ProgressMode, input::RecordFormat, output::OutputFormat};
 
+mod attention;
 mod bench;
 mod engine;
 mod eval;
@@ -19,8 +21,10 @@ mod score;
 mod tokenize;
 mod values;
 
+pub(crate) use attention::AttentionFlag;
+use attention::AttentionParser;
 pub(crate) use bench::{BenchArgs, BenchFormat};
-pub(crate) use engine::{AttentionFlag, DtypeFlag, EngineFlags, TextFlags};
+pub(crate) use engine::{DtypeFlag, EngineFlags, TextFlags};
 pub(crate) use eval::{EvalArgs, MetricFlag};
 pub(crate) use generation::{GenerationFlags, Names, flag, name_flags, set_names};
 pub(crate) use hub::HubFlags;
@@ -133,6 +137,16 @@ pub(crate) struct Cli {
     /// Colours of messages and help
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorMode::Auto)]
     pub(crate) color: ColorMode,
+}
+
+/// The command line of a program that knows the attention kinds of `registry`.
+pub(crate) fn command(registry: &Registry) -> clap::Command {
+    let parser = AttentionParser::new(registry);
+    let known = |argument: clap::Arg| match argument.get_id() == "attention" {
+        true => argument.value_parser(parser.clone()),
+        false => argument,
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(known))
 }
 
 /// What to do.

@@ -5,15 +5,18 @@
 //! in input order, counters become reports. Results go to stdout or the named file and nothing else does; progress,
 //! statistics, warnings and errors go to stderr.
 //!
-//! ```
-//! // What the program's `main` does; the answer is the exit code.
-//! assert_eq!(elgen_cli::run(["elgen", "--version"]), 0);
-//! assert_eq!(elgen_cli::run(["elgen", "generate", "--model"]), 2);
+//! A program of one's own has all commands, with the attention kinds of its registry:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     elgen::run(std::env::args_os(), &elgen::Registry::default())
+//! }
 //! ```
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
+pub use elgen_engine::Registry;
 
 mod asked;
 mod bench;
@@ -42,6 +45,7 @@ mod panics;
 mod plan;
 mod plot;
 mod print_config;
+mod process;
 mod progress;
 mod pull;
 mod report;
@@ -56,21 +60,25 @@ mod tokenize;
 
 use console::Console;
 use error::{CliError, one_line};
-pub use files::standard_streams_were_closed;
 use flags::{Cli, Command};
-pub use panics::report_panics;
+use panics::report_panics;
 
-/// Runs the command line given by `arguments`, the program's name first, and returns the exit code: 0 all done,
-/// 1 something failed, 2 wrong usage.
-pub fn run<I, T>(arguments: I) -> u8
-where
-    I: IntoIterator<Item = T>,
-    T: Into<OsString> + Clone,
-{
+/// Runs the command line given by `arguments`, the program's name first, as the whole of a program that knows the attention kinds of
+/// `registry`: 0 all done, 1 something failed, 2 wrong usage.
+///
+/// It is meant to be all that `main` does: panics of this thread become error lines, files that exceed a limit of the process become errors,
+/// and where no other thread runs yet, libraries that look for a desktop are told that there is none.
+pub fn run<T: Into<OsString>>(arguments: impl IntoIterator<Item = T>, registry: &Registry) -> ExitCode {
+    process::set_up();
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    ExitCode::from(report_panics(|| code(arguments, registry)))
+}
+
+/// The exit code of a command line.
+fn code(arguments: Vec<OsString>, registry: &Registry) -> u8 {
     let color = color::asked(&arguments);
     color::set(color);
-    let mut command = Cli::command().color(color.choice());
+    let mut command = flags::command(registry).color(color.choice());
     let parsed = command.try_get_matches_from_mut(arguments);
     let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
     let cli = match parsed {
@@ -80,7 +88,7 @@ where
         }
     };
     let result = match cli.command {
-        Command::Generate(arguments) => run::generate(*arguments),
+        Command::Generate(arguments) => run::generate(*arguments, registry),
         Command::Score(arguments) => score::score(*arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Devices(arguments) => devices::devices(&arguments),
@@ -89,8 +97,8 @@ where
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Pull(arguments) => pull::pull(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
-        Command::Completions(arguments) => completions::completions(&arguments),
-        Command::Man(arguments) => man::man(&arguments),
+        Command::Completions(arguments) => completions::completions(&arguments, registry),
+        Command::Man(arguments) => man::man(&arguments, registry),
     };
     match result {
         Ok(code) => code,
@@ -154,4 +162,16 @@ fn pretty_json(value: &impl serde::Serialize) -> Result<String, CliError> {
     let mut text = serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.to_string()))?;
     text.push('\n');
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_tells_results_from_wrong_usage() {
+        let code = |arguments: &[&str]| code(arguments.iter().map(Into::into).collect(), &Registry::default());
+        assert_eq!(code(&["elgen", "--version"]), 0);
+        assert_eq!(code(&["elgen", "generate", "--model"]), 2);
+    }
 }

@@ -2,26 +2,27 @@
 
 use std::io::{self, Write};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
+use elgen_engine::Registry;
 
 use crate::{
     error::CliError,
-    flags::{Cli, ManArgs},
+    flags::{self, ManArgs},
     print_report,
     suggest::did_you_mean,
 };
 
 /// Runs `elgen man`; returns the exit code.
-pub(crate) fn man(arguments: &ManArgs) -> Result<u8, CliError> {
-    let page = page(command(arguments.command.as_deref())?);
+pub(crate) fn man(arguments: &ManArgs, registry: &Registry) -> Result<u8, CliError> {
+    let page = page(command(arguments.command.as_deref(), registry)?);
     let page = page.map_err(|error| CliError::Failed(format!("the page cannot be made: {error}")))?;
     print_report(&String::from_utf8_lossy(&page))
 }
 
 /// `elgen`, or one of its commands with its flags.
-fn command(name: Option<&str>) -> Result<Command, CliError> {
-    let mut elgen = Cli::command();
+fn command(name: Option<&str>, registry: &Registry) -> Result<Command, CliError> {
+    let mut elgen = flags::command(registry);
     // Makes the names of commands (`elgen-generate`) and hands them the global flags.
     elgen.build();
     let Some(name) = name else { return Ok(elgen) };
@@ -89,14 +90,14 @@ mod tests {
     use super::*;
 
     fn text(name: Option<&str>) -> String {
-        String::from_utf8(page(command(name).unwrap()).unwrap()).unwrap()
+        String::from_utf8(page(command(name, &Registry::default()).unwrap()).unwrap()).unwrap()
     }
 
     #[test]
     fn every_command_has_a_page_with_its_flags() {
         let all = text(None);
         assert!(all.starts_with(".TH elgen 1 ") && all.matches(QUOTES).count() == 1, "{all}");
-        let mut elgen = Cli::command();
+        let mut elgen = flags::command(&Registry::default());
         elgen.build();
         for found in elgen.get_subcommands().filter(|found| found.get_name() != "help") {
             let name = found.get_name();
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_command_that_is_not_there() {
-        let error = command(Some("generat")).unwrap_err().to_string();
+        let error = command(Some("generat"), &Registry::default()).unwrap_err().to_string();
         assert!(
             error.starts_with("generat: no such command (did you mean generate?); there are generate, "),
             "{error}"

@@ -17,7 +17,7 @@ thread_local! {
 ///
 /// This replaces the process's panic hook, because the usual one prints several lines even for a panic that a library
 /// catches, as is done around tokenizer files. Panics of other threads are printed as usual.
-pub fn report_panics(work: impl FnOnce() -> u8) -> u8 {
+pub(crate) fn report_panics(work: impl FnOnce() -> u8) -> u8 {
     caught(work).unwrap_or_else(|what| {
         write_line(&format!("{} internal error, please report it: {what}", error_prefix()));
         1

@@ -1,5 +1,7 @@
 //! `elgen generate`: settles what is to be done, loads the model, opens the output, and runs all records.
 
+use elgen_engine::Registry;
+
 use crate::{console::Console, error::CliError, flags::GenerateArgs, report};
 
 mod agreement;
@@ -18,10 +20,10 @@ use records::Run;
 use target::Target;
 
 /// Runs `elgen generate`; returns the exit code.
-pub(crate) fn generate(arguments: GenerateArgs) -> Result<u8, CliError> {
+pub(crate) fn generate(arguments: GenerateArgs, registry: &Registry) -> Result<u8, CliError> {
     let console = Console::new(arguments.report.quiet == Some(true));
     let names_device = arguments.engine.names_device();
-    let mut plan = match Plan::check(arguments, &console)? {
+    let mut plan = match Plan::check(arguments, registry, &console)? {
         Checked::Run(plan) => plan,
         Checked::Ended(code) => return Ok(code),
     };

@@ -7,7 +7,7 @@ use elgen_engine::{
     RunWriter, Session, TextWindows, WholeText, describe,
 };
 use elgen_models::{LanguageTokens, Tokenizer};
-use elgen_search::{GenerationOptions, ModelLimits};
+use elgen_search::GenerationOptions;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -35,7 +35,7 @@ use pairs::Pairs;
 use run::{End, Rows, Run, failed};
 
 /// Runs `elgen score`; returns the exit code.
-pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
+pub(crate) fn score(arguments: ScoreArgs) -> Result<u8, CliError> {
     let quiet = arguments.report.quiet;
     let mut console = Console::new(quiet);
     let mut uses = uses(&arguments)?;
@@ -44,14 +44,13 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         return Err(CliError::Usage("--header: is for text output; JSONL names its fields".to_owned()));
     }
     let pairs = Pairs::open(&arguments)?;
-    arguments.model = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
-    uses.reads_model(&arguments.model);
+    let dir = resolve_model(&arguments.model, &arguments.hub, &console, quiet)?;
+    uses.reads_model(&dir);
     uses.check()?;
     let interrupt = Interrupt::install();
-    let model = describe(&arguments.model)?;
-    let limits = &model.limits;
-    let whole = check_family(&arguments, &pairs, limits, &console)?;
-    let comparison = open_comparison(&arguments, limits.vocab_size)?;
+    let model = describe(&dir)?;
+    let whole = check_family(&arguments, &pairs, &model, &console)?;
+    let comparison = open_comparison(&arguments, &model)?;
     let (tokenizer, asked) = set_languages(&arguments, &model)?;
 
     let expected = Expected::default().with_max_new_tokens(0);
@@ -68,7 +67,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         console.warning(&format!("going on without a tokenizer, with token ids alone: {error}"));
     }
     if !session.has_tokenizer() && pairs.is_text() {
-        let model = arguments.model.display();
+        let model = dir.display();
         let wanted = "give token ids: --input-format jsonl with `input_ids`";
         return Err(CliError::Usage(format!("{model} has no tokenizer; {wanted}")));
     }
@@ -78,7 +77,7 @@ pub(crate) fn score(mut arguments: ScoreArgs) -> Result<u8, CliError> {
         console.warning(&format!("no hardware adapter: running on the software adapter {}", metrics.device));
     }
     let (sink, mut new) = open_output(output(&arguments))?;
-    let (rows, labels) = match (comparison, open_save(&arguments, limits.vocab_size, &metrics)?) {
+    let (rows, labels) = match (comparison, open_save(&arguments, &model, &metrics)?) {
         (Some((comparison, labels)), _) => (Rows::Compare(Box::new(comparison)), labels),
         (None, Some(run)) => (Rows::Save(run), String::new()),
         (None, None) => (Rows::None, String::new()),
@@ -204,11 +203,12 @@ fn uses(arguments: &ScoreArgs) -> Result<FileUses, CliError> {
 fn check_family(
     arguments: &ScoreArgs,
     pairs: &Pairs,
-    limits: &ModelLimits,
+    model: &ModelDescription,
     console: &Console,
 ) -> Result<Option<WholeText>, CliError> {
     let WholeFlags { no_bos, whole_file, max_length, stride } = arguments.whole;
     let refuse = |message: String| Err(CliError::Usage(message));
+    let (limits, model) = (&model.limits, model.dir().display());
     if limits.is_encoder_decoder {
         let named = [
             ("--no-bos", no_bos),
@@ -217,11 +217,11 @@ fn check_family(
             ("--stride", stride.is_some()),
         ];
         if let Some((flag, _)) = named.into_iter().find(|(_, given)| *given) {
-            return refuse(format!("{flag}: is for decoder-only models; {} has an encoder", arguments.model.display()));
+            return refuse(format!("{flag}: is for decoder-only models; {model} has an encoder"));
         }
         if pairs.is_text() && !matches!(pairs, Pairs::Two { .. }) {
             let wanted = "give --targets FILE, or JSONL records with a `target`";
-            return refuse(format!("{} scores targets of sources: {wanted}", arguments.model.display()));
+            return refuse(format!("{model} scores targets of sources: {wanted}"));
         }
         return Ok(None);
     }
@@ -262,16 +262,20 @@ fn set_languages(
 }
 
 /// The run that was saved, and how it ran. Opened before the weights are loaded: it may be one of something else.
-fn open_comparison(arguments: &ScoreArgs, vocab_size: usize) -> Result<Option<(RunComparison, String)>, CliError> {
+fn open_comparison(
+    arguments: &ScoreArgs,
+    model: &ModelDescription,
+) -> Result<Option<(RunComparison, String)>, CliError> {
     let Some(path) = &arguments.runs.compare_run else { return Ok(None) };
     let reader = RunReader::open(path).map_err(failed)?;
     let header = reader.header();
     let label = |name: &str| header.labels.get(name).map_or("?", String::as_str);
+    let vocab_size = model.limits.vocab_size;
     if header.vocab_size != vocab_size {
         let there = format!("its vocabulary has {} ids, this model's {vocab_size}", header.vocab_size);
         return Err(failed(reader.other_run(there)));
     }
-    if !arguments.runs.other_model && header.model != model_digest(&arguments.model)? {
+    if !arguments.runs.other_model && header.model != model_digest(model.dir())? {
         let there = format!("the model was {}, with other files (--other-model compares anyway)", label("model"));
         return Err(failed(reader.other_run(there)));
     }
@@ -280,7 +284,11 @@ fn open_comparison(arguments: &ScoreArgs, vocab_size: usize) -> Result<Option<(R
 }
 
 /// The file of a run to be saved.
-fn open_save(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Result<Option<RunWriter>, CliError> {
+fn open_save(
+    arguments: &ScoreArgs,
+    model: &ModelDescription,
+    metrics: &Metrics,
+) -> Result<Option<RunWriter>, CliError> {
     let Some(path) = &arguments.runs.save_run else { return Ok(None) };
     let (_, dtype) = arguments.engine.kind_and_dtype();
     let labels = [
@@ -289,10 +297,11 @@ fn open_save(arguments: &ScoreArgs, vocab_size: usize, metrics: &Metrics) -> Res
         ("driver", metrics.driver.clone()),
         ("dtype", dtype),
         ("elgen", env!("CARGO_PKG_VERSION").to_owned()),
-        ("model", arguments.model.display().to_string()),
+        ("model", model.dir().display().to_string()),
     ];
     let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
-    let header = RunHeader { vocab_size, model: model_digest(&arguments.model)?, labels };
+    let vocab_size = model.limits.vocab_size;
+    let header = RunHeader { vocab_size, model: model_digest(model.dir())?, labels };
     RunWriter::create(path, &header).map(Some).map_err(failed).inspect_err(|_| forget_run(arguments))
 }
 

@@ -6,5 +6,5 @@ mod mutations;
 
 #[test]
 fn mutations_do_no_harm() {
-    mutations::fuzz("jsonl_input", |bytes| elgen_cli::fuzz_jsonl(bytes) > 3);
+    mutations::fuzz("jsonl_input", |bytes| elgen::fuzz_jsonl(bytes) > 3);
 }

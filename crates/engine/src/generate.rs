@@ -18,7 +18,7 @@ use crate::options::{BatchSize, RunOptions};
 use crate::prepare::{Prepared, prepare};
 use crate::request::{Generation, Input, Request, Sequence};
 use crate::session::{Session, all_of};
-use crate::stop_strings::StopStrings;
+use crate::stop_strings::StopStringCriterion;
 use crate::stream::Streams;
 
 impl Model {
@@ -152,7 +152,7 @@ impl Session {
         }
         let mut hooks = hooks.clone();
         if !config.stop_strings.is_empty() {
-            let criterion = StopStrings::new(&config.stop_strings, self.model.token_bytes()?)?;
+            let criterion = StopStringCriterion::new(&config.stop_strings, self.model.token_bytes()?)?;
             hooks.stop_criteria.push(Arc::new(criterion));
         }
         Ok(hooks)

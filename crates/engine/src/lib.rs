@@ -52,6 +52,7 @@ mod model;
 mod options;
 mod plan;
 mod prepare;
+mod registry;
 mod request;
 mod score;
 mod session;
@@ -69,17 +70,18 @@ pub use encode::HiddenStates;
 pub use error::{EngineError, ErrorKind};
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
-pub use metrics::{AttentionKinds, CacheBytes, Metrics, PeakBytes, PerStep, Seconds};
+pub use metrics::{AttentionKinds, Metrics, PeakBytes, PeakCacheBytes, PerStep, Seconds};
 pub use model::{Model, open_device, storage_dtype};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
-pub use plan::{AttentionPlan, BreakEven, Comparison, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
+pub use plan::{AttentionPlan, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
+pub use registry::Registry;
 pub use request::{Generation, Input, Request, RequestOptions, Sequence};
 pub use score::{
     CorpusScore, CorpusSummary, Divergence, RunComparison, RunFileError, RunHeader, RunReader, RunWriter, SavedRecord,
     ScoreInput, ScoreRequest, SeeRow, TargetScore, TextWindows, WholeText, kl_divergence,
 };
 pub use session::Session;
-pub use stop_strings::{StopStrings, TokenBytes};
+pub use stop_strings::{StopStringCriterion, TokenBytes};
 
 // What programs need beside: options, hooks, and what a model tells of itself.
 pub use elgen_attention::{Kind, Kinds};

@@ -47,7 +47,7 @@ pub struct Metrics {
     /// Peak bytes of the pool by class.
     pub peak_bytes: PeakBytes,
     /// Peak bytes reserved for attention caches.
-    pub cache_bytes: CacheBytes,
+    pub cache_bytes: PeakCacheBytes,
     /// Bytes reserved in cache slabs beyond the slots handed out, and addressing tables, at their peak.
     pub cache_overhead_bytes: u64,
 }
@@ -120,7 +120,7 @@ pub struct PeakBytes {
 /// Bytes reserved for caches (reserved slots x slot bytes).
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
-pub struct CacheBytes {
+pub struct PeakCacheBytes {
     /// Decoder self-attention.
     #[serde(rename = "self")]
     pub self_: u64,
@@ -177,7 +177,7 @@ pub(crate) fn metrics(model: &Model, totals: &Totals, runner: &Runner, opened: I
             staging: peak.of(Class::Staging),
             total: peak.total,
         },
-        cache_bytes: CacheBytes { self_: cache.self_, cross: cache.cross },
+        cache_bytes: PeakCacheBytes { self_: cache.self_, cross: cache.cross },
         cache_overhead_bytes: peak.of(Class::Cache).saturating_sub(cache.self_ + cache.cross),
     }
 }

@@ -196,13 +196,6 @@ impl AttentionChoice {
             Self::Kinds(kinds) => kinds,
         })
     }
-
-    /// The kinds of these names, as [`AttentionKinds`] has them: self-attention, and cross-attention if there is one.
-    pub fn of_names(self_: &str, cross: Option<&str>) -> Option<Self> {
-        let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
-        let self_ = kind(self_)?;
-        Some(Self::Kinds(Kinds { self_, cross: cross.map_or(Some(self_), kind)? }))
-    }
 }
 
 /// How weights and caches are stored.

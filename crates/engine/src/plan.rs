@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub(crate) use choose::decide;
 pub(crate) use report::shape;
-pub use report::{AttentionPlan, BreakEven, PlannedKinds};
+pub use report::{AttentionPlan, ElBreakEven, PlannedKinds};
 pub use rows::{Comparison, PlanRow};
 
 use crate::batch::BatchState;

@@ -43,13 +43,13 @@ impl fmt::Debug for TokenBytes {
 /// Ends a sequence when its text contains one of the strings and the string ends inside the last token, which may go on
 /// behind it. The string may begin in the prompt. Compared as bytes, so a string may end inside a character of the text.
 #[derive(Debug)]
-pub struct StopStrings {
+pub struct StopStringCriterion {
     table: TokenBytes,
     strings: Vec<Vec<u8>>,
     longest: usize,
 }
 
-impl StopStrings {
+impl StopStringCriterion {
     /// As in Hugging Face, strings of which no token can end any are refused; a single one among others never matches.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl StopStrings {
     }
 }
 
-impl StopCriterion for StopStrings {
+impl StopCriterion for StopStringCriterion {
     fn should_stop(&self, sequence: &SequenceView<'_>) -> bool {
         self.matches(sequence.token_ids)
     }
@@ -115,7 +115,7 @@ mod tests {
 
     fn matches(strings: &[&str], ids: &[u32]) -> bool {
         let strings: Vec<String> = strings.iter().map(|s| (*s).to_owned()).collect();
-        StopStrings::new(&strings, table()).unwrap().matches(ids)
+        StopStringCriterion::new(&strings, table()).unwrap().matches(ids)
     }
 
     #[test]
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn a_string_that_no_token_can_end_is_named() {
         for text in ["stoz", "", "z"] {
-            let error = StopStrings::new(&[text.into()], table()).unwrap_err().to_string();
+            let error = StopStringCriterion::new(&[text.into()], table()).unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
-            assert!(StopStrings::new(&["op".into(), text.into()], table()).is_ok(), "another string can end");
+            assert!(StopStringCriterion::new(&["op".into(), text.into()], table()).is_ok(), "another string can end");
         }
     }
 }

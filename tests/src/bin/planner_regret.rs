@@ -198,7 +198,7 @@ impl Point {
         drop(model);
         let candidates: Vec<_> = plan.candidates.iter().filter_map(|c| Some((c, c.batch?))).collect();
         let warm = |(candidate, batch): &(&PlannedKinds, usize)| -> Result<Contender, Failure> {
-            let choice = AttentionChoice::of_names(&candidate.self_, candidate.cross.as_deref());
+            let choice = elgen_engine::Registry::default().choice(&candidate.self_, candidate.cross.as_deref());
             self.warm(choice.ok_or("a kind without a name")?, *batch)
         };
         let mut seconds = Vec::new();

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use elgen_engine::{
-    ConfigOnly,
+    ConfigOnly, Kind,
     bench::{BatchRows, Preset, Sources, Trial, builtin_config},
 };
 use elgen_search::GenerationOptions;
@@ -134,8 +134,10 @@ fn model_rows(
 ) -> Result<Vec<Row>, CliError> {
     let flags = &arguments.rows;
     let has_encoder = model.config.config().family().is_encoder_decoder;
-    let all_kinds: Vec<AttentionFlag> =
-        AttentionFlag::MEASURED.into_iter().filter(|kind| has_encoder || *kind != AttentionFlag::MhaNocache).collect();
+    let all_kinds: Vec<AttentionFlag> = AttentionFlag::MEASURED
+        .into_iter()
+        .filter(|kind| has_encoder || *kind != AttentionFlag::Kind(Kind::MhaNocache))
+        .collect();
     let kinds = or_default(&flags.attention, &all_kinds);
     let dtypes = or_default(&flags.dtype, &[DtypeFlag::Auto]);
     let beams =

@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 use elgen_engine::bench::{BatchRows, PRESETS};
 
 use super::{
-    engine::{AttentionFlag, DtypeFlag},
+    attention::{AttentionFlag, AttentionParser},
+    engine::DtypeFlag,
     values,
 };
 
@@ -75,7 +76,7 @@ pub(crate) struct BenchArgs {
 #[command(next_help_heading = "Rows")]
 pub(crate) struct RowFlags {
     /// Attention kinds [default: all that the model can have]
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_parser = AttentionParser::default(), value_delimiter = ',')]
     pub(crate) attention: Vec<AttentionFlag>,
 
     /// Numbers of beams [default: 1,4]

@@ -1,10 +1,13 @@
 //! Engine flags: how the model runs, whatever it generates.
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, Expected, SessionOptions};
+use elgen_engine::{BatchSize, DtypeChoice, Expected, SessionOptions};
 use elgen_models::DEFAULT_TEXT_BYTES;
 
-use super::values;
+use super::{
+    attention::{AttentionFlag, AttentionParser},
+    values,
+};
 
 /// The engine's options as flags.
 #[derive(Debug, Args)]
@@ -14,7 +17,7 @@ pub(crate) struct EngineFlags {
     /// memory, for self- and cross-attention separately; `--stats` says why. A device is measured once, which is said unless --quiet. What
     /// auto picks may differ from machine to machine and with the inputs: for scores that are equal to the last bit over runs and machines
     /// of one kind, name a kind
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = AttentionFlag::Auto)]
+    #[arg(long, value_name = "KIND", value_parser = AttentionParser::default(), default_value = "auto")]
     attention: AttentionFlag,
 
     /// Storage of weights and caches; sums are 32-bit always
@@ -63,21 +66,6 @@ impl TextFlags {
     }
 }
 
-/// `--attention`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AttentionFlag {
-    /// mha or el, whichever is predicted to be faster; measures a device once, for a few seconds
-    Auto,
-    /// Multi-head attention; the beams of an input share the cross-attention cache
-    Mha,
-    /// Multi-head attention; everything is cached once per beam
-    MhaReplicated,
-    /// Multi-head attention; cross keys and values are computed anew at each step (encoder-decoder models only)
-    MhaNocache,
-    /// EL-attention: caches one hidden state instead of a key and a value per head and layer
-    El,
-}
-
 /// `--dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DtypeFlag {
@@ -87,27 +75,6 @@ pub(crate) enum DtypeFlag {
     F32,
     /// 16-bit floats
     F16,
-}
-
-impl AttentionFlag {
-    /// In the order of the paper's tables: what caches least cleverly first.
-    pub(crate) const MEASURED: [Self; 5] = [Self::MhaNocache, Self::MhaReplicated, Self::Mha, Self::El, Self::Auto];
-
-    /// The engine's word for it.
-    pub(crate) fn choice(self) -> AttentionChoice {
-        match self {
-            Self::Auto => AttentionChoice::Auto,
-            Self::Mha => AttentionChoice::Mha,
-            Self::MhaReplicated => AttentionChoice::MhaReplicated,
-            Self::MhaNocache => AttentionChoice::MhaNocache,
-            Self::El => AttentionChoice::El,
-        }
-    }
-
-    /// As it is typed.
-    pub(crate) fn name(self) -> String {
-        name(self.to_possible_value())
-    }
 }
 
 impl DtypeFlag {

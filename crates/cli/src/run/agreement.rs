@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use elgen_engine::{AttentionChoice, Metrics};
+use elgen_engine::{AttentionChoice, Metrics, Registry};
 use elgen_search::GenerationOptions;
 use serde_json::{Value, json};
 
@@ -43,10 +43,10 @@ pub(super) fn find(files: &FileFlags, setup: Option<&Setup>, console: &Console) 
 
 /// The kinds that `--attention auto` had chosen for the run that is to be continued, whatever it would choose now: memory may have
 /// become short, or the batch size another one.
-pub(super) fn kinds_to_continue(found: &Found) -> Option<AttentionChoice> {
+pub(super) fn kinds_to_continue(found: &Found, registry: &Registry) -> Option<AttentionChoice> {
     let Found::Part(part) = found else { return None };
     let kinds = part.setup().get(KINDS)?;
-    AttentionChoice::of_names(kinds.get(0)?.as_str()?, kinds.get(1)?.as_str())
+    registry.choice(kinds.get(0)?.as_str()?, kinds.get(1)?.as_str())
 }
 
 /// Adds to a setup what is known once the model is loaded.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use elgen_engine::{AttentionChoice, ModelDescription, RunOptions, Session, SessionOptions, describe};
+use elgen_engine::{AttentionChoice, ModelDescription, Registry, RunOptions, Session, SessionOptions, describe};
 use elgen_models::Tokenizer;
 use elgen_search::{GenerationConfig, GenerationOptions};
 
@@ -102,7 +102,7 @@ impl Plan {
     ///
     /// # Errors
     /// Whatever is known to be in the way.
-    pub(super) fn check(arguments: GenerateArgs, console: &Console) -> Result<Checked, CliError> {
+    pub(super) fn check(arguments: GenerateArgs, registry: &Registry, console: &Console) -> Result<Checked, CliError> {
         files::warn_of_file_texts(&arguments.texts, console);
         let mut uses = named::uses(&arguments)?;
         uses.check()?;
@@ -159,7 +159,7 @@ impl Plan {
         }
         let mut load = engine.session_options(expected(&files, &config, &inputs, reader.texts()));
         if load.attention == AttentionChoice::Auto {
-            load.attention = agreement::kinds_to_continue(&found).unwrap_or(AttentionChoice::Auto);
+            load.attention = agreement::kinds_to_continue(&found, registry).unwrap_or(AttentionChoice::Auto);
         }
         if !quiet {
             load.on_measurement = tell_measurement;

@@ -26,9 +26,9 @@ pub struct AttentionPlan {
     /// Measured bytes per second of the device's memory.
     pub bandwidth: Option<f64>,
     /// EL in self-attention.
-    pub el_self: Option<BreakEven>,
+    pub el_self: Option<ElBreakEven>,
     /// EL in cross-attention (`None` for decoder-only models).
-    pub el_cross: Option<BreakEven>,
+    pub el_cross: Option<ElBreakEven>,
     /// All that was compared, each at the largest batch that fits.
     pub candidates: Vec<PlannedKinds>,
 }
@@ -36,7 +36,7 @@ pub struct AttentionPlan {
 /// EL's speed and what it takes to win.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct BreakEven {
+pub struct ElBreakEven {
     /// Measured FLOP/s of its core.
     pub el_flops: f64,
     /// FLOP/s above which it beats shared multi-head attention where memory is the limit: `2 * heads * bandwidth / element size` in
@@ -80,7 +80,7 @@ pub(crate) fn shape(outline: &Outline) -> ModelShape {
 
 /// What was predicted, for reports.
 pub(crate) fn report(plan: &Plan, workload: &Workload, known: &MeasuredClass) -> AttentionPlan {
-    let break_even = |at: &planner::BreakEven| BreakEven { el_flops: at.measured, break_even_flops: at.needed };
+    let break_even = |at: &planner::BreakEven| ElBreakEven { el_flops: at.measured, break_even_flops: at.needed };
     AttentionPlan {
         self_reason: plan.self_reason.clone(),
         cross_reason: plan.cross_reason.clone(),
