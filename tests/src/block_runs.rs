@@ -4,9 +4,9 @@ use elgen_attention::{
     AttentionWeights, BlockSpec, CacheLayout, Caches, CrossQueries, Epilogue, Extras, Kind, Need, Packed, Placement,
     Step, Workspace, cross_attention, memorize, self_attention,
 };
-use elgen_tensor::{Buffer, DType, Device, Grouping, Rows};
+use elgen_tensor::{DType, Device, Grouping, Range, RowStart, RowState, Rows};
 
-use crate::harness::{poisoned, read_rows, upload, upload_u32};
+use crate::harness::{numbers, poisoned, read_rows, table, upload};
 
 /// Caches with room for sentences of these needs.
 fn admit(device: &Device, layout: CacheLayout, needs: &[Need]) -> (Caches, Vec<Placement>) {
@@ -20,17 +20,19 @@ fn admit(device: &Device, layout: CacheLayout, needs: &[Need]) -> (Caches, Vec<P
 fn rows(device: &Device, placements: &[Placement], beams: usize) -> Rows {
     let of = |(s, p): (u32, &Placement)| -> Vec<_> { (0..beams as u32).map(|b| p.row(s, b)).collect() };
     let states: Vec<_> = (0..).zip(placements).flat_map(of).collect();
-    let prompts: Vec<Vec<u32>> = states.iter().map(|s| vec![0; s.prompt_len as usize]).collect();
-    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(1);
-    let slabs: Vec<usize> = placements.iter().flat_map(|p| vec![p.slab; beams]).collect();
-    let mut rows = Rows::new(device, states.len(), longest + 1).unwrap();
-    rows.begin(device, &states, &prompts, &slabs).unwrap();
+    let longest = states.iter().map(|s| s.prompt_len as usize).max().unwrap_or(1);
+    let prompt = vec![0; longest];
+    let placements = placements.iter().flat_map(|placement| std::iter::repeat_n(placement, beams));
+    let start = |(state, placement): (RowState, &Placement)| RowStart {
+        state,
+        prompt: &prompt[..state.prompt_len as usize],
+        slab: placement.slab,
+        max_length: placement.max_length(),
+    };
+    let starts: Vec<RowStart<'_>> = states.into_iter().zip(placements).map(start).collect();
+    let mut rows = Rows::new(device, starts.len(), longest + 1).unwrap();
+    rows.begin(device, &starts).unwrap();
     rows
-}
-
-fn pairs(device: &Device, pairs: &[[u32; 2]]) -> Buffer {
-    upload_u32(device, pairs.as_flattened())
 }
 
 /// Packed rows of sentences of these lengths; `slot(placement, copy, position)` says where a row is stored.
@@ -45,7 +47,7 @@ pub fn pack(
     let (mut ranges, mut slots, mut grouping) = (Vec::new(), vec![Vec::new(); copies], Grouping::default());
     for (sentence, (placement, length)) in (0..).zip(placements.iter().zip(lengths)) {
         let (first, count) = (ranges.len() as u32, *length as u32);
-        ranges.extend((0..count).map(|p| [first, if causal { p + 1 } else { count }]));
+        ranges.extend((0..count).map(|p| Range::new(first, if causal { p + 1 } else { count })));
         for (copy, list) in (0..).zip(&mut slots) {
             list.extend((0..count).map(|p| slot(placement, copy, p)));
         }
@@ -53,11 +55,11 @@ pub fn pack(
     }
     Packed {
         tokens: ranges.len(),
-        index: upload_u32(device, &(0..ranges.len() as u32).collect::<Vec<_>>()),
-        ranges: pairs(device, &ranges),
-        groups: pairs(device, &grouping.groups),
+        index: numbers(device, &(0..ranges.len() as u32).collect::<Vec<_>>()),
+        ranges: table(device, &ranges),
+        groups: table(device, &grouping.groups),
         segments: grouping.segments,
-        slots: slots.iter().map(|s| upload_u32(device, s)).collect(),
+        slots: slots.iter().map(|s| numbers(device, s)).collect(),
         cross_ranges: None,
     }
 }
@@ -90,7 +92,7 @@ pub fn cross_step(
         lengths.iter().map(|n| Need { prompt_len: 1, max_new: 1, width: beams, source_len: *n }).collect();
     let (caches, placements) = admit(device, layout, &needs);
     let copies = placements[0].copies().1;
-    let batch = pack(device, &placements, &lengths, false, copies, |p, copy, at| p.cross_range(copy)[0] + at);
+    let batch = pack(device, &placements, &lengths, false, copies, |p, copy, at| p.cross_range(copy).first + at);
     let memory_slots =
         if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
     let extras = Extras { el: kind == Kind::El, memory_slots, ..Extras::default() };
@@ -102,14 +104,14 @@ pub fn cross_step(
     block.memorize(&mut rec, &x, &batch, &caches, &work).unwrap();
     rec.submit().unwrap();
 
-    let ranges: Vec<[u32; 2]> = placements.iter().flat_map(|p| (0..beams as u32).map(|b| p.cross_range(b))).collect();
-    let ranges = pairs(device, &ranges);
+    let ranges: Vec<Range> = placements.iter().flat_map(|p| (0..beams as u32).map(|b| p.cross_range(b))).collect();
+    let ranges = table(device, &ranges);
     let queries = upload(device, rows.count(), d, queries);
     let out = poisoned(device, rows.count(), d, DType::F32);
     let of = CrossQueries {
-        index: &rows.active,
-        ranges: &ranges,
-        groups: &rows.groups,
+        index: rows.active(),
+        ranges: ranges.view(),
+        groups: rows.groups(),
         segments: rows.segments(),
         count: rows.count(),
     };

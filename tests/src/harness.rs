@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use elgen_tensor::{Buffer, Class, Cooperative, DType, Device, DeviceOptions, Tensor};
+use elgen_tensor::{Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Range, Table, Tensor};
 
 /// One way of running the same kernels.
 #[derive(Debug)]
@@ -103,6 +103,30 @@ fn open_coop(cooperative: Cooperative, checked: bool) -> Device {
 /// There is no Vulkan adapter.
 pub fn open_like(device: &Device) -> Device {
     open_coop(device.capabilities().cooperative.map_or(Cooperative::Off, Cooperative::Edge), true)
+}
+
+/// A table with these entries.
+///
+/// # Panics
+/// It does not fit.
+pub fn table<E: Entry>(device: &Device, entries: &[E]) -> Table<E> {
+    Table::of(device, "test table", entries).unwrap()
+}
+
+/// A table of row numbers, slots or ids.
+///
+/// # Panics
+/// It does not fit.
+pub fn numbers(device: &Device, numbers: &[u32]) -> Table<u32> {
+    table(device, numbers)
+}
+
+/// A table of ranges or groups, each (first, count).
+///
+/// # Panics
+/// It does not fit.
+pub fn ranges(device: &Device, pairs: &[[u32; 2]]) -> Table<Range> {
+    table(device, &pairs.iter().map(|[first, count]| Range::new(*first, *count)).collect::<Vec<_>>())
 }
 
 /// `n` values in [-1, 1) that depend on the seed alone.

@@ -9,7 +9,7 @@ use elgen_models::{
 };
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, ModelLimits};
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows};
 
 use crate::repo_root;
 
@@ -126,10 +126,8 @@ impl Loaded {
         let mut rows = Rows::new(&device, count, longest).expect("rows");
         let logits = device.tensor("logits", Class::Activations, count, vocab_size, DType::F32).expect("logits");
         self.runner.begin(&mut rows, &sentences, 1).expect("admission");
-        let read = |buffer: &Buffer, bytes: usize| device.read(buffer, bytes as u64).expect("a table");
-        let mut states: Vec<RowState> = bytemuck::pod_collect_to_vec(&read(&rows.state, count * size_of::<RowState>()));
-        let mut tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read(rows.tokens(), count * longest * 4));
-        let mut slots: Vec<u32> = bytemuck::pod_collect_to_vec(&read(rows.slots(), count * longest * 4));
+        let mut states = rows.read_states(&device, count).expect("the states");
+        let (mut tokens, mut slots) = rows.read_tables(&device, count).expect("the tables");
         let mut seen = vec![Vec::new(); count];
         for place in 0.. {
             let open = |s: &usize| place < targets[*s].len();
@@ -150,10 +148,7 @@ impl Loaded {
             if !(0..count).any(|s| place + 1 < targets[s].len()) {
                 break;
             }
-            let write = |buffer: &Buffer, bytes: &[u8]| device.write(buffer, 0, bytes).expect("a table");
-            write(&rows.state, bytemuck::cast_slice(&states));
-            write(rows.tokens(), bytemuck::cast_slice(&tokens));
-            write(rows.slots(), bytemuck::cast_slice(&slots));
+            rows.place(&device, &states, Some(&tokens), Some(&slots)).expect("the tables");
         }
         self.runner.end();
         seen

@@ -7,7 +7,7 @@ use elgen_attention::{
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{DType, Device, Grouping, Rows};
 use elgen_tests::blocks::Weights;
-use elgen_tests::harness::{compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values};
+use elgen_tests::harness::{compare_within, devices, numbers, poisoned, read_rows, stored, table, upload, values};
 use elgen_tests::twin;
 
 /// Heads that are not whole quads and together wider than the model; scores are not scaled.
@@ -64,16 +64,16 @@ fn pack(device: &Device, lengths: &[usize], causal: bool, slots: Vec<Vec<u32>>) 
     let (mut ranges, mut first, mut grouping) = (Vec::new(), 0, Grouping::default());
     for (sentence, count) in (0..).zip(lengths.iter().map(|n| *n as u32)) {
         grouping.push(0, sentence, count);
-        ranges.extend((0..count).flat_map(|p| [first, if causal { p + 1 } else { count }]));
+        ranges.extend((0..count).map(|p| [first, if causal { p + 1 } else { count }]));
         first += count;
     }
     Packed {
         tokens: first as usize,
-        index: upload_u32(device, &(0..first).collect::<Vec<_>>()),
-        ranges: upload_u32(device, &ranges),
-        groups: upload_u32(device, grouping.groups.as_flattened()),
+        index: numbers(device, &(0..first).collect::<Vec<_>>()),
+        ranges: elgen_tests::harness::ranges(device, &ranges),
+        groups: table(device, &grouping.groups),
         segments: grouping.segments,
-        slots: slots.iter().map(|list| upload_u32(device, list)).collect(),
+        slots: slots.iter().map(|list| numbers(device, list)).collect(),
         cross_ranges: None,
     }
 }
@@ -167,8 +167,7 @@ fn a_decoder_counts_from_its_own_position() {
                     input.extend_from_slice(&x[s][position]);
                     want.extend(bias.attend(&weights, &wide(&x[s]), position, position + 1));
                 }
-                device.write(&rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
-                device.write(rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
+                rows.place(device, &states, None, Some(&table)).unwrap();
                 let input = upload(device, 2, SHAPE.d_model, &input);
                 check(device, &want, &what(&format!("step {step}")), |rec, epilogue| {
                     let step = Step { rows: &rows, cross_ranges: None };

@@ -5,11 +5,11 @@ use elgen_attention::{
     Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
 };
 use elgen_tensor::ops::LayerNorm;
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, RowState, Rows, Tensor};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, RowState, Rows, Tensor};
 use elgen_tests::block_runs::pack;
 use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{
-    assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, upload_u32, values,
+    assert_same_bits, compare_within, devices, poisoned, read_rows, stored, table, upload, values,
 };
 use elgen_tests::twin;
 
@@ -117,10 +117,6 @@ impl Outputs {
     }
 }
 
-fn words(device: &Device, pairs: &[[u32; 2]]) -> Buffer {
-    upload_u32(device, pairs.as_flattened())
-}
-
 const BEAMS: usize = 3;
 
 /// A decode of several sentences by hand: the rows' tables as `advance` would leave them, and each row's inputs so far.
@@ -175,9 +171,8 @@ impl Decode {
         }
     }
 
-    fn upload(&self, device: &Device) {
-        device.write(&self.rows.state, 0, bytemuck::cast_slice(&self.states)).unwrap();
-        device.write(self.rows.slots(), 0, bytemuck::cast_slice(&self.table)).unwrap();
+    fn upload(&mut self, device: &Device) {
+        self.rows.place(device, &self.states, None, Some(&self.table)).unwrap();
     }
 
     /// Inputs of the active rows at their position, kept in their histories. Rows of one sentence share those of the prompt.
@@ -401,7 +396,7 @@ impl CrossBlock {
         // Sentences are encoded in stretches, as the budget of activations allows.
         for (placements, (lengths, memory)) in placements.chunks(2).zip(lengths.chunks(2).zip(memory.chunks(2))) {
             let batch = pack(device, placements, lengths, false, placements[0].copies().1, |p, copy, at| {
-                p.cross_range(copy)[0] + at
+                p.cross_range(copy).first + at
             });
             let projected = matches!(kind, Kind::Mha | Kind::MhaReplicated);
             let encode_work =
@@ -418,16 +413,16 @@ impl CrossBlock {
     /// Queries of these physical rows.
     fn run(&self, device: &Device, active: Vec<u32>, queries: &[f32], epilogue: &Epilogue<'_>) {
         let slabs: Vec<usize> = self.placements.iter().flat_map(|p| [p.slab; BEAMS]).collect();
-        let ranges: Vec<[u32; 2]> =
+        let ranges: Vec<Range> =
             self.placements.iter().flat_map(|p| (0..BEAMS as u32).map(|b| p.cross_range(b))).collect();
-        let ranges = words(device, &ranges);
+        let ranges = table(device, &ranges);
         let mut rows = Rows::new(device, slabs.len(), 4).unwrap();
         rows.set_active(device, active, &slabs).unwrap();
         let x = upload(device, rows.count(), self.weights.shape.d_model, queries);
         let queries = CrossQueries {
-            index: &rows.active,
-            ranges: &ranges,
-            groups: &rows.groups,
+            index: rows.active(),
+            ranges: ranges.view(),
+            groups: rows.groups(),
             segments: rows.segments(),
             count: rows.count(),
         };

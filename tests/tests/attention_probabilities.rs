@@ -6,7 +6,7 @@ use elgen_attention::{
 };
 use elgen_tensor::{DType, Device, DeviceOptions, Grouping};
 use elgen_tests::blocks::Weights;
-use elgen_tests::harness::{compare_within, poisoned, read_rows, stored, upload, upload_u32, values};
+use elgen_tests::harness::{compare_within, numbers, poisoned, ranges, read_rows, stored, table, upload, values};
 
 const BEAMS: usize = 2;
 
@@ -29,18 +29,18 @@ fn device(portable: bool) -> Device {
 
 /// One sentence's encoder outputs.
 fn packed_source(device: &Device, placement: &Placement) -> Packed {
-    let count = placement.cross_range(0)[1];
+    let count = placement.cross_range(0).count;
     let mut grouping = Grouping::default();
     grouping.push(placement.slab, 0, count);
     let slots = (0..placement.copies().1 as u32).map(|copy| {
-        let first = placement.cross_range(copy)[0];
-        upload_u32(device, &(first..first + count).collect::<Vec<_>>())
+        let first = placement.cross_range(copy).first;
+        numbers(device, &(first..first + count).collect::<Vec<_>>())
     });
     Packed {
         tokens: count as usize,
-        index: upload_u32(device, &(0..count).collect::<Vec<_>>()),
-        ranges: upload_u32(device, &[0, count].repeat(count as usize)),
-        groups: upload_u32(device, grouping.groups.as_flattened()),
+        index: numbers(device, &(0..count).collect::<Vec<_>>()),
+        ranges: ranges(device, &vec![[0, count]; count as usize]),
+        groups: table(device, &grouping.groups),
         segments: grouping.segments,
         slots: slots.collect(),
         cross_ranges: None,
@@ -82,11 +82,10 @@ fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f
         grouping.push(placement.slab, sentence, count as u32);
     }
     let rows = ranges.len();
-    let (index, ranges) =
-        (upload_u32(device, &(0..rows as u32).collect::<Vec<_>>()), upload_u32(device, ranges.as_flattened()));
-    let groups = upload_u32(device, grouping.groups.as_flattened());
-    let cross =
-        CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &grouping.segments, count: rows };
+    let (index, ranges) = (numbers(device, &(0..rows as u32).collect::<Vec<_>>()), table(device, &ranges));
+    let groups = table(device, &grouping.groups);
+    let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+    let cross = CrossQueries { index, ranges, groups, segments: &grouping.segments, count: rows };
     let mean = poisoned(device, rows + 1, SOURCES.into_iter().max().unwrap(), DType::F32);
     let out = Probabilities { mean: &mean, log_sum_exp: None };
     let queries = upload(device, rows, shape.d_model, queries);
@@ -139,10 +138,11 @@ fn room_that_is_not_there_is_an_error() {
         CacheLayout { layers: 1, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F32 };
     let caches = Caches::new(&device, layout);
     let work = Workspace::new(&device, shape, 2, Extras::default()).unwrap();
-    let words = upload_u32(&device, &[0; 4]);
+    let (index, pairs) = (numbers(&device, &[0; 2]), ranges(&device, &[[0; 2]; 2]));
     let x = upload(&device, 2, 30, &[0.0; 60]);
     let mean = poisoned(&device, 2, 3, DType::F32);
-    let queries = CrossQueries { index: &words, ranges: &words, groups: &words, segments: &[], count: 2 };
+    let queries =
+        CrossQueries { index: index.view(), ranges: pairs.view(), groups: pairs.view(), segments: &[], count: 2 };
     let out = Probabilities { mean: &mean, log_sum_exp: None };
     let error = block.probabilities(&mut device.recorder(), &x, queries, &caches, &work, &out).unwrap_err();
     assert!(error.to_string().contains("expanded queries"), "{error}");

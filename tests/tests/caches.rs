@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use elgen_attention::{AttentionError, CacheBytes, CacheLayout, Caches, Kind, Need, Placement, Shape};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Tensor, TensorError};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, Tensor, TensorError};
 use proptest::prelude::*;
 
 fn open(options: DeviceOptions) -> Device {
@@ -52,7 +52,7 @@ fn slots_of(placement: &Placement, need: &Need, shared_self: bool, shared_cross:
             let shared = shared_self && beam > 0 && position < row.prompt_len;
             assert_eq!(fresh, !shared, "beam {beam}, position {position} of {placement:?}");
         }
-        let [first, count] = placement.cross_range(beam);
+        let Range { first, count } = placement.cross_range(beam);
         assert_eq!(count as usize, need.source_len);
         for slot in first..first + count {
             assert_eq!(cross.insert(slot), !shared_cross || beam == 0, "beam {beam}, slot {slot} of {placement:?}");

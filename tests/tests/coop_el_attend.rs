@@ -4,11 +4,12 @@
 //! passes, unless `ELGEN_REQUIRE_COOP` is 1; `scripts/lavapipe-coopmat` runs these tests on a software driver that has them.
 
 use elgen_attention::{
-    ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled, el_uses_matrices,
+    CrossQueries, ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
+    el_uses_matrices,
 };
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment};
 use elgen_tests::harness::{
-    Variant, assert_same_bits, coop_devices, poisoned, read_raw, stored, upload, upload_u32, values,
+    self, Variant, assert_same_bits, coop_devices, numbers, poisoned, read_raw, stored, upload, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -177,16 +178,22 @@ impl Case {
             slots[row * SLOTS..][..places.len()].copy_from_slice(places);
         }
         tables.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
-        device.write(&tables.state, 0, bytemuck::cast_slice(&states)).unwrap();
-        device.write(tables.slots(), 0, bytemuck::cast_slice(&slots)).unwrap();
-        let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
+        tables.place(device, &states, None, Some(&slots)).unwrap();
+        let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
         let range = |p: &Vec<u32>| [p.first().copied().unwrap_or(5), p.len() as u32];
-        let ranges = upload_u32(device, &places.iter().flat_map(range).collect::<Vec<_>>());
+        let ranges = harness::ranges(device, &places.iter().map(range).collect::<Vec<_>>());
         let group = |g: usize| [rows_before(g), self.groups[g].0 as u32];
-        let groups = upload_u32(device, &(0..self.groups.len()).flat_map(group).collect::<Vec<_>>());
+        let groups = harness::ranges(device, &(0..self.groups.len()).map(group).collect::<Vec<_>>());
+        let segments = [segment];
         let queries = match self.slots {
             true => ElQueries::Slots(&tables),
-            false => ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges },
+            false => ElQueries::Groups(CrossQueries {
+                groups: groups.view(),
+                index: index.view(),
+                ranges: ranges.view(),
+                segments: &segments,
+                count: n,
+            }),
         };
         let mut rec = device.recorder();
         if portable {
@@ -309,7 +316,7 @@ fn coop_tile_and_batch_mates_do_not_change_a_bit() {
 #[test]
 fn coop_kernels_that_fail_their_trial_are_not_used() {
     let Some(variant) = coop_devices().first() else { return };
-    let device = elgen_tests::harness::open_like(&variant.device);
+    let device = harness::open_like(&variant.device);
     let case = Case { groups: vec![(2, 20)], ..PLAIN };
     let mut tried = 0;
     for _ in 0..2 {

@@ -1,9 +1,9 @@
 //! What the EL kernel really loads and computes, counted by itself: the unique bytes of docs/el-attention.md §1.5 to 1.7, times the tiles that the
 //! query rows are cut into, and the FLOPs of §1.7, rounded up to whole tiles, chunks of keys and invocations.
 
-use elgen_attention::{ElAttend, ElQueries, ElTile, Partials, SPLIT, Shape, el_attend_tiled};
+use elgen_attention::{CrossQueries, ElAttend, ElQueries, ElTile, Partials, SPLIT, Shape, el_attend_tiled};
 use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows};
-use elgen_tests::harness::{devices, upload, upload_u32};
+use elgen_tests::harness::{devices, numbers, table, upload, upload_u32};
 
 /// A decode step's attention of one layer: sentences with their number of keys, and beams.
 struct Step {
@@ -75,14 +75,19 @@ impl Step {
             for (row, list) in lists.iter().enumerate() {
                 slots[row * longest..][..list.len()].copy_from_slice(list);
             }
-            device.write(&table.state, 0, bytemuck::cast_slice(&states)).unwrap();
-            device.write(table.slots(), 0, bytemuck::cast_slice(&slots)).unwrap();
+            table.place(device, &states, None, Some(&slots)).unwrap();
             el_attend_tiled(&mut rec, ElQueries::Slots(&table), product, Some(tile), Some(&counts)).unwrap();
         } else {
-            let index = upload_u32(device, &(0..rows as u32).collect::<Vec<_>>());
-            let ranges = upload_u32(device, bytemuck::cast_slice(&ranges));
-            let groups = upload_u32(device, bytemuck::cast_slice(&grouping.groups));
-            let queries = ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges };
+            let index = numbers(device, &(0..rows as u32).collect::<Vec<_>>());
+            let ranges = elgen_tests::harness::ranges(device, &ranges);
+            let groups = table(device, &grouping.groups);
+            let queries = ElQueries::Groups(CrossQueries {
+                groups: groups.view(),
+                index: index.view(),
+                ranges: ranges.view(),
+                segments: &grouping.segments,
+                count: rows,
+            });
             el_attend_tiled(&mut rec, queries, product, Some(tile), Some(&counts)).unwrap();
         }
         rec.submit().unwrap();

@@ -2,7 +2,7 @@
 
 use elgen_attention::{CrossQueries, MhaAttend, Partials, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend_tiled};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment};
-use elgen_tests::harness::{devices, upload, upload_u32, values};
+use elgen_tests::harness::{devices, numbers, ranges, upload, upload_u32, values};
 
 /// Sentences B, beams m.
 const SENTENCES: usize = 3;
@@ -63,26 +63,19 @@ fn count(device: &Device, rule: Rule, keys: usize, rows: u32, dtype: DType) -> W
     if let Rule::Slots = rule {
         let mut table = Rows::new(device, n, keys).unwrap();
         table.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
-        device
-            .write(
-                &table.state,
-                0,
-                bytemuck::cast_slice(&vec![RowState { length: keys as u32, ..RowState::default() }; n]),
-            )
-            .unwrap();
+        let states = vec![RowState { length: keys as u32, ..RowState::default() }; n];
         // Beams of a sentence take turns, as a search leaves them.
         let slot = |i: usize, k: usize| (i / BEAMS * BEAMS * keys + k * BEAMS + i % BEAMS) as u32;
         let slots: Vec<u32> = (0..n).flat_map(|i| (0..keys).map(move |k| slot(i, k))).collect();
-        device.write(table.slots(), 0, bytemuck::cast_slice(&slots)).unwrap();
+        table.place(device, &states, None, Some(&slots)).unwrap();
         mha_attend_tiled(&mut rec, QueryRows::Slots(&table, &segment), product, tiling, Some(&counts)).unwrap();
     } else {
         let copy = |i: usize| if copies == n { i } else { i / BEAMS };
-        let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
-        let ranges =
-            upload_u32(device, &(0..n).flat_map(|i| [(copy(i) * keys) as u32, keys as u32]).collect::<Vec<_>>());
-        let groups =
-            upload_u32(device, &(0..SENTENCES).flat_map(|g| [(g * BEAMS) as u32, BEAMS as u32]).collect::<Vec<_>>());
-        let queries = CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &[segment], count: n };
+        let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
+        let groups = ranges(device, &(0..SENTENCES).map(|g| [(g * BEAMS) as u32, BEAMS as u32]).collect::<Vec<_>>());
+        let ranges = ranges(device, &(0..n).map(|i| [(copy(i) * keys) as u32, keys as u32]).collect::<Vec<_>>());
+        let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+        let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: n };
         let which = QueryRows::Groups { queries: &queries, segment: &segment, shared: matches!(rule, Rule::Shared) };
         mha_attend_tiled(&mut rec, which, product, tiling, Some(&counts)).unwrap();
     }

@@ -14,7 +14,9 @@ use elgen_engine::{
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
 use elgen_search::device::{DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
-use elgen_tensor::{Class, Cooperative, DType, Device, DeviceOptions, RowState, Rows, Tensor, ops};
+use elgen_tensor::{
+    Class, Cooperative, DType, Device, DeviceOptions, Range, RowStart, RowState, Rows, Table, Tensor, TokenAt, ops,
+};
 use elgen_tests::repo_root;
 
 fn device() -> &'static Device {
@@ -337,6 +339,9 @@ fn operations_on_more_rows_than_there_are_are_errors() {
     let x = device.tensor("x", Class::Activations, 2, 8, DType::F32).expect("a tensor");
     let y = device.tensor("y", Class::Activations, 2, 8, DType::F32).expect("a tensor");
     let list = device.alloc("a list", Class::Activations, 64).expect("a buffer");
+    let numbers = Table::of(device, "numbers", &[0_u32; 16]).expect("a table");
+    let ranges = Table::of(device, "ranges", &[Range::new(0, 1); 8]).expect("a table");
+    let tokens = Table::of(device, "tokens", &[TokenAt::default(); 8]).expect("a table");
     let matrix = ops::Linear::new(device, "a matrix", 8, 8, DType::F32, None).expect("a matrix");
     let norm = ops::LayerNorm::new(device, "a norm", &[1.0; 8], &[0.0; 8], 1e-5).expect("a norm");
     let mut rec = device.recorder();
@@ -344,18 +349,21 @@ fn operations_on_more_rows_than_there_are_are_errors() {
         assert!(ops::linear(&mut rec, &x, &matrix, ops::Activation::None, None, &y, rows).is_err());
         assert!(ops::layer_norm(&mut rec, &x, &norm, &y, rows).is_err());
         assert!(ops::heads_expand(&mut rec, &x, &y, rows, &y, rows).is_err());
-        assert!(ops::store_packed(&mut rec, &list, rows, 1, &x, 0, &y).is_err());
-        assert!(ops::store_packed(&mut rec, &list, 0, rows, &x, 0, &y).is_err());
-        assert!(ops::store_packed(&mut rec, &list, 0, 1, &x, rows / 4 * 4, &y).is_err() || rows == 3);
-        assert!(ops::token_logprobs(&mut rec, &x, &list, &list, rows).is_err());
+        assert!(ops::store_packed(&mut rec, numbers.view(), rows, 1, &x, 0, &y).is_err());
+        assert!(ops::store_packed(&mut rec, numbers.view(), 0, rows, &x, 0, &y).is_err());
+        assert!(ops::store_packed(&mut rec, numbers.view(), 0, 1, &x, rows / 4 * 4, &y).is_err() || rows == 3);
+        assert!(ops::token_logprobs(&mut rec, &x, numbers.view(), &list, rows).is_err());
         if rows > 8 {
-            assert!(ops::embed_packed(&mut rec, &list, rows, &matrix, 1.0, None, &y).is_err());
+            assert!(ops::embed_packed(&mut rec, tokens.view(), rows, &matrix, 1.0, None, &y).is_err());
         }
     }
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
     for (first, count) in [(u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
         let product = Attend { shape, q: (&x, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &y, first, count };
-        assert!(attend(&mut rec, Keys { index: &list, ranges: &list }, product).is_err(), "{first} {count}");
+        assert!(
+            attend(&mut rec, Keys { index: numbers.view(), ranges: ranges.view() }, product).is_err(),
+            "{first} {count}"
+        );
     }
     assert!(device.read(&list, u64::MAX).is_err() && device.write(&list, u64::MAX - 3, &[0; 4]).is_err());
     assert!(rec.copy(&list, u64::MAX - 3, &x.buffer, 0, 4).is_err());
@@ -423,7 +431,7 @@ fn sizes_without_end_are_errors() {
     let mut rows = Rows::new(device, 2, 4).expect("rows");
     assert!(rows.set_active(device, vec![7], &[0, 0]).is_err() && rows.set_active(device, vec![1], &[0]).is_err());
     let state = RowState { width: 1, length: 9, prompt_len: 9, ..RowState::default() };
-    assert!(rows.begin(device, &[state], &[&[1; 9]], &[0]).is_err());
+    assert!(rows.begin(device, &[RowStart { state, prompt: &[1; 9], slab: 0, max_length: 9 }]).is_err());
     let limits = model("gpt2-one-head").limits();
     for options in [
         GenerationOptions::default(),

@@ -3,7 +3,7 @@
 use elgen_attention::{Align, Probabilities, Shape, align};
 use elgen_tensor::{Class, DType, Device};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
+    self, HeadRows, assert_same_bits, compare_within, devices, poisoned, read_raw, stored, table, upload,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -115,7 +115,7 @@ impl Case {
             scale: self.scale(),
         };
         let (numbers, ranges) = self.places();
-        let (index, ranges) = (upload_u32(device, &numbers), upload_u32(device, ranges.as_flattened()));
+        let (index, ranges) = (table(device, &numbers), harness::ranges(device, &ranges));
         let mean = poisoned(device, self.rows() + 1, self.columns(), DType::F32);
         let log_sum_exp = poisoned(device, self.rows() + 1, heads, DType::F32);
         let out = Probabilities { mean: &mean, log_sum_exp: self.log_sum_exp.then_some(&log_sum_exp) };
@@ -128,7 +128,7 @@ impl Case {
             count: only.len() as u32,
         };
         let mut rec = device.recorder();
-        align(&mut rec, &index, &ranges, rows, &out).unwrap();
+        align(&mut rec, index.view(), ranges.view(), rows, &out).unwrap();
         rec.submit().unwrap();
         let live = self.first + only.start..self.first + only.end;
         let part = |tensor: &elgen_tensor::Tensor, written: bool, pads: bool| {
@@ -259,20 +259,19 @@ fn other_rows_do_not_change_a_bit() {
     }
 }
 
-/// A range that is longer than an output row is a caller's mistake; nothing beyond the row is written.
+/// A range that is longer than an output row is refused.
 #[test]
 fn a_row_is_never_left() {
     let device = &devices()[2].device;
     let (q, k) = (upload(device, 1, 4, &[1.0; 4]), upload(device, 30, 4, &[0.5; 120]));
-    let (index, ranges) = (upload_u32(device, &[0]), upload_u32(device, &[0, 30]));
+    let (index, ranges) = (table(device, &[0_u32]), harness::ranges(device, &[[0, 30]]));
     let mean = poisoned(device, 2, 8, DType::F32);
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 1.0 };
     let rows = Align { shape, shared: false, q: (&q, 0), k: (&k, 0), first: 0, count: 1 };
     let mut rec = device.recorder();
-    align(&mut rec, &index, &ranges, rows, &Probabilities { mean: &mean, log_sum_exp: None }).unwrap();
-    rec.submit().unwrap();
-    let got = read_raw(device, &mean);
-    assert!(got[..8].iter().all(|x| (x - 1.0 / 30.0).abs() < 1e-6) && got[8..].iter().all(|x| x.is_nan()), "{got:?}");
+    let out = Probabilities { mean: &mean, log_sum_exp: None };
+    let error = align(&mut rec, index.view(), ranges.view(), rows, &out).unwrap_err().to_string();
+    assert!(error.contains("up to 30 keys") && error.contains("probabilities [2, 8]"), "{error}");
 }
 
 #[test]
@@ -281,11 +280,12 @@ fn shapes_that_do_not_fit_are_errors() {
     let tensor = |rows: usize, cols: usize| upload(device, rows, cols, &vec![0.0; rows * cols]);
     let (q, k, mean, lse) = (tensor(3, 16), tensor(9, 16), tensor(3, 9), tensor(3, 2));
     let (narrow, f16) = (tensor(3, 12), poisoned(device, 3, 16, DType::F16));
-    let words = upload_u32(device, &[0; 8]);
+    let (index, ranges) = (table(device, &[0_u32; 8]), harness::ranges(device, &[[0, 0]; 4]));
+    let (index, ranges) = (index.view(), ranges.view());
     let shape = Shape { d_model: 16, num_heads: 2, head_dim: 8, scale: 1.0 };
     let plain = Align { shape, shared: false, q: (&q, 0), k: (&k, 0), first: 0, count: 3 };
     let out = Probabilities { mean: &mean, log_sum_exp: Some(&lse) };
-    assert!(align(&mut device.recorder(), &words, &words, plain, &out).is_ok());
+    assert!(align(&mut device.recorder(), index, ranges, plain, &out).is_ok());
     for (what, broken, out) in [
         ("a row too many", Align { count: 4, ..plain }, out),
         ("rows behind the last", Align { first: 2, count: 2, ..plain }, out),
@@ -297,7 +297,7 @@ fn shapes_that_do_not_fit_are_errors() {
         ("an f16 result", plain, Probabilities { mean: &f16, ..out }),
         ("log-sum-exp of 9 heads", plain, Probabilities { log_sum_exp: Some(&mean), ..out }),
     ] {
-        let error = align(&mut device.recorder(), &words, &words, broken, &out).expect_err(what).to_string();
+        let error = align(&mut device.recorder(), index, ranges, broken, &out).expect_err(what).to_string();
         assert!(error.contains("align") && error.contains("2 heads"), "{what}: {error}");
     }
 }

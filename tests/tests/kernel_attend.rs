@@ -3,7 +3,7 @@
 use elgen_attention::{Attend, Keys, PositionBias, Shape, attend};
 use elgen_tensor::{Class, DType, Device, TensorError};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
+    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, upload,
     values,
 };
 use elgen_tests::twin;
@@ -156,13 +156,12 @@ impl Case {
         };
         let mut rec = device.recorder();
         let capacity = self.rows() + 2;
-        let mut ranges = vec![u32::MAX; 2 * capacity];
+        let mut pairs = vec![[u32::MAX; 2]; capacity];
         for (row, slots) in places.physical.iter().zip(&places.slots) {
-            ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
-            ranges[2 * *row as usize + 1] = slots.len() as u32;
+            pairs[*row as usize] = [slots.first().copied().unwrap_or(3), slots.len() as u32];
         }
-        let (index, ranges) = (upload_u32(device, &places.physical), upload_u32(device, &ranges));
-        attend(&mut rec, Keys { index: &index, ranges: &ranges }, product).unwrap();
+        let (index, ranges) = (numbers(device, &places.physical), ranges(device, &pairs));
+        attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, product).unwrap();
         rec.submit().unwrap();
         let live = (self.first + only.start) * columns..(self.first + only.end) * columns;
         let raw = read_raw(device, &out);
@@ -323,13 +322,13 @@ fn more_rows_than_one_dispatch_holds() {
     let q = upload(device, n, 4, &vec![1.0; 4 * n]);
     let kv = upload(device, 3, 4, &[1., 0., 0., 0., 2., 0., 0., 0., 3., 0., 0., 0.]);
     let out = poisoned(device, n, 4, DType::F32);
-    let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
-    let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
+    let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
+    let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
     let product =
         Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
-    attend(&mut rec, Keys { index: &index, ranges: &ranges }, product).unwrap();
+    attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, product).unwrap();
     rec.submit().unwrap();
     let raw = read_raw(device, &out);
     let wrong = raw.chunks(4).enumerate().find(|(i, row)| row[0] != (i % 3 + 1) as f32);
@@ -342,12 +341,12 @@ fn shapes_that_do_not_fit_are_errors() {
     let (q, kv, out) =
         (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
-    let list = upload_u32(device, &[0, 1, 0, 0]);
+    let (index, ranges) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
     let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
     let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
-    let mut run = |a: Attend<'_>| attend(&mut rec, Keys { index: &list, ranges: &list }, a);
+    let mut run = |a: Attend<'_>| attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, a);
     assert!(run(good).is_ok());
     let bad = [
         ("rows", Attend { first: 1, ..good }),
@@ -370,9 +369,10 @@ fn heads_wider_than_workgroup_memory_are_an_error() {
     let d = device.capabilities().workgroup_bytes as usize / 4;
     let (q, kv, out) =
         (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
-    let list = upload_u32(device, &[0, 0]);
+    let (index, ranges) = (numbers(device, &[0]), ranges(device, &[[0, 1]]));
     let shape = Shape { d_model: d, num_heads: 1, head_dim: d, scale: 1.0 };
     let product = Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: 1 };
-    let error = attend(&mut device.recorder(), Keys { index: &list, ranges: &list }, product).unwrap_err();
+    let error =
+        attend(&mut device.recorder(), Keys { index: index.view(), ranges: ranges.view() }, product).unwrap_err();
     assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
 }

@@ -1,10 +1,12 @@
 //! `el_attend.wgsl` against its twin: tiles of query rows over hidden states that they share, through the slot table or in ranges, whole or in key splits.
 
-use elgen_attention::{ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled};
+use elgen_attention::{
+    CrossQueries, ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
+};
 use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows, Segment, TensorError};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
-    values,
+    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, table,
+    upload, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -198,18 +200,25 @@ impl Case {
                 table[*row as usize * TABLE..][..slots.len()].copy_from_slice(slots);
             }
             rows.set_active(device, physical, &vec![0; capacity]).unwrap();
-            device.write(&rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
-            device.write(rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
+            rows.place(device, &states, None, Some(&table)).unwrap();
             el_attend_tiled(&mut rec, ElQueries::Slots(&rows), product, tile, None).unwrap();
         } else {
-            let mut ranges = vec![u32::MAX; 2 * capacity];
+            let mut pairs = vec![[u32::MAX; 2]; capacity];
+            // What lies before the rows of the dispatch is looked at, too: groups may begin there.
+            physical[..self.first].iter().for_each(|row| pairs[*row as usize] = [0, 0]);
             for (row, slots) in physical[self.first..].iter().zip(&places) {
-                ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
-                ranges[2 * *row as usize + 1] = slots.len() as u32;
+                pairs[*row as usize] = [slots.first().copied().unwrap_or(3), slots.len() as u32];
             }
-            let (index, ranges) = (upload_u32(device, &physical), upload_u32(device, &ranges));
-            let groups = upload_u32(device, bytemuck::cast_slice(&grouping.groups));
-            let queries = ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges };
+            let (index, ranges) = (numbers(device, &physical), ranges(device, &pairs));
+            let groups = table(device, &grouping.groups);
+            let segments = [segment];
+            let queries = ElQueries::Groups(CrossQueries {
+                groups: groups.view(),
+                index: index.view(),
+                ranges: ranges.view(),
+                segments: &segments,
+                count: physical.len(),
+            });
             el_attend_tiled(&mut rec, queries, product, tile, None).unwrap();
         }
         rec.submit().unwrap();
@@ -378,14 +387,22 @@ fn more_rows_than_one_dispatch_holds() {
     let q = upload(device, n, 4, &vec![1.0; 4 * n]);
     let x = upload(device, 3, 4, &[1., 0., 0., 0., 2., 0., 0., 0., 3., 0., 0., 0.]);
     let out = poisoned(device, n, 4, DType::F32);
-    let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
-    let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
-    let groups = upload_u32(device, &(0..n as u32).flat_map(|i| [i, 1]).collect::<Vec<_>>());
+    let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
+    let groups = ranges(device, &(0..n as u32).map(|i| [i, 1]).collect::<Vec<_>>());
+    let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
     let segment = Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
     let product = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
     let mut rec = device.recorder();
-    el_attend(&mut rec, ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges }, product).unwrap();
+    let segments = [segment];
+    let queries = ElQueries::Groups(CrossQueries {
+        groups: groups.view(),
+        index: index.view(),
+        ranges: ranges.view(),
+        segments: &segments,
+        count: n,
+    });
+    el_attend(&mut rec, queries, product).unwrap();
     rec.submit().unwrap();
     let raw = read_raw(device, &out);
     let wrong = raw.chunks(4).enumerate().find(|(i, row)| row[0] != (i % 3 + 1) as f32);
@@ -398,13 +415,21 @@ fn shapes_that_do_not_fit_are_errors() {
     let (q, x, out) =
         (upload(device, 2, 16, &[0.0; 32]), upload(device, 3, 8, &[0.0; 24]), poisoned(device, 2, 16, DType::F32));
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
-    let list = upload_u32(device, &[0, 1, 0, 0]);
+    let (index, groups) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
+    let ranges = ranges(device, &[[0, 1], [0, 0]]);
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 2, widest_group: 1 };
     let good = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
     let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();
     let small = Partials::new(device, 1, 2, 2, 16).unwrap();
-    let groups = ElQueries::Groups { groups: &list, index: &list, ranges: &list };
+    let segments = [segment];
+    let groups = ElQueries::Groups(CrossQueries {
+        groups: groups.view(),
+        index: index.view(),
+        ranges: ranges.view(),
+        segments: &segments,
+        count: 2,
+    });
     let mut rec = device.recorder();
     let mut run = |a: ElAttend<'_>, tile: Option<ElTile>| el_attend_tiled(&mut rec, groups, a, tile, None);
     assert!(run(good, None).is_ok());

@@ -1,9 +1,9 @@
 //! `embed.wgsl` against its twin: decode steps and packed rows, tables in one window and in several.
 
 use elgen_tensor::ops::{Linear, embed_packed, embed_step, positions_packed, positions_step};
-use elgen_tensor::{Class, DType, RowState, Rows};
+use elgen_tensor::{Class, DType, RowStart, RowState, Rows, TokenAt};
 use elgen_tests::harness::{
-    Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, upload_u32, values, windowed_devices,
+    self, Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, values, windowed_devices,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -71,18 +71,22 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
                 ..RowState::default()
             })
             .collect();
-        let prompts: Vec<&[u32]> = case.prompts.iter().map(Vec::as_slice).collect();
+        let starts: Vec<RowStart<'_>> = states
+            .iter()
+            .zip(&case.prompts)
+            .map(|(state, ids)| RowStart { state: *state, prompt: ids, slab: 0, max_length: ids.len() })
+            .collect();
         let slabs = vec![0; states.len()];
-        rows.begin(device, &states, &prompts, &slabs).unwrap();
+        rows.begin(device, &starts).unwrap();
         rows.set_active(device, active.clone(), &slabs).unwrap();
-        let pairs: Vec<u32> = fed.iter().flat_map(|(id, position)| [*id, *position]).collect();
-        let ids = upload_u32(device, &pairs);
+        let tokens: Vec<TokenAt> = fed.iter().map(|(id, position)| TokenAt { id: *id, position: *position }).collect();
+        let ids = harness::table(device, &tokens);
 
         let step = poisoned(device, active.len() + 1, case.d, DType::F32);
         let packed = poisoned(device, active.len() + 1, case.d, DType::F32);
         let mut rec = device.recorder();
         embed_step(&mut rec, &rows, &weights, case.scale, positions, &step).unwrap();
-        embed_packed(&mut rec, &ids, active.len(), &weights, case.scale, positions, &packed).unwrap();
+        embed_packed(&mut rec, ids.view(), active.len(), &weights, case.scale, positions, &packed).unwrap();
         prop_assert_eq!(rec.dispatches(), 2 * weights.windows.len() as u64);
         rec.submit().unwrap();
         let got = read_rows(device, &step, active.len(), &variant.name);
@@ -96,7 +100,7 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         let alone_packed = poisoned(device, active.len() + 1, case.d, DType::F32);
         let mut rec = device.recorder();
         positions_step(&mut rec, &rows, positions, &alone).unwrap();
-        positions_packed(&mut rec, &ids, active.len(), positions, &alone_packed).unwrap();
+        positions_packed(&mut rec, ids.view(), active.len(), positions, &alone_packed).unwrap();
         prop_assert_eq!(rec.dispatches(), 2);
         rec.submit().unwrap();
         let want: Vec<f32> = fed
@@ -131,18 +135,18 @@ proptest! {
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
     let table = Linear::new(device, "table", 6, 5, DType::F32, None).unwrap();
-    let ids = upload_u32(device, &[0, 0, 1, 1]);
+    let ids = harness::table(device, &[TokenAt { id: 0, position: 0 }, TokenAt { id: 1, position: 1 }]);
     let out = poisoned(device, 4, 5, DType::F32);
     let places = device.tensor("positions", Class::Weights, 3, 5, DType::F16).unwrap();
     let mut rec = device.recorder();
-    assert!(embed_packed(&mut rec, &ids, 3, &table, 1.0, None, &out).is_err(), "too few pairs");
-    assert!(embed_packed(&mut rec, &ids, 2, &table, 1.0, Some((&places, 0)), &out).is_err(), "other dtype");
+    assert!(embed_packed(&mut rec, ids.view(), 3, &table, 1.0, None, &out).is_err(), "too few pairs");
+    assert!(embed_packed(&mut rec, ids.view(), 2, &table, 1.0, Some((&places, 0)), &out).is_err(), "other dtype");
     assert!(
-        embed_packed(&mut rec, &ids, 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(),
+        embed_packed(&mut rec, ids.view(), 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(),
         "too few rows"
     );
     let narrow = poisoned(device, 4, 4, DType::F32);
-    assert!(positions_packed(&mut rec, &ids, 3, (&places, 0), &out).is_err(), "too few pairs for positions");
-    assert!(positions_packed(&mut rec, &ids, 2, (&places, 0), &narrow).is_err(), "too few columns for positions");
-    assert!(positions_packed(&mut rec, &ids, 2, (&places, 3), &out).is_err(), "offset behind the table");
+    assert!(positions_packed(&mut rec, ids.view(), 3, (&places, 0), &out).is_err(), "too few pairs for positions");
+    assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 0), &narrow).is_err(), "too few columns for positions");
+    assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 3), &out).is_err(), "offset behind the table");
 }

@@ -6,7 +6,7 @@ use elgen_attention::{
 };
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment, TensorError};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare, compare_within, devices, poisoned, read_raw, stored, upload, upload_u32,
+    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, upload,
     values,
 };
 use elgen_tests::twin;
@@ -223,20 +223,17 @@ impl Case {
                 table[*row as usize * SLOTS..][..slots.len()].copy_from_slice(slots);
             }
             table_rows.set_active(device, physical.clone(), &vec![0; capacity]).unwrap();
-            device.write(&table_rows.state, 0, bytemuck::cast_slice(&states)).unwrap();
-            device.write(table_rows.slots(), 0, bytemuck::cast_slice(&table)).unwrap();
+            table_rows.place(device, &states, None, Some(&table)).unwrap();
             mha_attend_tiled(&mut rec, QueryRows::Slots(&table_rows, &segment), product, self.tiling, None).unwrap();
         } else {
-            let mut ranges = vec![u32::MAX; 2 * capacity];
+            let mut pairs = vec![[u32::MAX; 2]; capacity];
             for (row, slots) in physical.iter().zip(&slots) {
-                ranges[2 * *row as usize] = slots.first().copied().unwrap_or(3);
-                ranges[2 * *row as usize + 1] = slots.len() as u32;
+                pairs[*row as usize] = [slots.first().copied().unwrap_or(3), slots.len() as u32];
             }
-            let groups: Vec<u32> = spans.iter().flat_map(|(first, rows)| [*first as u32, *rows as u32]).collect();
-            let (index, ranges, groups) =
-                (upload_u32(device, &physical), upload_u32(device, &ranges), upload_u32(device, &groups));
-            let queries =
-                CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &[segment], count: rows };
+            let groups: Vec<[u32; 2]> = spans.iter().map(|(first, rows)| [*first as u32, *rows as u32]).collect();
+            let (index, groups, ranges) = (numbers(device, &physical), ranges(device, &groups), ranges(device, &pairs));
+            let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+            let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: rows };
             let shared = self.rule == Rule::Shared;
             let which = QueryRows::Groups { queries: &queries, segment: &segment, shared };
             mha_attend_tiled(&mut rec, which, product, self.tiling, None).unwrap();
@@ -403,11 +400,12 @@ fn more_groups_than_one_dispatch_holds() {
         &[0., 0., 0., 0., 1., 0., 0., 0., 0., 0., 0., 0., 2., 0., 0., 0., 0., 0., 0., 0., 3., 0., 0., 0.],
     );
     let out = poisoned(device, n, 4, DType::F32);
-    let index = upload_u32(device, &(0..n as u32).collect::<Vec<_>>());
-    let ranges = upload_u32(device, &(0..n as u32).flat_map(|i| [i % 3, 1]).collect::<Vec<_>>());
-    let groups = upload_u32(device, &(0..n as u32).flat_map(|i| [i, 1]).collect::<Vec<_>>());
+    let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
+    let groups = ranges(device, &(0..n as u32).map(|i| [i, 1]).collect::<Vec<_>>());
+    let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let segment = Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
-    let queries = CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &[segment], count: n };
+    let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+    let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: n };
     let product = MhaAttend {
         shape: Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 },
         q: (&q, 0),
@@ -431,11 +429,12 @@ fn shapes_that_do_not_fit_are_errors() {
     let (q, kv, out) =
         (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
-    let list = upload_u32(device, &[0, 1, 0, 0]);
+    let (index, pairs) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
     let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
     let good = MhaAttend { shape, q: (&q, 4), kv: &kv, columns: [0, 8], bias: None, out: &out, splits: None };
-    let queries = CrossQueries { index: &list, ranges: &list, groups: &list, segments: &[segment], count: 2 };
+    let (index, ranges, groups) = (index.view(), pairs.view(), pairs.view());
+    let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: 2 };
     let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();
     let three = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let small = Partials::new(device, 1, 2, 2, 8).unwrap();

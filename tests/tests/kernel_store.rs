@@ -2,7 +2,7 @@
 
 use elgen_tensor::ops::{store, store_packed};
 use elgen_tensor::{Class, DType, RowState, Rows, Segment};
-use elgen_tests::harness::{devices, read_raw, stored, upload, upload_u32, values};
+use elgen_tests::harness::{devices, numbers, read_raw, stored, upload, values};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
@@ -26,6 +26,8 @@ fn states(lengths: &[(u32, u32)]) -> Vec<RowState> {
                 prompt_base: base,
                 gen_base: base + prompt_len + beam,
                 owns_prompt: u32::from(beam == 0),
+                // Behind it, a row stores where it stored last.
+                limit: if sentence % 2 == 1 { prompt_len + 3 } else { 0 },
             });
         }
         base += prompt_len + WIDTH * NEW;
@@ -64,13 +66,12 @@ proptest! {
             let x = upload(device, states.len(), cols, &x);
             let slab = device.tensor_from("slab", Class::Cache, slots, width, dtype, &before).unwrap();
             let mut rows = Rows::new(device, states.len(), 16).unwrap();
-            let ids: Vec<Vec<u32>> = states.iter().map(|s| vec![0; s.length as usize]).collect();
-            let prompts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-            rows.begin(device, &states, &prompts, &vec![0; states.len()]).unwrap();
-            let listed = upload_u32(device, &(0..states.len() as u32).map(|i| i * 3 + 1).collect::<Vec<_>>());
+            rows.set_active(device, (0..states.len() as u32).collect(), &vec![0; states.len()]).unwrap();
+            rows.place(device, &states, None, None).unwrap();
+            let listed = numbers(device, &(0..states.len() as u32).map(|i| i * 3 + 1).collect::<Vec<_>>());
             let mut rec = device.recorder();
             if packed {
-                store_packed(&mut rec, &listed, first, count, &x, 4 * first_quad, &slab).unwrap();
+                store_packed(&mut rec, listed.view(), first, count, &x, 4 * first_quad, &slab).unwrap();
             } else {
                 let segment = Segment { first: first as u32, count: count as u32, ..rows.segments()[0] };
                 store(&mut rec, &rows, segment, &x, 4 * first_quad, &slab).unwrap();
@@ -86,11 +87,11 @@ proptest! {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let slots = upload_u32(device, &[0, 1, 2, 3]);
+    let slots = numbers(device, &[0, 1, 2, 3]);
     let x = upload(device, 4, 8, &[0.0; 32]);
     let slab = device.tensor("slab", Class::Cache, 4, 8, DType::F32).unwrap();
     let mut rec = device.recorder();
-    assert!(store_packed(&mut rec, &slots, 0, 4, &x, 0, &slab).is_ok());
-    assert!(store_packed(&mut rec, &slots, 0, 4, &x, 4, &slab).is_err(), "columns");
-    assert!(store_packed(&mut rec, &slots, 2, 3, &x, 0, &slab).is_err(), "rows");
+    assert!(store_packed(&mut rec, slots.view(), 0, 4, &x, 0, &slab).is_ok());
+    assert!(store_packed(&mut rec, slots.view(), 0, 4, &x, 4, &slab).is_err(), "columns");
+    assert!(store_packed(&mut rec, slots.view(), 2, 3, &x, 0, &slab).is_err(), "rows");
 }

@@ -2,7 +2,7 @@
 
 use elgen_tensor::ops::{TokenScore, token_logprobs};
 use elgen_tensor::{Class, DType};
-use elgen_tests::harness::{devices, stored, upload, upload_u32, values};
+use elgen_tests::harness::{devices, numbers, stored, upload, values};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
@@ -12,11 +12,11 @@ fn check(rows: usize, vocab: usize, spread: f32, shift: f32, seed: u64) -> Resul
     let want = twin::token_logprobs(&stored(&logits, DType::F32), vocab, &ids);
     for variant in devices() {
         let device = &variant.device;
-        let (x, id_buffer) = (upload(device, rows, vocab, &logits), upload_u32(device, &ids));
+        let (x, id_buffer) = (upload(device, rows, vocab, &logits), numbers(device, &ids));
         let scores = device.alloc("scores", Class::Activations, (rows as u64 + 1) * 12).unwrap();
         device.write(&scores, 0, &vec![0xff; scores.bytes() as usize]).unwrap();
         let mut rec = device.recorder();
-        token_logprobs(&mut rec, &x, &id_buffer, &scores, rows).unwrap();
+        token_logprobs(&mut rec, &x, id_buffer.view(), &scores, rows).unwrap();
         rec.submit().unwrap();
         let bytes = device.read(&scores, (rows as u64 + 1) * 12).unwrap();
         let got: Vec<TokenScore> = bytemuck::pod_collect_to_vec(&bytes);
@@ -55,11 +55,11 @@ fn the_first_of_equal_logits_is_the_top() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let (x, ids) = (upload(device, 2, 5, &[0.0; 10]), upload_u32(device, &[0; 8]));
+    let (x, ids) = (upload(device, 2, 5, &[0.0; 10]), numbers(device, &[0; 8]));
     let scores = device.alloc("scores", Class::Activations, 128).unwrap();
-    let try_rows = |rows: usize| token_logprobs(&mut device.recorder(), &x, &ids, &scores, rows);
+    let try_rows = |rows: usize| token_logprobs(&mut device.recorder(), &x, ids.view(), &scores, rows);
     assert!(try_rows(2).is_ok());
     assert!(try_rows(3).is_err());
     let small = device.alloc("scores", Class::Activations, 16).unwrap();
-    assert!(token_logprobs(&mut device.recorder(), &x, &ids, &small, 2).is_err());
+    assert!(token_logprobs(&mut device.recorder(), &x, ids.view(), &small, 2).is_err());
 }

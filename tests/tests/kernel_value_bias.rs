@@ -2,7 +2,7 @@
 
 use elgen_tensor::DType;
 use elgen_tensor::ops::value_bias;
-use elgen_tests::harness::{assert_close, devices, read_raw, stored, upload, upload_u32, values};
+use elgen_tests::harness::{assert_close, devices, numbers, ranges, read_raw, stored, upload, values};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
@@ -18,16 +18,16 @@ proptest! {
         // Row i of `x` is physical row n - 1 - i; the last may lie behind the rows of the dispatch.
         let index: Vec<u32> = (0..n as u32).rev().collect();
         let rows = n - left_out.min(n - 1);
-        let ranges: Vec<u32> = (0..n).rev().flat_map(|i| [7, keys[i]]).collect();
+        let pairs: Vec<[u32; 2]> = (0..n).rev().map(|i| [7, keys[i]]).collect();
         let (x, bias) = (values(seed, n * cols), values(seed ^ 1, cols));
         let mut want = stored(&x, DType::F32);
         twin::value_bias(&mut want, &stored(&bias, DType::F32), &keys[..rows]);
         for variant in devices() {
             let device = &variant.device;
             let (on_device, bias) = (upload(device, n, cols, &x), upload(device, 1, cols, &bias));
-            let (index, ranges) = (upload_u32(device, &index), upload_u32(device, &ranges));
+            let (index, ranges) = (numbers(device, &index), ranges(device, &pairs));
             let mut rec = device.recorder();
-            value_bias(&mut rec, &index, &ranges, &bias, &on_device, rows).unwrap();
+            value_bias(&mut rec, index.view(), ranges.view(), &bias, &on_device, rows).unwrap();
             rec.submit().unwrap();
             assert_close(&read_raw(device, &on_device), &want, &variant.name);
         }
@@ -37,11 +37,11 @@ proptest! {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let (index, ranges) = (upload_u32(device, &[0, 1]), upload_u32(device, &[0, 1, 0, 1]));
+    let (index, ranges) = (numbers(device, &[0, 1]), ranges(device, &[[0, 1], [0, 1]]));
     let (x, bias) = (upload(device, 4, 8, &[0.0; 32]), upload(device, 1, 8, &[0.0; 8]));
     let mut rec = device.recorder();
-    assert!(value_bias(&mut rec, &index, &ranges, &bias, &x, 2).is_ok());
-    assert!(value_bias(&mut rec, &index, &ranges, &bias, &x, 5).is_err(), "more rows than x has");
+    assert!(value_bias(&mut rec, index.view(), ranges.view(), &bias, &x, 2).is_ok());
+    assert!(value_bias(&mut rec, index.view(), ranges.view(), &bias, &x, 5).is_err(), "more rows than x has");
     let narrow = upload(device, 1, 4, &[0.0; 4]);
-    assert!(value_bias(&mut rec, &index, &ranges, &narrow, &x, 2).is_err(), "a narrow bias");
+    assert!(value_bias(&mut rec, index.view(), ranges.view(), &narrow, &x, 2).is_err(), "a narrow bias");
 }

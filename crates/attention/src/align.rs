@@ -1,7 +1,7 @@
 //! Dispatching `align.wgsl`: attention probabilities averaged over heads, and log-sum-exp.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Bindings, Buffer, DType, KernelSpec, Recorder, Tensor, TensorError, bind};
+use elgen_tensor::{Bindings, DType, KernelSpec, Range, Recorder, TableRef, Tensor, TensorError, bind};
 
 use crate::MAX_GROUPS;
 use crate::kind::Shape;
@@ -50,14 +50,14 @@ pub struct Align<'a> {
 }
 
 /// Records `mean[i, s] = 1/H sum_h softmax_s(scale * q[i, h] K_h^T)` over the keys `ranges[index[i]]` = (first slot, count), as u32
-/// pairs (docs/el-attention.md §1.2 and 1.3). No range is longer than a row of `mean`.
+/// pairs (docs/el-attention.md §1.2 and 1.3).
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Shapes that do not fit; ranges beyond the keys or longer than a row of `mean`.
 pub fn align(
     rec: &mut Recorder,
-    index: &Buffer,
-    ranges: &Buffer,
+    index: TableRef<'_, u32>,
+    ranges: TableRef<'_, Range>,
     a: Align<'_>,
     out: &Probabilities<'_>,
 ) -> Result<(), TensorError> {
@@ -66,18 +66,25 @@ pub fn align(
     let columns = heads.saturating_mul(width);
     let key_columns = if a.shared { width } else { columns };
     let end = a.first as usize + a.count as usize;
+    let rows = index.entries().get(a.first as usize..end).unwrap_or_default();
+    let keys = |row: &u32| ranges.entries().get(*row as usize).map_or(0, |range| range.count as usize);
+    let longest = rows.iter().map(keys).max().unwrap_or(0);
     let fits = a.q.1.is_multiple_of(4)
         && a.k.1.is_multiple_of(4)
         && (a.q.0.dtype, out.mean.dtype) == (DType::F32, DType::F32)
         && a.q.1.saturating_add(columns) <= a.q.0.ld()
         && a.k.1.saturating_add(key_columns) <= a.k.0.ld()
         && end <= a.q.0.rows.min(out.mean.rows)
+        && index.hold_ranges(a.first as usize, a.count as usize, ranges, a.k.0.rows)
+        && longest <= out.mean.cols
         && out.log_sum_exp.is_none_or(|l| l.dtype == DType::F32 && l.rows >= end && l.cols == heads);
     if !fits {
         let message = format!(
-            "{heads} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, probabilities {}, log-sum-exp {}",
+            "{heads} heads x {width}, rows {}+{} with up to {} keys of {}: q {} from column {}, k {} from {}, probabilities {}, log-sum-exp {}",
             a.first,
             a.count,
+            longest,
+            a.k.0.rows,
             a.q.0.describe(),
             a.q.1,
             a.k.0.describe(),

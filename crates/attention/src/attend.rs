@@ -1,7 +1,7 @@
 //! Dispatching `attend.wgsl`: query rows over cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Bindings, Buffer, DType, Device, Kernel, KernelSpec, Recorder, Tensor, TensorError, bind};
+use elgen_tensor::{Bindings, DType, Device, Kernel, KernelSpec, Range, Recorder, TableRef, Tensor, TensorError, bind};
 use std::sync::Arc;
 
 use crate::MAX_GROUPS;
@@ -31,9 +31,9 @@ const WORKGROUP: u32 = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct Keys<'a> {
     /// Row numbers: entry `i` belongs to query row `i`.
-    pub index: &'a Buffer,
+    pub index: TableRef<'a, u32>,
     /// Key ranges by row number.
-    pub ranges: &'a Buffer,
+    pub ranges: TableRef<'a, Range>,
 }
 
 /// One attention product. `q` `[rows, _]` f32, `out` `[rows, heads * width]` f32, `k` and `v` `[slots, _]` f32 or f16.
@@ -60,10 +60,10 @@ pub struct Attend<'a> {
 /// Records an attention product: `out[i, h] = softmax(scale * q[i, h] K_h^T + bias[h]) V_h` over the row's keys (docs/el-attention.md §1.2 and 1.3).
 ///
 /// # Errors
-/// Shapes that do not fit, or heads wider than workgroup memory.
+/// Shapes that do not fit, ranges beyond the keys, or heads wider than workgroup memory.
 pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
     let width = a.shape.head_width();
-    let columns = a.shape.inner();
+    let (columns, end) = (a.shape.inner(), (a.first as usize).saturating_add(a.count as usize));
     let fits = [a.q.1, a.k.1, a.v.1].iter().all(|column| column % 4 == 0)
         && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
         && a.q.1.saturating_add(columns) <= a.q.0.ld()
@@ -73,13 +73,15 @@ pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), T
         && a.k.0.ld() == a.v.0.ld()
         && a.k.0.dtype == a.v.0.dtype
         && a.bias.is_none_or(|bias| bias.num_heads() == a.shape.num_heads)
-        && a.first as usize + a.count as usize <= a.q.0.rows.min(a.out.rows);
+        && end <= a.q.0.rows.min(a.out.rows)
+        && keys.index.hold_ranges(a.first as usize, a.count as usize, keys.ranges, a.k.0.rows.min(a.v.0.rows));
     if !fits {
         let message = format!(
-            "{} heads x {width}, rows {}+{}: q {} from column {}, k {} from {}, v {} from {}, out {}, bias {}",
+            "{} heads x {width}, rows {}+{} with keys below {}: q {} from column {}, k {} from {}, v {} from {}, out {}, bias {}",
             a.shape.num_heads,
             a.first,
             a.count,
+            keys.ranges.end(),
             a.q.0.describe(),
             a.q.1,
             a.k.0.describe(),

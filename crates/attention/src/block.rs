@@ -4,7 +4,8 @@ use std::fmt;
 
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
 use elgen_tensor::{
-    Buffer, Class, DType, Device, Recorder, Rows, Segment, Tensor, TensorError, padded, product, tensor_bytes,
+    Class, DType, Device, Entry, Range, Recorder, Rows, Segment, Table, TableRef, Tensor, TensorError, padded, product,
+    tensor_bytes,
 };
 
 use crate::align::Probabilities;
@@ -88,17 +89,17 @@ pub struct Packed {
     /// Number of token rows.
     pub tokens: usize,
     /// `0, 1, 2 …` for each token row.
-    pub index: Buffer,
+    pub index: Table<u32>,
     /// Per token row: (first, count) of the rows it attends to within this batch.
-    pub ranges: Buffer,
+    pub ranges: Table<Range>,
     /// Runs of token rows whose sentences lie in one slab.
     pub segments: Vec<Segment>,
     /// (first token row, count) of each sentence's rows, as the segments count them.
-    pub groups: Buffer,
+    pub groups: Table<Range>,
     /// Where token rows are stored: per copy, a slot for each row.
-    pub slots: Vec<Buffer>,
+    pub slots: Vec<Table<u32>>,
     /// Per token row: (first, count) of its sentence's cross slots (beam 0's copy); for prompts of encoder-decoder models.
-    pub cross_ranges: Option<Buffer>,
+    pub cross_ranges: Option<Table<Range>>,
 }
 
 /// The rows of a decode step and where their cross keys are.
@@ -107,7 +108,7 @@ pub struct Step<'a> {
     /// Row tables.
     pub rows: &'a Rows,
     /// Per physical row: (first, count) of its cross slots.
-    pub cross_ranges: Option<&'a Buffer>,
+    pub cross_ranges: Option<TableRef<'a, Range>>,
 }
 
 /// What a [`Workspace`] must hold beside the common parts.
@@ -330,15 +331,30 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct CrossQueries<'a> {
     /// Row numbers of the query rows.
-    pub index: &'a Buffer,
+    pub index: TableRef<'a, u32>,
     /// (first, count) of the cross slots by row number.
-    pub ranges: &'a Buffer,
+    pub ranges: TableRef<'a, Range>,
     /// (first query row, count) of the rows of one sentence, which all have one range.
-    pub groups: &'a Buffer,
+    pub groups: TableRef<'a, Range>,
     /// Query rows by slab.
     pub segments: &'a [Segment],
     /// Number of query rows.
     pub count: usize,
+}
+
+impl CrossQueries<'_> {
+    /// One more than the largest query row of the groups of a segment, and whether these are listed, with ranges below `keys`.
+    pub(crate) fn reach(&self, segment: &Segment, keys: usize) -> (usize, bool) {
+        let first = segment.first_group as usize;
+        let Some(groups) = self.groups.entries().get(first..first.saturating_add(segment.groups as usize)) else {
+            return (0, false);
+        };
+        let end = groups.iter().map(Entry::end).max().unwrap_or(0) as usize;
+        let end = end.max((segment.first as usize).saturating_add(segment.count as usize));
+        let listed =
+            |group: &Range| self.index.hold_ranges(group.first as usize, group.count as usize, self.ranges, keys);
+        (end, groups.iter().all(listed))
+    }
 }
 
 /// Stores packed encoder outputs once for all layers, for the kinds that keep them (EL, mha-nocache).
@@ -364,7 +380,7 @@ pub(crate) fn store_copies<'c>(
             let slab = buffer(slab_of(caches, segment)?).ok_or_else(|| lost_slab(segment))?;
             elgen_tensor::ops::store_packed(
                 rec,
-                slots,
+                slots.view(),
                 segment.first as usize,
                 segment.count as usize,
                 x,

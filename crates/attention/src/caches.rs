@@ -4,7 +4,7 @@
 //! (MHA) or one in all (EL, mha-nocache) for cross-attention. Each buffer is below one binding; kernels are dispatched per slab.
 //! A slot of MHA holds key and value side by side, `[2 * inner]`; a slot of EL holds one hidden state, `[d_model]`.
 
-use elgen_tensor::{Class, DType, Device, RowState, Tensor, TensorError, padded, product, tensor_bytes};
+use elgen_tensor::{Class, DType, Device, Range, RowState, Tensor, TensorError, padded, product, tensor_bytes};
 
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
@@ -250,13 +250,19 @@ impl Placement {
             prompt_base: self.self_first + if self.replicate_self { beam * prompt } else { 0 },
             gen_base: self.self_first + self.prompt_slots + beam,
             owns_prompt: u32::from(self.replicate_self || beam == 0),
+            limit: prompt + self.need.max_new.saturating_sub(1) as u32,
         }
     }
 
-    /// (first cross slot, count) for row `beam`.
-    pub fn cross_range(&self, beam: u32) -> [u32; 2] {
+    /// The cross slots of row `beam`.
+    pub fn cross_range(&self, beam: u32) -> Range {
         let length = self.need.source_len as u32;
-        [self.cross_first + if self.replicate_cross { beam * length } else { 0 }, length]
+        Range::new(self.cross_first + if self.replicate_cross { beam * length } else { 0 }, length)
+    }
+
+    /// Ids that a row has at most: its slots were reserved for so many.
+    pub fn max_length(&self) -> usize {
+        self.need.prompt_len.saturating_add(self.need.max_new)
     }
 
     /// What the sentence asked for.

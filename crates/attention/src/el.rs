@@ -143,7 +143,7 @@ impl SelfAttention for ElSelf {
             first: 0,
             count: batch.tokens as u32,
         };
-        attend(rec, Keys { index: &batch.index, ranges: &batch.ranges }, product)?;
+        attend(rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
         epilogue.apply(rec, &work.context, &p.output, batch.tokens)?;
         Ok(())
     }
@@ -215,8 +215,7 @@ impl CrossAttention for ElCross {
         for segment in queries.segments {
             let x = &slab_of(caches, segment)?.cross[0];
             let product = self.projections.product(x, *segment, work.splits().cross, work)?;
-            let CrossQueries { groups, index, ranges, .. } = queries;
-            el_attend(rec, ElQueries::Groups { groups, index, ranges }, product)?;
+            el_attend(rec, ElQueries::Groups(queries), product)?;
         }
         self.projections.contract(rec, queries.count, work)?;
         if let Some(bias) = &self.masked_v {

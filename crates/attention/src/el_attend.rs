@@ -7,6 +7,7 @@ use elgen_tensor::{
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
+use crate::block::CrossQueries;
 use crate::combine::{Partials, SPLIT, combine};
 use crate::el_attend_coop;
 use crate::kind::Shape;
@@ -37,14 +38,7 @@ pub enum ElQueries<'a> {
     /// The heads of one hypothesis: all positions so far of its physical row, through the slot table.
     Slots(&'a Rows),
     /// All heads of a group of rows: the range of the group's first row, `ranges[index[i]]` = (first slot, count).
-    Groups {
-        /// (first query row, count) of each group.
-        groups: &'a Buffer,
-        /// Row numbers: entry `i` belongs to query row `i`.
-        index: &'a Buffer,
-        /// Key ranges by row number.
-        ranges: &'a Buffer,
-    },
+    Groups(CrossQueries<'a>),
 }
 
 /// One EL-attention product.
@@ -135,7 +129,7 @@ fn choose_rows(candidates: impl Iterator<Item = u32> + Clone, pairs: usize) -> O
 /// [`el_attend_coop::el_uses_matrices`].
 ///
 /// # Errors
-/// Shapes that do not fit, hidden states wider than 8 quads of 256 invocations, a bias for groups.
+/// Shapes that do not fit, keys beyond `x`, hidden states wider than 8 quads of 256 invocations, a bias for groups.
 pub fn el_attend(rec: &mut Recorder, queries: ElQueries<'_>, a: ElAttend<'_>) -> Result<(), TensorError> {
     el_attend_tiled(rec, queries, a, None, None)
 }
@@ -156,12 +150,20 @@ pub fn el_attend_tiled(
     let (heads, columns) = (a.shape.num_heads, a.shape.num_heads.saturating_mul(width));
     let (splits, partials) = (a.splits.0.max(1), a.splits.1);
     let slots = matches!(queries, ElQueries::Slots(_));
-    let end = a.segment.first as usize + a.segment.count as usize;
+    // One more than the largest query row, and whether all that the tables name is there.
+    let (end, listed) = match queries {
+        ElQueries::Slots(rows) => (
+            (a.segment.first as usize).saturating_add(a.segment.count as usize),
+            rows.hold(a.segment.first, a.segment.count, a.x.rows),
+        ),
+        ElQueries::Groups(queries) => queries.reach(&a.segment, a.x.rows),
+    };
     let fits = (a.q.dtype, a.out.dtype) == (DType::F32, DType::F32)
         && a.q.ld() >= columns
         && a.out.ld() >= columns
         && a.x.ld() >= width
         && end <= a.q.rows.min(a.out.rows)
+        && listed
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && (splits == 1 || partials.is_some_and(|p| p.hold(splits, end, columns)));
     let device = rec.device().clone();
@@ -173,9 +175,10 @@ pub fn el_attend_tiled(
     };
     let Some(tile) = tile.filter(|tile| fits && covers(tile)) else {
         let message = format!(
-            "{heads} heads over {width} columns, rows {}+{}, {splits} splits in {}: q {}, x {}, out {}, bias {}",
+            "{heads} heads over {width} columns, rows {}+{}{}, {splits} splits in {}: q {}, x {}, out {}, bias {}",
             a.segment.first,
             a.segment.count,
+            if listed { "" } else { " that are not all listed or have keys beyond x" },
             partials.map_or_else(|| "none".into(), |p| format!("{} of {} rows", p.splits, p.rows)),
             a.q.describe(),
             a.x.describe(),
@@ -191,14 +194,14 @@ pub fn el_attend_tiled(
     let spec = spec.define_if(slots, "SLOTS").define_if(a.bias.is_some(), "BIASED");
     let kernel = device.kernel(&spec.define_if(partials.is_some(), "SPLITS"))?;
     let tables = match queries {
-        ElQueries::Slots(rows) => bind![&rows.active, &rows.state, rows.slots()],
-        ElQueries::Groups { groups, index, ranges } => bind![groups, index, ranges],
+        ElQueries::Slots(rows) => bind![rows.active(), rows.state(), rows.slots()],
+        ElQueries::Groups(queries) => bind![queries.groups, queries.index, queries.ranges],
     };
     let buffers = Bindings::new(tables).and(&bind![a.q, a.x, partials.map_or(a.out, |p| &p.contexts)]);
     let buffers = buffers.with(partials.map(|p| &p.stats)).with(a.bias.map(|bias| &bias.table)).with(counts);
     let (table_ld, first, count) = match queries {
         ElQueries::Slots(rows) => (rows.max_length() as u32, a.segment.first, a.segment.count),
-        ElQueries::Groups { .. } => (0, a.segment.first_group, a.segment.groups),
+        ElQueries::Groups(_) => (0, a.segment.first_group, a.segment.groups),
     };
     for at in (first..first + count).step_by(MAX_GROUPS as usize) {
         let params = Params {

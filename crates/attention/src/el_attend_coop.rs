@@ -2,9 +2,11 @@
 //! the width of the hidden states allow it.
 
 use elgen_tensor::{
-    Capabilities, Class, DType, Device, KernelSpec, RowState, Rows, Segment, Tensor, TensorError, padded, tile_name,
+    Capabilities, Class, DType, Device, KernelSpec, Range, RowState, Rows, Segment, Table, Tensor, TensorError, padded,
+    tile_name,
 };
 
+use crate::block::CrossQueries;
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
 use crate::kind::Shape;
 
@@ -150,24 +152,20 @@ impl Trial {
             DType::F16,
             &self.x,
         )?;
-        let list = |what: &str, values: &[u32]| {
-            let buffer = device.alloc(what, Class::Activations, values.len() as u64 * 4)?;
-            device.write(&buffer, 0, bytemuck::cast_slice(values)).map(|()| buffer)
-        };
         let keys = self.keys as u32;
-        let (index, ranges) = (list("trial rows", &[0, 0])?, list("trial ranges", &[0, keys])?);
-        let groups = list("trial groups", &[0, rows as u32])?;
+        let index = Table::of(device, "trial rows", &[0, 0])?;
+        let ranges = Table::of(device, "trial ranges", &[Range::new(0, keys)])?;
+        let groups = Table::of(device, "trial groups", &[Range::new(0, rows as u32)])?;
         let mut tables = Rows::new(device, rows, self.keys)?;
         tables.set_active(device, vec![0, 1], &[0, 0])?;
-        device.write(&tables.state, 0, bytemuck::cast_slice(&[RowState { length: keys, ..RowState::default() }; 2]))?;
-        device.write(
-            tables.slots(),
-            0,
-            bytemuck::cast_slice(&(0..2 * keys).map(|i| i % keys).collect::<Vec<u32>>()),
-        )?;
+        let slots: Vec<u32> = (0..2 * keys).map(|i| i % keys).collect();
+        tables.place(device, &[RowState { length: keys, ..RowState::default() }; 2], None, Some(&slots))?;
         let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
         let product = ElAttend { shape: self.shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
-        let ways = [ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges }, ElQueries::Slots(&tables)];
+        let segments = [segment];
+        let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+        let queries = CrossQueries { index, ranges, groups, segments: &segments, count: rows };
+        let ways = [ElQueries::Groups(queries), ElQueries::Slots(&tables)];
         for queries in ways {
             let mut rec = device.recorder();
             el_attend(&mut rec, queries, product)?;

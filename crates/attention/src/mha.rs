@@ -35,7 +35,7 @@ pub(crate) fn attend_packed(
         first: 0,
         count: batch.tokens as u32,
     };
-    attend(rec, Keys { index: &batch.index, ranges: &batch.ranges }, product)?;
+    attend(rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
     Ok(())
 }
 

@@ -115,7 +115,7 @@ impl Tiling {
 /// (docs/el-attention.md §1.2).
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Shapes that do not fit; keys beyond `kv`.
 pub fn mha_attend(rec: &mut Recorder, rows: QueryRows<'_>, a: MhaAttend<'_>) -> Result<(), TensorError> {
     mha_attend_tiled(rec, rows, a, None, None)
 }
@@ -141,7 +141,14 @@ pub fn mha_attend_tiled(
         QueryRows::Groups { segment, .. } => (segment, 1, segment.widest_group),
     };
     let tiling = tiling.unwrap_or_else(|| Tiling::choose(rec.device().capabilities(), heads, width, shared));
-    let last = segment.first as usize + segment.count as usize;
+    // One more than the largest query row, and whether all that the tables name is there.
+    let (last, listed) = match rows {
+        QueryRows::Slots(rows, segment) => (
+            (segment.first as usize).saturating_add(segment.count as usize),
+            rows.hold(segment.first, segment.count, a.kv.rows),
+        ),
+        QueryRows::Groups { queries, segment, .. } => queries.reach(segment, a.kv.rows),
+    };
     let slots = matches!(rows, QueryRows::Slots(..));
     let fits = [a.q.1, a.columns[0], a.columns[1]].iter().all(|column| column % 4 == 0)
         && (a.q.0.dtype, a.out.dtype) == (DType::F32, DType::F32)
@@ -150,15 +157,17 @@ pub fn mha_attend_tiled(
         && a.columns.iter().all(|first| first.saturating_add(columns) <= a.kv.ld())
         && a.bias.is_none_or(|bias| slots && bias.num_heads() == heads)
         && last <= a.q.0.rows.min(a.out.rows)
+        && listed
         && tiling.fits(quads)
         && counts.is_none_or(|counts| counts.bytes() / 4 >= 2 + a.kv.rows as u64 * u64::from(a.kv.quads()))
         && (tiling.rows == 1 || matches!(rows, QueryRows::Groups { shared: true, .. }))
         && a.splits.is_none_or(|(partials, splits)| partials.hold(splits, last, columns));
     if !fits {
         let message = format!(
-            "{heads} heads x {width}, rows {}+{}, {tiling:?}: q {} from column {}, k and v {} from {:?}, out {}, bias {}",
+            "{heads} heads x {width}, rows {}+{}{}, {tiling:?}: q {} from column {}, k and v {} from {:?}, out {}, bias {}",
             segment.first,
             segment.count,
+            if listed { "" } else { " that are not all listed or have keys beyond k and v" },
             a.q.0.describe(),
             a.q.1,
             a.kv.describe(),
@@ -185,7 +194,7 @@ pub fn mha_attend_tiled(
     let operands = Bindings::new(bind![a.q.0, a.kv, out]);
     let (first, count, table_ld, buffers) = match rows {
         QueryRows::Slots(rows, _) => {
-            let tables = bind![&rows.active, &rows.state, rows.slots()];
+            let tables = bind![rows.active(), rows.state(), rows.slots()];
             (segment.first, segment.count, rows.max_length(), operands.and(&tables))
         }
         QueryRows::Groups { queries, .. } => {

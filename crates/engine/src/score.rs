@@ -5,7 +5,7 @@ use std::time::Instant;
 use elgen_models::{LogitRows, ModelError, Runner, Sentence};
 use elgen_search::{GenerationConfig, NotFinite};
 use elgen_tensor::ops::{TokenScore, token_logprobs};
-use elgen_tensor::{Class, Device, Recorder};
+use elgen_tensor::{Class, Device, Recorder, Table};
 
 mod corpus;
 mod divergence;
@@ -370,15 +370,16 @@ fn score_batch(
     let from: Vec<usize> = batch.iter().map(|t| t.from).collect();
     let longest = batch.iter().map(|t| t.sequence.len()).sum::<usize>() as u64;
     let size = size_of::<TokenScore>() as u64;
-    let ids = device.alloc("ids to score", Class::Activations, longest * 4)?;
+    let room = usize::try_from(longest).unwrap_or(usize::MAX);
+    let mut ids: Table<u32> = Table::new(&device.into(), "ids to score", Class::Activations, room)?;
     let scores = device.alloc("token scores", Class::Activations, longest * size)?;
     let readback = device.readback("token scores", longest * size)?;
     let mut found: Vec<Vec<TokenScore>> = batch.iter().map(|t| Vec::with_capacity(t.sequence.len())).collect();
     let mut window = |rec: &mut Recorder, logits: LogitRows<'_>| -> Result<(), ModelError> {
         let count = logits.rows.len();
         let wanted: Vec<u32> = logits.rows.iter().map(|(s, position)| batch[*s].sequence[position + 1]).collect();
-        rec.write(&ids, 0, bytemuck::cast_slice(&wanted))?;
-        token_logprobs(rec, logits.logits, &ids, &scores, count)?;
+        ids.record(rec, &wanted)?;
+        token_logprobs(rec, logits.logits, ids.view(), &scores, count)?;
         let bytes = count as u64 * size;
         let values: Vec<TokenScore> = rec.submit_and_see(&readback, &scores, bytes, bytemuck::pod_collect_to_vec)?;
         for ((s, _), value) in logits.rows.iter().zip(values) {

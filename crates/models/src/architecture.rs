@@ -4,7 +4,7 @@ use std::fmt;
 
 use elgen_attention::{CacheLayout, Caches, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
-use elgen_tensor::{Buffer, Recorder, Tensor};
+use elgen_tensor::{Recorder, TableRef, Tensor, TokenAt};
 
 use crate::error::ModelError;
 use crate::space::{Space, StackShape};
@@ -73,7 +73,7 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     fn encode<'s>(
         &'s self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &'s Space,
@@ -88,7 +88,7 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     fn prefill<'s>(
         &'s self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &'s Space,
@@ -118,7 +118,7 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     fn align(
         &self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &Space,

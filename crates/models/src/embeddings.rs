@@ -1,7 +1,7 @@
 //! What stands before the layers of a stack: token embeddings, positions, and what turns their sum into hidden states.
 
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, linear, positions_packed, positions_step};
-use elgen_tensor::{Buffer, Recorder, Rows, Tensor};
+use elgen_tensor::{Recorder, Rows, TableRef, Tensor, TokenAt};
 
 use crate::error::ModelError;
 use crate::space::Space;
@@ -9,8 +9,8 @@ use crate::space::Space;
 /// The ids that are embedded.
 #[derive(Clone, Copy)]
 pub(crate) enum Ids<'a> {
-    /// Packed rows: (id, position) pairs, and how many.
-    Packed(&'a Buffer, usize),
+    /// Packed rows, and how many.
+    Packed(TableRef<'a, TokenAt>, usize),
     /// The last id of each active row.
     Step(&'a Rows),
 }

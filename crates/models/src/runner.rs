@@ -11,14 +11,17 @@ use std::sync::Arc;
 
 use elgen_attention::{Alike, CacheBytes, Caches, Need, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{Buffer, Class, Device, RecordStats, Recorder, Rows, Tally, Tensor, TensorError, product};
+use elgen_tensor::{
+    Arena, Class, Device, Range as Slots, RecordStats, Recorder, RowStart, Rows, Table, Tally, Tensor, TensorError,
+    product,
+};
 
 use crate::architecture::{Architecture, Probe};
 use crate::config::check_ids;
 use crate::error::ModelError;
 use crate::space::{Space, StackShape};
 use footprint::{Chunk, Held};
-use packing::PackedSpace;
+use packing::{PackedInput, PackedSpace};
 
 pub use align::{Alignment, Continuation};
 pub use footprint::{DEFAULT_PREFILL_BUDGET, Footprint, prefill_budget};
@@ -48,9 +51,8 @@ pub struct Runner {
     encode_space: Option<PackedSpace>,
     prompt_space: Option<PackedSpace>,
     step_space: Option<Space>,
-    cross_ranges: Option<Buffer>,
+    cross_ranges: Option<Table<Slots>>,
     placements: Vec<Placement>,
-    slabs: Vec<usize>,
 }
 
 impl Runner {
@@ -74,7 +76,6 @@ impl Runner {
             step_space: None,
             cross_ranges: None,
             placements: Vec::new(),
-            slabs: Vec::new(),
         }
     }
 
@@ -122,7 +123,7 @@ impl Runner {
             prompt: self.prompt_space.as_ref().map(PackedSpace::size),
             step: self.step_space.as_ref().map(|space| (space.rows, space.extras)),
             slabs: self.caches.slab_slots().collect(),
-            cross_ranges: self.cross_ranges.as_ref().map_or(0, Buffer::bytes),
+            cross_ranges: self.cross_ranges.as_ref().map_or(0, Table::bytes),
         }
     }
 
@@ -191,29 +192,33 @@ impl Runner {
             return Err(TensorError::Shape { op: "begin", message }.into());
         }
         self.place(sentences, width)?;
-        let mut states = Vec::with_capacity(wanted as usize);
-        let mut prompts = Vec::with_capacity(wanted as usize);
+        let mut starts = Vec::with_capacity(wanted as usize);
         let mut cross = Vec::with_capacity(wanted as usize);
-        self.slabs.clear();
         for (s, (placement, sentence)) in self.placements.iter().zip(sentences).enumerate() {
             for beam in 0..width as u32 {
-                states.push(placement.row(s as u32, beam));
-                prompts.push(sentence.prompt);
+                starts.push(RowStart {
+                    state: placement.row(s as u32, beam),
+                    prompt: sentence.prompt,
+                    slab: placement.slab,
+                    max_length: placement.max_length(),
+                });
                 cross.push(placement.cross_range(beam));
-                self.slabs.push(placement.slab);
             }
         }
-        rows.begin(&self.device, &states, &prompts, &self.slabs)?;
+        rows.begin(&self.device, &starts)?;
         let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
         self.prepare_step(rows.capacity(), footprint::longest(&Alike::runs(&needs)))?;
         let mut stats = RecordStats::default();
         if let Some(encoder) = self.model.encoder_shape() {
-            let ranges = self.cross_ranges.as_ref().filter(|b| b.bytes() >= product(&[rows.capacity(), 8]));
-            let ranges = match ranges {
-                Some(buffer) => buffer.clone(),
-                None => self.device.alloc("cross ranges", Class::Cache, product(&[rows.capacity(), 8]))?,
+            let mut ranges = match self.cross_ranges.take() {
+                Some(table) if table.capacity() >= rows.capacity() => table,
+                // The smaller one is free before the larger one is asked for.
+                smaller => {
+                    drop(smaller);
+                    Table::new(&Arena::from(&self.device), "cross ranges", Class::Cache, rows.capacity())?
+                }
             };
-            self.device.write(&ranges, 0, bytemuck::cast_slice(&cross))?;
+            ranges.write(&self.device, &cross)?;
             self.cross_ranges = Some(ranges);
             stats += self.encode(encoder, sentences, None)?;
         }
@@ -270,12 +275,11 @@ impl Runner {
         let size = self.footprint.encode_size(&Alike::runs(&needs));
         PackedSpace::prepare(&self.device, &mut self.encode_space, shape, size)?;
         let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
-        let mut stats = RecordStats::default();
+        let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks {
-            let batch = self.pack(packed, sentences, &chunk, true)?;
-            let mut rec = self.device.recorder();
-            let states =
-                self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
+            let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, true)?;
+            let (ids, caches, space) = (ids.view(), &self.caches, &packed.space);
+            let states = self.model.encode(&mut rec, ids, &batch, caches, space, Probe::none())?;
             rec.submit()?;
             stats += rec.take_stats();
             if let Some(see) = &mut see {
@@ -298,12 +302,11 @@ impl Runner {
         let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
         PackedSpace::prepare(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
         let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
-        let mut stats = RecordStats::default();
+        let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks.into_iter().filter(|c| c.tokens > 0) {
-            let batch = self.pack(packed, sentences, &chunk, false)?;
-            let mut rec = self.device.recorder();
-            let states =
-                self.model.prefill(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, Probe::none())?;
+            let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, false)?;
+            let (ids, caches, space) = (ids.view(), &self.caches, &packed.space);
+            let states = self.model.prefill(&mut rec, ids, &batch, caches, space, Probe::none())?;
             rec.submit()?;
             stats += rec.take_stats();
             if let Some(see) = &mut see {
@@ -325,7 +328,7 @@ impl Runner {
         probe: Probe<'_>,
     ) -> Result<(), ModelError> {
         let Some(space) = &self.step_space else { return Ok(()) };
-        let step = Step { rows, cross_ranges: self.cross_ranges.as_ref() };
+        let step = Step { rows, cross_ranges: self.cross_ranges.as_ref().map(Table::view) };
         self.model.step(rec, step, &self.caches, space, logits, probe)
     }
 
@@ -342,9 +345,10 @@ impl Runner {
             return Err(TensorError::Shape { op: "encode", message }.into());
         }
         let tokens = sentences.iter().map(|s| s.source.len()).sum();
-        let batch = self.pack(packed, sentences, &Chunk { sentences: 0..sentences.len(), tokens }, true)?;
         let mut rec = self.device.recorder();
-        self.model.encode(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, probe)?;
+        let chunk = Chunk { sentences: 0..sentences.len(), tokens };
+        let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, true)?;
+        self.model.encode(&mut rec, ids.view(), &batch, &self.caches, &packed.space, probe)?;
         rec.submit()?;
         Ok(rec.take_stats())
     }

@@ -7,7 +7,7 @@ use elgen_attention::{
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, Linear, linear};
-use elgen_tensor::{Buffer, Recorder, Tensor, TensorError};
+use elgen_tensor::{Range, Recorder, Table, TableRef, Tensor, TensorError, TokenAt};
 
 use crate::architecture::{Architecture, Probe};
 use crate::embeddings::{Embeddings, Ids};
@@ -71,7 +71,7 @@ struct DecoderRows<'a> {
 }
 
 /// The source ranges of a decoder's rows: a model with an encoder has them.
-fn source_ranges(ranges: Option<&Buffer>) -> Result<&Buffer, ModelError> {
+fn source_ranges(ranges: Option<TableRef<'_, Range>>) -> Result<TableRef<'_, Range>, ModelError> {
     let message = || "the decoder's rows have no ranges of sources".into();
     Ok(ranges.ok_or_else(|| TensorError::Shape { op: "cross-attention", message: message() })?)
 }
@@ -126,7 +126,7 @@ impl Transformer {
     fn packed<'s>(
         &'s self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &'s Space,
@@ -135,9 +135,9 @@ impl Transformer {
     ) -> Result<&'s Tensor, ModelError> {
         let queries = match self.encoder {
             Some(_) => Some(CrossQueries {
-                index: &batch.index,
-                ranges: source_ranges(batch.cross_ranges.as_ref())?,
-                groups: &batch.groups,
+                index: batch.index.view(),
+                ranges: source_ranges(batch.cross_ranges.as_ref().map(Table::view))?,
+                groups: batch.groups.view(),
                 segments: &batch.segments,
                 count: batch.tokens,
             }),
@@ -179,7 +179,7 @@ impl Architecture for Transformer {
     fn encode<'s>(
         &'s self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &'s Space,
@@ -209,7 +209,7 @@ impl Architecture for Transformer {
     fn prefill<'s>(
         &'s self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &'s Space,
@@ -221,7 +221,7 @@ impl Architecture for Transformer {
     fn align(
         &self,
         rec: &mut Recorder,
-        ids: &Buffer,
+        ids: TableRef<'_, TokenAt>,
         batch: &Packed,
         caches: &Caches,
         space: &Space,
@@ -246,9 +246,9 @@ impl Architecture for Transformer {
         let rows = step.rows;
         let queries = match self.encoder {
             Some(_) => Some(CrossQueries {
-                index: &rows.active,
+                index: rows.active(),
                 ranges: source_ranges(step.cross_ranges)?,
-                groups: &rows.groups,
+                groups: rows.groups(),
                 segments: rows.segments(),
                 count: rows.count(),
             }),

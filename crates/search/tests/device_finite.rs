@@ -8,7 +8,7 @@ use elgen_search::hooks::{Hooks, LogitsProcessor, SequenceView, StopCriterion};
 use elgen_search::{
     EarlyStopping, FinishReason, GenerationConfig, GenerationOptions, Hypothesis, NotFinite, TwinError, twin,
 };
-use elgen_tensor::{Class, DType, Device, RowState, Rows};
+use elgen_tensor::{Class, DType, Device, RowStart, RowState, Rows};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -293,8 +293,9 @@ fn cut_short(device: &Device, config: &GenerationConfig, hooks: &Hooks, steps: u
             ..RowState::default()
         })
         .collect();
-    rows.begin(device, &states, &vec![&[1_u32][..]; width], &vec![0; width]).unwrap();
     let lengths = config.lengths(1).unwrap();
+    let start = |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length: lengths.max_length };
+    rows.begin(device, &states.iter().map(start).collect::<Vec<_>>()).unwrap();
     search.begin(&[SentenceStart { ordinal: 3, lengths, prompt: &[1], source: &[1] }]).unwrap();
     assert_eq!(search.finish().unwrap(), [Ok(Vec::new())], "nothing yet");
     let mut rec = device.recorder();

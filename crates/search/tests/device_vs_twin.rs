@@ -3,7 +3,7 @@
 
 use elgen_search::device::{DeviceSearch, SearchError, SentenceStart};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits, twin};
-use elgen_tensor::{Class, DType, RowState, Rows};
+use elgen_tensor::{Class, DType, RowStart, RowState, Rows};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -264,7 +264,7 @@ fn what_does_not_fit_is_refused() {
     assert!(search.begin(&[SentenceStart { prompt: &[], ..start(1) }]).is_err());
     let longer = beams(3, 50).lengths(3).unwrap();
     assert!(search.begin(&[SentenceStart { lengths: longer, ..start(1) }]).is_err());
-    search.begin(&[start(1), start(2)]).unwrap();
+    search.begin(&[start(1), start(1)]).unwrap();
 
     let state = |row: u32| RowState {
         sentence: row / 3,
@@ -276,7 +276,12 @@ fn what_does_not_fit_is_refused() {
     };
     let states: Vec<RowState> = (0..6).map(state).collect();
     let mut rows = Rows::new(&device, 6, 8).unwrap();
-    rows.begin(&device, &states, &[&[1u32][..]; 6], &[0; 6]).unwrap();
+    let length = config.lengths(1).unwrap().max_length;
+    let begin = |max_length: usize| {
+        let row = move |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length };
+        states.iter().map(row).collect::<Vec<_>>()
+    };
+    rows.begin(&device, &begin(length)).unwrap();
     let mut refused = |rows: &mut Rows, count: usize, vocab: usize, dtype: DType| {
         let logits = device.tensor("logits", Class::Activations, count, vocab, dtype).unwrap();
         search.record_step(&mut device.recorder(), rows, &logits).is_err()
@@ -289,7 +294,7 @@ fn what_does_not_fit_is_refused() {
         rows.set_active(&device, active.clone(), &[0; 6]).unwrap();
         assert!(refused(&mut rows, 6, 50, DType::F32), "{active:?}");
     }
-    let mut short = Rows::new(&device, 6, 5).unwrap();
-    short.begin(&device, &states, &[&[1u32][..]; 6], &[0; 6]).unwrap();
+    let mut short = Rows::new(&device, 6, 4).unwrap();
+    short.begin(&device, &begin(4)).unwrap();
     assert!(refused(&mut short, 6, 50, DType::F32));
 }

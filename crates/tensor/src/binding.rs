@@ -1,12 +1,16 @@
 //! What a dispatch binds.
 
+use std::sync::Arc;
+
+use crate::table::{TableRef, Versions};
 use crate::tensor::{Buffer, Tensor};
 
 /// A buffer as a dispatch binds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
     buffer: &'a Buffer,
-    table: bool,
+    /// Of a table: what its contents are numbered by, and the number that was validated.
+    table: Option<(&'a Arc<Versions>, u64)>,
 }
 
 impl<'a> Binding<'a> {
@@ -14,15 +18,26 @@ impl<'a> Binding<'a> {
         self.buffer
     }
 
-    /// Whether its contents are indices that kernels take on trust.
-    pub(crate) fn is_table(&self) -> bool {
+    /// If its contents are indices that kernels take on trust, which contents were validated.
+    pub(crate) fn table(&self) -> Option<(&'a Arc<Versions>, u64)> {
         self.table
+    }
+
+    /// A table that is bound as this.
+    pub(crate) fn of_table(buffer: &'a Buffer, versions: &'a Arc<Versions>, version: u64) -> Self {
+        Self { buffer, table: Some((versions, version)) }
     }
 }
 
 impl<'a> From<&'a Buffer> for Binding<'a> {
     fn from(buffer: &'a Buffer) -> Self {
-        Self { buffer, table: false }
+        Self { buffer, table: None }
+    }
+}
+
+impl<'a, E> From<TableRef<'a, E>> for Binding<'a> {
+    fn from(table: TableRef<'a, E>) -> Self {
+        Self::of_table(table.buffer, table.versions, table.version)
     }
 }
 

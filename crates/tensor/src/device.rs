@@ -223,6 +223,8 @@ pub(crate) struct Inner {
     pub(crate) bind_groups: BindGroups,
     pub(crate) counts: Counters,
     pub(crate) staging: Mutex<Staging>,
+    /// Held while tables of indices are checked or written and the work that reads them is submitted; taken before all other locks.
+    pub(crate) order: Mutex<()>,
     pub(crate) uniforms: Option<wgpu::Buffer>,
     pub(crate) trials: Trials,
     /// Held while `uniforms` is written and the work that reads it is submitted.
@@ -357,6 +359,7 @@ impl Device {
                 bind_groups: BindGroups::default(),
                 counts: Counters::default(),
                 staging: Mutex::default(),
+                order: Mutex::default(),
                 uniforms,
                 trials: Trials::default(),
                 submission: Mutex::default(),

@@ -11,8 +11,9 @@ use crate::device::{Device, IMMEDIATE_BYTES};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
 use crate::readback::{Pending, Readback};
-use crate::recording::{Command, Recording};
+use crate::recording::{Command, Recording, TableUse};
 use crate::submit::Submission;
+use crate::table::Versions;
 use crate::tensor::Buffer;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -117,7 +118,9 @@ impl Recorder {
         if !kernel.checked || kernel.is_own() {
             return refuse("is dispatched by its op alone".into());
         }
-        if let Some(at) = bindings.iter().enumerate().position(|(i, b)| b.is_table() && kernel.writes >> i & 1 == 1) {
+        if let Some(at) =
+            bindings.iter().enumerate().position(|(i, b)| b.table().is_some() && kernel.writes >> i & 1 == 1)
+        {
             return refuse(format!("binding {at} is a table of indices, which a kernel from outside only reads"));
         }
         self.record(kernel, bindings, bytemuck::bytes_of(params), groups)
@@ -171,6 +174,9 @@ impl Recorder {
         }
         let recording = &mut self.recording;
         let (first_buffer, first_param) = (recording.buffers.len(), recording.params.len());
+        for (versions, version) in bindings.iter().filter_map(Binding::table) {
+            recording.read_table(versions, version);
+        }
         recording.buffers.extend(bindings.iter().map(|binding| binding.buffer().clone()));
         recording.params.extend_from_slice(params);
         recording.commands.push(Command::Dispatch {
@@ -194,6 +200,11 @@ impl Recorder {
             self.recording.upload(to, offset, data);
         }
         Ok(())
+    }
+
+    /// What was recorded last writes this content of a table.
+    pub(crate) fn wrote(&mut self, versions: &Arc<Versions>, version: u64) {
+        self.recording.tables.push(TableUse { versions: Arc::clone(versions), version, writes: true });
     }
 
     /// Records a copy of `bytes` bytes; offsets and size are multiples of 4.
@@ -236,7 +247,8 @@ impl Recorder {
     /// Submits what was recorded, without waiting, and goes on with an empty recording. An empty one reaches no queue.
     ///
     /// # Errors
-    /// The device failed; uploads for which the memory limit has no room. Nothing stays recorded then.
+    /// The device failed; uploads for which the memory limit has no room; a table of indices that was written anew since ops were recorded
+    /// which read it. Nothing stays recorded then.
     pub fn submit(&mut self) -> Result<Submission> {
         let mut stats = RecordStats::default();
         let submitted = self.device.submit(&mut self.recording, &mut stats);

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::{Result, TensorError};
 use crate::kernel::Kernel;
 use crate::readback::Slot;
+use crate::table::Versions;
 use crate::tensor::Buffer;
 
 /// What one entry of a recording does. Ranges point into the lists of the [`Recording`].
@@ -39,6 +41,14 @@ pub(crate) enum Command {
     },
 }
 
+/// A content of a table that commands read or write.
+#[derive(Debug)]
+pub(crate) struct TableUse {
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) version: u64,
+    pub(crate) writes: bool,
+}
+
 /// Commands in order, and what they need: it holds its buffers and kernels until it is emptied. Emptying keeps the memory of the lists, so
 /// that steps of one shape allocate nothing.
 #[derive(Debug, Default)]
@@ -49,6 +59,8 @@ pub(crate) struct Recording {
     pub(crate) buffers: Vec<Buffer>,
     pub(crate) params: Vec<u8>,
     pub(crate) data: Vec<u8>,
+    /// Tables that are read and written, in order.
+    pub(crate) tables: Vec<TableUse>,
     /// Parameters as a device without immediates reads them; made when it is submitted.
     pub(crate) uniforms: Vec<u8>,
 }
@@ -71,6 +83,35 @@ impl Recording {
         }
     }
 
+    /// Remembers that a content of a table is read, once.
+    pub(crate) fn read_table(&mut self, versions: &Arc<Versions>, version: u64) {
+        let last = self.tables.iter().rev().find(|used| Arc::ptr_eq(&used.versions, versions));
+        if last.is_none_or(|used| used.version != version) {
+            self.tables.push(TableUse { versions: Arc::clone(versions), version, writes: false });
+        }
+    }
+
+    /// Refuses contents that the device will not have when the commands run.
+    pub(crate) fn check_tables(&self) -> Result<()> {
+        for (at, used) in self.tables.iter().enumerate().filter(|(_, used)| !used.writes) {
+            let mut before = self.tables[..at].iter().rev();
+            let written = before.find(|other| other.writes && Arc::ptr_eq(&other.versions, &used.versions));
+            let there = written.map_or_else(|| used.versions.landed(), |write| write.version);
+            if there != used.version {
+                let message = "a table of indices was written anew since an op was recorded that reads it".to_owned();
+                return Err(TensorError::Shape { op: "submit", message });
+            }
+        }
+        Ok(())
+    }
+
+    /// What it writes is there for what is submitted from now on; where it failed midway, nobody knows what is there.
+    pub(crate) fn land_tables(&self, submitted: bool) {
+        for used in self.tables.iter().filter(|used| used.writes) {
+            used.versions.land(if submitted { used.version } else { used.versions.next() });
+        }
+    }
+
     /// Whether any command but those at the front touches this buffer.
     fn touches(&self, buffer: &Buffer) -> bool {
         let same = |other: &Buffer| other.id() == buffer.id();
@@ -89,5 +130,6 @@ impl Recording {
         self.buffers.clear();
         self.params.clear();
         self.data.clear();
+        self.tables.clear();
     }
 }

@@ -49,12 +49,17 @@ impl Device {
         if recording.is_empty() {
             return Ok(Submission { device: self.clone(), index: None });
         }
+        // No table is written between the look at it and the submission.
+        let order = (!recording.tables.is_empty()).then(|| lock(&self.inner.order));
+        recording.check_tables()?;
         let mut uniforms = std::mem::take(&mut recording.uniforms);
         let mut queue = Queue::new(self, &mut uniforms);
         let result = queue.run(recording);
         *stats += queue.stats;
         drop(queue);
         recording.uniforms = uniforms;
+        recording.land_tables(result.is_ok());
+        drop(order);
         let index = result?;
         for command in &recording.commands {
             if let (Command::ReadBack { to, bytes, .. }, Some(index)) = (command, &index) {

@@ -8,9 +8,12 @@ struct RowState {
     prompt_base: u32, // slot of prompt position 0
     gen_base: u32,    // slot of this row's first generated position
     owns_prompt: u32, // 1 if this row writes the prompt's slots
+    limit: u32,       // positions that slots were reserved for; 0: any
 }
 
-// The slot of a position that this row itself writes.
+// The slot of a position that this row itself writes. A row that has got all its ids needs none for the last: it writes its own last slot, and
+// not its neighbour's first.
 fn own_slot(row: RowState, position: u32) -> u32 {
-    return select(row.gen_base + (position - row.prompt_len) * row.width, row.prompt_base + position, position < row.prompt_len);
+    let at = min(position, row.limit - 1u);
+    return select(row.gen_base + (at - row.prompt_len) * row.width, row.prompt_base + at, at < row.prompt_len);
 }

@@ -5,8 +5,10 @@
 //! `Tiling::choose` gets its numbers from.
 
 use elgen_attention::{Attend, CrossQueries, Keys, MhaAttend, QueryRows, Shape, Tiling, attend, mha_attend_tiled};
-use elgen_tensor::{Buffer, Class, DType, Device, DeviceOptions, Recorder, Result, RowState, Rows, Segment, Tensor};
-use elgen_tests::harness::{upload_u32, values};
+use elgen_tensor::{
+    Class, DType, Device, DeviceOptions, Range, Recorder, Result, RowStart, RowState, Rows, Segment, Table, Tensor,
+};
+use elgen_tests::harness::{numbers, ranges, values};
 use elgen_tests::timing::best_seconds;
 use serde_json::json;
 
@@ -30,7 +32,7 @@ struct Step {
     kv: Tensor,
     out: Tensor,
     rows: Rows,
-    ranges: Buffer,
+    ranges: Table<Range>,
     segment: Segment,
 }
 
@@ -67,18 +69,19 @@ impl Step {
         let states: Vec<RowState> = (0..n)
             .map(|i| RowState { sentence: (i / beams) as u32, length: 1, prompt_len: 1, ..RowState::default() })
             .collect();
-        rows.begin(device, &states, &vec![&[1u32][..]; n], &vec![0; n])?;
+        let start = |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length: 1 };
+        rows.begin(device, &states.iter().map(start).collect::<Vec<_>>())?;
         let lengths: Vec<RowState> = states.iter().map(|s| RowState { length: keys as u32, ..*s }).collect();
-        device.write(&rows.state, 0, bytemuck::cast_slice(&lengths))?;
         let first = |i: usize| if copies == 1 { i / beams * keys } else { i * keys };
         // Slots as beams leave them: neighbouring positions of a row lie `beams` slots apart.
         let table: Vec<u32> = (0..n)
             .flat_map(|i| (0..keys).map(move |k| (i / beams * beams * keys + k * beams + i % beams) as u32))
             .collect();
         if copies > 1 || beams == 1 {
-            device.write(rows.slots(), 0, bytemuck::cast_slice(&table))?;
+            rows.place(device, &lengths, None, Some(&table))?;
         }
-        let ranges = upload_u32(device, &(0..n).flat_map(|i| [first(i) as u32, keys as u32]).collect::<Vec<_>>());
+        let range = |i: usize| Range::new(first(i) as u32, keys as u32);
+        let ranges = Table::of(device, "ranges", &(0..n).map(range).collect::<Vec<_>>())?;
         let segment = rows.segments()[0];
         Ok(Self { shape, keys, q, kv, out, rows, ranges, segment })
     }
@@ -97,9 +100,9 @@ impl Step {
             return mha_attend_tiled(rec, QueryRows::Slots(&self.rows, &self.segment), product, tiling, None);
         }
         let queries = CrossQueries {
-            index: &self.rows.active,
-            ranges: &self.ranges,
-            groups: &self.rows.groups,
+            index: self.rows.active(),
+            ranges: self.ranges.view(),
+            groups: self.rows.groups(),
             segments: &[self.segment],
             count: self.rows.count(),
         };
@@ -192,8 +195,8 @@ impl Bench {
                     &values(1, tokens * 3 * d_model),
                 )?;
                 let out = self.device.tensor("out", Class::Activations, tokens, d_model, DType::F32)?;
-                let index = upload_u32(&self.device, &(0..tokens as u32).collect::<Vec<_>>());
-                let ranges = upload_u32(&self.device, &[0, tokens as u32].repeat(tokens));
+                let index = numbers(&self.device, &(0..tokens as u32).collect::<Vec<_>>());
+                let ranges = ranges(&self.device, &vec![[0, tokens as u32]; tokens]);
                 let product = Attend {
                     shape,
                     q: (&wide, 0),
@@ -204,8 +207,9 @@ impl Bench {
                     first: 0,
                     count: tokens as u32,
                 };
-                let seconds =
-                    best_seconds(&self.device, &|rec| attend(rec, Keys { index: &index, ranges: &ranges }, product))?;
+                let seconds = best_seconds(&self.device, &|rec| {
+                    attend(rec, Keys { index: index.view(), ranges: ranges.view() }, product)
+                })?;
                 let gflops = (4 * tokens * tokens * d_model) as f64 / seconds / 1e9;
                 eprintln!(
                     "prefill attend   f32  d {d_model:4} heads {heads:2} tokens {tokens:4}  {:9.1} us  {gflops:6.2} GFLOP/s",

@@ -3,9 +3,9 @@
 //!
 //! `kernel_bench [rows,..]`; `$ELGEN_TEST_DEVICE` selects the adapter.
 
-use elgen_attention::{ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
+use elgen_attention::{CrossQueries, ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Result, RowState, Rows};
+use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table};
 use elgen_tests::harness::values;
 use elgen_tests::timing::best_seconds;
 use serde_json::json;
@@ -121,22 +121,16 @@ fn time_el(
     let x = device.tensor_from("x", Class::Cache, n, d, dtype, &values(7, n * d))?;
     let mut grouping = Grouping::default();
     (0..EL_SENTENCES).for_each(|s| grouping.push(0, s as u32, beams as u32));
-    let words = |values: &[u32]| -> Result<_> {
-        let buffer = device.alloc("index", Class::Activations, values.len() as u64 * 4)?;
-        device.write(&buffer, 0, bytemuck::cast_slice(values))?;
-        Ok(buffer)
-    };
-    let index = words(&(0..rows as u32).collect::<Vec<_>>())?;
-    let ranges: Vec<u32> = (0..rows).flat_map(|r| [(r / beams * keys) as u32, keys as u32]).collect();
-    let (ranges, groups) = (words(&ranges)?, words(bytemuck::cast_slice(&grouping.groups))?);
+    let index = Table::of(device, "index", &(0..rows as u32).collect::<Vec<_>>())?;
+    let ranges: Vec<Range> = (0..rows).map(|r| Range::new((r / beams * keys) as u32, keys as u32)).collect();
+    let (ranges, groups) = (Table::of(device, "ranges", &ranges)?, Table::of(device, "groups", &grouping.groups)?);
     let mut table = Rows::new(device, rows, keys)?;
     table.set_active(device, (0..rows as u32).collect(), &vec![0; rows])?;
     let states = vec![RowState { length: keys as u32, ..RowState::default() }; rows];
-    device.write(&table.state, 0, bytemuck::cast_slice(&states))?;
     // Generated slots of a sentence's beams alternate.
     let slot = |r: usize, k: usize| (r / beams * beams * keys + k * beams + r % beams) as u32;
     let slots: Vec<u32> = (0..rows).flat_map(|r| (0..keys).map(move |k| slot(r, k))).collect();
-    device.write(table.slots(), 0, bytemuck::cast_slice(&slots))?;
+    table.place(device, &states, None, Some(&slots))?;
     let splits = keys.div_ceil(SPLIT);
     let partials = Partials::new(device, rows, splits, heads, heads * d)?;
     let product = ElAttend {
@@ -150,7 +144,13 @@ fn time_el(
     };
     let queries = match own {
         true => ElQueries::Slots(&table),
-        false => ElQueries::Groups { groups: &groups, index: &index, ranges: &ranges },
+        false => ElQueries::Groups(CrossQueries {
+            groups: groups.view(),
+            index: index.view(),
+            ranges: ranges.view(),
+            segments: &grouping.segments,
+            count: rows,
+        }),
     };
     Ok(best_seconds(device, &|rec| el_attend(rec, queries, product))?)
 }

@@ -7,7 +7,9 @@
 use std::time::Instant;
 
 use elgen_tensor::ops::{Activation, FMA_CHAINS, Linear, MatrixLayout, fma_rounds, linear, matrix_rounds, stream};
-use elgen_tensor::{Buffer, Class, DType, Device, Grouping, Readback, Recorder, Rows, Tensor, TensorError};
+use elgen_tensor::{
+    Buffer, Class, DType, Device, Grouping, Range, Readback, Recorder, Rows, Table, Tensor, TensorError,
+};
 
 use super::device_class::{Curve, DeviceClass};
 use super::repeat::{Measured, Patience, until_steady};
@@ -332,8 +334,12 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
                 elgen_tensor::RowState { length: keys as u32, ..row }
             };
             let states: Vec<_> = (0..).zip(&bench.placements).map(state).collect();
-            let prompt = vec![0u32; keys];
-            rows.begin(device, &states, &vec![&prompt[..]; count], &slabs)?;
+            let slots: Vec<u32> = states
+                .iter()
+                .flat_map(|row| (0..size.keys as u32).map(|position| row.own_slot(position.min(row.length - 1))))
+                .collect();
+            rows.set_active(device, (0..count as u32).collect(), &slabs)?;
+            rows.place(device, &states, None, Some(&slots))?;
             let step = Step { rows: &rows, cross_ranges: None };
             timer.seconds(&|rec| block.step(rec, &bench.x, &bench.epilogue(), step, &bench.caches, &bench.work))
         };
@@ -352,25 +358,20 @@ fn cross_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType) -> Resu
     let most = size.sentences * CROSS_ROWS[CROSS_ROWS.len() - 1];
     let bench = Bench::new(device, shape, kind, dtype, &needs, most)?;
     let block = bench.block(dtype, |spec, weights| cross_attention(device, kind, spec, weights))?;
-    let words = |what: &str, words: &[u32]| -> Result<Buffer, TensorError> {
-        let buffer = device.alloc(what, Class::Activations, words.len() as u64 * 4)?;
-        device.write(&buffer, 0, bytemuck::cast_slice(words))?;
-        Ok(buffer)
-    };
     let point = |width: &usize| -> Result<(f64, f64)> {
         let count = size.sentences * width;
         let mut grouping = Grouping::default();
         for (s, placement) in (0..).zip(&bench.placements) {
             grouping.push(placement.slab, s, *width as u32);
         }
-        let index = words("row numbers", &(0..count as u32).collect::<Vec<_>>())?;
-        let groups = words("row groups", grouping.groups.as_flattened())?;
+        let index = Table::of(device, "row numbers", &(0..count as u32).collect::<Vec<_>>())?;
+        let groups = Table::of(device, "row groups", &grouping.groups)?;
         let timed = |keys: usize| -> Result<f64> {
-            let range = |p: &Placement| [p.cross_range(0)[0], keys as u32];
-            let ranges: Vec<[u32; 2]> = bench.placements.iter().flat_map(|p| vec![range(p); *width]).collect();
-            let ranges = words("key ranges", ranges.as_flattened())?;
-            let queries =
-                CrossQueries { index: &index, ranges: &ranges, groups: &groups, segments: &grouping.segments, count };
+            let range = |p: &Placement| Range::new(p.cross_range(0).first, keys as u32);
+            let ranges: Vec<Range> = bench.placements.iter().flat_map(|p| vec![range(p); *width]).collect();
+            let ranges = Table::of(device, "key ranges", &ranges)?;
+            let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
+            let queries = CrossQueries { index, ranges, groups, segments: &grouping.segments, count };
             timer.seconds(&|rec| block.attend(rec, &bench.x, &bench.epilogue(), queries, &bench.caches, &bench.work))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);

@@ -9,7 +9,7 @@ use elgen_tensor::{Class, DType, Tally, TensorError, padded, product};
 
 use super::Runner;
 use super::footprint::{PackedSize, chunks};
-use super::packing::PackedSpace;
+use super::packing::{PackedInput, PackedSpace};
 use crate::config::check_ids;
 use crate::error::ModelError;
 use crate::space::Space;
@@ -74,7 +74,7 @@ impl Runner {
             let fed = continuation.token_ids.len().saturating_sub(1);
             check_ids(&continuation.token_ids[..fed], vocab)?;
         }
-        let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0)[1] as usize;
+        let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0).count as usize;
         let longest = continuations.iter().map(source).max().unwrap_or(0);
         let lengths = continuations.iter().map(Continuation::fed);
         let shape = self.footprint.decoder;
@@ -93,17 +93,16 @@ impl Runner {
         let mean = self.device.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
         let stride = mean.ld() as u64 * 4;
         let readback = self.device.readback("alignments", rows as u64 * stride)?;
-        let mut found = Vec::with_capacity(continuations.len());
+        let (mut found, mut rec) = (Vec::with_capacity(continuations.len()), self.device.recorder());
         for chunk in chunks {
             let these = &continuations[chunk.sentences];
             if chunk.tokens == 0 {
                 found.extend(these.iter().map(|_| Alignment::new()));
                 continue;
             }
-            let batch = self.pack_continuations(packed, these)?;
-            let mut rec = self.device.recorder();
+            let PackedInput { ids, batch } = self.pack_continuations(&mut rec, packed, these)?;
             let out = Probabilities { mean: &mean, log_sum_exp: None };
-            self.model.align(&mut rec, &packed.ids, &batch, &self.caches, &packed.space, layer, &out)?;
+            self.model.align(&mut rec, ids.view(), &batch, &self.caches, &packed.space, layer, &out)?;
             let bytes = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             let mut rows = values.chunks(mean.ld());

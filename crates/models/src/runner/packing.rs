@@ -1,7 +1,7 @@
 //! Packed rows: the tokens of several sequences, one behind the other, with what tells them apart.
 
 use elgen_attention::{Packed, Placement};
-use elgen_tensor::{Buffer, Class, Device, Grouping, product};
+use elgen_tensor::{Arena, Class, Device, Entry, Grouping, Range, Recorder, Table, TensorError, TokenAt};
 
 use super::align::Continuation;
 use super::footprint::{Chunk, PackedSize};
@@ -13,13 +13,12 @@ use crate::space::{Space, StackShape};
 #[derive(Debug)]
 pub(super) struct PackedSpace {
     pub(super) space: Space,
-    /// (id, position) pairs.
-    pub(super) ids: Buffer,
-    index: Buffer,
-    ranges: Buffer,
-    groups: Buffer,
-    cross_ranges: Buffer,
-    slots: Vec<Buffer>,
+    ids: Table<TokenAt>,
+    index: Table<u32>,
+    ranges: Table<Range>,
+    groups: Table<Range>,
+    cross_ranges: Table<Range>,
+    slots: Vec<Table<u32>>,
 }
 
 impl PackedSpace {
@@ -39,20 +38,20 @@ impl PackedSpace {
         }
         let PackedSize { tokens, copies, extras } = size;
         *place = None;
-        let words =
-            |what: &str, per_token: usize| device.alloc(what, Class::Activations, product(&[tokens, per_token]));
+        let arena = Arena::from(device);
+        let ranges = |what: &str| Table::new(&arena, what, Class::Activations, tokens);
+        let numbers = |what: &str| Table::new(&arena, what, Class::Activations, tokens);
         let space = Space::new(device, shape, tokens, extras)?;
-        let index = words("row numbers", 4)?;
-        let numbers: Vec<u32> = (0..tokens as u32).collect();
-        device.write(&index, 0, bytemuck::cast_slice(&numbers))?;
+        let mut index = numbers("row numbers")?;
+        index.write(device, &(0..tokens as u32).collect::<Vec<u32>>())?;
         *place = Some(Self {
             space,
-            ids: words("packed ids", 8)?,
+            ids: Table::new(&arena, "packed ids", Class::Activations, tokens)?,
             index,
-            ranges: words("packed ranges", 8)?,
-            groups: words("packed row groups", 8)?,
-            cross_ranges: words("packed cross ranges", 8)?,
-            slots: (0..copies).map(|_| words("packed slots", 4)).collect::<Result<_, _>>()?,
+            ranges: ranges("packed ranges")?,
+            groups: ranges("packed row groups")?,
+            cross_ranges: ranges("packed cross ranges")?,
+            slots: (0..copies).map(|_| numbers("packed slots")).collect::<Result<_, _>>()?,
         });
         Ok(())
     }
@@ -71,9 +70,9 @@ enum Role {
 
 /// Packed rows on the host.
 struct PackedRows {
-    ids: Vec<[u32; 2]>,
-    ranges: Vec<[u32; 2]>,
-    cross: Vec<[u32; 2]>,
+    ids: Vec<TokenAt>,
+    ranges: Vec<Range>,
+    cross: Vec<Range>,
     /// For each copy of what is stored.
     slots: Vec<Vec<u32>>,
     grouping: Grouping,
@@ -82,8 +81,13 @@ struct PackedRows {
 impl PackedRows {
     /// Room for `tokens` rows.
     fn new(tokens: usize) -> Self {
-        let pairs = || Vec::with_capacity(tokens);
-        Self { ids: pairs(), ranges: pairs(), cross: pairs(), slots: Vec::new(), grouping: Grouping::default() }
+        Self {
+            ids: Vec::with_capacity(tokens),
+            ranges: Vec::with_capacity(tokens),
+            cross: Vec::with_capacity(tokens),
+            slots: Vec::new(),
+            grouping: Grouping::default(),
+        }
     }
 
     /// Appends the first `count` ids of `tokens`, those of sentence `number` at `placement`.
@@ -103,12 +107,12 @@ impl PackedRows {
         self.slots.resize_with(copies, || Vec::with_capacity(self.ids.capacity()));
         let first = self.ids.len() as u32;
         for (position, id) in (0..count).zip(tokens) {
-            self.ids.push([*id, position]);
-            self.ranges.push([first, if role == Role::Source { count } else { position + 1 }]);
+            self.ids.push(TokenAt { id: *id, position });
+            self.ranges.push(Range::new(first, if role == Role::Source { count } else { position + 1 }));
             self.cross.push(placement.cross_range(0));
             for (copy, list) in (0u32..).zip(&mut self.slots) {
                 list.push(match role {
-                    Role::Source => placement.cross_range(copy)[0] + position,
+                    Role::Source => placement.cross_range(copy).first + position,
                     Role::Prompt | Role::Unstored => placement.row(0, copy).own_slot(position),
                 });
             }
@@ -116,40 +120,46 @@ impl PackedRows {
         self.grouping.push(placement.slab, number, count);
     }
 
-    /// Uploads the rows; with their `cross` ranges where they attend to sources.
-    fn upload(self, device: &Device, to: &PackedSpace, cross: bool) -> Result<Packed, ModelError> {
-        device.write(&to.ids, 0, bytemuck::cast_slice(&self.ids))?;
-        device.write(&to.ranges, 0, bytemuck::cast_slice(&self.ranges))?;
-        device.write(&to.groups, 0, bytemuck::cast_slice(&self.grouping.groups))?;
+    /// Records their upload into the tables of `to`; with their `cross` ranges where they attend to sources.
+    fn record(self, rec: &mut Recorder, to: &PackedSpace, cross: bool) -> Result<PackedInput, ModelError> {
+        fn written<E: Entry>(rec: &mut Recorder, table: &Table<E>, entries: &[E]) -> Result<Table<E>, TensorError> {
+            let mut table = table.clone();
+            table.record(rec, entries)?;
+            Ok(table)
+        }
         let mut slots = Vec::with_capacity(self.slots.len());
-        for (buffer, list) in to.slots.iter().zip(&self.slots) {
-            device.write(buffer, 0, bytemuck::cast_slice(list))?;
-            slots.push(buffer.clone());
+        for (table, list) in to.slots.iter().zip(&self.slots) {
+            slots.push(written(rec, table, list)?);
         }
-        if cross {
-            device.write(&to.cross_ranges, 0, bytemuck::cast_slice(&self.cross))?;
-        }
-        Ok(Packed {
+        let batch = Packed {
             tokens: self.ids.len(),
             index: to.index.clone(),
-            ranges: to.ranges.clone(),
+            ranges: written(rec, &to.ranges, &self.ranges)?,
             segments: self.grouping.segments,
-            groups: to.groups.clone(),
+            groups: written(rec, &to.groups, &self.grouping.groups)?,
             slots,
-            cross_ranges: cross.then(|| to.cross_ranges.clone()),
-        })
+            cross_ranges: if cross { Some(written(rec, &to.cross_ranges, &self.cross)?) } else { None },
+        };
+        Ok(PackedInput { ids: written(rec, &to.ids, &self.ids)?, batch })
     }
 }
 
+/// Packed rows as a model takes them.
+pub(super) struct PackedInput {
+    pub(super) ids: Table<TokenAt>,
+    pub(super) batch: Packed,
+}
+
 impl Runner {
-    /// Uploads a stretch: its sources, or its prompts but for their last ids.
+    /// Records the upload of a stretch: its sources, or its prompts but for their last ids.
     pub(super) fn pack(
         &self,
+        rec: &mut Recorder,
         to: &PackedSpace,
         sentences: &[Sentence<'_>],
         chunk: &Chunk,
         encoder: bool,
-    ) -> Result<Packed, ModelError> {
+    ) -> Result<PackedInput, ModelError> {
         let mut rows = PackedRows::new(chunk.tokens);
         for s in chunk.sentences.clone() {
             let (placement, sentence) = (&self.placements[s], &sentences[s]);
@@ -159,21 +169,22 @@ impl Runner {
             };
             rows.push(placement, s as u32, tokens.iter(), count as u32, role);
         }
-        rows.upload(&self.device, to, self.caches.layout().cross.is_some() && !encoder)
+        rows.record(rec, to, self.caches.layout().cross.is_some() && !encoder)
     }
 
-    /// Uploads sequences that are run again.
+    /// Records the upload of sequences that are run again.
     pub(super) fn pack_continuations(
         &self,
+        rec: &mut Recorder,
         to: &PackedSpace,
         continuations: &[Continuation<'_>],
-    ) -> Result<Packed, ModelError> {
+    ) -> Result<PackedInput, ModelError> {
         let mut rows = PackedRows::new(continuations.iter().map(Continuation::fed).sum());
         for (number, continuation) in (0..).zip(continuations) {
             let placement = &self.placements[continuation.sentence];
             let tokens = continuation.prompt.iter().chain(continuation.token_ids);
             rows.push(placement, number, tokens, continuation.fed() as u32, Role::Unstored);
         }
-        rows.upload(&self.device, to, true)
+        rows.record(rec, to, true)
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn advance(rec: &mut Recorder, beams: &BeamState, rows: &Rows) -> Res
     let kernel = kernel(rec.device())?;
     let (next_tokens, next_slots) = rows.next_tables();
     let buffers =
-        bind![&rows.active, &rows.state, &beams.running, rows.tokens(), rows.slots(), next_tokens, next_slots];
+        bind![rows.active(), rows.state(), &beams.running, rows.tokens(), rows.slots(), next_tokens, next_slots];
     let params = Params { table: rows.max_length() as u32 };
     // SAFETY: the rows are those of the batch, for which `running` has an entry each; lengths stay below the width of the tables.
     unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])? };

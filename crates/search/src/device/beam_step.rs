@@ -44,8 +44,8 @@ pub(super) fn beam_step(rec: &mut Recorder, search: &DeviceSearch, beams: &BeamS
         trace_rows: search.batch_rows() as u32,
     };
     let buffers = bind![
-        &rows.active,
-        &rows.state,
+        rows.active(),
+        rows.state(),
         &search.settings.buffer,
         &beams.lists,
         &beams.running,

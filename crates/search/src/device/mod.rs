@@ -234,6 +234,8 @@ pub struct DeviceSearch {
     advanced_in: Option<u64>,
     /// Sentences of the batch that were cancelled, and what they had by then.
     cancelled: Vec<(usize, Found)>,
+    /// [`Rows::begun`] of the rows that were found to be those of the batch.
+    checked_rows: Option<u64>,
     /// Whether this batch needs `process`.
     processes: bool,
     steps: usize,
@@ -307,6 +309,7 @@ impl DeviceSearch {
             done: Vec::new(),
             new_tokens: Vec::new(),
             advanced_in: None,
+            checked_rows: None,
             cancelled: Vec::new(),
             processes: false,
             steps: 0,
@@ -421,6 +424,7 @@ impl DeviceSearch {
         self.done.resize(starts.len(), false);
         self.new_tokens.clear();
         self.advanced_in = None;
+        self.checked_rows = None;
         self.sources.write(&self.device, &self.config, &self.starts)?;
         self.processes = process::is_needed(&self.config, &self.starts);
         self.steps = 0;
@@ -515,8 +519,37 @@ impl DeviceSearch {
         self.record_checked(rec, rows, logits)
     }
 
-    fn check_step(&self, rec: &Recorder, rows: &Rows, logits: &Tensor) -> Result<()> {
-        rows.check_recorder(rec)?;
+    /// Rows that kernels take on trust: those of the batch's sentences, with room for all ids that they may get (of ids beyond the vocabulary
+    /// the kernels themselves keep off). Looked at once, until the rows begin anew.
+    fn check_rows(&mut self, rows: &Rows) -> Result<()> {
+        if self.checked_rows == Some(rows.begun()) {
+            return Ok(());
+        }
+        let width = self.width();
+        for row in 0..self.batch_rows() {
+            let (sentence, start) = (row / width, &self.starts[row / width]);
+            let fits = rows.start(row as u32).is_some_and(|(state, max_length)| {
+                let place = [state.sentence, state.beam, state.width].map(|number| number as usize);
+                place == [sentence, row % width, width]
+                    && [state.prompt_len, state.length] == [start.prompt.len() as u32; 2]
+                    && max_length >= start.lengths.max_length
+            });
+            if !fits {
+                let message = format!(
+                    "row {row} did not begin as row {} of sentence {sentence} with a prompt of {} ids and room for {}",
+                    row % width,
+                    start.prompt.len(),
+                    start.lengths.max_length
+                );
+                return Err(SearchError::Batch { message });
+            }
+        }
+        self.checked_rows = Some(rows.begun());
+        Ok(())
+    }
+
+    fn check_step(&mut self, rec: &Recorder, rows: &Rows, logits: &Tensor) -> Result<()> {
+        self.check_rows(rows)?;
         if self.advanced_in.is_some_and(|id| id != rec.id()) {
             let message = "the recording of the step before goes on with this one, and was not given".to_owned();
             return Err(SearchError::Batch { message });

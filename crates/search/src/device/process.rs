@@ -56,7 +56,7 @@ pub(super) fn process(
 ) -> Result<()> {
     let kernel = kernel(rec.device(), config)?;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), table: rows.max_length() as u32 };
-    let buffers = bind![&rows.active, &rows.state, rows.tokens(), &settings.buffer, open, logits];
+    let buffers = bind![rows.active(), rows.state(), rows.tokens(), &settings.buffer, open, logits];
     let buffers = Bindings::new(buffers).with(sources.buffer());
     // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
     // sizes the other buffers were allocated; ids in the settings and tables are below the vocabulary.

@@ -15,7 +15,7 @@ pub(super) fn kernel(device: &Device) -> Result<Arc<Kernel>> {
 pub(super) fn renormalize(rec: &mut Recorder, rows: &Rows, open: &Buffer, scores: &Tensor) -> Result<()> {
     let kernel = kernel(rec.device())?;
     let params = Params { vocab: scores.cols as u32, quads: scores.quads() };
-    let buffers = bind![&rows.active, &rows.state, open, scores];
+    let buffers = bind![rows.active(), rows.state(), open, scores];
     // SAFETY: the search checked that the scores have a row for each active row and that the rows are those of the batch.
     unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, [rows.count() as u32, 1, 1])? };
     Ok(())

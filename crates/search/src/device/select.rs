@@ -33,8 +33,8 @@ pub(super) fn select(rec: &mut Recorder, search: &DeviceSearch, rows: &Rows, log
         trace_rows: search.batch_rows() as u32,
     };
     let buffers = bind![
-        &rows.active,
-        &rows.state,
+        rows.active(),
+        rows.state(),
         &search.settings.buffer,
         logits,
         rows.tokens(),

@@ -54,7 +54,7 @@ pub(super) fn warp(
     logits: &Tensor,
 ) -> Result<()> {
     let params = Params { vocab: logits.cols as u32, quads: logits.quads() };
-    let buffers = bind![&rows.active, &rows.state, &settings.buffer, open, logits];
+    let buffers = bind![rows.active(), rows.state(), &settings.buffer, open, logits];
     for spec in stages(rec.device(), config) {
         let kernel = rec.device().kernel(&spec)?;
         // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch.

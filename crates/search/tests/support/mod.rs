@@ -12,7 +12,7 @@ use elgen_search::{
     SequenceBias, TwinError, twin,
 };
 use elgen_tensor::{
-    Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowState, Rows, Tally, Tensor, TensorError,
+    Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowStart, RowState, Rows, Tally, Tensor, TensorError,
 };
 
 /// A small generator for test cases.
@@ -105,11 +105,8 @@ impl DecodeStep for Toy {
     }
 
     fn step(&mut self, _: &mut Recorder, rows: &Rows, logits: &Tensor) -> Result<(), TensorError> {
-        let words = |buffer| {
-            Ok::<Vec<u32>, TensorError>(bytemuck::pod_collect_to_vec(&self.device.read(buffer, buffer.bytes())?))
-        };
-        let (tokens, slots) = (words(rows.tokens())?, words(rows.slots())?);
-        let states: Vec<RowState> = bytemuck::pod_collect_to_vec(&self.device.read(&rows.state, rows.state.bytes())?);
+        let (tokens, slots) = rows.read_tables(&self.device, rows.capacity())?;
+        let states = rows.read_states(&self.device, rows.capacity())?;
         let table = rows.max_length();
         for &row in rows.active_rows() {
             let (state, base) = (states[row as usize], row as usize * table);
@@ -219,8 +216,9 @@ impl Runner {
                     prompt_base: slot,
                     gen_base: slot + prompt_len + beam,
                     owns_prompt: u32::from(beam == 0),
+                    limit: 0,
                 });
-                ids.push(&prompt[..]);
+                ids.push((&prompt[..], lengths.max_length));
             }
             for (position, token) in prompt[..prompt.len() - 1].iter().enumerate() {
                 self.toy.cache.insert(slot + position as u32, *token);
@@ -228,7 +226,12 @@ impl Runner {
             slot += prompt_len + (width * (lengths.max_length - prompt.len())) as u32;
         }
         let slabs = vec![0; states.len()];
-        self.rows.begin(&self.device, &states, &ids, &slabs).unwrap();
+        let begun: Vec<RowStart<'_>> = states
+            .iter()
+            .zip(ids)
+            .map(|(state, (prompt, max_length))| RowStart { state: *state, prompt, slab: 0, max_length })
+            .collect();
+        self.rows.begin(&self.device, &begun).unwrap();
         self.search.begin(&starts).unwrap();
         let longest = starts.iter().map(|s| s.lengths.max_length - s.prompt.len()).max().unwrap();
         let mut frozen = vec![false; starts.len()];
@@ -249,8 +252,7 @@ impl Runner {
             // The toy reads the tables from outside: what is recorded for the next step must be there.
             rec.submit().unwrap();
             rec.take_stats();
-            let bytes = self.device.read(&self.rows.state, self.rows.state.bytes()).unwrap();
-            let now: Vec<RowState> = bytemuck::pod_collect_to_vec(&bytes);
+            let now = self.rows.read_states(&self.device, self.rows.capacity()).unwrap();
             for (sentence, done) in done.iter().enumerate() {
                 for row in sentence * width..(sentence + 1) * width {
                     assert!(
@@ -532,8 +534,9 @@ pub(crate) fn one_step_from(
             ..RowState::default()
         })
         .collect();
-    rows.begin(device, &states, &vec![prompt; width], &vec![0; width]).unwrap();
     let lengths = config.lengths(prompt.len()).unwrap();
+    let start = |state: &RowState| RowStart { state: *state, prompt, slab: 0, max_length: lengths.max_length };
+    rows.begin(device, &states.iter().map(start).collect::<Vec<_>>()).unwrap();
     search.begin(&[SentenceStart { ordinal: 3, lengths, prompt, source }]).unwrap();
     let tensor = device
         .tensor_from("logits", Class::Activations, width, config.vocab_size, DType::F32, &logits.repeat(width))

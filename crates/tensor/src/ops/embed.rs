@@ -10,7 +10,8 @@ use crate::ops::linear::Linear;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::recorder::Recorder;
 use crate::rows::Rows;
-use crate::tensor::{Buffer, Tensor, product};
+use crate::table::{TableRef, TokenAt};
+use crate::tensor::Tensor;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -40,16 +41,16 @@ pub fn embed_step(
     positions: Option<(&Tensor, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    run(rec, Ids::of_rows(rows), Some((table, scale)), positions, out)
+    run(rec, Ids::of_rows(rows)?, Some((table, scale)), positions, out)
 }
 
-/// Embeds packed rows: `ids` holds `count` pairs of u32 (id, position); otherwise as [`embed_step`].
+/// Embeds packed rows: `ids` holds `count` ids or more; otherwise as [`embed_step`].
 ///
 /// # Errors
 /// Shapes or dtypes that do not fit.
 pub fn embed_packed(
     rec: &mut Recorder,
-    ids: &Buffer,
+    ids: TableRef<'_, TokenAt>,
     count: usize,
     table: &Linear,
     scale: f32,
@@ -64,7 +65,7 @@ pub fn embed_packed(
 /// # Errors
 /// Shapes or dtypes that do not fit.
 pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Tensor, usize), out: &Tensor) -> Result<()> {
-    run(rec, Ids::of_rows(rows), None, Some(positions), out)
+    run(rec, Ids::of_rows(rows)?, None, Some(positions), out)
 }
 
 /// The position part of [`embed_packed`] alone.
@@ -73,7 +74,7 @@ pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Tensor, usiz
 /// Shapes or dtypes that do not fit.
 pub fn positions_packed(
     rec: &mut Recorder,
-    ids: &Buffer,
+    ids: TableRef<'_, TokenAt>,
     count: usize,
     positions: (&Tensor, usize),
     out: &Tensor,
@@ -90,16 +91,20 @@ struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    fn of_rows(rows: &'a Rows) -> Self {
-        let buffers = Bindings::new(bind![&rows.active, &rows.state, rows.tokens()]);
-        Self { buffers, packed: false, count: rows.count(), max_length: rows.max_length() }
+    fn of_rows(rows: &'a Rows) -> Result<Self> {
+        if !rows.feed(0, rows.count() as u32) {
+            let message = "an active row has no id to feed".to_owned();
+            return Err(TensorError::Shape { op: "embed", message });
+        }
+        let buffers = Bindings::new(bind![rows.active(), rows.state(), rows.tokens()]);
+        Ok(Self { buffers, packed: false, count: rows.count(), max_length: rows.max_length() })
     }
 
-    fn packed(ids: &'a Buffer, count: usize) -> Result<Self> {
-        match ids.bytes() < product(&[count, 8]) {
+    fn packed(ids: TableRef<'a, TokenAt>, count: usize) -> Result<Self> {
+        match ids.entries().len() < count {
             true => Err(TensorError::Shape {
                 op: "embed",
-                message: format!("{count} pairs do not fit a buffer of {} bytes", ids.bytes()),
+                message: format!("{count} rows of a table of {} ids", ids.entries().len()),
             }),
             false => Ok(Self { buffers: Bindings::new(bind![ids]), packed: true, count, max_length: 0 }),
         }

@@ -9,7 +9,8 @@ use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, parts};
 use crate::recorder::Recorder;
 use crate::rows::{Rows, Segment};
-use crate::tensor::{Buffer, DType, Tensor};
+use crate::table::TableRef;
+use crate::tensor::{DType, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -24,7 +25,7 @@ struct Params {
 /// `segment` feed in this step. `slab`: `[slots, width]`, f32 or f16.
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Shapes that do not fit; slots beyond the slab.
 pub fn store(
     rec: &mut Recorder,
     rows: &Rows,
@@ -34,7 +35,8 @@ pub fn store(
     slab: &Tensor,
 ) -> Result<()> {
     let (first, count) = (segment.first as usize, segment.count as usize);
-    run(rec, Bindings::new(bind![&rows.active, &rows.state]), false, (first, count, rows.count()), x, first_col, slab)
+    let holds = rows.hold(segment.first, segment.count, slab.rows) && rows.feed(segment.first, segment.count);
+    run(rec, Bindings::new(bind![rows.active(), rows.state()]), false, (first, count, holds), x, first_col, slab)
 }
 
 /// Stores packed rows: columns `first_col .. first_col + slab.cols` of row `first_row + i` of `x` (f32) go to slot `slots[first_row + i]` (u32),
@@ -44,22 +46,22 @@ pub fn store(
 /// Shapes that do not fit.
 pub fn store_packed(
     rec: &mut Recorder,
-    slots: &Buffer,
+    slots: TableRef<'_, u32>,
     first_row: usize,
     count: usize,
     x: &Tensor,
     first_col: usize,
     slab: &Tensor,
 ) -> Result<()> {
-    let listed = (slots.bytes() / 4) as usize;
-    run(rec, Bindings::new(bind![slots]), true, (first_row, count, listed), x, first_col, slab)
+    let holds = slots.holds(first_row, count, slab.rows);
+    run(rec, Bindings::new(bind![slots]), true, (first_row, count, holds), x, first_col, slab)
 }
 
 fn run(
     rec: &mut Recorder,
     tables: Bindings<'_>,
     packed: bool,
-    (first, count, known): (usize, usize, usize),
+    (first, count, holds): (usize, usize, bool),
     x: &Tensor,
     first_col: usize,
     slab: &Tensor,
@@ -69,11 +71,12 @@ fn run(
         || !first_col.is_multiple_of(4)
         || first_col.saturating_add(slab.ld()) > x.ld()
         || end > x.rows
-        || end > known
+        || !holds
     {
         let message = format!(
-            "columns from {first_col} of rows {first}..{end} ({known} known) of x {} into slab {}",
+            "columns from {first_col} of rows {first}..{end} of x {}, whose slots are {}in slab {}",
             x.describe(),
+            if holds { "" } else { "not all known or not all " },
             slab.describe()
         );
         return Err(TensorError::Shape { op: "store", message });

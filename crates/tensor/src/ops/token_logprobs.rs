@@ -7,7 +7,8 @@ use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::recorder::Recorder;
-use crate::tensor::{Buffer, Tensor};
+use crate::table::TableRef;
+use crate::tensor::{Buffer, Tensor, product};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -30,18 +31,24 @@ pub struct TokenScore {
 }
 
 /// For rows `0..rows` of `logits` `[_, V]` f32: `scores[r]` ([`TokenScore`]) of the id `ids[r]` (u32), by log-softmax in f32.
-/// The ids are below `V`, which the caller has checked.
 ///
 /// # Errors
-/// Logits that are not f32 or have fewer rows, buffers of fewer rows, a vocabulary beyond 2^24.
-pub fn token_logprobs(rec: &mut Recorder, logits: &Tensor, ids: &Buffer, scores: &Buffer, rows: usize) -> Result<()> {
+/// Logits that are not f32 or have fewer rows, fewer ids or scores, an id outside the vocabulary, a vocabulary beyond 2^24.
+pub fn token_logprobs(
+    rec: &mut Recorder,
+    logits: &Tensor,
+    ids: TableRef<'_, u32>,
+    scores: &Buffer,
+    rows: usize,
+) -> Result<()> {
     expect("token_logprobs", "logits", logits, rows, 1)?;
-    let wanted = [(ids.bytes(), 4), (scores.bytes(), size_of::<TokenScore>() as u64)];
-    if wanted.iter().any(|(bytes, each)| *bytes < each.saturating_mul(rows as u64)) || logits.cols > 1 << 24 {
+    let fits = scores.bytes() >= product(&[rows, size_of::<TokenScore>()]) && logits.cols <= 1 << 24;
+    if !fits || !ids.holds(0, rows, logits.cols) {
         let message = format!(
-            "{rows} rows of {} logits, {} bytes of ids, {} bytes of scores",
+            "{rows} rows of {} logits, {} ids below {}, {} bytes of scores",
             logits.cols,
-            ids.bytes(),
+            ids.entries().len(),
+            ids.end(),
             scores.bytes()
         );
         return Err(TensorError::Shape { op: "token_logprobs", message });

@@ -7,7 +7,8 @@ use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, parts};
 use crate::recorder::Recorder;
-use crate::tensor::{Buffer, DType, Tensor};
+use crate::table::{Range, TableRef};
+use crate::tensor::{DType, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -23,18 +24,23 @@ struct Params {
 /// Shapes that do not fit.
 pub fn value_bias(
     rec: &mut Recorder,
-    index: &Buffer,
-    ranges: &Buffer,
+    index: TableRef<'_, u32>,
+    ranges: TableRef<'_, Range>,
     bias: &Tensor,
     x: &Tensor,
     rows: usize,
 ) -> Result<()> {
     let fits = (x.dtype, bias.dtype) == (DType::F32, DType::F32)
         && (bias.rows, bias.cols) == (1, x.cols)
-        && rows <= x.rows.min((index.bytes() / 4) as usize);
+        && rows <= x.rows
+        && index.holds(0, rows, ranges.entries().len());
     if !fits {
-        let message =
-            format!("{rows} rows of x {}, bias {}, {} index bytes", x.describe(), bias.describe(), index.bytes());
+        let message = format!(
+            "{rows} rows of x {}, bias {}, {} row numbers",
+            x.describe(),
+            bias.describe(),
+            index.entries().len()
+        );
         return Err(TensorError::Shape { op: "value_bias", message });
     }
     let kernel = rec.device().clone().kernel(&KernelSpec::new("value_bias"))?;
