@@ -63,7 +63,7 @@ fn main(at: Invocation) {
         }
         let peak = reduce_max(top, at);
         let total = reduce_sum(sum * exp(top - peak), at);
-        for (var k = at.tid; k < min(range.y, p.out_ld); k += WG) {
+        for (var k = at.tid; k < range.y; k += WG) {
             let probability = exp(score(row, head, range.x + k) - peak) / total;
             probabilities[out + k] += probability / f32(p.heads);
         }
