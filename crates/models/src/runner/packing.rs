@@ -1,7 +1,7 @@
 //! Packed rows: the tokens of several sequences, one behind the other, with what tells them apart.
 
 use elgen_attention::{Packed, Placement};
-use elgen_tensor::{Buffer, Class, Device, Grouping, product};
+use elgen_tensor::{Arena, Buffer, Class, Device, Grouping, product};
 
 use super::align::Continuation;
 use super::footprint::{Chunk, PackedSize};
@@ -19,42 +19,40 @@ pub(super) struct PackedSpace {
     ranges: Buffer,
     groups: Buffer,
     cross_ranges: Buffer,
+    /// One for each copy of what is stored.
     slots: Vec<Buffer>,
+    copies: usize,
 }
 
 impl PackedSpace {
     pub(super) fn size(&self) -> PackedSize {
-        PackedSize { tokens: self.space.rows, copies: self.slots.len(), extras: self.space.extras }
+        PackedSize { tokens: self.space.rows, copies: self.copies, extras: self.space.extras }
     }
 
-    /// Makes sure that there is one of this size in `place`.
-    pub(super) fn prepare(
-        device: &Device,
-        place: &mut Option<Self>,
-        shape: StackShape,
-        size: PackedSize,
-    ) -> Result<(), ModelError> {
-        if place.as_ref().is_some_and(|held| held.size().serves(&size)) {
-            return Ok(());
-        }
+    /// Allocates or counts one of this size, and the uploads of its batches.
+    pub(super) fn build(arena: &Arena, shape: StackShape, size: PackedSize) -> Result<Self, ModelError> {
         let PackedSize { tokens, copies, extras } = size;
-        *place = None;
-        let words =
-            |what: &str, per_token: usize| device.alloc(what, Class::Activations, product(&[tokens, per_token]));
-        let space = Space::new(device, shape, tokens, extras)?;
-        let index = words("row numbers", 4)?;
-        let numbers: Vec<u32> = (0..tokens as u32).collect();
-        device.write(&index, 0, bytemuck::cast_slice(&numbers))?;
-        *place = Some(Self {
+        let space = Space::build(arena, shape, tokens, extras)?;
+        let words = |arena: &Arena, what: &str, per_token: usize| {
+            let bytes = product(&[tokens, per_token]);
+            arena.will_upload(bytes);
+            arena.buffer(what, Class::Activations, bytes)
+        };
+        let index = words(arena, "row numbers", 4)?;
+        if let Some(device) = arena.device() {
+            let numbers: Vec<u32> = (0..tokens as u32).collect();
+            device.write(&index, 0, bytemuck::cast_slice(&numbers))?;
+        }
+        Ok(Self {
             space,
-            ids: words("packed ids", 8)?,
+            ids: words(arena, "packed ids", 8)?,
             index,
-            ranges: words("packed ranges", 8)?,
-            groups: words("packed row groups", 8)?,
-            cross_ranges: words("packed cross ranges", 8)?,
-            slots: (0..copies).map(|_| words("packed slots", 4)).collect::<Result<_, _>>()?,
-        });
-        Ok(())
+            ranges: words(arena, "packed ranges", 8)?,
+            groups: words(arena, "packed row groups", 8)?,
+            cross_ranges: words(arena, "packed cross ranges", 8)?,
+            slots: arena.each(copies, |arena, _| words(arena, "packed slots", 4))?,
+            copies,
+        })
     }
 }
 

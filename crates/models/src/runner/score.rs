@@ -117,11 +117,10 @@ impl Runner {
         let rows = ((window_bytes.min(binding) / row_bytes) as usize).clamp(1, wanted.max(1));
         let logits = self.device.tensor("logits", Class::Activations, rows, vocab, DType::F32)?;
         self.place(sentences, 1)?;
-        // What mha-nocache recomputes needs the room of a step.
-        self.prepare_step(1, (0, 0))?;
+        self.prepare_packed()?;
         let mut stats = RecordStats::default();
-        if let Some(encoder) = self.model.encoder_shape() {
-            stats += self.encode(encoder, sentences, None)?;
+        if self.model.encoder_shape().is_some() {
+            stats += self.encode(sentences, None)?;
         }
         let from: Vec<usize> = from.iter().map(|position| position - 1).collect();
         let (device, model) = (self.device.clone(), Arc::clone(&self.model));
