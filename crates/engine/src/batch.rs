@@ -5,7 +5,7 @@ use std::time::Instant;
 use elgen_models::{Alignment, Continuation, Runner, Sentence};
 use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SearchBuffers, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Arena, Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tensor};
+use elgen_tensor::{Arena, Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tensor, TensorError};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -87,10 +87,15 @@ impl BatchBuffers {
         let rows = capacity.saturating_mul(config.rows_per_sentence());
         Ok(Self {
             rows: Rows::build(arena, rows, max_length)?,
-            logits: arena.tensor("logits", Class::Activations, rows, config.vocab_size, DType::F32)?,
+            logits: logits(arena, config, rows)?,
             search: SearchBuffers::build(arena, config, capacity, max_new, traits)?,
         })
     }
+}
+
+/// Allocates or counts the logits of `rows` rows.
+pub(crate) fn logits(arena: &Arena, config: &GenerationConfig, rows: usize) -> Result<Tensor, TensorError> {
+    arena.tensor("logits", Class::Activations, rows, config.vocab_size, DType::F32)
 }
 
 impl BatchState {

@@ -4,10 +4,10 @@ use elgen_attention::Need;
 use elgen_models::Runner;
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Arena, Device, Tally, product};
+use elgen_tensor::{Arena, Device, Tally};
 
 use crate::backoff::Item;
-use crate::batch::BatchBuffers;
+use crate::batch::{BatchBuffers, logits};
 use crate::bisect::largest;
 use crate::error::EngineError;
 use crate::prepare::Prepared;
@@ -30,8 +30,13 @@ pub(crate) fn sentences_per_binding(
     ready: &[Prepared],
 ) -> usize {
     let width = config.rows_per_sentence().max(1);
-    let row_bytes = product(&[elgen_tensor::padded(config.vocab_size), 4]);
-    let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
+    let binding = device.capabilities().max_binding_bytes;
+    let row = Arena::counting(binding);
+    // Rows wider than a kernel counts do not run.
+    let rows = match logits(&row, config, 1) {
+        Ok(_) => (binding / row.tally().largest_binding().max(1)) as usize,
+        Err(_) => 0,
+    };
     (rows.min(runner.footprint().max_rows(longest_ids(ready))) / width).max(1)
 }
 

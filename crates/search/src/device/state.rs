@@ -164,7 +164,10 @@ impl SearchBuffers {
         }
         let rows = max_sentences.saturating_mul(config.rows_per_sentence());
         let (trace_bytes, open_bytes) = (kept_trace(config, rows, max_new), product(&[max_sentences, 4]));
-        let beams = if config.mode.has_beams() { Some(BeamState::build(arena, config, rows)?) } else { None };
+        let (beams, slot_bytes) = match config.mode.has_beams() {
+            true => (Some(BeamState::build(arena, config, rows)?), kept_slots(config, rows)),
+            false => (None, 0),
+        };
         arena.will_upload(open_bytes);
         let mut sources = Sources::default();
         if batch.source_ids > 0 {
@@ -177,13 +180,7 @@ impl SearchBuffers {
             open: arena.buffer("open sentences", Class::Activations, open_bytes)?,
             trace: arena.buffer("search trace", Class::Activations, trace_bytes)?,
             open_readback: arena.readback("open sentences", open_bytes)?,
-            result_readback: arena.readback(
-                "search results",
-                match beams {
-                    Some(_) => trace_bytes.max(kept_slots(config, rows)),
-                    None => trace_bytes,
-                },
-            )?,
+            result_readback: arena.readback("search results", trace_bytes.max(slot_bytes))?,
             beams,
             host: Host::build(arena, config, rows, batch.steps(config))?,
             arena: arena.clone(),
