@@ -12,7 +12,7 @@ use elgen_models::{
     Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Probe, Runner, Sentence, Space, load,
 };
 use elgen_search::{GenerationConfig, GenerationOptions};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows, Tally};
+use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Rows};
 use elgen_tests::repo_root;
 use serde::Deserialize;
 
@@ -294,9 +294,10 @@ fn little_free_memory_makes_smaller_stretches() {
     let mut runner = by_hand.begin(&device, Kind::El, DEFAULT_PREFILL_BUDGET);
     let pool = device.pool();
     let fed: usize = wanted.iter().map(|c| c.prompt.len() + c.token_ids.len() - 1).sum();
-    let mut tally = Tally::default();
-    runner.tally_align(fed, 9, 9, &mut tally);
-    assert!(tally.usage().total > 2 * LEFT, "{} bytes would do", tally.usage().total);
+    let plan = Arena::counting(device.capabilities().max_binding_bytes);
+    runner.count_align(&plan, fed, 9, 9).unwrap();
+    let wants = plan.tally().usage().total;
+    assert!(wants > 2 * LEFT, "{wants} bytes would do");
     let few = runner.align(&wanted[..6], 0).unwrap();
     let filler = pool.limit() - pool.current().total - LEFT;
     let _filler = device.alloc("filler", Class::Activations, filler).unwrap();

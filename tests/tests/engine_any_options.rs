@@ -12,10 +12,11 @@ use elgen_engine::{
     ScoreRequest, SessionOptions, on_done,
 };
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
-use elgen_search::device::{DeviceSearch, SearchError};
+use elgen_search::device::{DecodeStep, DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
 use elgen_tensor::{
-    Class, Cooperative, DType, Device, DeviceOptions, Range, RowStart, RowState, Rows, Table, Tensor, TokenAt, ops,
+    Arena, Class, Cooperative, DType, Device, DeviceOptions, Range, RowStart, RowState, Rows, Table, Tensor, TokenAt,
+    ops,
 };
 use elgen_tests::repo_root;
 
@@ -280,6 +281,12 @@ fn a_runner_checks_the_ids_that_it_is_given() {
     }
     let sentences = [Sentence { source: &good, prompt: &good, max_new: 1 }];
     assert!(runner.begin(&mut rows, &sentences, usize::MAX).is_err());
+    let fresh = load(device(), &config, &checkpoint, Kinds::both(Kind::Mha), DType::F32).expect("a model");
+    let mut fresh = Runner::new(device(), fresh.into(), DEFAULT_PREFILL_BUDGET);
+    let logits = device().tensor("logits", Class::Activations, 2, vocab as usize, DType::F32).expect("logits");
+    let step = fresh.step(&mut device().recorder(), &rows, &logits).expect_err("no batch").to_string();
+    assert_eq!(step, "step: no batch has begun");
+    assert!(fresh.encode_with_probe(&sentences, elgen_models::Probe::none()).is_err(), "no batch");
     runner.begin(&mut rows, &sentences, 2).expect("what fits");
     let others = [Sentence { source: &good, prompt: &good, max_new: 1 }, sentences[0]];
     assert!(
@@ -311,8 +318,9 @@ fn caches_and_working_tensors_without_end_are_errors() {
                 };
                 for (a, b) in sizes.iter().flat_map(|a| sizes.map(|b| (*a, b))) {
                     let need = Need { prompt_len: a, max_new: b, width: a, source_len: b };
-                    let bytes = layout.slab_bytes(layout.slots(&need));
-                    let huge = bytes.self_.max(bytes.cross) > 1 << 40;
+                    // Slots that no kernel counts are too large as well.
+                    let bytes = layout.count_slabs(&Arena::counting(u64::MAX), layout.slots(&need), 1);
+                    let huge = bytes.map_or(true, |bytes| bytes.self_.max(bytes.cross) > 1 << 40);
                     let mut caches = Caches::new(device, layout);
                     assert!(caches.prepare(&[need, need]).is_err() || !huge, "{layout:?} {need:?}");
                     assert!(caches.admit(need).is_err() || !huge, "{layout:?} {need:?}");
@@ -323,7 +331,9 @@ fn caches_and_working_tensors_without_end_are_errors() {
                 [Extras { memory_slots: max, ..Extras::default() }, Extras { el: true, splits, ..Extras::default() }]
             {
                 assert!(Workspace::new(device, shape, max, extras).is_err(), "{shape:?}");
-                assert_eq!(Workspace::bytes(shape, max, extras), u64::MAX, "{shape:?}");
+                let plan = Arena::counting(u64::MAX);
+                let counted = Workspace::build(&plan, shape, max, extras);
+                assert!(counted.is_err() || plan.tally().usage().total == u64::MAX, "{shape:?}");
             }
         }
     }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
 use elgen_tensor::{
-    Class, DType, Device, Entry, Range, Recorder, Rows, Segment, Table, TableRef, Tensor, TensorError, padded, product,
-    tensor_bytes,
+    Arena, Class, DType, Device, Entry, Range, Recorder, Rows, Segment, Table, TableRef, Tensor, TensorError, padded,
 };
 
 use crate::align::Probabilities;
@@ -160,12 +159,20 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Allocates for `rows` rows of blocks of this shape.
+    /// That of `rows` rows on a device; see [`Workspace::build`].
     ///
     /// # Errors
     /// Out of memory, or larger than a binding.
     pub fn new(device: &Device, shape: Shape, rows: usize, extras: Extras) -> Result<Self> {
-        let tensor = |what: &str, n: usize, cols: usize| device.tensor(what, Class::Activations, n, cols, DType::F32);
+        Self::build(&device.into(), shape, rows, extras)
+    }
+
+    /// Allocates or counts for `rows` rows of blocks of this shape.
+    ///
+    /// # Errors
+    /// As [`Arena::tensor`].
+    pub fn build(arena: &Arena, shape: Shape, rows: usize, extras: Extras) -> Result<Self> {
+        let tensor = |what: &str, n: usize, cols: usize| arena.tensor(what, Class::Activations, n, cols, DType::F32);
         let inner = shape.inner();
         let expanded = |what: &str| tensor(what, rows, expanded(shape));
         let heads = |what: &str| tensor(what, rows, inner);
@@ -180,38 +187,10 @@ impl Workspace {
             },
             partials: match extras.splits.most() {
                 1 => None,
-                most => Some(Partials::new(device, rows, most, shape.num_heads, extras.context_columns(shape))?),
+                most => Some(Partials::build(arena, rows, most, shape.num_heads, extras.context_columns(shape))?),
             },
             splits: extras.splits,
         })
-    }
-
-    /// Bytes that [`Workspace::new`] takes per row, without the recomputed keys and values.
-    pub fn bytes_per_row(shape: Shape, extras: Extras) -> u64 {
-        let inner = 4 + if extras.el_prefill { 3 } else { 0 };
-        let el = if extras.el { product(&[2, 4, expanded(shape)]) } else { 0 };
-        let partials = match extras.splits.most() {
-            1 => 0,
-            most => Partials::bytes_per_row(most, shape.num_heads, extras.context_columns(shape)),
-        };
-        product(&[4, inner, shape.inner()]).saturating_add(el).saturating_add(partials)
-    }
-
-    /// Bytes that [`Workspace::new`] takes.
-    pub fn bytes(shape: Shape, rows: usize, extras: Extras) -> u64 {
-        let memory = match extras.memory_slots {
-            0 => 0,
-            slots => tensor_bytes(slots, shape.inner().saturating_mul(2), DType::F32),
-        };
-        Self::bytes_per_row(shape, extras).saturating_mul(rows as u64).saturating_add(memory)
-    }
-
-    /// Elements of the widest row: bounds the rows of one binding.
-    pub fn widest_row(shape: Shape, extras: Extras) -> usize {
-        // The partial contexts of all splits lie in one buffer.
-        let partials = if extras.splits.most() > 1 { extras.splits.most() } else { 0 };
-        let columns = extras.context_columns(shape);
-        shape.inner().saturating_mul(3).max(if extras.el { columns } else { 0 }).max(partials.saturating_mul(columns))
     }
 
     /// Key splits that it has room for.

@@ -4,7 +4,7 @@
 //! (MHA) or one in all (EL, mha-nocache) for cross-attention. Each buffer is below one binding; kernels are dispatched per slab.
 //! A slot of MHA holds key and value side by side, `[2 * inner]`; a slot of EL holds one hidden state, `[d_model]`.
 
-use elgen_tensor::{Class, DType, Device, Range, RowState, Tensor, TensorError, padded, product, tensor_bytes};
+use elgen_tensor::{Arena, Class, DType, Device, Range, RowState, Tensor, TensorError, padded, product};
 
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
@@ -148,15 +148,35 @@ impl CacheLayout {
         Ok(())
     }
 
-    /// Bytes of the buffers of a slab of (self, cross) slots.
-    pub fn slab_bytes(&self, (self_slots, cross_slots): (u64, u64)) -> CacheBytes {
-        let buffers = |count: usize, slots: u64, width: usize, dtype: DType| {
-            tensor_bytes(slots as usize, width, dtype).saturating_mul(count as u64)
+    /// Allocates or counts the buffers of `slots` self slots, one per layer.
+    fn self_layers(&self, arena: &Arena, slots: u64) -> Result<Vec<Tensor>, TensorError> {
+        buffers(arena, "self", self.layers, slots, self.self_width(), self.dtype)
+    }
+
+    /// Allocates or counts those of `slots` cross slots.
+    fn cross_layers(&self, arena: &Arena, slots: u64) -> Result<Vec<Tensor>, TensorError> {
+        buffers(arena, "cross", self.cross_buffers(), slots, self.cross_width(), self.cross_dtype())
+    }
+
+    /// Counts `count` slabs of (self, cross) slots, and gives their bytes. On a device, nothing.
+    ///
+    /// # Errors
+    /// Slots wider than a kernel counts.
+    pub fn count_slabs(
+        &self,
+        arena: &Arena,
+        (self_slots, cross_slots): (u64, u64),
+        count: u64,
+    ) -> Result<CacheBytes, TensorError> {
+        type Part = fn(&CacheLayout, &Arena, u64) -> Result<Vec<Tensor>, TensorError>;
+        let part = |build: Part, slots: u64| {
+            let one = arena.times(count, |one| {
+                build(self, one, slots)?;
+                Ok::<u64, TensorError>(one.tally().usage().total)
+            })?;
+            Ok::<u64, TensorError>(one.unwrap_or(0).saturating_mul(count))
         };
-        CacheBytes {
-            self_: buffers(self.layers, self_slots, self.self_width(), self.dtype),
-            cross: buffers(self.cross_buffers(), cross_slots, self.cross_width(), self.cross_dtype()),
-        }
+        Ok(CacheBytes { self_: part(Self::self_layers, self_slots)?, cross: part(Self::cross_layers, cross_slots)? })
     }
 
     fn too_large(&self, self_slots: u64, cross_slots: u64, limit: u64) -> AttentionError {
@@ -184,6 +204,20 @@ impl CacheLayout {
         };
         (product(&[prompts, need.prompt_len]).saturating_add(generated), product(&[sources, need.source_len]))
     }
+}
+
+/// One buffer of `slots` slots for each of `layers` layers.
+fn buffers(
+    arena: &Arena,
+    what: &str,
+    layers: usize,
+    slots: u64,
+    width: usize,
+    dtype: DType,
+) -> Result<Vec<Tensor>, TensorError> {
+    arena.each(layers, |arena, layer| {
+        arena.tensor(&format!("{what} cache, layer {layer}"), Class::Cache, slots as usize, width, dtype)
+    })
 }
 
 fn slot_width(shape: Shape, kind: Kind) -> usize {
@@ -288,6 +322,7 @@ pub struct Slab {
     cross_capacity: u64,
     self_free: FreeList,
     cross_free: FreeList,
+    bytes: u64,
 }
 
 /// Bytes reserved by admitted sentences, by place.
@@ -385,27 +420,23 @@ impl Caches {
     fn add_slab(&mut self, self_slots: u64, cross_slots: u64) -> Result<()> {
         let l = self.layout;
         // Before the first of perhaps many buffers.
-        let bytes = l.slab_bytes((self_slots, cross_slots));
+        let plan = Arena::counting(self.device.capabilities().max_binding_bytes);
+        let bytes = l.count_slabs(&plan, (self_slots, cross_slots), 1)?;
         let (asked, pool) = (bytes.self_.saturating_add(bytes.cross), self.device.pool());
         let used = pool.current().total;
         if asked > pool.limit().saturating_sub(used) {
             let what = format!("a cache slab of {} layers", l.layers);
             return Err(TensorError::MemoryLimit { what, class: Class::Cache, asked, used, limit: pool.limit() }.into());
         }
-        let buffers = |count: usize, what: &str, slots: u64, width: usize, dtype: DType| {
-            (0..count)
-                .map(|i| {
-                    self.device.tensor(&format!("{what} cache, layer {i}"), Class::Cache, slots as usize, width, dtype)
-                })
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let arena = Arena::from(&self.device);
         let slab = Slab {
-            self_layers: buffers(l.layers, "self", self_slots, l.self_width(), l.dtype)?,
-            cross: buffers(l.cross_buffers(), "cross", cross_slots, l.cross_width(), l.cross_dtype())?,
+            self_layers: l.self_layers(&arena, self_slots)?,
+            cross: l.cross_layers(&arena, cross_slots)?,
             self_capacity: self_slots,
             cross_capacity: cross_slots,
             self_free: FreeList::new(self_slots as u32),
             cross_free: FreeList::new(cross_slots as u32),
+            bytes: asked,
         };
         self.slabs.push(slab);
         Ok(())
@@ -476,8 +507,7 @@ impl Caches {
 
     /// Bytes of all slabs.
     pub fn slab_bytes(&self) -> u64 {
-        let bytes = self.slab_slots().map(|slots| self.layout.slab_bytes(slots));
-        bytes.fold(0, |sum: u64, bytes| sum.saturating_add(bytes.self_).saturating_add(bytes.cross))
+        self.slabs.iter().map(|slab| slab.bytes).sum()
     }
 }
 

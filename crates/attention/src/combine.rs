@@ -1,7 +1,7 @@
 //! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, bind, padded, product};
+use elgen_tensor::{Arena, Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, bind, product};
 
 use crate::MAX_GROUPS;
 
@@ -49,7 +49,7 @@ pub struct Partials {
 }
 
 impl Partials {
-    /// Room for `splits` splits of `rows` query rows of `num_heads` heads with `columns` columns in all.
+    /// Room on a device; see [`Partials::build`].
     ///
     /// # Errors
     /// Out of memory, or larger than a binding.
@@ -60,20 +60,29 @@ impl Partials {
         num_heads: usize,
         columns: usize,
     ) -> Result<Self, TensorError> {
+        Self::build(&device.into(), rows, splits, num_heads, columns)
+    }
+
+    /// Allocates or counts room for `splits` splits of `rows` query rows of `num_heads` heads with `columns` columns in all.
+    ///
+    /// # Errors
+    /// As [`Arena::tensor`].
+    pub fn build(
+        arena: &Arena,
+        rows: usize,
+        splits: usize,
+        num_heads: usize,
+        columns: usize,
+    ) -> Result<Self, TensorError> {
         let all = splits.saturating_mul(rows);
-        let contexts = device.tensor("partial contexts", Class::Activations, all, columns, DType::F32)?;
-        let stats = device.alloc("partial sums", Class::Activations, product(&[splits, rows, num_heads, 8]))?;
+        let contexts = arena.tensor("partial contexts", Class::Activations, all, columns, DType::F32)?;
+        let stats = arena.buffer("partial sums", Class::Activations, product(&[splits, rows, num_heads, 8]))?;
         Ok(Self { contexts, stats, rows, splits })
     }
 
     /// True if there is room for so many splits of query rows below `rows`, with `columns` columns.
     pub(crate) fn hold(&self, splits: usize, rows: usize, columns: usize) -> bool {
         splits <= self.splits && rows <= self.rows && columns <= self.contexts.ld()
-    }
-
-    /// Bytes that [`Partials::new`] takes per row.
-    pub fn bytes_per_row(splits: usize, num_heads: usize, columns: usize) -> u64 {
-        product(&[splits, 4, padded(columns)]).saturating_add(product(&[splits, 8, num_heads]))
     }
 }
 
@@ -152,7 +161,12 @@ mod tests {
         let two_and_one = Splits { self_: 2, cross: 1 };
         assert!(two_and_one.hold(Splits::default()) && two_and_one.hold(two_and_one));
         assert!(!two_and_one.hold(Splits { self_: 1, cross: 2 }) && !Splits::default().hold(two_and_one));
-        // Odd heads and columns are padded as the tensors are.
-        assert_eq!(Partials::bytes_per_row(2, 3, 6), 2 * (4 * 8 + 8 * 3));
+    }
+
+    #[test]
+    fn odd_heads_and_columns_are_padded() {
+        let arena = Arena::counting(1 << 20);
+        Partials::build(&arena, 5, 2, 3, 6).unwrap();
+        assert_eq!(arena.tally().usage().total, 5 * 2 * (4 * 8 + 8 * 3));
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use elgen_models::{Alignment, Continuation, Runner, Sentence};
-use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SentenceStart};
+use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, NewToken, SearchBuffers, SentenceStart};
 use elgen_search::{GenerationConfig, Hooks, Hypothesis};
-use elgen_tensor::{Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tally, Tensor};
+use elgen_tensor::{Arena, Class, DType, Device, Mark, RecordStats, Recorder, Rows, Tensor, TensorError};
 
 use crate::cancel::CancelToken;
 use crate::error::EngineError;
@@ -67,7 +67,39 @@ pub(crate) struct BatchStats {
     pub(crate) layer_dispatches: u64,
 }
 
+/// What a [`BatchState`] consists of: allocated, or counted for a plan.
+pub(crate) struct BatchBuffers {
+    rows: Rows,
+    logits: Tensor,
+    search: SearchBuffers,
+}
+
+impl BatchBuffers {
+    /// For up to `capacity` sentences of up to `max_length` ids, up to `max_new` of them new, in batches with these traits.
+    pub(crate) fn build(
+        arena: &Arena,
+        config: &GenerationConfig,
+        capacity: usize,
+        max_length: usize,
+        max_new: usize,
+        traits: BatchTraits,
+    ) -> Result<Self, EngineError> {
+        let rows = capacity.saturating_mul(config.rows_per_sentence());
+        Ok(Self {
+            rows: Rows::build(arena, rows, max_length)?,
+            logits: logits(arena, config, rows)?,
+            search: SearchBuffers::build(arena, config, capacity, max_new, traits)?,
+        })
+    }
+}
+
+/// Allocates or counts the logits of `rows` rows.
+pub(crate) fn logits(arena: &Arena, config: &GenerationConfig, rows: usize) -> Result<Tensor, TensorError> {
+    arena.tensor("logits", Class::Activations, rows, config.vocab_size, DType::F32)
+}
+
 impl BatchState {
+    /// On a device, for batches of these sizes.
     pub(crate) fn new(
         device: &Device,
         config: &GenerationConfig,
@@ -75,39 +107,20 @@ impl BatchState {
         max_length: usize,
         max_new: usize,
     ) -> Result<Self, EngineError> {
-        let rows = capacity.saturating_mul(config.rows_per_sentence());
-        Ok(Self {
-            config: config.clone(),
-            capacity,
-            max_length,
-            max_new,
-            rows: Rows::new(device, rows, max_length)?,
-            logits: device.tensor("logits", Class::Activations, rows, config.vocab_size, DType::F32)?,
-            search: DeviceSearch::new(device, config, capacity, max_new)?,
-        })
-    }
-
-    /// Counts what [`BatchState::new`] allocates for these sizes and what a batch with these traits adds.
-    pub(crate) fn tally(
-        config: &GenerationConfig,
-        capacity: usize,
-        max_length: usize,
-        max_new: usize,
-        traits: BatchTraits,
-        tally: &mut Tally,
-    ) {
-        let rows = capacity.saturating_mul(config.rows_per_sentence());
-        Rows::tally(rows, max_length, tally);
-        tally.tensor(Class::Activations, rows, config.vocab_size, DType::F32);
-        DeviceSearch::tally(config, capacity, max_new, traits, tally);
+        let traits = BatchTraits::default();
+        let BatchBuffers { rows, logits, search } =
+            BatchBuffers::build(&device.into(), config, capacity, max_length, max_new, traits)?;
+        let search = DeviceSearch::over(search)?;
+        Ok(Self { config: config.clone(), capacity, max_length, max_new, rows, logits, search })
     }
 
     /// Bytes that it holds, but for what its hooks took.
     pub(crate) fn held_bytes(&self) -> u64 {
-        let mut tally = Tally::default();
-        let traits = BatchTraits::default();
-        Self::tally(&self.config, self.capacity, self.max_length, self.max_new, traits, &mut tally);
-        tally.usage().total
+        let (plan, traits) = (Arena::counting(u64::MAX), BatchTraits::default());
+        let Self { config, capacity, max_length, max_new, .. } = self;
+        // What is there can be counted.
+        let counted = BatchBuffers::build(&plan, config, *capacity, *max_length, *max_new, traits);
+        counted.map_or(u64::MAX, |_| plan.tally().usage().total)
     }
 
     /// True if it can run batches of these sizes.

@@ -4,11 +4,12 @@ use elgen_attention::Need;
 use elgen_models::Runner;
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Device, Tally, product};
+use elgen_tensor::{Arena, Device, Tally};
 
 use crate::backoff::Item;
-use crate::batch::BatchState;
+use crate::batch::{BatchBuffers, logits};
 use crate::bisect::largest;
+use crate::error::EngineError;
 use crate::prepare::Prepared;
 
 /// Sentences together at most on a software adapter: its memory traffic per sentence no longer falls beyond that.
@@ -29,8 +30,13 @@ pub(crate) fn sentences_per_binding(
     ready: &[Prepared],
 ) -> usize {
     let width = config.rows_per_sentence().max(1);
-    let row_bytes = product(&[elgen_tensor::padded(config.vocab_size), 4]);
-    let rows = (device.capabilities().max_binding_bytes / row_bytes.max(1)) as usize;
+    let binding = device.capabilities().max_binding_bytes;
+    let row = Arena::counting(binding);
+    // Rows wider than a kernel counts do not run.
+    let rows = match logits(&row, config, 1) {
+        Ok(_) => (binding / row.tally().largest_binding().max(1)) as usize,
+        Err(_) => 0,
+    };
     (rows.min(runner.footprint().max_rows(longest_ids(ready))) / width).max(1)
 }
 
@@ -39,7 +45,7 @@ fn longest_ids(ready: &[Prepared]) -> (usize, usize) {
     ready.iter().fold((0, 0), |(s, d), r| (r.source.len().max(s), r.lengths.max_length.max(d)))
 }
 
-/// The longest, in sum over all requests of a run: what a [`BatchState`] is sized for.
+/// The longest, in sum over all requests of a run: what a [`crate::batch::BatchState`] is sized for.
 pub(crate) fn longest(ready: &[Prepared]) -> (usize, usize) {
     let max_length = ready.iter().map(|p| p.lengths.max_length).max().unwrap_or(1);
     (max_length, ready.iter().map(Prepared::max_new).max().unwrap_or(1))
@@ -70,22 +76,24 @@ pub(crate) fn auto_sentences(
     // What a state is sized for, whichever sentences are in its batch.
     let (max_length, max_new) = longest(ready);
     let longest_source = ready.iter().map(|p| p.source.len()).max().unwrap_or(0);
-    let fits = |count: usize| {
-        let needs = &needs[..count];
-        let mut tally = Tally::default();
+    let binding = device.capabilities().max_binding_bytes;
+    let counted = |count: usize| {
+        let arena = Arena::counting(binding);
         let source_ids = ready[..count].iter().map(Prepared::input_len).sum();
-        BatchState::tally(config, count, max_length, max_new, BatchTraits { source_ids, ..traits }, &mut tally);
-        let held = runner.tally(needs, count.saturating_mul(width), &mut tally);
+        BatchBuffers::build(&arena, config, count, max_length, max_new, BatchTraits { source_ids, ..traits })?;
+        runner.count(&arena, &needs[..count], count.saturating_mul(width))?;
         if aligned {
             let returned = ready[..count].iter().fold(0_usize, |sum, p| {
                 sum.saturating_add(config.num_return_sequences.saturating_mul(p.lengths.max_length))
             });
-            runner.tally_align(returned, max_length, longest_source, &mut tally);
+            runner.count_align(&arena, returned, max_length, longest_source)?;
         }
+        let mut tally = arena.tally();
         tally.upload_ring(limit);
-        held.is_ok()
-            && tally.usage().total <= free
-            && tally.largest_binding() <= device.capabilities().max_binding_bytes
+        Ok::<Tally, EngineError>(tally)
+    };
+    let fits = |count: usize| {
+        counted(count).is_ok_and(|tally| tally.usage().total <= free && tally.largest_binding() <= binding)
     };
     largest(needs.len(), fits).unwrap_or(1)
 }

@@ -8,7 +8,7 @@ use elgen_attention::{Alike, Kinds, Need};
 use elgen_models::{Footprint, Outline, prefill_budget};
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Class, DType, Tally, TensorError};
+use elgen_tensor::{Arena, Class, DType, Tally, TensorError};
 use serde::Serialize;
 
 pub(crate) use choose::decide;
@@ -16,7 +16,7 @@ pub(crate) use report::shape;
 pub use report::{AttentionPlan, ElBreakEven, PlannedKinds};
 pub use rows::{Comparison, PlanRow};
 
-use crate::batch::BatchState;
+use crate::batch::BatchBuffers;
 use crate::bisect::largest;
 use crate::error::EngineError;
 
@@ -130,12 +130,13 @@ impl MemoryPlan<'_> {
         let footprint = Footprint::new(self.outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
         // One run of sentences, however many they are: what a prediction costs does not depend on their number.
         let runs = [Alike { need: workload.need(), count: batch }];
-        let mut tally = Tally::default();
+        let arena = Arena::counting(self.max_binding_bytes);
         let (config, max_new) = (workload.config, workload.max_new);
         let input = if workload.source_len > 0 { workload.source_len } else { workload.prompt_len };
         let traits = BatchTraits { source_ids: batch.saturating_mul(input), ..workload.traits };
-        BatchState::tally(config, batch, workload.prompt_len.saturating_add(max_new), max_new, traits, &mut tally);
-        let caches = footprint.tally(&runs, batch.saturating_mul(config.rows_per_sentence()), &mut tally)?;
+        BatchBuffers::build(&arena, config, batch, workload.prompt_len.saturating_add(max_new), max_new, traits)?;
+        let caches = footprint.count(&arena, &runs, batch.saturating_mul(config.rows_per_sentence()))?;
+        let mut tally = arena.tally();
         if tally.largest_binding() > self.max_binding_bytes {
             return Err(TensorError::TooLarge {
                 what: format!("a batch of {batch}"),

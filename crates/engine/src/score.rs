@@ -5,7 +5,7 @@ use std::time::Instant;
 use elgen_models::{LogitRows, ModelError, Runner, Sentence};
 use elgen_search::{GenerationConfig, NotFinite};
 use elgen_tensor::ops::{TokenScore, token_logprobs};
-use elgen_tensor::{Class, Device, Recorder, Table};
+use elgen_tensor::{Arena, Buffer, Class, Device, Readback, Recorder, Table, product};
 
 mod corpus;
 mod divergence;
@@ -359,6 +359,27 @@ impl Session {
 /// batch only takes more cache.
 const AUTO_TARGETS: usize = 64;
 
+/// What goes to the device and comes back of `tokens` tokens at most.
+struct ScoreBuffers {
+    /// The ids whose scores are wanted.
+    ids: Table<u32>,
+    /// A [`TokenScore`] for each.
+    scores: Buffer,
+    readback: Readback,
+}
+
+impl ScoreBuffers {
+    /// Allocates or counts them.
+    fn build(arena: &Arena, tokens: usize) -> Result<Self, EngineError> {
+        let scores = product(&[tokens, size_of::<TokenScore>()]);
+        Ok(Self {
+            ids: Table::new(arena, "ids to score", Class::Activations, tokens)?,
+            scores: arena.buffer("token scores", Class::Activations, scores)?,
+            readback: arena.readback("token scores", scores)?,
+        })
+    }
+}
+
 /// Scores of each target's tokens.
 fn score_batch(
     device: &Device,
@@ -368,12 +389,9 @@ fn score_batch(
 ) -> Result<Vec<Vec<TokenScore>>, EngineError> {
     let sentences: Vec<Sentence<'_>> = batch.iter().map(Target::sentence).collect();
     let from: Vec<usize> = batch.iter().map(|t| t.from).collect();
-    let longest = batch.iter().map(|t| t.sequence.len()).sum::<usize>() as u64;
+    let longest = batch.iter().map(|t| t.sequence.len()).sum();
     let size = size_of::<TokenScore>() as u64;
-    let room = usize::try_from(longest).unwrap_or(usize::MAX);
-    let mut ids: Table<u32> = Table::new(&device.into(), "ids to score", Class::Activations, room)?;
-    let scores = device.alloc("token scores", Class::Activations, longest * size)?;
-    let readback = device.readback("token scores", longest * size)?;
+    let ScoreBuffers { mut ids, scores, readback } = ScoreBuffers::build(&device.into(), longest)?;
     let mut found: Vec<Vec<TokenScore>> = batch.iter().map(|t| Vec::with_capacity(t.sequence.len())).collect();
     let mut window = |rec: &mut Recorder, logits: LogitRows<'_>| -> Result<(), ModelError> {
         let count = logits.rows.len();

@@ -4,6 +4,7 @@ mod align;
 mod footprint;
 mod hidden;
 mod packing;
+mod room;
 mod score;
 
 use std::ops::Range;
@@ -11,17 +12,14 @@ use std::sync::Arc;
 
 use elgen_attention::{Alike, CacheBytes, Caches, Need, Placement, Step};
 use elgen_search::device::DecodeStep;
-use elgen_tensor::{
-    Arena, Class, Device, Range as Slots, RecordStats, Recorder, RowStart, Rows, Table, Tally, Tensor, TensorError,
-    product,
-};
+use elgen_tensor::{Arena, Device, RecordStats, Recorder, RowStart, Rows, Table, Tensor, TensorError, product};
 
 use crate::architecture::{Architecture, Probe};
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::space::{Space, StackShape};
 use footprint::{Chunk, Held};
-use packing::{PackedInput, PackedSpace};
+use packing::PackedInput;
+use room::Room;
 
 pub use align::{Alignment, Continuation};
 pub use footprint::{DEFAULT_PREFILL_BUDGET, Footprint, prefill_budget};
@@ -48,10 +46,7 @@ pub struct Runner {
     model: Arc<dyn Architecture>,
     caches: Caches,
     footprint: Footprint,
-    encode_space: Option<PackedSpace>,
-    prompt_space: Option<PackedSpace>,
-    step_space: Option<Space>,
-    cross_ranges: Option<Table<Slots>>,
+    room: Room,
     placements: Vec<Placement>,
 }
 
@@ -71,10 +66,7 @@ impl Runner {
             model,
             caches: Caches::new(device, layout),
             footprint,
-            encode_space: None,
-            prompt_space: None,
-            step_space: None,
-            cross_ranges: None,
+            room: Room::default(),
             placements: Vec::new(),
         }
     }
@@ -95,36 +87,21 @@ impl Runner {
     }
 
     /// Counts all that this runner holds once it has begun a batch of `needs` where there are `rows` physical rows; what it holds from earlier
-    /// batches is kept where that serves. Gives the bytes of the cache slabs, which the tally holds too.
+    /// batches is kept where that serves. Gives the bytes of the cache slabs, which were counted too.
     ///
     /// # Errors
     /// A sentence larger than a slab can be.
-    pub fn tally(&self, needs: &[Need], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
-        self.footprint.tally_beside(&self.held(), &Alike::runs(needs), rows, tally)
+    pub fn count(&self, arena: &Arena, needs: &[Need], rows: usize) -> Result<CacheBytes, ModelError> {
+        let held = Held { room: self.room.size(), slabs: self.caches.slab_slots().collect() };
+        self.footprint.count_beside(arena, &held, &Alike::runs(needs), rows)
     }
 
     /// Bytes of cache slabs and working tensors that are held between batches.
     pub fn held_bytes(&self) -> u64 {
-        let held = self.held();
-        let mut tally = Tally::default();
-        if let Some((rows, extras)) = held.step {
-            Space::tally(self.footprint.decoder, rows, extras, &mut tally);
-        }
-        let encode = held.encode.zip(self.footprint.encoder);
-        for (size, shape) in encode.into_iter().chain(held.prompt.map(|size| (size, self.footprint.decoder))) {
-            size.tally(shape, &mut tally);
-        }
-        self.caches.slab_bytes().saturating_add(held.cross_ranges).saturating_add(tally.usage().total)
-    }
-
-    fn held(&self) -> Held {
-        Held {
-            encode: self.encode_space.as_ref().map(PackedSpace::size),
-            prompt: self.prompt_space.as_ref().map(PackedSpace::size),
-            step: self.step_space.as_ref().map(|space| (space.rows, space.extras)),
-            slabs: self.caches.slab_slots().collect(),
-            cross_ranges: self.cross_ranges.as_ref().map_or(0, Table::bytes),
-        }
+        let arena = Arena::counting(self.footprint.max_binding_bytes);
+        // What is there can be counted.
+        let counted = Room::default().resize(&arena, &self.footprint, &self.room.size());
+        counted.map_or(u64::MAX, |()| arena.tally().usage().total.saturating_add(self.caches.slab_bytes()))
     }
 
     /// Admits a batch: reserves its cache slots, encodes the sources and runs the decoder prompts but for their last ids. Sentence `s` gets
@@ -158,10 +135,7 @@ impl Runner {
     pub fn clear(&mut self) {
         self.end();
         self.caches.clear();
-        self.encode_space = None;
-        self.prompt_space = None;
-        self.step_space = None;
-        self.cross_ranges = None;
+        self.room = Room::default();
     }
 
     /// Shrinks the batch, for what `rec` records from here on, to these sentences (indices of [`Runner::begin`]); of their rows, those that are active stay so.
@@ -206,21 +180,14 @@ impl Runner {
             }
         }
         rows.begin(&self.device, &starts)?;
-        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
-        self.prepare_step(rows.capacity(), footprint::longest(&Alike::runs(&needs)))?;
+        let size = self.footprint.batch_room(&self.room.size(), &self.runs(), rows.capacity(), self.largest_slab());
+        self.room.resize(&Arena::from(&self.device), &self.footprint, &size)?;
         let mut stats = RecordStats::default();
-        if let Some(encoder) = self.model.encoder_shape() {
-            let mut ranges = match self.cross_ranges.take() {
-                Some(table) if table.capacity() >= rows.capacity() => table,
-                // The smaller one is free before the larger one is asked for.
-                smaller => {
-                    drop(smaller);
-                    Table::new(&Arena::from(&self.device), "cross ranges", Class::Cache, rows.capacity())?
-                }
-            };
+        if let Some(ranges) = &mut self.room.cross_ranges {
             ranges.write(&self.device, &cross)?;
-            self.cross_ranges = Some(ranges);
-            stats += self.encode(encoder, sentences, None)?;
+        }
+        if self.model.encoder_shape().is_some() {
+            stats += self.encode(sentences, None)?;
         }
         stats += self.prefill(sentences, None)?;
         Ok(stats)
@@ -251,30 +218,34 @@ impl Runner {
         Ok(())
     }
 
-    fn prepare_step(&mut self, rows: usize, longest: (usize, usize)) -> Result<(), ModelError> {
-        let memory_slots =
-            self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0);
-        let extras = self.footprint.step_extras(memory_slots, longest);
-        let enough = |s: &Space| s.rows >= rows && s.extras.hold(extras);
-        if !self.step_space.as_ref().is_some_and(enough) {
-            // The old one goes first: the peak is that of the larger one.
-            self.step_space = None;
-            self.step_space = Some(Space::new(&self.device, self.footprint.decoder, rows, extras)?);
-        }
-        Ok(())
+    /// Makes room for packed rows of what is placed, and for no decode step but of what mha-nocache recomputes.
+    fn prepare_packed(&mut self) -> Result<(), ModelError> {
+        let step = (1, self.footprint.step_extras(self.largest_slab(), (0, 0)));
+        let size = self.footprint.packed_room(&self.room.size(), &self.runs(), step);
+        self.room.resize(&Arena::from(&self.device), &self.footprint, &size)
+    }
+
+    /// What is placed.
+    fn runs(&self) -> Vec<Alike> {
+        Alike::runs(&self.needs())
+    }
+
+    fn needs(&self) -> Vec<Need> {
+        self.placements.iter().map(Placement::need).collect()
+    }
+
+    /// Cross slots of the largest slab.
+    fn largest_slab(&self) -> usize {
+        self.caches.slabs().iter().filter_map(|s| s.cross.first()).map(|x| x.rows).max().unwrap_or(0)
     }
 
     fn encode(
         &mut self,
-        shape: StackShape,
         sentences: &[Sentence<'_>],
         mut see: Option<SeeStates<'_>>,
     ) -> Result<RecordStats, ModelError> {
-        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
-        let chunks = self.footprint.encode_chunks(&needs);
-        let size = self.footprint.encode_size(&Alike::runs(&needs));
-        PackedSpace::prepare(&self.device, &mut self.encode_space, shape, size)?;
-        let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
+        let chunks = self.footprint.encode_chunks(&self.needs());
+        let Some(packed) = &self.room.encode else { return Ok(RecordStats::default()) };
         let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks {
             let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, true)?;
@@ -294,14 +265,9 @@ impl Runner {
         sentences: &[Sentence<'_>],
         mut see: Option<SeeStates<'_>>,
     ) -> Result<RecordStats, ModelError> {
-        let needs: Vec<Need> = self.placements.iter().map(Placement::need).collect();
-        let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
-        let Some(size) = self.footprint.prompt_size(&Alike::runs(&needs), memory_slots) else {
-            return Ok(RecordStats::default());
-        };
-        let chunks = self.footprint.prompt_chunks(&needs, memory_slots);
-        PackedSpace::prepare(&self.device, &mut self.prompt_space, self.footprint.decoder, size)?;
-        let Some(packed) = &self.prompt_space else { return Ok(RecordStats::default()) };
+        let memory_slots = self.room.step.as_ref().map_or(0, |s| s.extras.memory_slots);
+        let chunks = self.footprint.prompt_chunks(&self.needs(), memory_slots);
+        let Some(packed) = &self.room.prompt else { return Ok(RecordStats::default()) };
         let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks.into_iter().filter(|c| c.tokens > 0) {
             let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, false)?;
@@ -327,8 +293,8 @@ impl Runner {
         logits: &Tensor,
         probe: Probe<'_>,
     ) -> Result<(), ModelError> {
-        let Some(space) = &self.step_space else { return Ok(()) };
-        let step = Step { rows, cross_ranges: self.cross_ranges.as_ref().map(Table::view) };
+        let space = self.room.step.as_ref().ok_or_else(|| no_batch("step"))?;
+        let step = Step { rows, cross_ranges: self.room.cross_ranges.as_ref().map(Table::view) };
         self.model.step(rec, step, &self.caches, space, logits, probe)
     }
 
@@ -337,7 +303,11 @@ impl Runner {
     /// # Errors
     /// Sentences that are not those of the batch; as [`Runner::begin`].
     pub fn encode_with_probe(&self, sentences: &[Sentence<'_>], probe: Probe<'_>) -> Result<RecordStats, ModelError> {
-        let Some(packed) = &self.encode_space else { return Ok(RecordStats::default()) };
+        let packed = match &self.room.encode {
+            Some(packed) => packed,
+            None if self.model.encoder_shape().is_none() => return Ok(RecordStats::default()),
+            None => return Err(no_batch("encode").into()),
+        };
         self.check(sentences)?;
         let lengths = sentences.iter().map(|s| s.source.len());
         if !lengths.eq(self.placements.iter().map(|placement| placement.need().source_len)) {
@@ -352,6 +322,10 @@ impl Runner {
         rec.submit()?;
         Ok(rec.take_stats())
     }
+}
+
+fn no_batch(op: &'static str) -> TensorError {
+    TensorError::Shape { op, message: "no batch has begun".to_owned() }
 }
 
 fn need(sentence: &Sentence<'_>, width: usize) -> Need {

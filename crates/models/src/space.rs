@@ -1,7 +1,7 @@
 //! The working tensors of a stack of layers.
 
 use elgen_attention::{Extras, Shape, Workspace};
-use elgen_tensor::{Class, DType, Device, Tally, Tensor, padded, product};
+use elgen_tensor::{Arena, Class, DType, Device, Tensor};
 
 use crate::error::ModelError;
 use crate::feed_forward::FeedForwardSpace;
@@ -32,15 +32,23 @@ pub struct Space {
 }
 
 impl Space {
-    /// Allocates for `rows` rows.
+    /// That of `rows` rows on a device; see [`Space::build`].
     ///
     /// # Errors
     /// Out of memory, or larger than a binding.
     pub fn new(device: &Device, shape: StackShape, rows: usize, extras: Extras) -> Result<Self, ModelError> {
-        let tensor = |what: &str, cols: usize| device.tensor(what, Class::Activations, rows, cols, DType::F32);
+        Self::build(&device.into(), shape, rows, extras)
+    }
+
+    /// Allocates or counts for `rows` rows.
+    ///
+    /// # Errors
+    /// As [`Arena::tensor`].
+    pub fn build(arena: &Arena, shape: StackShape, rows: usize, extras: Extras) -> Result<Self, ModelError> {
+        let tensor = |what: &str, cols: usize| arena.tensor(what, Class::Activations, rows, cols, DType::F32);
         let d = shape.attention.d_model;
         Ok(Self {
-            attention: Workspace::new(device, shape.attention, rows, extras)?,
+            attention: Workspace::build(arena, shape.attention, rows, extras)?,
             x: tensor("hidden states x", d)?,
             y: tensor("hidden states y", d)?,
             h: tensor("hidden states h", d)?,
@@ -53,30 +61,78 @@ impl Space {
         })
     }
 
-    /// Counts what [`Space::new`] allocates.
-    pub fn tally(shape: StackShape, rows: usize, extras: Extras, tally: &mut Tally) {
-        let widest = product(&[rows, Self::widest_row(shape, extras), 4]);
-        tally.buffers(Class::Activations, Workspace::bytes(shape.attention, rows, extras), widest);
-        let d = shape.attention.d_model;
-        let inner = [shape.ffn, shape.ffn];
-        for cols in [d, d, d].iter().chain(&inner[..1 + usize::from(shape.gated)]) {
-            tally.tensor(Class::Activations, rows, *cols, DType::F32);
+    /// What each row takes.
+    pub(crate) fn per_row(shape: StackShape, extras: Extras) -> PerRow {
+        PerRow::of(|arena, rows| Self::build(arena, shape, rows, per_row_extras(extras)).map(drop))
+    }
+}
+
+/// Those without what does not grow with the rows.
+pub(crate) fn per_row_extras(extras: Extras) -> Extras {
+    Extras { memory_slots: 0, ..extras }
+}
+
+/// What each row adds to buffers whose sizes grow evenly with the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PerRow {
+    /// Bytes in all.
+    pub(crate) bytes: u64,
+    /// Bytes in the buffer that has most.
+    pub(crate) widest: u64,
+}
+
+impl PerRow {
+    /// Counted of what `build` allocates for a number of rows. What cannot be counted takes more than there is.
+    pub(crate) fn of(build: impl Fn(&Arena, usize) -> Result<(), ModelError>) -> Self {
+        let counted = |rows: usize| {
+            let arena = Arena::counting(u64::MAX);
+            build(&arena, rows).ok().map(|()| arena.tally())
+        };
+        match (counted(1), counted(3)) {
+            (Some(one), Some(three)) if three.usage().total < u64::MAX => {
+                // Sizes are rounded up; where there are two rows more, by the same.
+                let bytes = (three.usage().total - one.usage().total) / 2;
+                Self { bytes, widest: one.largest_binding() }
+            }
+            _ => Self { bytes: u64::MAX, widest: u64::MAX },
         }
     }
 
-    fn widest_row(shape: StackShape, extras: Extras) -> usize {
-        Workspace::widest_row(shape.attention, extras).max(shape.ffn).max(shape.attention.d_model)
+    /// Rows that bindings of `max_binding_bytes` allow.
+    pub(crate) fn per_binding(self, max_binding_bytes: u64) -> usize {
+        (max_binding_bytes / self.widest.max(1)) as usize
     }
 
-    /// Bytes that a row takes.
-    pub fn bytes_per_row(shape: StackShape, extras: Extras) -> u64 {
-        let inner = product(&[4, padded(shape.ffn), if shape.gated { 2 } else { 1 }]);
-        let hidden = product(&[4, 3, padded(shape.attention.d_model)]);
-        Workspace::bytes_per_row(shape.attention, extras).saturating_add(hidden).saturating_add(inner)
+    /// Rows that a budget and bindings of `max_binding_bytes` allow.
+    pub(crate) fn within(self, budget: u64, max_binding_bytes: u64) -> usize {
+        ((budget / self.bytes.max(1)) as usize).min(self.per_binding(max_binding_bytes))
     }
+}
 
-    /// Rows that one binding of `max_binding_bytes` allows.
-    pub fn max_rows(max_binding_bytes: u64, shape: StackShape, extras: Extras) -> usize {
-        (max_binding_bytes / product(&[4, Self::widest_row(shape, extras).max(1)]).saturating_add(16)) as usize
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elgen_attention::Splits;
+
+    #[test]
+    fn a_row_takes_what_every_further_row_adds() {
+        let attention = Shape { d_model: 6, num_heads: 3, head_dim: 2, scale: 1.0 };
+        let shape = StackShape { attention, ffn: 9, gated: true };
+        // Odd splits of odd heads: sizes that are no multiples of 16 bytes.
+        let extras = Extras { el: true, memory_slots: 1, splits: Splits { self_: 3, cross: 1 }, ..Extras::default() };
+        let total = |rows: usize| {
+            let arena = Arena::counting(u64::MAX);
+            Space::build(&arena, shape, rows, extras).expect("counted");
+            arena.tally()
+        };
+        let row = Space::per_row(shape, extras);
+        for rows in [2, 5, 64] {
+            assert_eq!(total(rows + 2).usage().total - total(rows).usage().total, 2 * row.bytes, "{rows}");
+            assert_eq!(total(rows).largest_binding(), rows as u64 * row.widest, "{rows}");
+        }
+        assert_eq!(row.per_binding(10 * row.widest - 1), 9);
+        assert_eq!(row.within(4 * row.bytes, u64::MAX), 4);
+        let endless = StackShape { ffn: usize::MAX, ..shape };
+        assert_eq!(Space::per_row(endless, extras).within(u64::MAX - 1, u64::MAX), 0);
     }
 }

@@ -178,6 +178,21 @@ impl Arena {
             }
         }
     }
+
+    /// `count` equal pieces, the number of each given to `build`: on a device all of them; where it counts, the first stands for all.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn each<R, E>(&self, count: usize, mut build: impl FnMut(&Self, usize) -> Result<R, E>) -> Result<Vec<R>, E> {
+        match &self.source {
+            Source::Device(_) => (0..count).map(|number| build(self, number)).collect(),
+            Source::Counting { .. } if count == 0 => Ok(Vec::new()),
+            Source::Counting { .. } => {
+                let first = self.times(count as u64, |one| build(one, 0))?;
+                Ok(first.into_iter().collect())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +213,9 @@ mod tests {
         assert!(tensor.buffer.raw().is_err());
         let built = arena.times(3, |one| one.buffer("part", Class::Weights, 17)).unwrap();
         assert_eq!((built.map(|b| b.bytes()), arena.tally().usage().of(Class::Weights)), (Some(32), 96));
+        let parts = arena.each(usize::MAX, |one, number| one.buffer("part", Class::Weights, number as u64)).unwrap();
+        assert_eq!((parts.len(), arena.tally().usage().of(Class::Weights)), (1, u64::MAX));
+        assert!(arena.each(0, |one, _| one.buffer("none", Class::Weights, 1)).unwrap().is_empty());
         assert!(arena.tensor("wide", Class::Cache, 0, u32::MAX as usize + 1, DType::F32).is_err());
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, MutexGuard};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::arena::Arena;
 use crate::binding::Binding;
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
 use crate::pool::Class;
 use crate::recorder::Recorder;
 use crate::table::{Range, TableRef, Versions};
-use crate::tally::Tally;
 use crate::tensor::{Buffer, product};
 
 /// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
@@ -174,16 +174,28 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Allocates the tables.
+    /// The tables on a device.
     ///
     /// # Errors
     /// As [`Device::alloc`].
     pub fn new(device: &Device, capacity: usize, max_length: usize) -> Result<Self> {
+        Self::build(&device.into(), capacity, max_length)
+    }
+
+    /// Allocates or counts the tables and the uploads of [`Rows::begin`].
+    ///
+    /// # Errors
+    /// As [`Arena::buffer`].
+    pub fn build(arena: &Arena, capacity: usize, max_length: usize) -> Result<Self> {
+        let buffer = |what: &str, bytes: u64| {
+            arena.will_upload(bytes);
+            arena.buffer(what, Class::Cache, bytes)
+        };
         let table = |name: &str| {
             let what = format!("{name} table of {capacity} rows and {max_length} ids");
-            device.alloc(&what, Class::Cache, product(&[capacity, max_length, 4]))
+            buffer(&what, product(&[capacity, max_length, 4]))
         };
-        let list = |what: &str, each: usize| device.alloc(what, Class::Cache, product(&[capacity, each]));
+        let list = |what: &str, each: usize| buffer(what, product(&[capacity, each]));
         Ok(Self {
             tokens: [table("token")?, table("token")?],
             slots: [table("slot")?, table("slot")?],
@@ -201,16 +213,6 @@ impl Rows {
             segments: Vec::new(),
             row_groups: Vec::new(),
         })
-    }
-
-    /// Counts what [`Rows::new`] allocates for these sizes and the uploads of [`Rows::begin`].
-    pub fn tally(capacity: usize, max_length: usize, tally: &mut Tally) {
-        let table = product(&[capacity, max_length, 4]);
-        let [states, active, groups] = [size_of::<RowState>(), 4, 8].map(|each| product(&[capacity, each]));
-        for bytes in [states, active, groups, table, table, table, table] {
-            tally.buffer(Class::Cache, bytes);
-            tally.upload(bytes);
-        }
     }
 
     /// Physical rows that fit.

@@ -139,12 +139,14 @@ impl TableRef<'_, u32> {
 }
 
 impl<E: Entry> Table<E> {
-    /// Room for `capacity` entries; there are none yet.
+    /// Room for `capacity` entries, and for their upload; there are none yet.
     ///
     /// # Errors
     /// As [`Arena::buffer`].
     pub fn new(arena: &Arena, what: &str, class: Class, capacity: usize) -> Result<Self> {
-        let buffer = arena.buffer(what, class, product(&[capacity, size_of::<E>()]))?;
+        let bytes = product(&[capacity, size_of::<E>()]);
+        arena.will_upload(bytes);
+        let buffer = arena.buffer(what, class, bytes)?;
         Ok(Self { buffer, versions: Arc::default(), version: 0, entries: Arc::from([]), end: 0 })
     }
 

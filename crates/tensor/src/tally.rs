@@ -1,18 +1,10 @@
-//! Adding up what would be allocated, without allocating it.
+//! The sums of a counting arena.
 
 use crate::pool::{Class, Usage};
 use crate::staging::ring_bytes;
-use crate::tensor::{DType, buffer_bytes, tensor_bytes};
+use crate::tensor::buffer_bytes;
 
-/// Bytes by class that some allocations would take from the pool. Each method stands for the allocation of the same name.
-///
-/// ```
-/// use elgen_tensor::{Class, DType, Tally};
-/// let mut tally = Tally::default();
-/// tally.tensor(Class::Activations, 3, 5, DType::F32);
-/// tally.buffer(Class::Cache, 17);
-/// assert_eq!((tally.usage().total, tally.largest_binding()), (3 * 8 * 4 + 32, 96));
-/// ```
+/// Bytes by class that what a counting [`crate::Arena`] gave would take from the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     usage: Usage,
@@ -22,26 +14,13 @@ pub struct Tally {
 
 impl Tally {
     /// As [`crate::Device::alloc`].
-    pub fn buffer(&mut self, class: Class, bytes: u64) {
+    pub(crate) fn buffer(&mut self, class: Class, bytes: u64) {
         self.buffers(class, buffer_bytes(bytes), bytes);
     }
 
-    /// As [`crate::Device::tensor`].
-    pub fn tensor(&mut self, class: Class, rows: usize, cols: usize, dtype: DType) {
-        let bytes = tensor_bytes(rows, cols, dtype);
-        self.buffers(class, bytes, bytes);
-    }
-
     /// As [`crate::Device::readback`].
-    pub fn readback(&mut self, bytes: u64) {
+    pub(crate) fn readback(&mut self, bytes: u64) {
         self.usage.add(Class::Staging, buffer_bytes(bytes));
-    }
-
-    /// `count` buffers of `bytes` bytes each, as [`Tally::buffer`].
-    pub fn equal_buffers(&mut self, class: Class, count: usize, bytes: u64) {
-        if count > 0 {
-            self.buffers(class, buffer_bytes(bytes).saturating_mul(count as u64), bytes);
-        }
     }
 
     /// Buffers of `bytes` bytes in sum, the largest of which has `largest`.

@@ -4,15 +4,16 @@
 //! cache, to use those of a few hypotheses. Run again, only what is returned is computed, in stretches, and no beam order can be wrong. The
 //! sources are not encoded again: the sentences are still admitted.
 
-use elgen_attention::Probabilities;
-use elgen_tensor::{Class, DType, Tally, TensorError, padded, product};
+use elgen_attention::{Extras, Probabilities};
+use elgen_tensor::{Arena, Class, DType, Readback, Tensor, TensorError};
 
 use super::Runner;
 use super::footprint::{PackedSize, chunks};
 use super::packing::{PackedInput, PackedSpace};
+use super::room::RoomSize;
 use crate::config::check_ids;
 use crate::error::ModelError;
-use crate::space::Space;
+use crate::space::{PerRow, Space, per_row_extras};
 
 /// What a sentence of the admitted batch went on with.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +36,19 @@ impl Continuation<'_> {
 /// `[new ids][source ids]`: for each new id the weights of the position that predicts it.
 pub type Alignment = Vec<Vec<f32>>;
 
-/// Bytes beside the working tensors of a row: its probabilities, on the device and in the read-back buffer.
-fn row_bytes(source: usize) -> u64 {
-    product(&[8, padded(source)])
+/// What the probabilities of `rows` packed rows over sources of up to `longest` ids go to.
+struct Means {
+    /// `[rows, longest]`.
+    mean: Tensor,
+    readback: Readback,
+}
+
+impl Means {
+    fn build(arena: &Arena, rows: usize, longest: usize) -> Result<Self, ModelError> {
+        let mean = arena.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
+        let readback = arena.readback("alignments", mean.buffer.bytes())?;
+        Ok(Self { mean, readback })
+    }
 }
 
 impl Runner {
@@ -77,10 +88,9 @@ impl Runner {
         let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0).count as usize;
         let longest = continuations.iter().map(source).max().unwrap_or(0);
         let lengths = continuations.iter().map(Continuation::fed);
-        let shape = self.footprint.decoder;
-        let memory_slots = self.step_space.as_ref().map_or(0, |s| s.extras.memory_slots);
+        let memory_slots = self.room.step.as_ref().map_or(0, |s| s.extras.memory_slots);
         let extras = self.footprint.prompt_extras(memory_slots, (longest, 0));
-        let limit = self.footprint.most_tokens(self.free_budget(), row_bytes(longest), shape, extras);
+        let limit = self.align_row(extras, longest).within(self.free_budget(), self.footprint.max_binding_bytes);
         let chunks = chunks(lengths, limit);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
         if rows == 0 || longest == 0 {
@@ -88,11 +98,13 @@ impl Runner {
         }
         let copies = self.placements.iter().map(|p| p.copies().0).max().unwrap_or(1);
         let size = PackedSize { tokens: rows, copies, extras };
-        PackedSpace::prepare(&self.device, &mut self.prompt_space, shape, size)?;
-        let Some(packed) = &self.prompt_space else { return Ok(Vec::new()) };
-        let mean = self.device.tensor("alignments", Class::Activations, rows, longest, DType::F32)?;
+        let held = self.room.size();
+        let size = RoomSize { prompt: PackedSize::kept(held.prompt, Some(size)), ..held };
+        let arena = Arena::from(&self.device);
+        self.room.resize(&arena, &self.footprint, &size)?;
+        let Some(packed) = &self.room.prompt else { return Ok(Vec::new()) };
+        let Means { mean, readback } = Means::build(&arena, rows, longest)?;
         let stride = mean.ld() as u64 * 4;
-        let readback = self.device.readback("alignments", rows as u64 * stride)?;
         let (mut found, mut rec) = (Vec::with_capacity(continuations.len()), self.device.recorder());
         for chunk in chunks {
             let these = &continuations[chunk.sentences];
@@ -120,23 +132,31 @@ impl Runner {
     fn free_budget(&self) -> u64 {
         let pool = self.device.pool();
         let held = self
-            .prompt_space
+            .room
+            .prompt
             .as_ref()
-            .map_or(0, |p| p.space.rows as u64 * Space::bytes_per_row(self.footprint.decoder, p.space.extras));
+            .map_or(0, |p| p.space.rows as u64 * Space::per_row(self.footprint.decoder, p.space.extras).bytes);
         self.footprint.prefill_budget.min((pool.limit().saturating_sub(pool.current().total) + held) / 2)
+    }
+
+    /// What a packed row takes, with its probabilities.
+    fn align_row(&self, extras: Extras, source: usize) -> PerRow {
+        PerRow::of(|arena, rows| {
+            Space::build(arena, self.footprint.decoder, rows, per_row_extras(extras))?;
+            Means::build(arena, rows, source).map(drop)
+        })
     }
 
     /// Counts what [`Runner::align`] takes at most for continuations of `tokens` fed ids in sum and `longest` at most, over sources of
     /// `source` ids at most.
-    pub fn tally_align(&self, tokens: usize, longest: usize, source: usize, tally: &mut Tally) {
+    ///
+    /// # Errors
+    /// Tensors wider than a kernel counts.
+    pub fn count_align(&self, arena: &Arena, tokens: usize, longest: usize, source: usize) -> Result<(), ModelError> {
         let extras = self.footprint.prompt_extras(0, (source, 0));
-        // 36 bytes: id and position, number, two ranges, a group and a slot.
-        let row =
-            Space::bytes_per_row(self.footprint.decoder, extras).saturating_add(36).saturating_add(row_bytes(source));
-        let all = |rows: usize| row.saturating_mul(rows as u64);
-        let bytes = all(tokens).min(self.footprint.prefill_budget.max(all(longest)));
-        // Its stretches are cut so that each tensor fits a binding.
-        tally.buffers(Class::Activations, bytes, 0);
-        tally.upload((bytes / row).saturating_mul(8));
+        let limit = self.align_row(extras, source).within(self.footprint.prefill_budget, arena.max_binding_bytes());
+        let rows = tokens.min(limit.max(longest));
+        PackedSpace::build(arena, self.footprint.decoder, PackedSize { tokens: rows, copies: 1, extras })?;
+        Means::build(arena, rows, source).map(drop)
     }
 }

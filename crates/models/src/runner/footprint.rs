@@ -1,10 +1,11 @@
-//! What a batch takes, before anything is allocated. The runner allocates by the same rules.
+//! How large the parts of a runner are for a batch. [`Room`] and the cache layout say what they consist of.
 
 use std::ops::Range;
 
 use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kind, Kinds, Need, Splits};
-use elgen_tensor::{Class, DType, Tally, product};
+use elgen_tensor::{Arena, DType};
 
+use super::room::{Room, RoomSize};
 use crate::error::ModelError;
 use crate::outline::Outline;
 use crate::space::{Space, StackShape};
@@ -54,28 +55,22 @@ impl PackedSize {
         self.tokens >= wanted.tokens && self.copies >= wanted.copies && self.extras.hold(wanted.extras)
     }
 
-    /// Counts the buffers and their uploads.
-    pub(super) fn tally(&self, shape: StackShape, tally: &mut Tally) {
-        Space::tally(shape, self.tokens, self.extras, tally);
-        // Ids with positions, numbers, ranges, groups, cross ranges, and the lists of slots.
-        for bytes in [8, 4, 8, 8, 8].map(|each| product(&[self.tokens, each])) {
-            tally.buffer(Class::Activations, bytes);
-            tally.upload(bytes);
+    /// What is held, unless something else is wanted that it does not serve.
+    pub(super) fn kept(held: Option<Self>, wanted: Option<Self>) -> Option<Self> {
+        match (held, wanted) {
+            (Some(held), Some(wanted)) if !held.serves(&wanted) => Some(wanted),
+            (Some(held), _) => Some(held),
+            (None, wanted) => wanted,
         }
-        tally.equal_buffers(Class::Activations, self.copies, product(&[self.tokens, 4]));
     }
 }
 
 /// What a runner holds from earlier batches and keeps where it serves.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
-    pub(super) encode: Option<PackedSize>,
-    pub(super) prompt: Option<PackedSize>,
-    /// Rows of a step and what their working tensors were made for.
-    pub(super) step: Option<(usize, Extras)>,
+    pub(super) room: RoomSize,
     /// (self, cross) slots of each slab.
     pub(super) slabs: Vec<(u64, u64)>,
-    pub(super) cross_ranges: u64,
 }
 
 impl Footprint {
@@ -86,21 +81,21 @@ impl Footprint {
     }
 
     /// Counts what a new runner allocates for a batch of `needs` where there are `rows` physical rows, and its uploads; gives the bytes of the
-    /// cache slabs, which the tally holds too.
+    /// cache slabs, which were counted too.
     ///
     /// # Errors
-    /// A sentence larger than a slab can be.
-    pub fn tally(&self, runs: &[Alike], rows: usize, tally: &mut Tally) -> Result<CacheBytes, ModelError> {
-        self.tally_beside(&Held::default(), runs, rows, tally)
+    /// A sentence larger than a slab can be; tensors wider than a kernel counts.
+    pub fn count(&self, arena: &Arena, runs: &[Alike], rows: usize) -> Result<CacheBytes, ModelError> {
+        self.count_beside(arena, &Held::default(), runs, rows)
     }
 
-    /// As [`Footprint::tally`] for a runner that keeps what it holds where that serves.
-    pub(super) fn tally_beside(
+    /// As [`Footprint::count`] for a runner that keeps what it holds where that serves.
+    pub(super) fn count_beside(
         &self,
+        arena: &Arena,
         held: &Held,
         runs: &[Alike],
         rows: usize,
-        tally: &mut Tally,
     ) -> Result<CacheBytes, ModelError> {
         // Slabs of one size that follow each other, as (slots, how many).
         let mut wanted: Vec<((u64, u64), u64)> = Vec::new();
@@ -114,43 +109,39 @@ impl Footprint {
             count <= held.slabs.len() as u64 && each().zip(&held.slabs).all(|(w, slab)| w.0 <= slab.0 && w.1 <= slab.1);
         let slabs = if serve { held.slabs.iter().map(|slab| (*slab, 1)).collect() } else { wanted };
         let mut caches = CacheBytes::default();
-        for (slab, slabs) in &slabs {
-            let bytes = self.layout.slab_bytes(*slab);
-            let layers = [(self.layout.layers, bytes.self_), (self.layout.cross_buffers(), bytes.cross)];
-            let [self_, cross] = layers.map(|(buffers, bytes)| {
-                let all = bytes.saturating_mul(*slabs);
-                if buffers > 0 {
-                    tally.buffers(Class::Cache, all, bytes / buffers as u64);
-                }
-                all
-            });
-            caches.self_ = caches.self_.saturating_add(self_);
-            caches.cross = caches.cross.saturating_add(cross);
+        for (slab, count) in &slabs {
+            let bytes = self.layout.count_slabs(arena, *slab, *count)?;
+            caches.self_ = caches.self_.saturating_add(bytes.self_);
+            caches.cross = caches.cross.saturating_add(bytes.cross);
         }
         let memory_slots = slabs.iter().map(|(slab, _)| slab.1 as usize).max().unwrap_or(0);
-
-        let mut step = (rows, self.step_extras(memory_slots, longest(runs)));
-        if let Some(held) = held.step.filter(|h| h.0 >= step.0 && h.1.hold(step.1)) {
-            step = held;
-        }
-        Space::tally(self.decoder, step.0, step.1, tally);
-
-        if let Some(shape) = self.encoder {
-            let ranges = product(&[rows, 8]).max(held.cross_ranges);
-            tally.buffer(Class::Cache, ranges);
-            tally.upload(ranges);
-            let size = self.encode_size(runs);
-            held.encode.filter(|held| held.serves(&size)).unwrap_or(size).tally(shape, tally);
-        }
-        if let Some(size) = self.prompt_size(runs, step.1.memory_slots) {
-            held.prompt.filter(|held| held.serves(&size)).unwrap_or(size).tally(self.decoder, tally);
-        }
+        let size = self.batch_room(&held.room, runs, rows, memory_slots);
+        Room::default().resize(arena, self, &size)?;
         Ok(caches)
+    }
+
+    /// The room of a runner behind the beginning of a batch where there are `rows` physical rows. `memory_slots`: cross slots of the largest
+    /// slab.
+    pub(super) fn batch_room(&self, held: &RoomSize, runs: &[Alike], rows: usize, memory_slots: usize) -> RoomSize {
+        let step = (rows, self.step_extras(memory_slots, longest(runs)));
+        let cross_rows = if self.encoder.is_some() { rows.max(held.cross_rows) } else { 0 };
+        RoomSize { cross_rows, ..self.packed_room(held, runs, step) }
+    }
+
+    /// That of one whose rows are all packed: nothing is decoded step by step. `step`: what its step holds at least.
+    pub(super) fn packed_room(&self, held: &RoomSize, runs: &[Alike], step: (usize, Extras)) -> RoomSize {
+        let step = held.step.filter(|h| h.0 >= step.0 && h.1.hold(step.1)).unwrap_or(step);
+        RoomSize {
+            step: Some(step),
+            cross_rows: held.cross_rows,
+            encode: PackedSize::kept(held.encode, self.encoder.map(|_| self.encode_size(runs))),
+            prompt: PackedSize::kept(held.prompt, self.prompt_size(runs, step.1.memory_slots)),
+        }
     }
 
     /// Rows of a decode step that one binding allows for each working tensor. `longest`: the most (source ids, decoder ids) of a sentence.
     pub fn max_rows(&self, longest: (usize, usize)) -> usize {
-        Space::max_rows(self.max_binding_bytes, self.decoder, self.step_extras(0, longest))
+        Space::per_row(self.decoder, self.step_extras(0, longest)).per_binding(self.max_binding_bytes)
     }
 
     /// Key splits of sentences with at most so many (source ids, decoder ids).
@@ -183,21 +174,21 @@ impl Footprint {
     pub(super) fn encode_chunks(&self, needs: &[Need]) -> Vec<Chunk> {
         let Some(shape) = self.encoder else { return Vec::new() };
         let lengths = needs.iter().map(|need| need.source_len);
-        chunks(lengths, self.most_tokens(self.prefill_budget, 0, shape, Extras::default()))
+        chunks(lengths, self.most_tokens(shape, Extras::default()))
     }
 
     /// The stretches that the decoder runs prompts in, all but their last ids.
     pub(super) fn prompt_chunks(&self, needs: &[Need], memory_slots: usize) -> Vec<Chunk> {
         let lengths = needs.iter().map(|need| need.prompt_len.saturating_sub(1));
         let extras = self.prompt_extras(memory_slots, longest(&Alike::runs(needs)));
-        chunks(lengths, self.most_tokens(self.prefill_budget, 0, self.decoder, extras))
+        chunks(lengths, self.most_tokens(self.decoder, extras))
     }
 
     /// What the encoder's stretches need.
     pub(super) fn encode_size(&self, runs: &[Alike]) -> PackedSize {
         let replicates = self.layout.cross.is_some_and(|(_, kind)| kind.replicates());
         let tokens = self.encoder.map_or(0, |shape| {
-            let limit = self.most_tokens(self.prefill_budget, 0, shape, Extras::default());
+            let limit = self.most_tokens(shape, Extras::default());
             largest_chunk(runs.iter().map(|run| (run.need.source_len, run.count)), limit)
         });
         PackedSize { tokens, copies: copies(runs, replicates), extras: Extras::default() }
@@ -206,17 +197,15 @@ impl Footprint {
     /// What the decoder's stretches need; `None` if no prompt has more than one id.
     pub(super) fn prompt_size(&self, runs: &[Alike], memory_slots: usize) -> Option<PackedSize> {
         let extras = self.prompt_extras(memory_slots, longest(runs));
-        let limit = self.most_tokens(self.prefill_budget, 0, self.decoder, extras);
+        let limit = self.most_tokens(self.decoder, extras);
         let tokens = largest_chunk(runs.iter().map(|run| (run.need.prompt_len.saturating_sub(1), run.count)), limit);
         let copies = copies(runs, self.layout.self_kind.replicates());
         (tokens > 0).then_some(PackedSize { tokens, copies, extras })
     }
 
-    /// Packed rows of a stretch that a budget and one binding allow, where each also takes `beside` bytes outside of the working tensors.
-    pub(super) fn most_tokens(&self, budget: u64, beside: u64, shape: StackShape, extras: Extras) -> usize {
-        let by_budget = (budget / Space::bytes_per_row(shape, extras).saturating_add(beside).max(1)) as usize;
-        let by_binding = (self.max_binding_bytes / beside.max(1)) as usize;
-        by_budget.min(by_binding).min(Space::max_rows(self.max_binding_bytes, shape, extras))
+    /// Packed rows of a stretch that the budget and one binding allow.
+    fn most_tokens(&self, shape: StackShape, extras: Extras) -> usize {
+        Space::per_row(shape, extras).within(self.prefill_budget, self.max_binding_bytes)
     }
 }
 

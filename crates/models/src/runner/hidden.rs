@@ -32,8 +32,7 @@ impl Runner {
             .map(|(ids, prompt)| Sentence { source: if encoder.is_some() { ids } else { &[] }, prompt, max_new: 0 })
             .collect();
         self.place(&sentences, 1)?;
-        // What mha-nocache recomputes needs the room of a step.
-        self.prepare_step(1, (0, 0))?;
+        self.prepare_packed()?;
         let (device, width) = (self.device.clone(), self.model.hidden_size());
         let mut found: Vec<Vec<f32>> = Vec::with_capacity(inputs.len());
         let mut see = |states: &Tensor, chunk: std::ops::Range<usize>| {
@@ -45,7 +44,7 @@ impl Runner {
             Ok(RecordStats::default())
         };
         match encoder {
-            Some(shape) => self.encode(shape, &sentences, Some(&mut see))?,
+            Some(_) => self.encode(&sentences, Some(&mut see))?,
             None => self.prefill(&sentences, Some(&mut see))?,
         };
         Ok(found)

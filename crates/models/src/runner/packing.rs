@@ -1,7 +1,7 @@
 //! Packed rows: the tokens of several sequences, one behind the other, with what tells them apart.
 
 use elgen_attention::{Packed, Placement};
-use elgen_tensor::{Arena, Class, Device, Entry, Grouping, Range, Recorder, Table, TensorError, TokenAt};
+use elgen_tensor::{Arena, Class, Entry, Grouping, Range, Recorder, Table, TensorError, TokenAt};
 
 use super::align::Continuation;
 use super::footprint::{Chunk, PackedSize};
@@ -18,42 +18,37 @@ pub(super) struct PackedSpace {
     ranges: Table<Range>,
     groups: Table<Range>,
     cross_ranges: Table<Range>,
+    /// One for each copy of what is stored.
     slots: Vec<Table<u32>>,
+    copies: usize,
 }
 
 impl PackedSpace {
     pub(super) fn size(&self) -> PackedSize {
-        PackedSize { tokens: self.space.rows, copies: self.slots.len(), extras: self.space.extras }
+        PackedSize { tokens: self.space.rows, copies: self.copies, extras: self.space.extras }
     }
 
-    /// Makes sure that there is one of this size in `place`.
-    pub(super) fn prepare(
-        device: &Device,
-        place: &mut Option<Self>,
-        shape: StackShape,
-        size: PackedSize,
-    ) -> Result<(), ModelError> {
-        if place.as_ref().is_some_and(|held| held.size().serves(&size)) {
-            return Ok(());
-        }
+    /// Allocates or counts one of this size, and the uploads of its batches.
+    pub(super) fn build(arena: &Arena, shape: StackShape, size: PackedSize) -> Result<Self, ModelError> {
         let PackedSize { tokens, copies, extras } = size;
-        *place = None;
-        let arena = Arena::from(device);
-        let ranges = |what: &str| Table::new(&arena, what, Class::Activations, tokens);
-        let numbers = |what: &str| Table::new(&arena, what, Class::Activations, tokens);
-        let space = Space::new(device, shape, tokens, extras)?;
-        let mut index = numbers("row numbers")?;
-        index.write(device, &(0..tokens as u32).collect::<Vec<u32>>())?;
-        *place = Some(Self {
+        let space = Space::build(arena, shape, tokens, extras)?;
+        fn table<E: Entry>(arena: &Arena, what: &str, tokens: usize) -> Result<Table<E>, TensorError> {
+            Table::new(arena, what, Class::Activations, tokens)
+        }
+        let mut index = table(arena, "row numbers", tokens)?;
+        if let Some(device) = arena.device() {
+            index.write(device, &(0..tokens as u32).collect::<Vec<u32>>())?;
+        }
+        Ok(Self {
             space,
-            ids: Table::new(&arena, "packed ids", Class::Activations, tokens)?,
+            ids: table(arena, "packed ids", tokens)?,
             index,
-            ranges: ranges("packed ranges")?,
-            groups: ranges("packed row groups")?,
-            cross_ranges: ranges("packed cross ranges")?,
-            slots: (0..copies).map(|_| numbers("packed slots")).collect::<Result<_, _>>()?,
-        });
-        Ok(())
+            ranges: table(arena, "packed ranges", tokens)?,
+            groups: table(arena, "packed row groups", tokens)?,
+            cross_ranges: table(arena, "packed cross ranges", tokens)?,
+            slots: arena.each(copies, |arena, _| table(arena, "packed slots", tokens))?,
+            copies,
+        })
     }
 }
 

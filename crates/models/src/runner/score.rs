@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use elgen_tensor::{Class, DType, Device, RecordStats, Recorder, Tensor, TensorError};
+use elgen_tensor::{Arena, Class, DType, Device, RecordStats, Recorder, Tensor, TensorError};
 
 use super::{Runner, Sentence};
 use crate::architecture::Architecture;
 use crate::error::ModelError;
+use crate::space::PerRow;
 
 /// Logits of some decoder positions, recorded but not yet run.
 #[derive(Debug)]
@@ -112,16 +113,16 @@ impl Runner {
         self.check(sentences)?;
         let vocab = self.model.limits().vocab_size;
         let binding = self.device.capabilities().max_binding_bytes;
-        let row_bytes = elgen_tensor::product(&[elgen_tensor::padded(vocab), 4]).max(1);
+        let logits = |arena: &Arena, rows: usize| arena.tensor("logits", Class::Activations, rows, vocab, DType::F32);
+        let row = PerRow::of(|arena, rows| Ok(logits(arena, rows).map(drop)?));
         let wanted: usize = sentences.iter().zip(from).map(|(s, from)| s.prompt.len().saturating_sub(*from)).sum();
-        let rows = ((window_bytes.min(binding) / row_bytes) as usize).clamp(1, wanted.max(1));
-        let logits = self.device.tensor("logits", Class::Activations, rows, vocab, DType::F32)?;
+        let rows = row.within(window_bytes, binding).clamp(1, wanted.max(1));
+        let logits = logits(&Arena::from(&self.device), rows)?;
         self.place(sentences, 1)?;
-        // What mha-nocache recomputes needs the room of a step.
-        self.prepare_step(1, (0, 0))?;
+        self.prepare_packed()?;
         let mut stats = RecordStats::default();
-        if let Some(encoder) = self.model.encoder_shape() {
-            stats += self.encode(encoder, sentences, None)?;
+        if self.model.encoder_shape().is_some() {
+            stats += self.encode(sentences, None)?;
         }
         let from: Vec<usize> = from.iter().map(|position| position - 1).collect();
         let (device, model) = (self.device.clone(), Arc::clone(&self.model));

@@ -46,12 +46,12 @@ pub(super) fn beam_step(rec: &mut Recorder, search: &DeviceSearch, beams: &BeamS
     let buffers = bind![
         rows.active(),
         rows.state(),
-        &search.settings.buffer,
+        &search.buffers.settings.buffer,
         &beams.lists,
         &beams.running,
         &beams.finished,
-        &search.trace,
-        &search.open,
+        &search.buffers.trace,
+        &search.buffers.open,
     ];
     // SAFETY: the search checked that the rows are whole sentences of the batch, for whose sizes all buffers were allocated; tokens
     // come from lists that `candidates` wrote.

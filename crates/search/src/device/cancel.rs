@@ -20,8 +20,8 @@ impl DeviceSearch {
         let width = self.width();
         for &sentence in sentences {
             self.cancelled.push((sentence, found[sentence].clone()));
-            rec.write(&self.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
-            match &mut self.host {
+            rec.write(&self.buffers.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
+            match &mut self.buffers.host {
                 Host::Idle => {}
                 Host::Beams(host) => host.cancel(sentence),
                 Host::Rows(host) => host.cancel(sentence, width),

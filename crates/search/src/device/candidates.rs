@@ -77,8 +77,8 @@ pub(super) fn candidates(
     let kernel = kernel(rec.device(), &search.config)?;
     let Parts { count, quads } = beams.parts;
     let params = Params { vocab: logits.cols as u32, quads: logits.quads(), parts: count, part_quads: quads };
-    let buffers = bind![rows.active(), rows.state(), &search.open, &beams.running, logits, &beams.lists];
-    let settings = search.config.mode.samples().then_some(&search.settings.buffer);
+    let buffers = bind![rows.active(), rows.state(), &search.buffers.open, &beams.running, logits, &beams.lists];
+    let settings = search.config.mode.samples().then_some(&search.buffers.settings.buffer);
     let buffers = Bindings::new(buffers).with(settings);
     // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
     // sizes the lists were allocated.

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use elgen_tensor::{Device, Readback, Recorder, Rows, Tally, Tensor};
+use elgen_tensor::{Arena, Readback, Recorder, Rows, Tensor};
 
 use super::candidates;
 use super::settings::NONE;
@@ -29,14 +29,10 @@ pub(super) struct HostBeams {
 }
 
 impl HostBeams {
-    pub(super) fn new(device: &Device, config: &GenerationConfig, max_rows: usize, by_logits: bool) -> Result<Self> {
-        let readback = device.readback("search candidates", read_bytes(config, max_rows, by_logits))?;
+    /// Allocates or counts what the steps of `max_rows` rows are read with.
+    pub(super) fn build(arena: &Arena, config: &GenerationConfig, max_rows: usize, by_logits: bool) -> Result<Self> {
+        let readback = arena.readback("search candidates", read_bytes(config, max_rows, by_logits))?;
         Ok(Self { searches: Vec::new(), done: Vec::new(), failed: Vec::new(), readback, by_logits })
-    }
-
-    /// Counts what [`HostBeams::new`] allocates.
-    pub(super) fn tally(config: &GenerationConfig, max_rows: usize, by_logits: bool, tally: &mut Tally) {
-        tally.readback(read_bytes(config, max_rows, by_logits));
     }
 
     /// Whether it reads logits.
@@ -101,8 +97,11 @@ impl DeviceSearch {
         rows: &mut Rows,
         logits: &Tensor,
     ) -> Result<()> {
-        let beams =
-            self.beams.as_ref().ok_or_else(|| SearchError::Batch { message: "a search without beams".into() })?;
+        let beams = self
+            .buffers
+            .beams
+            .as_ref()
+            .ok_or_else(|| SearchError::Batch { message: "a search without beams".into() })?;
         let (from, bytes) = if host.by_logits {
             (&logits.buffer, logits_bytes(&self.config, rows.count()))
         } else {
@@ -139,7 +138,7 @@ impl DeviceSearch {
             };
             if done {
                 host.done[sentence] = true;
-                rec.write(&self.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
+                rec.write(&self.buffers.open, sentence as u64 * 4, &0u32.to_ne_bytes())?;
             }
         }
         if !host.done.iter().all(|done| *done) {

@@ -1,11 +1,12 @@
 //! Greedy search and sampling under the eyes of the host: it runs users' processors, applies stop criteria and reports the
 //! tokens of each step. What a step appended comes with the read that tells which sentences are open.
 
-use elgen_tensor::{Buffer, Class, Device, Readback, Recorder, Rows, Tally, Tensor};
+use elgen_tensor::{Arena, Buffer, Class, Readback, Recorder, Rows, Tensor};
 
 use super::host::logits_bytes;
 use super::results::Trace;
-use super::{DeviceSearch, Found, NewToken, Result, Sentence, select, trace_bytes};
+use super::state::trace_bytes;
+use super::{DeviceSearch, Found, NewToken, Result, Sentence, select};
 use crate::config::GenerationConfig;
 use crate::error::NotFinite;
 use crate::hypothesis::{FinishReason, Hypothesis};
@@ -37,25 +38,18 @@ pub(super) struct HostRows {
 }
 
 impl HostRows {
-    pub(super) fn new(device: &Device, config: &GenerationConfig, max_rows: usize, logits: bool) -> Result<Self> {
-        let bytes = logits_bytes(config, max_rows);
+    /// Allocates or counts what the steps of `max_rows` rows are read with, and their uploads.
+    pub(super) fn build(arena: &Arena, config: &GenerationConfig, max_rows: usize, logits: bool) -> Result<Self> {
+        let (step, bytes) = (trace_bytes(max_rows, 1), logits_bytes(config, max_rows));
+        if logits {
+            arena.will_upload(bytes);
+        }
         Ok(Self {
             sequences: Vec::new(),
-            step: device.alloc("new tokens", Class::Activations, trace_bytes(max_rows, 1))?,
-            step_readback: device.readback("new tokens", trace_bytes(max_rows, 1))?,
-            logits: if logits { Some(device.readback("logits", bytes)?) } else { None },
+            step: arena.buffer("new tokens", Class::Activations, step)?,
+            step_readback: arena.readback("new tokens", step)?,
+            logits: if logits { Some(arena.readback("logits", bytes)?) } else { None },
         })
-    }
-
-    /// Counts what [`HostRows::new`] allocates, and the uploads of its steps.
-    pub(super) fn tally(config: &GenerationConfig, max_rows: usize, logits: bool, tally: &mut Tally) {
-        let step = trace_bytes(max_rows, 1);
-        tally.buffer(Class::Activations, step);
-        tally.readback(step);
-        if logits {
-            tally.readback(logits_bytes(config, max_rows));
-            tally.upload(logits_bytes(config, max_rows));
-        }
     }
 
     /// Whether it reads logits.
@@ -124,7 +118,7 @@ impl DeviceSearch {
         self.warp(rec, rows, logits)?;
         select::select(rec, self, rows, logits)?;
         let all = self.batch_rows();
-        rec.copy(&self.trace, trace_bytes(all, self.steps), &host.step, 0, trace_bytes(all, 1))?;
+        rec.copy(&self.buffers.trace, trace_bytes(all, self.steps), &host.step, 0, trace_bytes(all, 1))?;
         let entries: Vec<Trace> =
             rec.submit_and_see(&host.step_readback, &host.step, trace_bytes(all, 1), bytemuck::pod_collect_to_vec)?;
         for row in rows.active_rows().iter().map(|row| *row as usize) {

@@ -35,12 +35,12 @@ pub(super) fn select(rec: &mut Recorder, search: &DeviceSearch, rows: &Rows, log
     let buffers = bind![
         rows.active(),
         rows.state(),
-        &search.settings.buffer,
+        &search.buffers.settings.buffer,
         logits,
         rows.tokens(),
         rows.slots(),
-        &search.trace,
-        &search.open,
+        &search.buffers.trace,
+        &search.buffers.open,
     ];
     // SAFETY: the search checked that the logits have a row for each active row and that the rows are those of the batch, for whose
     // sizes the other buffers were allocated; a row that has reached its length appends nothing.

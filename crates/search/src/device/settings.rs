@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Buffer, Class, Device, Recorder, padded, product};
+use elgen_tensor::{Arena, Buffer, Class, Device, Recorder, padded, product};
 
 use super::{Result, Sentence as Start};
 use crate::config::GenerationConfig;
@@ -67,11 +67,6 @@ struct Sentence {
     ordinal_high: u32,
 }
 
-/// Bytes of noise from outside for this many rows.
-pub(super) fn noise_bytes(config: &GenerationConfig, rows: usize) -> u64 {
-    product(&[rows, padded(config.vocab_size), 4])
-}
-
 /// The settings on the device.
 pub(super) struct Settings {
     pub(super) buffer: Buffer,
@@ -82,24 +77,28 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(
-        device: &Device,
+    /// Allocates or counts what `max_sentences` sentences of up to `max_new` new tokens need, with room for `noise_rows` rows of noise.
+    pub(super) fn build(
+        arena: &Arena,
         config: &GenerationConfig,
         max_sentences: usize,
         max_new: usize,
         noise_rows: usize,
     ) -> Result<Self> {
-        let bytes = Self::bytes(config, max_sentences, max_new);
         // Before the words are made, of which there are as many as new tokens.
-        let all = bytes.saturating_add(noise_bytes(config, noise_rows));
-        let buffer = device.alloc("search settings", Class::Activations, all)?;
-        let mut words = encode(config, max_new);
-        let sentences_at = words.len() as u64 * 4;
+        let sentences_at = encode(Words::counted(), config, max_new).bytes();
+        let bytes = sentences_at.saturating_add(product(&[max_sentences, size_of::<Sentence>()]));
+        let noise = product(&[noise_rows, padded(config.vocab_size), 4]);
+        arena.will_upload(bytes.max(noise));
+        let buffer = arena.buffer("search settings", Class::Activations, bytes.saturating_add(noise))?;
         let noise_at = (noise_rows > 0).then_some(bytes);
-        if let Some(at) = noise_at {
-            words[offset_of!(Header, noise) / 4] = ((at - size_of::<Header>() as u64) / 4) as u32;
+        if let Some(device) = arena.device() {
+            let mut words = encode(Words::default(), config, max_new).all;
+            if let Some(at) = noise_at {
+                words[offset_of!(Header, noise) / 4] = ((at - size_of::<Header>() as u64) / 4) as u32;
+            }
+            device.write(&buffer, 0, bytemuck::cast_slice(&words))?;
         }
-        device.write(&buffer, 0, bytemuck::cast_slice(&words))?;
         Ok(Self { buffer, sentences_at, noise_at })
     }
 
@@ -114,14 +113,6 @@ impl Settings {
             Some(at) => Ok(rec.write(&self.buffer, at, bytemuck::cast_slice(noise))?),
             None => Ok(()),
         }
-    }
-
-    pub(super) fn bytes(config: &GenerationConfig, max_sentences: usize, max_new: usize) -> u64 {
-        // All but the two tables that have a word for each new token are as long as the options, which are there.
-        let tables = table_words(config, max_new).iter().fold(0, |sum: u64, words| sum.saturating_add(*words));
-        let fixed = encode_tables(config, &[], &[]).len() as u64;
-        let words = tables.saturating_add(fixed).saturating_mul(4);
-        words.saturating_add(product(&[max_sentences, size_of::<Sentence>()]))
     }
 
     pub(super) fn write_sentences(&self, device: &Device, starts: &[Start]) -> Result<()> {
@@ -146,7 +137,7 @@ fn cut(count: usize) -> u32 {
 
 /// The records of `add_biases` in `process.wgsl`: for each biased id its sequences, those of one id first, as the twin sums
 /// them.
-fn biases(biases: &[(Vec<u32>, f32)], vocab: usize, list: &mut impl FnMut(&[u32]) -> List) -> List {
+fn biases(biases: &[(Vec<u32>, f32)], vocab: usize, words: &mut Words) -> List {
     let acts = |ids: &[u32]| !ids.is_empty() && ids.iter().all(|id| (*id as usize) < vocab);
     let mut sorted: Vec<&(Vec<u32>, f32)> = biases.iter().filter(|(ids, _)| acts(ids)).collect();
     sorted.sort_by_key(|(ids, _)| (ids[ids.len() - 1], ids.len() > 1));
@@ -154,55 +145,75 @@ fn biases(biases: &[(Vec<u32>, f32)], vocab: usize, list: &mut impl FnMut(&[u32]
     for same in sorted.chunk_by(|a, b| a.0.last() == b.0.last()) {
         let mut records = Vec::new();
         for (ids, bias) in same {
-            let [first, before] = list(&ids[..ids.len() - 1]);
+            let [first, before] = words.list(&ids[..ids.len() - 1]);
             records.extend([first, before, bias.to_bits()]);
         }
         let id = same[0].0[same[0].0.len() - 1];
-        groups.extend([id, list(&records)[0], same.len() as u32]);
+        groups.extend([id, words.list(&records)[0], same.len() as u32]);
     }
-    [list(&groups)[0], groups.len() as u32 / 3]
+    [words.list(&groups)[0], groups.len() as u32 / 3]
 }
 
-/// Words of the tables that have one for each new token: growths and divisors.
-fn table_words(config: &GenerationConfig, max_new: usize) -> [u64; 2] {
-    let decay = config.exponential_decay_length_penalty;
-    let growths = decay.map_or(0, |decay| (max_new as u64).saturating_add(1).saturating_sub(decay.first() as u64));
-    [growths, (max_new as u64).saturating_add(1)]
+/// The words of the settings: collected, or counted without making those of which there is one for each new token.
+#[derive(Default)]
+struct Words {
+    /// The header and the lists behind it; empty where they are counted.
+    all: Vec<u32>,
+    /// Words of the lists.
+    listed: u64,
+    counts_only: bool,
 }
 
-/// The header and the lists behind it; the table of sentences follows.
-fn encode(config: &GenerationConfig, max_new: usize) -> Vec<u32> {
-    let decay = config.exponential_decay_length_penalty;
-    let growth: Vec<u32> =
-        decay.map_or(Vec::new(), |decay| (decay.first()..=max_new).map(|new| decay.growth(new).to_bits()).collect());
-    // The power in f64, rounded; the kernel then divides in f32 as the reference does.
-    let divisors: Vec<u32> =
-        (0..=max_new).map(|length| ((length as f64).powf(config.length_penalty) as f32).to_bits()).collect();
-    encode_tables(config, &growth, &divisors)
+impl Words {
+    fn counted() -> Self {
+        Self { counts_only: true, ..Self::default() }
+    }
+
+    /// Appends a list.
+    fn list(&mut self, ids: &[u32]) -> List {
+        self.table(ids.len() as u64, ids.iter().copied())
+    }
+
+    /// Appends a list of `count` ids, which are only made where they are collected.
+    fn table(&mut self, count: u64, ids: impl Iterator<Item = u32>) -> List {
+        let at = self.listed as u32;
+        self.listed = self.listed.saturating_add(count);
+        if !self.counts_only {
+            self.all.extend(ids);
+        }
+        [at, count as u32]
+    }
+
+    fn bytes(&self) -> u64 {
+        self.listed.saturating_mul(4).saturating_add(size_of::<Header>() as u64)
+    }
 }
 
-/// [`encode`] with these tables. Ids that the vocabulary does not hold cannot occur: they, and sequences with one of them, are left out, so
-/// that kernels find no id without a score.
-fn encode_tables(config: &GenerationConfig, growth: &[u32], divisors: &[u32]) -> Vec<u32> {
+/// The header and the lists behind it; the table of sentences follows. Ids that the vocabulary does not hold cannot occur: they, and
+/// sequences with one of them, are left out, so that kernels find no id without a score.
+fn encode(mut words: Words, config: &GenerationConfig, max_new: usize) -> Words {
     let held = |ids: &[u32]| ids.iter().all(|id| (*id as usize) < config.vocab_size);
     let within = |ids: &[u32]| ids.iter().copied().filter(|id| held(&[*id])).collect::<Vec<u32>>();
-    let mut words: Vec<u32> = Vec::new();
-    let mut list = |ids: &[u32]| {
-        let at = words.len() as u32;
-        words.extend_from_slice(ids);
-        [at, ids.len() as u32]
-    };
-    let eos = list(&within(&config.eos_token_id));
-    let forced_eos = list(&within(&config.forced_eos_token_id));
-    let suppress = list(&within(&config.suppress_tokens));
-    let begin_suppress = list(&within(&config.begin_suppress_tokens));
+    let eos = words.list(&within(&config.eos_token_id));
+    let forced_eos = words.list(&within(&config.forced_eos_token_id));
+    let suppress = words.list(&within(&config.suppress_tokens));
+    let begin_suppress = words.list(&within(&config.begin_suppress_tokens));
     let bad_words = config.bad_words_ids.iter().filter(|word| !word.is_empty() && held(word));
-    let places: Vec<List> = bad_words.map(|word| list(word)).collect();
-    let bad_words = [list(places.as_flattened())[0], places.len() as u32];
-    let biased = biases(&config.sequence_bias, config.vocab_size, &mut list);
+    let places: Vec<List> = bad_words.map(|word| words.list(word)).collect();
+    let bad_words = [words.list(places.as_flattened())[0], places.len() as u32];
+    let biased = biases(&config.sequence_bias, config.vocab_size, &mut words);
+    let lengths = (max_new as u64).saturating_add(1);
     let decay = config.exponential_decay_length_penalty;
-    let growth = list(growth);
-    let divisors = list(divisors)[0];
+    let growth = match decay {
+        Some(decay) => {
+            let growths = lengths.saturating_sub(decay.first() as u64);
+            words.table(growths, (decay.first()..=max_new).map(|new| decay.growth(new).to_bits()))
+        }
+        None => words.list(&[]),
+    };
+    // The power in f64, rounded; the kernel then divides in f32 as the reference does.
+    let divisor = |length: usize| (length as f64).powf(config.length_penalty) as f32;
+    let divisors = words.table(lengths, (0..=max_new).map(|length| divisor(length).to_bits()))[0];
     let keep = config.min_tokens_to_keep();
     let header = Header {
         neg_inf: f32::NEG_INFINITY,
@@ -235,12 +246,13 @@ fn encode_tables(config: &GenerationConfig, growth: &[u32], divisors: &[u32]) ->
         biased,
         decay: growth,
         divisors,
-        sentences: words.len() as u32,
+        sentences: words.listed as u32,
         noise: NONE,
     };
-    let mut all = bytemuck::cast_slice(&[header]).to_vec();
-    all.append(&mut words);
-    all
+    if !words.counts_only {
+        words.all.splice(..0, bytemuck::cast_slice(&[header]).iter().copied());
+    }
+    words
 }
 
 #[cfg(test)]
@@ -263,23 +275,27 @@ mod tests {
             config.exponential_decay_length_penalty =
                 decay.map(|start: u8| ExponentialDecay { start: start.into(), factor: 1.5 });
             for max_new in [0, 1, 7, 100] {
-                let expected = encode(&config, max_new).len() * 4 + 3 * size_of::<Sentence>();
-                assert_eq!(Settings::bytes(&config, 3, max_new), expected as u64, "{decay:?} {max_new}");
+                let words = encode(Words::default(), &config, max_new);
+                let counted = encode(Words::counted(), &config, max_new);
+                assert_eq!(words.all.len() as u64 * 4, words.bytes(), "{decay:?} {max_new}");
+                assert_eq!((counted.bytes(), counted.all.len()), (words.bytes(), 0), "{decay:?} {max_new}");
             }
         }
-        assert_eq!(Settings::bytes(&config, usize::MAX, usize::MAX), u64::MAX);
+        let plan = Arena::counting(1 << 20);
+        Settings::build(&plan, &config, usize::MAX, usize::MAX, usize::MAX).expect("counted");
+        assert_eq!(plan.tally().usage().total, u64::MAX);
     }
 
     #[test]
     fn ids_that_the_vocabulary_does_not_hold_are_left_out() {
-        let within = encode(&config(), 4);
+        let within = encode(Words::default(), &config(), 4).all;
         let mut far = config();
         far.eos_token_id = vec![50, u32::MAX];
         far.suppress_tokens = vec![4_000_000_000];
         far.begin_suppress_tokens = vec![50];
         far.bad_words_ids = vec![vec![1, 50], vec![u32::MAX]];
         far.sequence_bias = vec![(vec![50], 1.0), (vec![50, 1], 1.0)];
-        let words = encode(&far, 4);
+        let words = encode(Words::default(), &far, 4).all;
         // What a step keeps for beams counts the ends that were named.
         let keep = offset_of!(Header, keep) / 4;
         let same = |(at, (a, b)): (usize, (&u32, &u32))| a == b || at == keep;

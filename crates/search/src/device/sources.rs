@@ -1,6 +1,6 @@
 //! The sources of a batch's sentences on the device, for the options that look at them. Uploaded only where there is one.
 
-use elgen_tensor::{Buffer, Class, Device, product};
+use elgen_tensor::{Arena, Buffer, Class, Device, product};
 
 use super::{Result, Sentence};
 use crate::config::GenerationConfig;
@@ -20,14 +20,30 @@ impl Sources {
         config.encoder_repetition_penalty != 1.0 || config.encoder_no_repeat_ngram_size > 0
     }
 
-    /// Bytes of `sentences` sources with `ids` ids in sum, if no id comes twice.
-    pub(super) fn most_bytes(sentences: usize, ids: usize) -> u64 {
-        product(&[4, HEAD, sentences]).saturating_add(product(&[4, 2, ids]))
-    }
-
     /// The sources on the device, if they are needed.
     pub(super) fn buffer(&self) -> Option<&Buffer> {
         self.buffer.as_ref()
+    }
+
+    /// Allocates or counts room for `sentences` sources with `ids` ids in sum, repeated and distinct ones, if an option looks at them.
+    pub(super) fn reserve(
+        &mut self,
+        arena: &Arena,
+        config: &GenerationConfig,
+        sentences: usize,
+        ids: usize,
+    ) -> Result<()> {
+        if !Self::are_needed(config) {
+            return Ok(());
+        }
+        let bytes = product(&[4, HEAD, sentences]).saturating_add(product(&[4, ids]));
+        arena.will_upload(bytes);
+        if self.buffer.as_ref().is_none_or(|held| held.bytes() < bytes) {
+            // The smaller one is free before the larger one is asked for.
+            self.buffer = None;
+            self.buffer = Some(arena.buffer("search sources", Class::Activations, bytes)?);
+        }
+        Ok(())
     }
 
     /// Uploads the sources of a batch.
@@ -36,18 +52,11 @@ impl Sources {
             return Ok(());
         }
         let words = encode(starts);
-        let bytes = words.len() as u64 * 4;
-        let buffer = match self.buffer.take() {
-            Some(buffer) if buffer.bytes() >= bytes => buffer,
-            // The smaller one is free before the larger one is asked for.
-            smaller => {
-                drop(smaller);
-                device.alloc("search sources", Class::Activations, bytes)?
-            }
-        };
-        device.write(&buffer, 0, bytemuck::cast_slice(&words))?;
-        self.buffer = Some(buffer);
-        Ok(())
+        self.reserve(&device.into(), config, starts.len(), words.len() - HEAD * starts.len())?;
+        match &self.buffer {
+            Some(buffer) => Ok(device.write(buffer, 0, bytemuck::cast_slice(&words))?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,14 +5,16 @@
 
 use std::collections::HashMap;
 
-use elgen_search::device::{BatchTraits, DecodeStep, DeviceSearch, Found, NewToken, SearchError, SentenceStart};
+use elgen_search::device::{
+    BatchTraits, DecodeStep, DeviceSearch, Found, NewToken, SearchBuffers, SearchError, SentenceStart,
+};
 use elgen_search::hooks::{Hooks, SequenceView};
 use elgen_search::{
     EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Hypothesis, Mode, ModelLimits, NotFinite,
     SequenceBias, TwinError, twin,
 };
 use elgen_tensor::{
-    Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowStart, RowState, Rows, Tally, Tensor, TensorError,
+    Arena, Class, DType, Device, DeviceOptions, RecordStats, Recorder, RowStart, RowState, Rows, Tensor, TensorError,
 };
 
 /// A small generator for test cases.
@@ -158,9 +160,9 @@ impl Runner {
         let held = || device.pool().current().total - device.upload_ring_bytes();
         let before = held();
         let search = DeviceSearch::new(device, config, sentences, max_length - 1).unwrap();
-        let mut planned = Tally::default();
-        DeviceSearch::tally(config, sentences, max_length - 1, BatchTraits::default(), &mut planned);
-        assert_eq!(held() - before, planned.usage().total);
+        let plan = Arena::counting(device.capabilities().max_binding_bytes);
+        SearchBuffers::build(&plan, config, sentences, max_length - 1, BatchTraits::default()).unwrap();
+        assert_eq!(held() - before, plan.tally().usage().total);
         Self {
             device: device.clone(),
             config: config.clone(),
