@@ -64,4 +64,7 @@ mod parity_real_bart;
 mod parity_search;
 mod parity_states;
 mod pool_reuse;
+mod recording;
+mod soundness;
+mod step_cost;
 mod sweep_config;

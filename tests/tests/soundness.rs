@@ -176,6 +176,9 @@ fn packed_slots_lie_in_the_cache_or_are_refused() {
     }
 }
 
+/// What is tried, row numbers, ranges, a group, and whether it fits.
+type Case = (&'static str, [u32; 2], [[u32; 2]; 2], [u32; 2], bool);
+
 #[test]
 fn ranges_lie_within_the_keys_or_are_refused() {
     for variant in devices() {
@@ -183,8 +186,7 @@ fn ranges_lie_within_the_keys_or_are_refused() {
         let operands = Operands::new(device);
         let mean = poisoned(device, 2, SLOTS, DType::F32);
         let max = u32::MAX;
-        // (what, row numbers, ranges, groups, whether it fits).
-        let cases: [(&str, [u32; 2], [[u32; 2]; 2], [u32; 2], bool); 9] = [
+        let cases: [Case; 9] = [
             ("ranges up to the end", [1, 0], [[0, 5], [4, 1]], [0, 2], true),
             ("no keys at all, wherever", [1, 0], [[max, 0], [4, 0]], [0, 2], true),
             ("a range behind the end", [0, 1], [[0, 5], [4, 2]], [0, 2], false),

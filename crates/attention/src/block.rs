@@ -9,7 +9,7 @@ use elgen_tensor::{
 
 use crate::align::Probabilities;
 use crate::bias::PositionBias;
-use crate::caches::Caches;
+use crate::caches::{Caches, recomputed};
 use crate::combine::{Partials, Splits};
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Shape};
@@ -183,7 +183,7 @@ impl Workspace {
             triple: if extras.el_prefill { Some([heads("queries")?, heads("keys")?, heads("values")?]) } else { None },
             memory: match extras.memory_slots {
                 0 => None,
-                slots => Some(tensor("recomputed cross keys and values", slots, inner.saturating_mul(2))?),
+                slots => Some(recomputed(arena, shape, slots)?),
             },
             partials: match extras.splits.most() {
                 1 => None,

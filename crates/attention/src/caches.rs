@@ -65,19 +65,29 @@ impl CacheLayout {
         product(&[self.cross_buffers(), self.cross_width(), self.cross_dtype().bytes() as usize])
     }
 
-    /// Slots of one slab that one binding holds and kernels can count: (self, cross). What mha-nocache makes of its cross slots must fit one
-    /// too.
+    /// Bytes of the largest buffers that a slab of (self, cross) slots needs, those included that mha-nocache makes of its cross slots. What
+    /// kernels cannot count is larger than any binding.
+    fn largest_buffers(&self, (self_slots, cross_slots): (u64, u64)) -> (u64, u64) {
+        let counted = |build: &dyn Fn(&Arena) -> Result<(), TensorError>| {
+            let arena = Arena::counting(u64::MAX);
+            build(&arena).map_or(u64::MAX, |()| arena.tally().largest_binding())
+        };
+        let self_ = counted(&|arena| self.self_layers(arena, self_slots).map(drop));
+        let cross = counted(&|arena| {
+            self.cross_layers(arena, cross_slots)?;
+            match self.cross {
+                Some((shape, Kind::MhaNocache)) => recomputed(arena, shape, cross_slots as usize).map(drop),
+                _ => Ok(()),
+            }
+        });
+        (self_, cross)
+    }
+
+    /// Slots of one slab that one binding holds and kernels can count: (self, cross).
     fn slab_limits(&self, max_binding_bytes: u64) -> (u64, u64) {
-        let rows = |width: usize, dtype: DType| {
-            let slot = product(&[width, dtype.bytes() as usize]);
-            max_binding_bytes.checked_div(slot).unwrap_or(u64::MAX).min(u64::from(u32::MAX))
-        };
-        let cross = rows(self.cross_width(), self.cross_dtype());
-        let recomputed = match self.cross {
-            Some((shape, Kind::MhaNocache)) => rows(shape.inner().saturating_mul(2), DType::F32),
-            _ => cross,
-        };
-        (rows(self.self_width(), self.dtype), cross.min(recomputed))
+        let (self_, cross) = self.largest_buffers((1, 1));
+        let slots = |slot: u64| max_binding_bytes.checked_div(slot).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+        (slots(self_), slots(cross))
     }
 
     /// The slabs that hold these sentences, admitted in order, where a binding holds `max_binding_bytes`: (self, cross) slots of each. Nothing
@@ -180,14 +190,7 @@ impl CacheLayout {
     }
 
     fn too_large(&self, self_slots: u64, cross_slots: u64, limit: u64) -> AttentionError {
-        let bytes = |slots: u64, width: usize, dtype: DType| product(&[slots as usize, width, dtype.bytes() as usize]);
-        let self_bytes = bytes(self_slots, self.self_width(), self.dtype);
-        let cross_bytes = match self.cross {
-            Some((shape, Kind::MhaNocache)) => {
-                bytes(cross_slots, shape.inner().saturating_mul(2).max(self.cross_width()), DType::F32)
-            }
-            _ => bytes(cross_slots, self.cross_width(), self.cross_dtype()),
-        };
+        let (self_bytes, cross_bytes) = self.largest_buffers((self_slots, cross_slots));
         let asked = self_bytes.max(cross_bytes);
         AttentionError::SentenceTooLarge { positions: self_slots.max(cross_slots), asked, limit }
     }
@@ -218,6 +221,12 @@ fn buffers(
     arena.each(layers, |arena, layer| {
         arena.tensor(&format!("{what} cache, layer {layer}"), Class::Cache, slots as usize, width, dtype)
     })
+}
+
+/// Allocates or counts one layer's cross keys and values, made anew at each step: `[slots, 2 * inner]`.
+pub(crate) fn recomputed(arena: &Arena, shape: Shape, slots: usize) -> Result<Tensor, TensorError> {
+    let (what, columns) = ("recomputed cross keys and values", shape.inner().saturating_mul(2));
+    arena.tensor(what, Class::Activations, slots, columns, DType::F32)
 }
 
 fn slot_width(shape: Shape, kind: Kind) -> usize {

@@ -54,8 +54,8 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
     row(
         "per step",
         format!(
-            "{:.1} dispatches, {:.1} submissions, {:.1} host waits, {:.1} allocations, {:.1} bytes read back",
-            step.dispatches, step.submissions, step.host_waits, step.allocations, step.readback_bytes
+            "{:.1} dispatches, {:.1} submissions, {:.1} uploads, {:.1} host waits, {:.1} allocations, {:.1} bytes read back",
+            step.dispatches, step.submissions, step.uploads, step.host_waits, step.allocations, step.readback_bytes
         ),
     );
     row("per layer", format!("{:.1} dispatches per decoder layer and step", metrics.dispatches_per_decoder_layer));
@@ -212,6 +212,7 @@ mod tests {
             "/per_step/readback_bytes",
             "/per_step/allocations",
             "/per_step/submissions",
+            "/per_step/uploads",
             "/dispatches_per_decoder_layer",
             "/peak_bytes/weights",
             "/peak_bytes/cache",

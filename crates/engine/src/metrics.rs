@@ -99,6 +99,8 @@ pub struct PerStep {
     pub allocations: f64,
     /// Queue submissions.
     pub submissions: f64,
+    /// Uploads, each a copy from host to device; on devices without immediates the parameters of a submission are one.
+    pub uploads: f64,
 }
 
 /// Peak bytes by class.
@@ -168,6 +170,7 @@ pub(crate) fn metrics(model: &Model, totals: &Totals, runner: &Runner, opened: I
             readback_bytes: batch.stats.readback_bytes as f64 / steps,
             allocations: batch.allocations as f64 / steps,
             submissions: batch.stats.submissions as f64 / steps,
+            uploads: batch.stats.uploads as f64 / steps,
         },
         dispatches_per_decoder_layer: batch.layer_dispatches as f64 / steps / model.layers().max(1) as f64,
         peak_bytes: PeakBytes {

@@ -49,7 +49,7 @@
 //!     loop {
 //!         model.step(&mut rec, rows, &logits)?;
 //!         let report = search.step(&mut rec, rows, &logits)?;
-//!         for new in &report.tokens {
+//!         for new in report.tokens {
 //!             println!("sentence {}, sample {}: {} ({})", new.sentence, new.row, new.token, new.logprob);
 //!         }
 //!         if report.done.iter().all(|done| *done) {
