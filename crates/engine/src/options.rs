@@ -220,7 +220,7 @@ pub struct RunOptions {
     pub max_source_length: Option<usize>,
     /// Tell each token as it comes ([`crate::Events::token`]); refused with more than one beam.
     pub stream: bool,
-    /// Return the cross-attention weights of this decoder layer with each sequence ([`Sequence::alignment`]): 0 is the first layer, -1
+    /// Return the cross-attention weights of this decoder layer with each sequence ([`crate::Sequence::alignment`]): 0 is the first layer, -1
     /// the last. When a batch has ended, what it returns runs through the decoder once more, up to that layer. Refused for models
     /// without cross-attention.
     pub alignment: Option<i32>,

@@ -132,7 +132,7 @@ pub struct Sequence {
     pub score: f32,
     /// Why the sequence ended.
     pub finish_reason: FinishReason,
-    /// `[new ids][source ids]`, if it was asked for ([`RunOptions::alignment`]): the cross-attention weights, averaged over heads, of
+    /// `[new ids][source ids]`, if it was asked for ([`crate::RunOptions::alignment`]): the cross-attention weights, averaged over heads, of
     /// the position that predicts each new id. A row sums to 1.
     pub alignment: Option<Vec<Vec<f32>>>,
 }
