@@ -67,13 +67,11 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    pub(crate) fn apply(
-        &self,
-        rec: &mut Recorder,
-        context: &Tensor,
-        output: &Linear,
-        rows: usize,
-    ) -> Result<(), TensorError> {
+    /// Records the end of a block: `out = input W + b + residual` with the last projection, then the norm. `input`: `[rows or more, in]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn apply(&self, rec: &mut Recorder, context: &Tensor, output: &Linear, rows: usize) -> Result<(), TensorError> {
         linear(rec, context, output, Activation::None, self.residual, self.out, rows)?;
         match self.norm {
             Some((norm, normed)) => layer_norm(rec, self.out, norm, normed, rows),

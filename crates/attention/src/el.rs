@@ -18,7 +18,7 @@ use crate::block::{
 };
 use crate::caches::Caches;
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
-use crate::el_attend_coop::try_out;
+use crate::el_trial::try_out;
 use crate::error::Result;
 use crate::kind::{Kind, Shape};
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};

@@ -25,6 +25,7 @@ mod combine;
 mod el;
 mod el_attend;
 mod el_attend_coop;
+mod el_trial;
 mod error;
 mod factory;
 mod kind;

@@ -10,6 +10,7 @@ mod uses;
 mod whole;
 
 pub(crate) use identity::{FileId, check_in_place};
+#[cfg(target_os = "linux")]
 pub(crate) use streams::standard_streams_were_closed;
 pub(crate) use streams::{Stream, check_open, results};
 pub(crate) use uses::{FileUses, parent_of};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use elgen_attention::Epilogue;
-use elgen_tensor::ops::{Activation, Linear, layer_norm, linear, linear_gated};
+use elgen_tensor::ops::{Activation, Linear, linear, linear_gated};
 use elgen_tensor::{Recorder, Tensor, TensorError};
 
 use crate::error::ModelError;
@@ -51,7 +51,7 @@ impl FeedForwardBlock for DenseFeedForward {
         rows: usize,
     ) -> Result<(), ModelError> {
         linear(rec, input, &self.up_proj, self.activation, None, &space.inner, rows)?;
-        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
+        Ok(epilogue.apply(rec, &space.inner, &self.down_proj, rows)?)
     }
 }
 
@@ -79,21 +79,6 @@ impl FeedForwardBlock for GatedFeedForward {
         };
         linear(rec, input, &self.up_proj, Activation::None, None, up, rows)?;
         linear_gated(rec, input, &self.gate_proj, self.activation, up, &space.inner, rows)?;
-        finish(rec, &space.inner, &self.down_proj, epilogue, rows)
+        Ok(epilogue.apply(rec, &space.inner, &self.down_proj, rows)?)
     }
-}
-
-/// The last projection and what follows it.
-fn finish(
-    rec: &mut Recorder,
-    inner: &Tensor,
-    down_proj: &Linear,
-    epilogue: &Epilogue<'_>,
-    rows: usize,
-) -> Result<(), ModelError> {
-    linear(rec, inner, down_proj, Activation::None, epilogue.residual, epilogue.out, rows)?;
-    if let Some((norm, normed)) = epilogue.norm {
-        layer_norm(rec, epilogue.out, norm, normed, rows)?;
-    }
-    Ok(())
 }

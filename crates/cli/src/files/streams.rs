@@ -21,6 +21,7 @@ static CLOSED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)
 
 /// Says that the program began with stdin or stdout closed. Rust opens `/dev/null` in their place before `main`, so that only code
 /// which runs earlier can tell; results would vanish without a word.
+#[cfg(target_os = "linux")]
 pub(crate) fn standard_streams_were_closed(stdin: bool, stdout: bool) {
     CLOSED[0].store(stdin, Ordering::Relaxed);
     CLOSED[1].store(stdout, Ordering::Relaxed);
