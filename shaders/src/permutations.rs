@@ -134,7 +134,6 @@ const FAMILIES: &[Family] = &[
     Family { shader: "mha_attend", axes: &[STORAGE, PARAMS, MHA_SELF] },
     Family { shader: "el_attend_coop", axes: &[MATRIX_TILES, OWNED_TILES, PARAMS, EL_QUERIES, SPLITS] },
     Family { shader: "store", axes: &[STORAGE, PARAMS, PACKING] },
-    Family { shader: "value_bias", axes: &[PARAMS] },
     Family { shader: "stream", axes: &[PARAMS] },
     Family { shader: "fma", axes: &[PARAMS] },
     Family { shader: "matrix_fma", axes: &[MATRIX_EDGES, PARAMS] },

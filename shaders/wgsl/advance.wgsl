@@ -31,5 +31,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         next_tokens[to + row.length] = chosen.token;
         next_slots[to + row.length] = own_slot(row, row.length);
         state[physical].length = row.length + 1u;
+        state[physical].live = row.live + 1u;
     }
 }

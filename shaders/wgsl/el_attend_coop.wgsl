@@ -52,7 +52,8 @@ fn main(
     let first_row = p.first + wg.y;
     let row = active_rows[first_row];
     let pairs = p.heads;
-    let keys = state[row].length;
+    let keys = state[row].live;
+    let position = i32(state[row].length) - 1;
     let base = row * p.table_ld;
 #else
     let group = groups[p.first + wg.y];
@@ -181,7 +182,7 @@ fn main(
             sum = sum * unit[r] * p.scale;
 #ifdef BIASED
             let reach = i32(p.bias_reach);
-            let distance = clamp(i32(key) - (i32(keys) - 1), -reach, reach);
+            let distance = clamp(i32(key) - position, -reach, reach);
             sum += bias[min(first_pair + r, pairs - 1u) % p.heads * p.bias_ld + u32(distance + reach)];
 #endif
             exchange[e] = select(LOWEST, sum, key < end);

@@ -73,6 +73,7 @@ fn main(at: Invocation) {
         tokens[said + row.length] = token;
         slots[said + row.length] = own_slot(row, row.length);
         state[physical].length = row.length + 1u;
+        state[physical].live = row.live + 1u;
         if (row.length + 1u >= limits.max_length || is_eos(token) || !is_finite(logprob)) { atomicSub(&open[row.sentence], 1u); }
     }
 }

@@ -1,8 +1,8 @@
 //! One decode step of one attention block whose caches hold given hidden states.
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, CacheLayout, Caches, CrossQueries, Epilogue, Extras, Kind, Need, Packed, Placement,
-    Step, Workspace, cross_attention, memorize, self_attention,
+    AttentionWeights, BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds, Need, Packed,
+    Pass, Placement, Step, Workspace, store_encoder_output,
 };
 use elgen_tensor::{DType, Device, Grouping, Range, RowStart, RowState, Rows};
 
@@ -79,13 +79,14 @@ pub fn cross_step(
     queries: &[f32],
 ) -> Vec<f32> {
     let (shape, d) = (spec.shape, spec.shape.d_model);
-    let block = cross_attention(device, kind, spec, weights).unwrap();
+    let block = kind.cross_attention(&device.into(), spec, weights).unwrap();
+    let kinds = Kinds::both(kind);
     let layout = CacheLayout {
         layers: spec.layer + 1,
         self_shape: shape,
-        self_kind: kind,
-        cross: Some((shape, kind)),
-        dtype: spec.dtype,
+        kinds,
+        cross_shape: Some(shape),
+        format: spec.dtype.into(),
     };
     let lengths: Vec<usize> = memory.iter().map(|m| m.len() / d).collect();
     let needs: Vec<Need> =
@@ -93,15 +94,14 @@ pub fn cross_step(
     let (caches, placements) = admit(device, layout, &needs);
     let copies = placements[0].copies().1;
     let batch = pack(device, &placements, &lengths, false, copies, |p, copy, at| p.cross_range(copy).first + at);
-    let memory_slots =
-        if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
-    let extras = Extras { el: kind == Kind::El, memory_slots, ..Extras::default() };
+    let cross_slots = caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap();
+    let extras = Extras { kinds, pass: Pass::Step, cross_slots, ..Extras::default() };
     let rows = rows(device, &placements, beams);
     let work = Workspace::new(device, shape, batch.tokens.max(rows.count()), extras).unwrap();
     let x = upload(device, batch.tokens, d, &memory.concat());
     let mut rec = device.recorder();
-    memorize(&mut rec, &x, &batch, &caches).unwrap();
-    block.memorize(&mut rec, &x, &batch, &caches, &work).unwrap();
+    store_encoder_output(&mut rec, &x, &batch, &caches).unwrap();
+    block.cache_sources(&mut Cx::new(&mut rec, &caches, &work), &x, &batch).unwrap();
     rec.submit().unwrap();
 
     let ranges: Vec<Range> = placements.iter().flat_map(|p| (0..beams as u32).map(|b| p.cross_range(b))).collect();
@@ -117,7 +117,7 @@ pub fn cross_step(
     };
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &out, norm: None };
-    block.attend(&mut rec, &queries, &epilogue, of, &caches, &work).unwrap();
+    block.attend(&mut Cx::new(&mut rec, &caches, &work), &queries, &epilogue, of).unwrap();
     rec.submit().unwrap();
     read_rows(device, &out, rows.count(), "cross-attention")
 }
@@ -135,22 +135,22 @@ pub fn self_step(
     hidden: &[Vec<f32>],
 ) -> Vec<f32> {
     let (shape, d) = (spec.shape, spec.shape.d_model);
-    let block = self_attention(device, kind, spec, weights).unwrap();
-    let layout =
-        CacheLayout { layers: spec.layer + 1, self_shape: shape, self_kind: kind, cross: None, dtype: spec.dtype };
+    let block = kind.self_attention(&device.into(), spec, weights).unwrap();
+    let (kinds, format) = (Kinds::both(kind), spec.dtype.into());
+    let layout = CacheLayout { layers: spec.layer + 1, kinds, self_shape: shape, cross_shape: None, format };
     let lengths: Vec<usize> = hidden.iter().map(|x| x.len() / d - 1).collect();
     let needs: Vec<Need> =
         lengths.iter().map(|n| Need { prompt_len: n + 1, max_new: 1, width: 1, source_len: 0 }).collect();
     let (caches, placements) = admit(device, layout, &needs);
     let batch = pack(device, &placements, &lengths, true, 1, |p, copy, at| p.row(0, copy).own_slot(at));
-    let extras = Extras { el: kind == Kind::El, el_prefill: kind == Kind::El, ..Extras::default() };
-    let work = Workspace::new(device, shape, batch.tokens, extras).unwrap();
+    let work = |pass| Workspace::new(device, shape, batch.tokens, Extras { kinds, pass, ..Extras::default() }).unwrap();
+    let (prompt_work, work) = (work(Pass::Prompt), work(Pass::Step));
     let (prompts, last): (Vec<&[f32]>, Vec<&[f32]>) = hidden.iter().map(|x| x.split_at(x.len() - d)).unzip();
     let ignored = poisoned(device, batch.tokens, d, DType::F32);
     let x = upload(device, batch.tokens, d, &prompts.concat());
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &ignored, norm: None };
-    block.prefill(&mut rec, &x, &epilogue, &batch, &caches, &work).unwrap();
+    block.prefill(&mut Cx::new(&mut rec, &caches, &prompt_work), &x, &epilogue, &batch).unwrap();
     rec.submit().unwrap();
 
     let rows = rows(device, &placements, 1);
@@ -159,7 +159,7 @@ pub fn self_step(
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &out, norm: None };
     let step = Step { rows: &rows, cross_ranges: None };
-    block.step(&mut rec, &x, &epilogue, step, &caches, &work).unwrap();
+    block.step(&mut Cx::new(&mut rec, &caches, &work), &x, &epilogue, step).unwrap();
     rec.submit().unwrap();
     read_rows(device, &out, rows.count(), "self-attention")
 }

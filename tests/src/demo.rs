@@ -11,10 +11,10 @@ use crate::repo_root;
 
 /// The attention kinds, with the names that `--attention` has for them.
 pub const KINDS: [(AttentionChoice, &str); 4] = [
-    (AttentionChoice::Mha, "mha"),
-    (AttentionChoice::MhaReplicated, "mha-replicated"),
-    (AttentionChoice::MhaNocache, "mha-nocache"),
-    (AttentionChoice::El, "el"),
+    (AttentionChoice::MHA, "mha"),
+    (AttentionChoice::MHA_REPLICATED, "mha-replicated"),
+    (AttentionChoice::MHA_NOCACHE, "mha-nocache"),
+    (AttentionChoice::EL, "el"),
 ];
 
 /// A sequence as PyTorch generated it in float32.

@@ -89,8 +89,7 @@ impl Files {
     pub fn load(&self, device: &Device, kinds: Kinds, dtype: DType) -> Loaded {
         let model = load(device, &self.config, &self.checkpoint, kinds, dtype).expect("a model");
         let (limits, layout) = (model.limits(), model.cache_layout());
-        assert_eq!(layout.self_kind, kinds.self_);
-        assert!(layout.cross.is_none_or(|(_, kind)| kind == kinds.cross));
+        assert_eq!(layout.kinds, kinds);
         Loaded { device: device.clone(), runner: Runner::new(device, Arc::from(model), DEFAULT_PREFILL_BUDGET), limits }
     }
 
@@ -143,7 +142,7 @@ impl Loaded {
                 let at = state.length as usize;
                 tokens[row * longest + at] = targets[row][place];
                 slots[row * longest + at] = state.own_slot(at as u32);
-                state.length += 1;
+                *state = state.with_length(state.length + 1);
             }
             if !(0..count).any(|s| place + 1 < targets[s].len()) {
                 break;

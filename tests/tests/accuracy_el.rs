@@ -1,7 +1,7 @@
 //! What rounding costs each attention kind: decode steps of whole blocks against f64, hidden states with outlier channels included
 //! (docs/el-attention.md §2, the table). Run with `--nocapture` to see the figures.
 
-use elgen_attention::{BlockSpec, Kind, Shape};
+use elgen_attention::{BlockSpec, Kind, PositionScheme, Shape};
 use elgen_tensor::ops::Activation;
 use elgen_tensor::{DType, Device};
 use elgen_tests::block_runs::{cross_step, self_step};
@@ -22,7 +22,7 @@ const INPUTS: [(&str, f32, f64, f64); 3] = [
 ];
 
 fn shape() -> Shape {
-    Shape { d_model: D, num_heads: HEADS, head_dim: D / HEADS, scale: 0.125 }
+    Shape::new(D, HEADS, D / HEADS, 0.125)
 }
 
 /// About normally distributed values, exact in f16: f16 storage rounds caches alone.
@@ -77,7 +77,7 @@ fn max_error(got: &[f32], want: &[f32]) -> f64 {
 
 /// A decode step of a block whose W_k and W_v see `x`.
 fn step(device: &Device, place: &str, kind: Kind, dtype: DType, weights: &Weights, x: &[f32]) -> Vec<f32> {
-    let spec = BlockSpec { what: place, layer: 0, shape: shape(), dtype, bias: None, masks_whole_rows: false };
+    let spec = BlockSpec { what: place, layer: 0, shape: shape(), dtype, positions: PositionScheme::None };
     let memory = vec![x.to_vec()];
     match place {
         "cross" => cross_step(device, kind, &spec, weights.get(), &memory, BEAMS, &queries()),
@@ -111,8 +111,8 @@ fn el_is_no_less_accurate_than_mha() {
             ("self", "context", &bare, own),
         ] {
             let run = |kind: Kind, dtype: DType| step(device, place, kind, dtype, weights, &x);
-            let [mha, el] = [Kind::Mha, Kind::El].map(|kind| rms_error(&run(kind, DType::F16), want));
-            let (mha_f32, el_f32) = (run(Kind::Mha, DType::F32), run(Kind::El, DType::F32));
+            let [mha, el] = [Kind::MHA, Kind::EL].map(|kind| rms_error(&run(kind, DType::F16), want));
+            let (mha_f32, el_f32) = (run(Kind::MHA, DType::F32), run(Kind::EL, DType::F32));
             let (wide_mha, wide_el) = (rms_error(&mha_f32, want), rms_error(&el_f32, want));
             let apart = max_error(&el_f32, &mha_f32);
             println!(
@@ -144,7 +144,7 @@ fn rounding_hidden_states_costs_what_rounding_keys_and_values_costs() {
         x.iter_mut().zip(values(7, KEYS * D)).for_each(|(x, more)| *x += more);
         let want = contexts(&bare, &x, &queries());
         let [mha, el] =
-            [Kind::Mha, Kind::El].map(|kind| rms_error(&step(device, "cross", kind, DType::F16, &bare, &x), &want));
+            [Kind::MHA, Kind::EL].map(|kind| rms_error(&step(device, "cross", kind, DType::F16, &bare, &x), &want));
         println!("| {name} | {mha:.1e} | {el:.1e} |");
         assert!(mha.max(el) <= 5e-4 && el <= 1.5 * mha, "{name}: MHA {mha:e}, EL {el:e}");
     }

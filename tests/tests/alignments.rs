@@ -9,7 +9,7 @@ use elgen_engine::{
     on_done,
 };
 use elgen_models::{
-    Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Probe, Runner, Sentence, Space, load,
+    Checkpoint, Continuation, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, PassCx, Runner, Sentence, Space, load,
 };
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Rows};
@@ -77,7 +77,7 @@ fn generate(session: &mut Session, requests: &[Request], config: &GenerationConf
 }
 
 const KINDS: [AttentionChoice; 4] =
-    [AttentionChoice::Mha, AttentionChoice::MhaReplicated, AttentionChoice::MhaNocache, AttentionChoice::El];
+    [AttentionChoice::MHA, AttentionChoice::MHA_REPLICATED, AttentionChoice::MHA_NOCACHE, AttentionChoice::EL];
 
 /// How far weights are from the recorded ones, over all hypotheses with the recorded ids.
 #[derive(Debug, Default)]
@@ -158,7 +158,7 @@ fn alignments_are_those_of_transformers() {
 /// rounding moves a weight by far more than it would in a trained model. What differs in its ids is left out.
 #[test]
 fn half_precision_alignments_are_close() {
-    for attention in [AttentionChoice::Mha, AttentionChoice::El] {
+    for attention in [AttentionChoice::MHA, AttentionChoice::EL] {
         let found = compare(attention, DtypeChoice::F16);
         assert!(found.largest <= 0.1 && found.mean() <= 1e-3 && found.hypotheses >= 60, "{attention:?}: {found:?}");
     }
@@ -202,7 +202,7 @@ fn layers_that_do_not_exist_are_refused() {
 
 #[test]
 fn without_being_asked_for_there_is_none() {
-    let mut session = session("t5-one-head-f16", AttentionChoice::El, DtypeChoice::F32);
+    let mut session = session("t5-one-head-f16", AttentionChoice::EL, DtypeChoice::F32);
     let config = session.model().config(&GenerationOptions::default()).unwrap();
     let mut found = Vec::new();
     let mut events = on_done(|_, result: Result<Generation, EngineError>| found = result.unwrap().sequences);
@@ -253,13 +253,13 @@ fn device(binding_limit: Option<u64>, memory_limit: Option<u64>) -> Device {
 #[test]
 fn a_step_without_ranges_of_sources_is_refused() {
     let (by_hand, device) = (ByHand::new(), device(None, None));
-    let model = load(&device, &by_hand.config, &by_hand.checkpoint, Kinds::both(Kind::Mha), DType::F32).unwrap();
+    let model = load(&device, &by_hand.config, &by_hand.checkpoint, Kinds::both(Kind::MHA), DType::F32).unwrap();
     let (rows, caches) = (Rows::new(&device, 2, 16).unwrap(), Caches::new(&device, model.cache_layout()));
     let space = Space::new(&device, model.decoder_shape(), 2, Extras::default()).unwrap();
     let logits = device.tensor("logits", Class::Activations, 2, model.limits().vocab_size, DType::F32).unwrap();
     let step = Step { rows: &rows, cross_ranges: None };
     let mut rec = device.recorder();
-    let error = model.step(&mut rec, step, &caches, &space, &logits, Probe::none()).unwrap_err();
+    let error = model.step(&mut PassCx::new(&mut rec, &caches, &space), step, &logits).unwrap_err();
     assert!(error.to_string().contains("no ranges of sources"), "{error}");
 }
 
@@ -267,7 +267,7 @@ fn a_step_without_ranges_of_sources_is_refused() {
 fn a_budget_changes_nothing() {
     // Several slabs too.
     let (by_hand, device, wanted) = (ByHand::new(), device(Some(48 << 10), None), continuations());
-    for kind in Kind::ALL {
+    for kind in Kind::BUILT_IN {
         let found = [DEFAULT_PREFILL_BUDGET, 1].map(|budget| {
             let mut runner = by_hand.begin(&device, kind, budget);
             let all = runner.align(&wanted, 1).unwrap();
@@ -291,7 +291,7 @@ fn a_budget_changes_nothing() {
 fn little_free_memory_makes_smaller_stretches() {
     const LEFT: u64 = 400 << 10;
     let (by_hand, device, wanted) = (ByHand::new(), device(None, Some(24 << 20)), continuations().repeat(30));
-    let mut runner = by_hand.begin(&device, Kind::El, DEFAULT_PREFILL_BUDGET);
+    let mut runner = by_hand.begin(&device, Kind::EL, DEFAULT_PREFILL_BUDGET);
     let pool = device.pool();
     let fed: usize = wanted.iter().map(|c| c.prompt.len() + c.token_ids.len() - 1).sum();
     let plan = Arena::counting(device.capabilities().max_binding_bytes);

@@ -1,8 +1,8 @@
 //! Attention blocks with a bias by head and distance (T5) against plain attention in f64: encoders, decoder prompts and steps, MHA and EL.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, EncoderAttention, Epilogue, Extras, Kind, Need, Packed, Placement, PositionBias,
-    Shape, Step, Workspace, cross_attention, self_attention,
+    BlockSpec, CacheFormat, CacheLayout, Caches, Cx, Epilogue, Extras, Kind, Kinds, Need, Packed, Pass, Placement,
+    PositionBias, PositionScheme, Shape, Step, Workspace,
 };
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{DType, Device, Grouping, Rows};
@@ -11,7 +11,7 @@ use elgen_tests::harness::{compare_within, devices, numbers, poisoned, read_rows
 use elgen_tests::twin;
 
 /// Heads that are not whole quads and together wider than the model; scores are not scaled.
-const SHAPE: Shape = Shape { d_model: 30, num_heads: 5, head_dim: 10, scale: 1.0 };
+const SHAPE: Shape = Shape::new(30, 5, 10, 1.0);
 
 /// Positions of two sentences: both longer than the reach, one beyond a chunk of 64 keys.
 const LENGTHS: [usize; 2] = [9, 70];
@@ -56,7 +56,7 @@ fn wide(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
 }
 
 fn spec<'a>(what: &'a str, bias: &'a Bias) -> BlockSpec<'a> {
-    BlockSpec { what, layer: 1, shape: SHAPE, dtype: DType::F32, bias: Some(&bias.device), masks_whole_rows: false }
+    BlockSpec { what, layer: 1, shape: SHAPE, dtype: DType::F32, positions: PositionScheme::Bias(&bias.device) }
 }
 
 /// Packed rows: the first `lengths` positions of each sentence.
@@ -102,9 +102,18 @@ fn an_encoder_looks_both_ways() {
     for variant in devices() {
         let device = &variant.device;
         let (bias, weights) = (Bias::new(device, SHAPE.num_heads), Weights::new(SHAPE, [false; 4], 5000));
-        let block = EncoderAttention::new(device, &spec("encoder", &bias), weights.get()).unwrap();
+        let block = Kind::MHA.encoder_attention(&device.into(), &spec("encoder", &bias), weights.get()).unwrap();
         let batch = pack(device, &LENGTHS, false, Vec::new());
-        let work = Workspace::new(device, SHAPE, batch.tokens, Extras::default()).unwrap();
+        let layout = CacheLayout {
+            layers: 0,
+            kinds: Kinds::default(),
+            self_shape: SHAPE,
+            cross_shape: None,
+            format: CacheFormat::F32,
+        };
+        let caches = Caches::new(device, layout);
+        let extras = Extras { encodes: true, ..Extras::default() };
+        let work = Workspace::new(device, SHAPE, batch.tokens, extras).unwrap();
         let x = [hidden(0), hidden(1)];
         let mut want = Vec::new();
         for sentence in &x {
@@ -112,27 +121,32 @@ fn an_encoder_looks_both_ways() {
             (0..sentence.len()).for_each(|i| want.extend(bias.attend(&weights, &sentence, i, sentence.len())));
         }
         let x = upload(device, batch.tokens, SHAPE.d_model, &x.concat().concat());
-        check(device, &want, &variant.name, |rec, epilogue| block.forward(rec, &x, epilogue, &batch, &work).unwrap());
+        check(device, &want, &variant.name, |rec, epilogue| {
+            block.forward(&mut Cx::new(rec, &caches, &work), &x, epilogue, &batch).unwrap();
+        });
     }
 }
 
 #[test]
 fn a_decoder_counts_from_its_own_position() {
     for variant in devices() {
-        for kind in [Kind::Mha, Kind::El] {
+        for kind in [Kind::MHA, Kind::EL] {
             let device = &variant.device;
             let what = |at: &str| format!("{kind}, {}, {at}", variant.name);
             let (bias, weights) = (Bias::new(device, SHAPE.num_heads), Weights::new(SHAPE, [false; 4], 6000));
-            let block = self_attention(device, kind, &spec("decoder", &bias), weights.get()).unwrap();
-            let layout = CacheLayout { layers: 2, self_shape: SHAPE, self_kind: kind, cross: None, dtype: DType::F32 };
+            let block = kind.self_attention(&device.into(), &spec("decoder", &bias), weights.get()).unwrap();
+            let (kinds, format) = (Kinds::both(kind), CacheFormat::F32);
+            let layout = CacheLayout { layers: 2, kinds, self_shape: SHAPE, cross_shape: None, format };
             let mut caches = Caches::new(device, layout);
             let needs = PROMPTS.map(|n| Need { prompt_len: n + 1, max_new: STEPS, width: 1, source_len: 0 });
             caches.prepare(&needs).unwrap();
             let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
-            let el = kind == Kind::El;
-            let extras = Extras { el, el_prefill: el, ..Extras::default() };
             let prompt_rows: usize = PROMPTS.iter().sum();
-            let work = Workspace::new(device, SHAPE, prompt_rows, extras).unwrap();
+            let work = |pass| {
+                let extras = Extras { kinds, pass, ..Extras::default() };
+                Workspace::new(device, SHAPE, prompt_rows, extras).unwrap()
+            };
+            let (prompt_work, work) = (work(Pass::Prompt), work(Pass::Step));
             let x = [hidden(0), hidden(1)];
 
             let slots = placements
@@ -149,7 +163,7 @@ fn a_decoder_counts_from_its_own_position() {
             let prompts = [&x[0][..PROMPTS[0]], &x[1][..PROMPTS[1]]].concat().concat();
             let input = upload(device, prompt_rows, SHAPE.d_model, &prompts);
             check(device, &want, &what("prefill"), |rec, epilogue| {
-                block.prefill(rec, &input, epilogue, &batch, &caches, &work).unwrap();
+                block.prefill(&mut Cx::new(rec, &caches, &prompt_work), &input, epilogue, &batch).unwrap();
             });
 
             let mut rows = Rows::new(device, 2, 80).unwrap();
@@ -160,7 +174,7 @@ fn a_decoder_counts_from_its_own_position() {
                 let (mut input, mut want) = (Vec::new(), Vec::new());
                 for s in 0..2 {
                     let position = PROMPTS[s] + step;
-                    states[s].length = position as u32 + 1;
+                    states[s] = states[s].with_length(position as u32 + 1);
                     for p in 0..=position {
                         table[s * 80 + p] = states[s].own_slot(p as u32);
                     }
@@ -171,7 +185,7 @@ fn a_decoder_counts_from_its_own_position() {
                 let input = upload(device, 2, SHAPE.d_model, &input);
                 check(device, &want, &what(&format!("step {step}")), |rec, epilogue| {
                     let step = Step { rows: &rows, cross_ranges: None };
-                    block.step(rec, &input, epilogue, step, &caches, &work).unwrap();
+                    block.step(&mut Cx::new(rec, &caches, &work), &input, epilogue, step).unwrap();
                 });
             }
         }
@@ -183,11 +197,11 @@ fn biases_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
     let weights = Weights::new(SHAPE, [false; 4], 1);
     let bias = Bias::new(device, SHAPE.num_heads);
-    for kind in Kind::ALL {
-        let error = cross_attention(device, kind, &spec("cross", &bias), weights.get()).unwrap_err();
-        assert!(error.to_string().contains("takes no position bias"), "{error}");
+    for kind in Kind::BUILT_IN {
+        let error = kind.cross_attention(&device.into(), &spec("cross", &bias), weights.get()).unwrap_err();
+        assert!(error.to_string().contains("a position bias in cross-attention"), "{error}");
         let other = Bias::new(device, 3);
-        let error = self_attention(device, kind, &spec("decoder", &other), weights.get()).unwrap_err();
+        let error = kind.self_attention(&device.into(), &spec("decoder", &other), weights.get()).unwrap_err();
         assert!(error.to_string().contains("decoder") && error.to_string().contains("3 heads"), "{error}");
     }
     assert!(PositionBias::new(device, "bias", 1, usize::MAX / 2, |_, _| 0.0).is_err());

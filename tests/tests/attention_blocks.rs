@@ -1,8 +1,8 @@
 //! Whole attention blocks against plain attention in f64.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Extras, Kind, Need,
-    Placement, SelfAttention, Shape, Step, Workspace, cross_attention, memorize, self_attention,
+    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds, Need, Pass,
+    Placement, PositionScheme, Rotary, SelfAttention, Shape, Step, Workspace, store_encoder_output,
 };
 use elgen_tensor::ops::LayerNorm;
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, RowState, Rows, Tensor};
@@ -18,11 +18,11 @@ fn wide(v: &[f32]) -> Vec<f64> {
 }
 
 fn spec(what: &str, layer: usize, shape: Shape, dtype: DType) -> BlockSpec<'_> {
-    BlockSpec { what, layer, shape, dtype, bias: None, masks_whole_rows: false }
+    BlockSpec { what, layer, shape, dtype, positions: PositionScheme::None }
 }
 
 fn shape(d_model: usize, num_heads: usize, head_dim: usize) -> Shape {
-    Shape { d_model, num_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    Shape::new(d_model, num_heads, head_dim, 1.0 / (head_dim as f32).sqrt())
 }
 
 /// Heads that are not whole quads, a width that is not, and more head columns than hidden ones.
@@ -145,7 +145,7 @@ impl Decode {
         let history = vec![Vec::new(); states.len()];
         let mut this = Self { rows, table: vec![u32::MAX; states.len() * TABLE], states, slabs, history };
         for row in 0..this.states.len() {
-            this.states[row].length = 1;
+            this.states[row] = this.states[row].with_length(1);
             this.table[row * TABLE] = this.states[row].own_slot(0);
         }
         this
@@ -167,7 +167,7 @@ impl Decode {
             self.table[row * TABLE..][..length].copy_from_slice(&table[parent * TABLE..][..length]);
             self.table[row * TABLE + length] = state.own_slot(state.length);
             self.history[row].clone_from(&history[parent]);
-            state.length += 1;
+            *state = state.with_length(state.length + 1);
         }
     }
 
@@ -199,8 +199,10 @@ const PROMPTS: [usize; 4] = [3, 1, 5, 2];
 const GENERATED: usize = 6;
 
 fn self_caches(device: &Device, kind: Kind, dtype: DType, shape: Shape) -> (Caches, Vec<Placement>) {
-    let mut caches =
-        Caches::new(device, CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: None, dtype });
+    let mut caches = Caches::new(
+        device,
+        CacheLayout { layers: 2, kinds: Kinds::both(kind), self_shape: shape, cross_shape: None, format: dtype.into() },
+    );
     let needs = PROMPTS.map(|prompt_len| Need { prompt_len, max_new: GENERATED + 1, width: BEAMS, source_len: 0 });
     caches.prepare(&needs).unwrap();
     let placements = needs.map(|need| caches.admit(need).unwrap()).to_vec();
@@ -212,6 +214,7 @@ struct SelfBlock {
     block: Box<dyn SelfAttention>,
     caches: Caches,
     placements: Vec<Placement>,
+    prompt_work: Workspace,
     work: Workspace,
     norm: Norm,
 }
@@ -220,13 +223,14 @@ impl SelfBlock {
     fn new(device: &Device, kind: Kind, biases: [bool; 4]) -> Self {
         let shape = odd_shape();
         let weights = Weights::new(shape, biases, 1000);
-        let block = self_attention(device, kind, &spec("layer 1", 1, shape, DType::F32), weights.get()).unwrap();
-        assert_eq!(block.kind(), kind);
+        let block = kind.self_attention(&device.into(), &spec("layer 1", 1, shape, DType::F32), weights.get()).unwrap();
         let (caches, placements) = self_caches(device, kind, DType::F32, shape);
-        let el = kind == Kind::El;
-        let extras = Extras { el, el_prefill: el, ..Extras::default() };
-        let work = Workspace::new(device, shape, PROMPTS.len() * BEAMS, extras).unwrap();
-        Self { weights, block, caches, placements, work, norm: Norm::new(device, shape.d_model) }
+        let work = |pass| {
+            let extras = Extras { kinds: Kinds::both(kind), pass, ..Extras::default() };
+            Workspace::new(device, shape, PROMPTS.len() * BEAMS, extras).unwrap()
+        };
+        let (prompt_work, work) = (work(Pass::Prompt), work(Pass::Step));
+        Self { weights, block, caches, placements, prompt_work, work, norm: Norm::new(device, shape.d_model) }
     }
 
     /// One step of all active rows, checked against the reference; returns the outputs.
@@ -239,7 +243,8 @@ impl SelfBlock {
         let mut rec = device.recorder();
         let step = Step { rows: &decode.rows, cross_ranges: None };
         let x = upload(device, n, d, &x);
-        self.block.step(&mut rec, &x, &outputs.epilogue(&self.norm), step, &self.caches, &self.work).unwrap();
+        let mut cx = Cx::new(&mut rec, &self.caches, &self.work);
+        self.block.step(&mut cx, &x, &outputs.epilogue(&self.norm), step).unwrap();
         rec.submit().unwrap();
         let blocks: Vec<f64> = decode
             .rows
@@ -269,7 +274,8 @@ impl SelfBlock {
         let outputs = Outputs::new(device, batch.tokens, d, 78);
         let x = upload(device, batch.tokens, d, &rows.concat());
         let mut rec = device.recorder();
-        self.block.prefill(&mut rec, &x, &outputs.epilogue(&self.norm), &batch, &self.caches, &self.work).unwrap();
+        let mut cx = Cx::new(&mut rec, &self.caches, &self.prompt_work);
+        self.block.prefill(&mut cx, &x, &outputs.epilogue(&self.norm), &batch).unwrap();
         rec.submit().unwrap();
         let mut blocks = Vec::new();
         let mut at = 0;
@@ -283,7 +289,7 @@ impl SelfBlock {
         for row in 0..decode.states.len() {
             let (n, sentence) = (decode.prompt_len(row), u64::from(decode.states[row].sentence));
             decode.history[row] = (0..n - 1).map(|p| input(sentence, p as u64, 99, d)).collect();
-            decode.states[row].length = n as u32;
+            decode.states[row] = decode.states[row].with_length(n as u32);
             for p in 0..n {
                 decode.table[row * TABLE + p] = decode.states[row].own_slot(p as u32);
             }
@@ -300,11 +306,11 @@ const BIASES: [[bool; 4]; 3] = [[true, true, true, true], [false, false, false, 
 fn decoder_self_attention_is_plain_attention() {
     for (name, device) in small_devices(16) {
         for biases in BIASES {
-            for kind in [Kind::El, Kind::Mha, Kind::MhaReplicated] {
+            for kind in [Kind::EL, Kind::MHA, Kind::MHA_REPLICATED] {
                 let what = |at: &str| format!("{kind}, {name}, biases {biases:?}, {at}");
                 let block = SelfBlock::new(&device, kind, biases);
                 // Every slab is used, and the rows of a dispatch begin within the batch.
-                assert!(kind == Kind::El || block.caches.slabs().len() > 1, "{}", what("one slab"));
+                assert!(kind == Kind::EL || block.caches.slabs().len() > 1, "{}", what("one slab"));
                 let mut decode = Decode::new(&device, &block.placements);
                 block.prefill(&device, &mut decode, &what("prefill"));
                 for (i, parents) in PARENTS.iter().enumerate() {
@@ -327,7 +333,7 @@ fn decoder_self_attention_is_plain_attention() {
 #[test]
 fn prompts_fed_step_by_step_give_what_prefill_gives() {
     let (name, device) = small_devices(16).remove(0);
-    for kind in [Kind::El, Kind::Mha, Kind::MhaReplicated] {
+    for kind in [Kind::EL, Kind::MHA, Kind::MHA_REPLICATED] {
         let what = |at: &str| format!("{kind}, {name}, {at}");
         let biases = [true; 4];
         let block = SelfBlock::new(&device, kind, biases);
@@ -373,38 +379,32 @@ struct CrossBlock {
 
 impl CrossBlock {
     fn new(device: &Device, kind: Kind, shape: Shape, dtype: DType, weights: Weights, memory: Vec<Vec<f32>>) -> Self {
-        let block = cross_attention(device, kind, &spec("layer 1", 1, shape, dtype), weights.get()).unwrap();
-        assert_eq!(block.kind(), kind);
+        let block = kind.cross_attention(&device.into(), &spec("layer 1", 1, shape, dtype), weights.get()).unwrap();
+        let kinds = Kinds::both(kind);
         let d = shape.d_model;
-        let layout = CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
+        let (cross_shape, format) = (Some(shape), dtype.into());
+        let layout = CacheLayout { layers: 2, kinds, self_shape: shape, cross_shape, format };
         let mut caches = Caches::new(device, layout);
         let needs: Vec<Need> =
             memory.iter().map(|m| Need { prompt_len: 1, max_new: 2, width: BEAMS, source_len: m.len() / d }).collect();
         caches.prepare(&needs).unwrap();
         let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
-        let slots =
-            if kind == Kind::MhaNocache { caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap() } else { 0 };
-        let rows = memory.len() * BEAMS;
-        let work = Workspace::new(
-            device,
-            shape,
-            rows,
-            Extras { el: kind == Kind::El, memory_slots: slots, ..Extras::default() },
-        )
-        .unwrap();
+        let cross_slots = caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap();
+        let extras = Extras { kinds, pass: Pass::Step, cross_slots, ..Extras::default() };
+        let work = Workspace::new(device, shape, memory.len() * BEAMS, extras).unwrap();
         let lengths: Vec<usize> = needs.iter().map(|n| n.source_len).collect();
         // Sentences are encoded in stretches, as the budget of activations allows.
         for (placements, (lengths, memory)) in placements.chunks(2).zip(lengths.chunks(2).zip(memory.chunks(2))) {
             let batch = pack(device, placements, lengths, false, placements[0].copies().1, |p, copy, at| {
                 p.cross_range(copy).first + at
             });
-            let projected = matches!(kind, Kind::Mha | Kind::MhaReplicated);
-            let encode_work =
-                Workspace::new(device, shape, if projected { batch.tokens } else { 1 }, Extras::default()).unwrap();
+            let projected = [Kind::MHA, Kind::MHA_REPLICATED].contains(&kind);
+            let extras = Extras { kinds, encodes: true, ..Extras::default() };
+            let encode_work = Workspace::new(device, shape, if projected { batch.tokens } else { 1 }, extras).unwrap();
             let x = upload(device, batch.tokens, d, &memory.concat());
             let mut rec = device.recorder();
-            memorize(&mut rec, &x, &batch, &caches).unwrap();
-            block.memorize(&mut rec, &x, &batch, &caches, &encode_work).unwrap();
+            store_encoder_output(&mut rec, &x, &batch, &caches).unwrap();
+            block.cache_sources(&mut Cx::new(&mut rec, &caches, &encode_work), &x, &batch).unwrap();
             rec.submit().unwrap();
         }
         Self { weights, block, caches, placements, work, memory }
@@ -427,7 +427,7 @@ impl CrossBlock {
             count: rows.count(),
         };
         let mut rec = device.recorder();
-        self.block.attend(&mut rec, &x, epilogue, queries, &self.caches, &self.work).unwrap();
+        self.block.attend(&mut Cx::new(&mut rec, &self.caches, &self.work), &x, epilogue, queries).unwrap();
         rec.submit().unwrap();
     }
 
@@ -449,16 +449,16 @@ fn cross_attention_of_every_kind_is_plain_attention() {
     let d = shape.d_model;
     for (name, device) in small_devices(64) {
         for biases in BIASES {
-            for kind in Kind::ALL {
+            for kind in Kind::BUILT_IN {
                 let memory: Vec<Vec<f32>> = SOURCES.iter().zip(500..).map(|(n, seed)| values(seed, n * d)).collect();
                 // A slab holds 136 positions of keys and values: 70 for each of three beams exceed it.
-                let longest = if kind == Kind::MhaReplicated { 40 } else { 70 };
+                let longest = if kind == Kind::MHA_REPLICATED { 40 } else { 70 };
                 let memory: Vec<Vec<f32>> =
                     memory.into_iter().map(|m| m[..m.len().min(longest * d)].to_vec()).collect();
                 let block =
                     CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, biases, 3000), memory);
                 let norm = Norm::new(&device, d);
-                assert!(kind == Kind::El || block.caches.slabs().len() > 1, "{kind}: one slab");
+                assert!(kind == Kind::EL || block.caches.slabs().len() > 1, "{kind}: one slab");
                 let all: Vec<u32> = (0..(block.memory.len() * BEAMS) as u32).collect();
                 let some: Vec<u32> = all.iter().copied().filter(|r| r / BEAMS as u32 != 1).collect();
                 for active in [all, some] {
@@ -486,9 +486,9 @@ fn el_slabs_are_several_too_and_rows_do_not_change_a_bit() {
     let (_, device) = small_devices(16).remove(0);
     // A slab holds 128 hidden states.
     let memory: Vec<Vec<f32>> = [60usize, 64, 5, 100].iter().zip(500..).map(|(n, seed)| values(seed, n * d)).collect();
-    for kind in [Kind::El, Kind::MhaNocache] {
+    for kind in [Kind::EL, Kind::MHA_NOCACHE] {
         let memory: Vec<Vec<f32>> =
-            if kind == Kind::El { memory.clone() } else { memory.iter().map(|m| m[..5 * d].repeat(6)).collect() };
+            if kind == Kind::EL { memory.clone() } else { memory.iter().map(|m| m[..5 * d].repeat(6)).collect() };
         let block = CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, [true; 4], 3000), memory);
         assert!(block.caches.slabs().len() > 1, "{kind}: one slab");
         let all: Vec<u32> = (0..4 * BEAMS as u32).collect();
@@ -514,15 +514,18 @@ fn encoder_attention_sees_its_own_sentence_only() {
     for variant in devices() {
         let device = &variant.device;
         let weights = Weights::new(shape, [true; 4], 5000);
-        let block = EncoderAttention::new(device, &spec("encoder", 0, shape, DType::F32), weights.get()).unwrap();
-        let (_, placements) = self_caches(device, Kind::Mha, DType::F32, shape);
+        let block =
+            Kind::MHA.encoder_attention(&device.into(), &spec("encoder", 0, shape, DType::F32), weights.get()).unwrap();
+        let (caches, placements) = self_caches(device, Kind::MHA, DType::F32, shape);
         let placements = [&placements[..], &placements[..1]].concat();
         let batch = pack(device, &placements, &SOURCES, false, 0, |_, _, _| 0);
         let x = values(800, batch.tokens * d);
-        let work = Workspace::new(device, shape, batch.tokens + 3, Extras::default()).unwrap();
+        let extras = Extras { encodes: true, ..Extras::default() };
+        let work = Workspace::new(device, shape, batch.tokens + 3, extras).unwrap();
         let (norm, outputs) = (Norm::new(device, d), Outputs::new(device, batch.tokens, d, 81));
         let mut rec = device.recorder();
-        block.forward(&mut rec, &upload(device, batch.tokens, d, &x), &outputs.epilogue(&norm), &batch, &work).unwrap();
+        let rows = upload(device, batch.tokens, d, &x);
+        block.forward(&mut Cx::new(&mut rec, &caches, &work), &rows, &outputs.epilogue(&norm), &batch).unwrap();
         rec.submit().unwrap();
         let x = wide(&x);
         let rows: Vec<&[f64]> = x.chunks(d).collect();
@@ -540,37 +543,60 @@ fn encoder_attention_sees_its_own_sentence_only() {
 fn weights_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
     let shape = odd_shape();
-    for kind in Kind::ALL {
+    for kind in Kind::BUILT_IN {
         for broken in 0..4 {
             let mut weights = Weights::new(shape, [true; 4], 1);
             weights.matrices[broken].values.truncate(4 * weights.matrices[broken].cols);
             assert!(
-                self_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
+                kind.self_attention(&device.into(), &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 "{kind}, matrix {broken}"
             );
             assert!(
-                cross_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
+                kind.cross_attention(&device.into(), &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 "{kind}, matrix {broken}"
             );
             let mut weights = Weights::new(shape, [true; 4], 1);
             weights.biases[broken].as_mut().unwrap().pop();
             // The bias of keys too, which no kind uses.
             assert!(
-                self_attention(device, kind, &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
+                kind.self_attention(&device.into(), &spec("block", 0, shape, DType::F32), weights.get()).is_err(),
                 "{kind}, bias {broken}"
             );
         }
     }
     // Room that was not asked for is an error, not a panic.
-    let (caches, placements) = self_caches(device, Kind::El, DType::F32, shape);
+    let (caches, placements) = self_caches(device, Kind::EL, DType::F32, shape);
     let weights = Weights::new(shape, [true; 4], 1);
-    let block = self_attention(device, Kind::El, &spec("block", 0, shape, DType::F32), weights.get()).unwrap();
+    let block = Kind::EL.self_attention(&device.into(), &spec("block", 0, shape, DType::F32), weights.get()).unwrap();
     let work = Workspace::new(device, shape, 12, Extras::default()).unwrap();
     let decode = Decode::new(device, &placements);
     let (x, out) =
         (upload(device, 12, 30, &[0.0; 360]), device.tensor("out", Class::Activations, 12, 30, DType::F32).unwrap());
     let epilogue = Epilogue { residual: None, out: &out, norm: None };
     let step = Step { rows: &decode.rows, cross_ranges: None };
-    let error = block.step(&mut device.recorder(), &x, &epilogue, step, &caches, &work).unwrap_err();
-    assert!(error.to_string().contains("expanded queries"), "{error}");
+    let error = block.step(&mut Cx::new(&mut device.recorder(), &caches, &work), &x, &epilogue, step).unwrap_err();
+    assert!(error.to_string().contains("no room for EL queries"), "{error}");
+}
+
+/// Later work brings grouped heads and rotary positions: until then no kind takes them for what it knows.
+#[test]
+fn what_only_exists_as_a_type_is_refused_by_name() {
+    let device = &devices()[0].device;
+    let weights = Weights::new(odd_shape(), [true; 4], 1);
+    let plain = spec("layer 3", 3, odd_shape(), DType::F32);
+    let grouped = BlockSpec { shape: Shape { num_key_value_heads: 1, ..odd_shape() }, ..plain };
+    let rotary = BlockSpec { positions: PositionScheme::Rotary(Rotary { base: 1e4, dims: 10 }), ..plain };
+    for kind in Kind::BUILT_IN {
+        for (spec, reason) in [(grouped, "5 query heads over 1 key heads"), (rotary, "rotary positions")] {
+            let wanted = format!("attention kind {kind} does not support layer 3: {reason}");
+            let encoder = kind.encoder_attention(&device.into(), &spec, weights.get()).map(drop);
+            let own = kind.self_attention(&device.into(), &spec, weights.get()).map(drop);
+            let cross = kind.cross_attention(&device.into(), &spec, weights.get()).map(drop);
+            // EL is multi-head attention in an encoder, and that one answers.
+            let of_encoder = if kind == Kind::EL { wanted.replace("kind el", "kind mha") } else { wanted.clone() };
+            for (built, wanted) in [(encoder, &of_encoder), (own, &wanted), (cross, &wanted)] {
+                assert_eq!(built.unwrap_err().to_string(), *wanted);
+            }
+        }
+    }
 }

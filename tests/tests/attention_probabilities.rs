@@ -1,8 +1,8 @@
 //! The probabilities that cross-attention blocks give on request, every kind against plain attention in f64.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossQueries, Extras, Kind, Need, Packed, Placement, Probabilities, Shape,
-    Workspace, cross_attention, memorize,
+    BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Extras, Kind, Kinds, Need, Packed, Pass, Placement,
+    PositionScheme, Probabilities, Shape, Workspace, store_encoder_output,
 };
 use elgen_tensor::{DType, Device, DeviceOptions, Grouping};
 use elgen_tests::blocks::Weights;
@@ -16,7 +16,7 @@ const QUERIES: [usize; 5] = [5, 1, 2, 4, 3];
 
 /// Heads that are not whole quads, a width that is not, and more head columns than hidden ones.
 fn shape() -> Shape {
-    Shape { d_model: 30, num_heads: 5, head_dim: 10, scale: 0.3 }
+    Shape::new(30, 5, 10, 0.3)
 }
 
 /// One binding holds so little that the batch lies in several slabs.
@@ -50,29 +50,30 @@ fn packed_source(device: &Device, placement: &Placement) -> Packed {
 /// Mean probabilities `[rows, longest source]` of one block.
 fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f32], queries: &[f32]) -> Vec<f32> {
     let shape = weights.shape;
-    let spec = BlockSpec { what: "layer 1", layer: 1, shape, dtype, bias: None, masks_whole_rows: false };
-    let block = cross_attention(device, kind, &spec, weights.get()).unwrap();
-    let layout = CacheLayout { layers: 2, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
+    let spec = BlockSpec { what: "layer 1", layer: 1, shape, dtype, positions: PositionScheme::None };
+    let block = kind.cross_attention(&device.into(), &spec, weights.get()).unwrap();
+    let kinds = Kinds::both(kind);
+    let layout = CacheLayout { layers: 2, kinds, self_shape: shape, cross_shape: Some(shape), format: dtype.into() };
     let mut caches = Caches::new(device, layout);
     let needs = SOURCES.map(|source_len| Need { prompt_len: 1, max_new: 2, width: BEAMS, source_len });
     caches.prepare(&needs).unwrap();
     let placements: Vec<Placement> = needs.iter().map(|need| caches.admit(*need).unwrap()).collect();
-    let stores_keys = matches!(kind, Kind::Mha | Kind::MhaReplicated) && dtype == DType::F32;
+    let stores_keys = [Kind::MHA, Kind::MHA_REPLICATED].contains(&kind) && dtype == DType::F32;
     assert!(caches.slabs().len() > usize::from(stores_keys), "{kind}: one slab");
     let largest = caches.slabs().iter().map(|s| s.cross[0].rows).max().unwrap();
-    let memory_slots = if kind == Kind::MhaNocache { largest } else { 0 };
-    let extras = Extras { el: kind == Kind::El, memory_slots, ..Extras::default() };
+    let extras = Extras { kinds, pass: Pass::Step, cross_slots: largest, ..Extras::default() };
     let work = Workspace::new(device, shape, QUERIES.iter().sum(), extras).unwrap();
     let mut rest = memory;
     for (placement, source) in placements.iter().zip(SOURCES) {
         let (own, behind) = rest.split_at(source * shape.d_model);
         rest = behind;
         let batch = packed_source(device, placement);
-        let encode = Workspace::new(device, shape, source, Extras::default()).unwrap();
+        let encode = Extras { kinds, encodes: true, ..Extras::default() };
+        let encode = Workspace::new(device, shape, source, encode).unwrap();
         let x = upload(device, source, shape.d_model, own);
         let mut rec = device.recorder();
-        memorize(&mut rec, &x, &batch, &caches).unwrap();
-        block.memorize(&mut rec, &x, &batch, &caches, &encode).unwrap();
+        store_encoder_output(&mut rec, &x, &batch, &caches).unwrap();
+        block.cache_sources(&mut Cx::new(&mut rec, &caches, &encode), &x, &batch).unwrap();
         rec.submit().unwrap();
     }
 
@@ -90,7 +91,7 @@ fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f
     let out = Probabilities { mean: &mean, log_sum_exp: None };
     let queries = upload(device, rows, shape.d_model, queries);
     let mut rec = device.recorder();
-    block.probabilities(&mut rec, &queries, cross, &caches, &work, &out).unwrap();
+    block.probabilities(&mut Cx::new(&mut rec, &caches, &work), &queries, cross, &out).unwrap();
     rec.submit().unwrap();
     read_rows(device, &mean, rows, kind.name())
 }
@@ -116,7 +117,7 @@ fn every_kind_gives_the_probabilities_of_plain_attention() {
             }
             for portable in [false, true] {
                 let device = device(portable);
-                for kind in Kind::ALL {
+                for kind in Kind::BUILT_IN {
                     let got = run(&device, kind, dtype, &weights, &memory, &queries);
                     if let Err(message) = compare_within(&got, &want, tolerance) {
                         panic!("{kind}, {dtype:?}, biases {biases:?}, portable {portable}: {message}");
@@ -130,12 +131,12 @@ fn every_kind_gives_the_probabilities_of_plain_attention() {
 #[test]
 fn room_that_is_not_there_is_an_error() {
     let device = device(false);
-    let (shape, kind) = (shape(), Kind::El);
+    let (shape, kind) = (shape(), Kind::EL);
     let weights = Weights::new(shape, [true; 4], 1);
-    let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, bias: None, masks_whole_rows: false };
-    let block = cross_attention(&device, kind, &spec, weights.get()).unwrap();
-    let layout =
-        CacheLayout { layers: 1, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F32 };
+    let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, positions: PositionScheme::None };
+    let block = kind.cross_attention(&(&device).into(), &spec, weights.get()).unwrap();
+    let (kinds, format) = (Kinds::both(kind), DType::F32.into());
+    let layout = CacheLayout { layers: 1, kinds, self_shape: shape, cross_shape: Some(shape), format };
     let caches = Caches::new(&device, layout);
     let work = Workspace::new(&device, shape, 2, Extras::default()).unwrap();
     let (index, pairs) = (numbers(&device, &[0; 2]), ranges(&device, &[[0; 2]; 2]));
@@ -144,6 +145,7 @@ fn room_that_is_not_there_is_an_error() {
     let queries =
         CrossQueries { index: index.view(), ranges: pairs.view(), groups: pairs.view(), segments: &[], count: 2 };
     let out = Probabilities { mean: &mean, log_sum_exp: None };
-    let error = block.probabilities(&mut device.recorder(), &x, queries, &caches, &work, &out).unwrap_err();
-    assert!(error.to_string().contains("expanded queries"), "{error}");
+    let error =
+        block.probabilities(&mut Cx::new(&mut device.recorder(), &caches, &work), &x, queries, &out).unwrap_err();
+    assert!(error.to_string().contains("no room for EL queries"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use elgen_attention::{AttentionError, CacheBytes, CacheLayout, Caches, Kind, Need, Placement, Shape};
+use elgen_attention::{AttentionError, CacheBytes, CacheLayout, Caches, Kind, Kinds, Need, Placement, Shape};
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, Tensor, TensorError};
 use proptest::prelude::*;
 
@@ -17,10 +17,11 @@ fn small() -> Device {
     open(DeviceOptions { binding_limit: Some(16 << 10), ..DeviceOptions::default() })
 }
 
-const SHAPE: Shape = Shape { d_model: 24, num_heads: 3, head_dim: 8, scale: 0.35 };
+const SHAPE: Shape = Shape::new(24, 3, 8, 0.35);
 
 fn layout(kind: Kind, encoder: bool, layers: usize, dtype: DType) -> CacheLayout {
-    CacheLayout { layers, self_shape: SHAPE, self_kind: kind, cross: encoder.then_some((SHAPE, kind)), dtype }
+    let (cross_shape, format) = (encoder.then_some(SHAPE), dtype.into());
+    CacheLayout { layers, kinds: Kinds::both(kind), self_shape: SHAPE, cross_shape, format }
 }
 
 /// Bytes of one sentence as docs/el-attention.md §1.5 counts them, from L, m, D, E and s alone. Prompt rows of a decoder are shared by its beams where the cross cache
@@ -28,12 +29,13 @@ fn layout(kind: Kind, encoder: bool, layers: usize, dtype: DType) -> CacheLayout
 fn formula(kind: Kind, encoder: bool, layers: usize, dtype: DType, shape: Shape, need: &Need) -> CacheBytes {
     let (l, m, d, e, s) = (layers, need.width, shape.d_model, shape.num_heads * shape.head_dim, dtype.bytes() as usize);
     let generated = need.max_new.saturating_sub(1);
-    let (per_prompt, per_generated, per_source) = match kind {
-        Kind::MhaReplicated => (2 * l * m * e * s, 2 * l * m * e * s, 2 * l * m * e * s),
-        Kind::Mha => (2 * l * e * s, 2 * l * m * e * s, 2 * l * e * s),
-        Kind::MhaNocache => (2 * l * e * s, 2 * l * m * e * s, d * 4),
-        Kind::El => (l * d * s, l * m * d * s, d * s),
-    };
+    let of_kinds = [
+        (Kind::MHA_REPLICATED, (2 * l * m * e * s, 2 * l * m * e * s, 2 * l * m * e * s)),
+        (Kind::MHA, (2 * l * e * s, 2 * l * m * e * s, 2 * l * e * s)),
+        (Kind::MHA_NOCACHE, (2 * l * e * s, 2 * l * m * e * s, d * 4)),
+        (Kind::EL, (l * d * s, l * m * d * s, d * s)),
+    ];
+    let (_, (per_prompt, per_generated, per_source)) = of_kinds.into_iter().find(|(of, _)| *of == kind).unwrap();
     CacheBytes {
         self_: (need.prompt_len * per_prompt + generated * per_generated) as u64,
         cross: if encoder { (need.source_len * per_source) as u64 } else { 0 },
@@ -86,7 +88,7 @@ fn need() -> impl Strategy<Value = Need> {
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    prop::sample::select(Kind::ALL.to_vec())
+    prop::sample::select(Kind::BUILT_IN.to_vec())
 }
 
 proptest! {
@@ -98,8 +100,8 @@ proptest! {
         heads in 1..=4usize, head_dim in prop::sample::select(vec![4usize, 8, 16]), d in prop::sample::select(vec![8usize, 24, 64]), need in need(),
     ) {
         let dtype = if half { DType::F16 } else { DType::F32 };
-        let shape = Shape { d_model: d, num_heads: heads, head_dim, scale: 1.0 };
-        let layout = CacheLayout { layers, self_shape: shape, self_kind: kind, cross: encoder.then_some((shape, kind)), dtype };
+        let shape = Shape::new(d, heads, head_dim, 1.0);
+        let layout = CacheLayout { self_shape: shape, cross_shape: encoder.then_some(shape), ..layout(kind, encoder, layers, dtype) };
         let need = Need { source_len: if encoder { need.source_len } else { 0 }, ..need };
         let (own, cross) = layout.slots(&need);
         let bytes = CacheBytes { self_: own * layout.self_slot_bytes(), cross: cross * layout.cross_slot_bytes() };
@@ -122,7 +124,7 @@ proptest! {
         let prepared: Vec<Need> = prepared.into_iter().map(fix).collect();
         caches.prepare(&prepared).unwrap();
         let mut live: Vec<(Placement, Need, HashSet<u32>, HashSet<u32>)> = Vec::new();
-        let shared = !kind.replicates();
+        let shared = kind != Kind::MHA_REPLICATED;
         let mut expected = CacheBytes::default();
         for action in script {
             match action {
@@ -176,7 +178,7 @@ fn batch(n: usize) -> Vec<Need> {
 
 #[test]
 fn a_prepared_batch_allocates_nothing_and_leaves_no_slack() {
-    for kind in Kind::ALL {
+    for kind in Kind::BUILT_IN {
         let device = small();
         let mut caches = Caches::new(&device, layout(kind, true, 3, DType::F32));
         let needs = batch(60);
@@ -209,7 +211,7 @@ fn a_prepared_batch_allocates_nothing_and_leaves_no_slack() {
 #[test]
 fn what_nocache_recomputes_of_a_slab_fits_a_binding() {
     let device = small();
-    let mut caches = Caches::new(&device, layout(Kind::MhaNocache, true, 2, DType::F16));
+    let mut caches = Caches::new(&device, layout(Kind::MHA_NOCACHE, true, 2, DType::F16));
     caches.prepare(&batch(60)).unwrap();
     for slab in caches.slabs() {
         let bytes = slab.cross[0].rows * 2 * SHAPE.inner() * 4;
@@ -221,7 +223,7 @@ fn what_nocache_recomputes_of_a_slab_fits_a_binding() {
 fn a_sentence_larger_than_a_slab_names_sizes() {
     let device = small();
     // Decoder: 16 KiB hold 85 slots of keys and values, or 170 hidden states.
-    for (kind, slot_bytes) in [(Kind::Mha, 2 * 24 * 4), (Kind::El, 24 * 4)] {
+    for (kind, slot_bytes) in [(Kind::MHA, 2 * 24 * 4), (Kind::EL, 24 * 4)] {
         let fitting = (16 << 10) / slot_bytes;
         let mut caches = Caches::new(&device, layout(kind, false, 2, DType::F32));
         let need = |prompt_len: usize| Need { prompt_len, max_new: 1, width: 1, source_len: 0 };
@@ -241,7 +243,7 @@ fn a_sentence_larger_than_a_slab_names_sizes() {
         assert_eq!(caches.bytes(), CacheBytes::default(), "a refused sentence reserves nothing");
     }
     // Cross: the source alone is too long.
-    for kind in Kind::ALL {
+    for kind in Kind::BUILT_IN {
         let mut caches = Caches::new(&device, layout(kind, true, 2, DType::F32));
         let need = Need { prompt_len: 1, max_new: 2, width: 2, source_len: 5000 };
         let error = caches.admit(need).unwrap_err();
@@ -256,7 +258,7 @@ fn a_sentence_larger_than_a_slab_names_sizes() {
 #[test]
 fn beyond_the_memory_limit_is_an_error_and_not_a_leak() {
     let device = open(DeviceOptions { memory_limit: Some(100 << 10), ..DeviceOptions::default() });
-    let mut caches = Caches::new(&device, layout(Kind::Mha, true, 4, DType::F32));
+    let mut caches = Caches::new(&device, layout(Kind::MHA, true, 4, DType::F32));
     let need = |source_len: usize| Need { prompt_len: 1, max_new: 3, width: 2, source_len };
     let kept = caches.admit(need(10)).unwrap();
     let before = (device.pool().current(), caches.bytes(), caches.slab_bytes());
@@ -281,7 +283,7 @@ fn beyond_the_memory_limit_is_an_error_and_not_a_leak() {
 #[test]
 fn a_batch_that_fits_is_not_refused_for_an_older_ones_sake() {
     let device = open(DeviceOptions { memory_limit: Some(100 << 10), ..DeviceOptions::default() });
-    let mut caches = Caches::new(&device, layout(Kind::Mha, true, 1, DType::F32));
+    let mut caches = Caches::new(&device, layout(Kind::MHA, true, 1, DType::F32));
     // Long answers, then long sources: each fits alone, slabs for both would not.
     caches.prepare(&[Need { prompt_len: 300, max_new: 1, width: 1, source_len: 1 }]).unwrap();
     caches.prepare(&[Need { prompt_len: 1, max_new: 1, width: 1, source_len: 300 }]).unwrap();

@@ -141,7 +141,7 @@ impl Case {
         let q = upload(device, n, columns, &self.queries());
         let x = device.tensor_from("x", Class::Cache, SLOTS, self.width(), DType::F16, &self.x()).unwrap();
         let out = poisoned(device, n + 1, columns, DType::F32);
-        let shape = Shape { d_model: self.dim, num_heads: self.heads, head_dim: 4, scale: self.scale() };
+        let shape = Shape::new(self.dim, self.heads, 4, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
             PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
@@ -174,7 +174,7 @@ impl Case {
         let mut states = vec![RowState::default(); n];
         let mut slots = vec![u32::MAX; n * SLOTS];
         for (row, places) in places.iter().enumerate() {
-            states[row].length = places.len() as u32;
+            states[row] = states[row].with_length(places.len() as u32);
             slots[row * SLOTS..][..places.len()].copy_from_slice(places);
         }
         tables.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();

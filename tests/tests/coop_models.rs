@@ -8,7 +8,7 @@ use elgen_tests::repo_root;
 
 fn run(model: &str, cooperative: Cooperative) -> Vec<Generation> {
     let options = SessionOptions::default()
-        .with_attention(AttentionChoice::El)
+        .with_attention(AttentionChoice::EL)
         .with_dtype(DtypeChoice::F16)
         .with_device(std::env::var("ELGEN_TEST_DEVICE").ok())
         .with_batch_size(4)

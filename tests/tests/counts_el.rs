@@ -55,7 +55,7 @@ impl Step {
             at += keys * if self.own { self.beams } else { 1 };
         }
         let product = ElAttend {
-            shape: Shape { d_model: self.d_model, num_heads: self.heads, head_dim: 4, scale: 0.25 },
+            shape: Shape::new(self.d_model, self.heads, 4, 0.25),
             q: &q,
             x: &x,
             bias: None,
@@ -69,8 +69,10 @@ impl Step {
             let longest = self.sentences.iter().max().copied().unwrap_or(1);
             let mut table = Rows::new(device, rows, longest).unwrap();
             table.set_active(device, (0..rows as u32).collect(), &vec![0; rows]).unwrap();
-            let states: Vec<RowState> =
-                lists.iter().map(|l| RowState { length: l.len() as u32, ..RowState::default() }).collect();
+            let states: Vec<RowState> = lists
+                .iter()
+                .map(|l| RowState { length: l.len() as u32, live: l.len() as u32, ..RowState::default() })
+                .collect();
             let mut slots = vec![u32::MAX; rows * longest];
             for (row, list) in lists.iter().enumerate() {
                 slots[row * longest..][..list.len()].copy_from_slice(list);

@@ -42,7 +42,7 @@ fn count(device: &Device, rule: Rule, keys: usize, rows: u32, dtype: DType) -> W
     let quads = copies * keys * 2 * E / 4;
     let counts = upload_u32(device, &vec![0; 2 + quads]);
     let product = MhaAttend {
-        shape: Shape { d_model: E, num_heads: HEADS, head_dim: WIDTH, scale: 0.25 },
+        shape: Shape::new(E, HEADS, WIDTH, 0.25),
         q: (&q, 0),
         kv: &kv,
         columns: [0, E],
@@ -63,7 +63,7 @@ fn count(device: &Device, rule: Rule, keys: usize, rows: u32, dtype: DType) -> W
     if let Rule::Slots = rule {
         let mut table = Rows::new(device, n, keys).unwrap();
         table.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
-        let states = vec![RowState { length: keys as u32, ..RowState::default() }; n];
+        let states = vec![RowState { length: keys as u32, live: keys as u32, ..RowState::default() }; n];
         // Beams of a sentence take turns, as a search leaves them.
         let slot = |i: usize, k: usize| (i / BEAMS * BEAMS * keys + k * BEAMS + i % BEAMS) as u32;
         let slots: Vec<u32> = (0..n).flat_map(|i| (0..keys).map(move |k| slot(i, k))).collect();

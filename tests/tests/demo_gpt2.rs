@@ -10,7 +10,7 @@ use elgen_tests::rescore::Gpt2;
 
 /// Kinds that a decoder-only model has.
 fn kinds() -> impl Iterator<Item = (AttentionChoice, &'static str)> {
-    KINDS.into_iter().filter(|(kind, _)| *kind != AttentionChoice::MhaNocache)
+    KINDS.into_iter().filter(|(kind, _)| *kind != AttentionChoice::MHA_NOCACHE)
 }
 
 fn asked(num_beams: usize, max_new_tokens: usize) -> GenerationOptions {
@@ -54,7 +54,7 @@ fn greedy_and_beams_give_what_pytorch_gives() {
 #[test]
 fn mha_nocache_is_refused() {
     let error =
-        Session::load(&Story::model(), &session_options(AttentionChoice::MhaNocache, 8)).unwrap_err().to_string();
+        Session::load(&Story::model(), &session_options(AttentionChoice::MHA_NOCACHE, 8)).unwrap_err().to_string();
     assert!(error.contains("mha-nocache") && error.contains("encoder") && !error.contains('\n'), "{error}");
 }
 
@@ -69,7 +69,7 @@ fn samples_do_not_depend_on_batch_and_order() {
         seed: Some(11),
         ..asked(1, 24)
     };
-    for kind in [AttentionChoice::Mha, AttentionChoice::El] {
+    for kind in [AttentionChoice::MHA, AttentionChoice::EL] {
         let mut want = Vec::new();
         for batch in [12, 5, 1] {
             let mut session = Session::load(&Story::model(), &session_options(kind, batch)).unwrap();
@@ -91,7 +91,7 @@ fn samples_do_not_depend_on_batch_and_order() {
 
 #[test]
 fn samples_follow_the_seed_and_the_ordinal() {
-    let mut session = Session::load(&Story::model(), &session_options(AttentionChoice::El, 8)).unwrap();
+    let mut session = Session::load(&Story::model(), &session_options(AttentionChoice::EL, 8)).unwrap();
     let mut run = |seed: u64, ordinals: &[u64]| -> Vec<Vec<u32>> {
         let asked = GenerationOptions { do_sample: Some(true), seed: Some(seed), ..asked(1, 12) };
         let config = config(&session, asked);
@@ -119,9 +119,9 @@ fn cache_bytes_share_the_prompt() {
         let mut session = Session::load(&Story::model(), &session_options(kind, 6)).unwrap();
         let config = config(&session, asked(BEAMS as usize, NEW as usize));
         generate(&mut session, &requests, &config);
-        let stored = if kind == AttentionChoice::MhaReplicated { BEAMS * prompts } else { prompts };
+        let stored = if kind == AttentionChoice::MHA_REPLICATED { BEAMS * prompts } else { prompts };
         let slots = stored + 6 * BEAMS * (NEW - 1);
-        let slot = LAYERS * WIDTH * F32 * if kind == AttentionChoice::El { 1 } else { 2 };
+        let slot = LAYERS * WIDTH * F32 * if kind == AttentionChoice::EL { 1 } else { 2 };
         let got = session.metrics().cache_bytes;
         assert_eq!((got.self_, got.cross), (slots * slot, 0), "{name}");
     }

@@ -54,11 +54,11 @@ fn differences(got: &[Vec<Hypothesis>], want: &[Vec<Hypothesis>], at: &str, wron
 }
 
 const fn kinds(self_: Kind, cross: Kind) -> Kinds {
-    Kinds { self_, cross }
+    Kinds::new(self_, cross)
 }
 
 /// EL everywhere and, for encoder-decoders, in one place.
-const EL: [Kinds; 3] = [kinds(Kind::El, Kind::El), kinds(Kind::El, Kind::Mha), kinds(Kind::Mha, Kind::El)];
+const EL: [Kinds; 3] = [kinds(Kind::EL, Kind::EL), kinds(Kind::EL, Kind::MHA), kinds(Kind::MHA, Kind::EL)];
 
 /// All models of a family, at least `least` of them, with these kinds against MHA.
 fn check(family: &str, least: usize, mixes: &[Kinds]) {
@@ -71,7 +71,7 @@ fn check(family: &str, least: usize, mixes: &[Kinds]) {
         let text = std::fs::read_to_string(dir.join("reference.json")).expect("reference.json");
         let inputs = serde_json::from_str::<Reference>(&text).expect("a valid reference").inputs;
         let files = Files::open(&dir);
-        let mut mha = files.load(&device, Kinds::both(Kind::Mha), DType::F32);
+        let mut mha = files.load(&device, Kinds::both(Kind::MHA), DType::F32);
         let mixes = mixes.iter().filter(|kinds| kinds.self_ == kinds.cross || mha.limits().is_encoder_decoder);
         let mut models: Vec<(Kinds, Loaded)> =
             mixes.map(|kinds| (*kinds, files.load(&device, *kinds, DType::F32))).collect();
@@ -141,10 +141,10 @@ fn opt() {
 #[test]
 fn el_beside_the_baselines() {
     let mixes = [
-        kinds(Kind::El, Kind::MhaReplicated),
-        kinds(Kind::MhaReplicated, Kind::El),
-        kinds(Kind::El, Kind::MhaNocache),
-        kinds(Kind::MhaNocache, Kind::El),
+        kinds(Kind::EL, Kind::MHA_REPLICATED),
+        kinds(Kind::MHA_REPLICATED, Kind::EL),
+        kinds(Kind::EL, Kind::MHA_NOCACHE),
+        kinds(Kind::MHA_NOCACHE, Kind::EL),
     ];
     check("bart-base-like", 1, &mixes);
 }

@@ -5,13 +5,13 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use elgen_attention::{
-    Attend, CacheLayout, Caches, Extras, Keys, Kind, Need, Partials, Shape, Splits, Workspace, attend,
+    Attend, CacheLayout, Caches, Extras, Keys, Kind, Kinds, Need, Partials, Pass, Shape, Splits, Workspace, attend,
 };
 use elgen_engine::{
     AttentionChoice, BatchSize, DtypeChoice, EngineError, Expected, Generation, Model, Request, RunOptions,
     ScoreRequest, SessionOptions, on_done,
 };
-use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, Kinds, ModelConfig, Runner, Sentence, load};
+use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Runner, Sentence, load};
 use elgen_search::device::{DecodeStep, DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
 use elgen_tensor::{
@@ -29,7 +29,7 @@ fn device() -> &'static Device {
 }
 
 fn session_options() -> SessionOptions {
-    SessionOptions::default().with_attention(AttentionChoice::Mha).with_dtype(DtypeChoice::F32)
+    SessionOptions::default().with_attention(AttentionChoice::MHA).with_dtype(DtypeChoice::F32)
 }
 
 fn model(name: &str) -> Model {
@@ -238,10 +238,10 @@ fn any_session_options_load_or_are_refused() {
         let dtype = DtypeChoice::F16;
         add(
             format!("{cooperative:?}"),
-            session_options().with_cooperative(cooperative).with_dtype(dtype).with_attention(AttentionChoice::El),
+            session_options().with_cooperative(cooperative).with_dtype(dtype).with_attention(AttentionChoice::EL),
         );
     }
-    let mixed = AttentionChoice::Kinds(Kinds { self_: Kind::MhaNocache, cross: Kind::El });
+    let mixed = AttentionChoice::Kinds(Kinds::new(Kind::MHA_NOCACHE, Kind::EL));
     add("recomputed self-attention".to_owned(), session_options().with_attention(mixed));
     for (what, options) in all {
         let options = options.with_checked_shaders(true).with_device(std::env::var("ELGEN_TEST_DEVICE").ok());
@@ -263,7 +263,7 @@ fn a_runner_checks_the_ids_that_it_is_given() {
     let dir = repo_root().join("tests/fixtures/t5-base-like");
     let config = ModelConfig::load(&dir).expect("a config");
     let checkpoint = Checkpoint::open(&dir).expect("a checkpoint");
-    let loaded = load(device(), &config, &checkpoint, Kinds::both(Kind::Mha), DType::F32).expect("a model");
+    let loaded = load(device(), &config, &checkpoint, Kinds::both(Kind::MHA), DType::F32).expect("a model");
     let vocab = config.vocab_size() as u32;
     let mut runner = Runner::new(device(), loaded.into(), DEFAULT_PREFILL_BUDGET);
     let mut rows = Rows::new(device(), 2, 8).expect("rows");
@@ -281,7 +281,7 @@ fn a_runner_checks_the_ids_that_it_is_given() {
     }
     let sentences = [Sentence { source: &good, prompt: &good, max_new: 1 }];
     assert!(runner.begin(&mut rows, &sentences, usize::MAX).is_err());
-    let fresh = load(device(), &config, &checkpoint, Kinds::both(Kind::Mha), DType::F32).expect("a model");
+    let fresh = load(device(), &config, &checkpoint, Kinds::both(Kind::MHA), DType::F32).expect("a model");
     let mut fresh = Runner::new(device(), fresh.into(), DEFAULT_PREFILL_BUDGET);
     let logits = device().tensor("logits", Class::Activations, 2, vocab as usize, DType::F32).expect("logits");
     let step = fresh.step(&mut device().recorder(), &rows, &logits).expect_err("no batch").to_string();
@@ -298,7 +298,7 @@ fn a_runner_checks_the_ids_that_it_is_given() {
 #[test]
 fn caches_and_working_tensors_without_end_are_errors() {
     let (device, max) = (device(), usize::MAX);
-    let small = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let small = Shape::new(8, 2, 4, 1.0);
     let shapes = [
         small,
         Shape { d_model: max, ..small },
@@ -307,14 +307,14 @@ fn caches_and_working_tensors_without_end_are_errors() {
     ];
     let sizes = [1, 1 << 32, 1 << 53, max];
     for shape in shapes {
-        for kind in Kind::ALL {
+        for kind in Kind::BUILT_IN {
             for layers in sizes {
                 let layout = CacheLayout {
                     layers,
+                    kinds: Kinds::both(kind),
                     self_shape: shape,
-                    self_kind: kind,
-                    cross: Some((shape, kind)),
-                    dtype: DType::F32,
+                    cross_shape: Some(shape),
+                    format: DType::F32.into(),
                 };
                 for (a, b) in sizes.iter().flat_map(|a| sizes.map(|b| (*a, b))) {
                     let need = Need { prompt_len: a, max_new: b, width: a, source_len: b };
@@ -327,9 +327,15 @@ fn caches_and_working_tensors_without_end_are_errors() {
                 }
             }
             let splits = Splits::of(max, max);
-            for extras in
-                [Extras { memory_slots: max, ..Extras::default() }, Extras { el: true, splits, ..Extras::default() }]
-            {
+            for extras in [(Kind::MHA_NOCACHE, max, Splits::default()), (Kind::EL, 0, splits)].map(
+                |(kind, cross_slots, splits)| Extras {
+                    kinds: Kinds::both(kind),
+                    pass: Pass::Step,
+                    cross_slots,
+                    splits,
+                    ..Extras::default()
+                },
+            ) {
                 assert!(Workspace::new(device, shape, max, extras).is_err(), "{shape:?}");
                 let plan = Arena::counting(u64::MAX);
                 let counted = Workspace::build(&plan, shape, max, extras);
@@ -367,7 +373,7 @@ fn operations_on_more_rows_than_there_are_are_errors() {
             assert!(ops::embed_packed(&mut rec, tokens.view(), rows, &matrix, 1.0, None, &y).is_err());
         }
     }
-    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let shape = Shape::new(8, 2, 4, 1.0);
     for (first, count) in [(u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
         let product = Attend { shape, q: (&x, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &y, first, count };
         assert!(
@@ -440,7 +446,7 @@ fn sizes_without_end_are_errors() {
     }
     let mut rows = Rows::new(device, 2, 4).expect("rows");
     assert!(rows.set_active(device, vec![7], &[0, 0]).is_err() && rows.set_active(device, vec![1], &[0]).is_err());
-    let state = RowState { width: 1, length: 9, prompt_len: 9, ..RowState::default() };
+    let state = RowState { width: 1, length: 9, live: 9, prompt_len: 9, ..RowState::default() };
     assert!(rows.begin(device, &[RowStart { state, prompt: &[1; 9], slab: 0, max_length: 9 }]).is_err());
     let limits = model("gpt2-one-head").limits();
     for options in [

@@ -10,7 +10,7 @@ use elgen_tests::demo::{Translations, session_options};
 const LIMIT: u64 = 27_600_000;
 
 fn open(batch_size: usize, memory_limit: u64) -> Model {
-    let options = session_options(AttentionChoice::Mha, 1)
+    let options = session_options(AttentionChoice::MHA, 1)
         .with_memory_limit(memory_limit)
         .with_batch_size(BatchSize::Sentences(batch_size));
     Model::load(Translations::model(), &options).unwrap()

@@ -66,7 +66,7 @@ fn cancelled(model: &Model, options: &GenerationOptions, hooks: &Hooks, stream: 
 }
 
 fn check(name: &str, options: &GenerationOptions) {
-    let model = Model::load(Story::model(), &session_options(AttentionChoice::Mha, 2)).unwrap();
+    let model = Model::load(Story::model(), &session_options(AttentionChoice::MHA, 2)).unwrap();
     let process = Hooks { processors: vec![Arc::new(LookOn)], ..Hooks::default() };
     let stop = Hooks { stop_criteria: vec![Arc::new(LookOn)], ..Hooks::default() };
     let beams = options.num_beams.is_some_and(|beams| beams > 1);
@@ -190,7 +190,7 @@ impl Events for AtToken {
 /// A request that is done when the run is cancelled keeps its whole result.
 #[test]
 fn what_was_done_stays_whole() {
-    let model = Model::load(Story::model(), &session_options(AttentionChoice::Mha, 2)).unwrap();
+    let model = Model::load(Story::model(), &session_options(AttentionChoice::MHA, 2)).unwrap();
     let prompts = requests(&Story::prompts()[..2]);
     let base = GenerationOptions { num_beams: Some(1), max_new_tokens: Some(20), ..GenerationOptions::default() };
     let mut heard = Heard::default();

@@ -84,7 +84,7 @@ fn check_model(dir: &Path, attention: AttentionChoice) -> usize {
 fn check(prefixes: &[&str], least: usize) {
     let mut compared = 0;
     for dir in models_with_states(prefixes) {
-        for attention in [AttentionChoice::Mha, AttentionChoice::El] {
+        for attention in [AttentionChoice::MHA, AttentionChoice::EL] {
             compared += check_model(&dir, attention);
         }
     }
@@ -110,15 +110,15 @@ fn decoders_of_gpt2_and_opt() {
 fn a_kind_that_recomputes_and_beams_aside_change_nothing() {
     let dir = repo_root().join("tests/fixtures/bart-base-like");
     let inputs = [vec![5_u32, 6, 7], vec![9]];
-    let want = open(&dir, AttentionChoice::Mha, 4).encode(&inputs).unwrap();
-    for attention in [AttentionChoice::MhaReplicated, AttentionChoice::MhaNocache] {
+    let want = open(&dir, AttentionChoice::MHA, 4).encode(&inputs).unwrap();
+    for attention in [AttentionChoice::MHA_REPLICATED, AttentionChoice::MHA_NOCACHE] {
         assert_eq!(open(&dir, attention, 4).encode(&inputs).unwrap(), want, "{attention:?}");
     }
 }
 
 #[test]
 fn texts_are_encoded_and_bad_inputs_fail_alone() {
-    let model = open(&Translations::model(), AttentionChoice::Mha, 2);
+    let model = open(&Translations::model(), AttentionChoice::MHA, 2);
     let ids = model.tokenizer().unwrap().encode("It is late.").unwrap();
     let [text, same] = &model.encode(&[Input::from("It is late."), Input::from(ids.clone())]).unwrap()[..] else {
         panic!("two inputs")

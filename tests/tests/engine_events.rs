@@ -57,7 +57,7 @@ fn asked(num_beams: usize, new: usize) -> GenerationOptions {
 }
 
 fn story() -> Model {
-    Model::load(Story::model(), &session_options(AttentionChoice::Mha, 3)).unwrap()
+    Model::load(Story::model(), &session_options(AttentionChoice::MHA, 3)).unwrap()
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_cancelled_run_tells_the_open_requests() {
 fn out_of_memory_is_told_once_and_changes_nothing() {
     let data = Translations::load().spread(24);
     let run = |memory_limit: Option<u64>| {
-        let options = session_options(AttentionChoice::Mha, 24).with_memory_limit(memory_limit);
+        let options = session_options(AttentionChoice::MHA, 24).with_memory_limit(memory_limit);
         let mut session = Session::load(&Translations::model(), &options).unwrap();
         let config = session.model().config(&asked(4, 40)).unwrap();
         let mut heard = Heard::default();
@@ -142,7 +142,7 @@ fn out_of_memory_is_told_once_and_changes_nothing() {
 
 #[test]
 fn the_first_cut_source_is_told() {
-    let options = session_options(AttentionChoice::Mha, 4);
+    let options = session_options(AttentionChoice::MHA, 4);
     let mut session = Session::load(&Translations::model(), &options).unwrap();
     let config = session.model().config(&asked(1, 4)).unwrap();
     let run = RunOptions::default().with_max_source_length(5);
@@ -159,7 +159,7 @@ fn the_first_cut_source_is_told() {
 fn automatic_batches_fit_their_memory_limit_and_change_nothing() {
     let data = Translations::load().spread(36);
     let run = |batch_size: BatchSize, max_batch_tokens: Option<usize>, memory_limit: Option<u64>| {
-        let options = session_options(AttentionChoice::El, 1)
+        let options = session_options(AttentionChoice::EL, 1)
             .with_batch_size(batch_size)
             .with_max_batch_tokens(max_batch_tokens)
             .with_memory_limit(memory_limit);
@@ -189,7 +189,7 @@ fn automatic_batches_fit_their_memory_limit_and_change_nothing() {
 #[test]
 fn log_probabilities_add_up_to_the_score() {
     let data = Translations::load().spread(8);
-    let mut session = Session::load(&Translations::model(), &session_options(AttentionChoice::Mha, 8)).unwrap();
+    let mut session = Session::load(&Translations::model(), &session_options(AttentionChoice::MHA, 8)).unwrap();
     for (beams, penalty) in [(1, 1.0), (4, 1.0), (4, 0.6), (3, 2.0)] {
         let options = GenerationOptions {
             length_penalty: (beams > 1).then_some(penalty),
@@ -254,7 +254,7 @@ fn stop_strings_need_a_tokenizer() {
     let stop_at = |text: &str| GenerationOptions { stop_strings: Some(vec![text.to_owned()].into()), ..asked(1, 4) };
     let run = RunOptions::default();
     let ids_only = elgen_tests::repo_root().join("tests/fixtures/gpt2-base-like");
-    let mut session = Session::load(&ids_only, &session_options(AttentionChoice::Mha, 4)).unwrap();
+    let mut session = Session::load(&ids_only, &session_options(AttentionChoice::MHA, 4)).unwrap();
     let config = session.model().config(&stop_at("x")).unwrap();
     let result = session.generate(&[Request::new(0, vec![5])], &config, &run, &mut Heard::default());
     assert!(matches!(result, Err(EngineError::NoTokenizer)), "{result:?}");

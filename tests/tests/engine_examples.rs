@@ -20,7 +20,7 @@ mod threads;
 mod translate;
 
 fn options() -> SessionOptions {
-    session_options(AttentionChoice::Mha, 8)
+    session_options(AttentionChoice::MHA, 8)
 }
 
 #[test]

@@ -43,8 +43,8 @@ fn generate(model: &Model) -> Vec<Generation> {
 #[test]
 fn every_family_is_the_same_model_for_each_kind() {
     for text in CONFIGS {
-        let mha = generate(&model(text, 5, AttentionChoice::Mha, DtypeChoice::F32));
-        for kind in [AttentionChoice::El, AttentionChoice::MhaReplicated] {
+        let mha = generate(&model(text, 5, AttentionChoice::MHA, DtypeChoice::F32));
+        for kind in [AttentionChoice::EL, AttentionChoice::MHA_REPLICATED] {
             let other = generate(&model(text, 5, kind, DtypeChoice::F32));
             for (a, b) in mha.iter().zip(&other) {
                 let (a, b) = (&a.sequences[0], &b.sequences[0]);
@@ -66,7 +66,7 @@ fn every_family_is_the_same_model_for_each_kind() {
 
 #[test]
 fn seeds_differ_and_repeat() {
-    let run = |seed| generate(&model(CONFIGS[0], seed, AttentionChoice::El, DtypeChoice::F32));
+    let run = |seed| generate(&model(CONFIGS[0], seed, AttentionChoice::EL, DtypeChoice::F32));
     assert_eq!(run(1), run(1));
     assert_ne!(run(1)[0].sequences[0].token_ids, run(2)[0].sequences[0].token_ids);
 }
@@ -75,8 +75,8 @@ fn seeds_differ_and_repeat() {
 fn f16_holds_the_same_weights() {
     // The weights are exact in f16: only caches and products differ.
     for text in [CONFIGS[0], CONFIGS[6]] {
-        let f32 = generate(&model(text, 5, AttentionChoice::Mha, DtypeChoice::F32));
-        let f16 = generate(&model(text, 5, AttentionChoice::Mha, DtypeChoice::F16));
+        let f32 = generate(&model(text, 5, AttentionChoice::MHA, DtypeChoice::F32));
+        let f16 = generate(&model(text, 5, AttentionChoice::MHA, DtypeChoice::F16));
         for (a, b) in f32.iter().zip(&f16) {
             let (a, b) = (a.sequences[0].token_logprobs[0], b.sequences[0].token_logprobs[0]);
             assert!((a - b).abs() < 2e-2, "{a} and {b}: {text}");
@@ -86,7 +86,7 @@ fn f16_holds_the_same_weights() {
 
 #[test]
 fn weights_have_their_full_size_and_no_staging() {
-    let model = model(CONFIGS[0], 1, AttentionChoice::Mha, DtypeChoice::F32);
+    let model = model(CONFIGS[0], 1, AttentionChoice::MHA, DtypeChoice::F32);
     let parameters = model.model_config().summary().parameters;
     let held = model.device().pool().current();
     let weights = held.of(Class::Weights);

@@ -87,7 +87,7 @@ fn close(a: f32, b: f32) -> bool {
 fn prefixes_give_what_decoder_input_ids_give() {
     let recorded: Recorded<PrefixCase> = read("prefix.json");
     assert!(recorded.cases.len() >= 60);
-    for attention in [AttentionChoice::Mha, AttentionChoice::El, AttentionChoice::MhaReplicated] {
+    for attention in [AttentionChoice::MHA, AttentionChoice::EL, AttentionChoice::MHA_REPLICATED] {
         let mut sessions = BTreeMap::new();
         for (n, case) in recorded.cases.iter().enumerate() {
             let session = session(&mut sessions, &case.model, attention);
@@ -116,7 +116,7 @@ fn prefixes_give_what_decoder_input_ids_give() {
 #[test]
 fn scored_targets_have_transformers_log_probabilities() {
     let recorded: Recorded<ScoreCase> = read("scores.json");
-    for attention in [AttentionChoice::Mha, AttentionChoice::El, AttentionChoice::MhaReplicated] {
+    for attention in [AttentionChoice::MHA, AttentionChoice::EL, AttentionChoice::MHA_REPLICATED] {
         let mut sessions = BTreeMap::new();
         let models: BTreeSet<&str> = recorded.cases.iter().map(|c| c.model.as_str()).collect();
         for family in ["bart", "gpt2", "t5", "marian", "mbart", "pegasus", "opt"] {
@@ -160,7 +160,7 @@ fn scored_targets_have_transformers_log_probabilities() {
 
 #[test]
 fn targets_are_scored_as_they_were_generated() {
-    let model = Model::load(repo_root().join("tests/fixtures/gpt2-base-like"), &options(AttentionChoice::El)).unwrap();
+    let model = Model::load(repo_root().join("tests/fixtures/gpt2-base-like"), &options(AttentionChoice::EL)).unwrap();
     let asked = GenerationOptions { num_beams: Some(1), max_new_tokens: Some(12), ..GenerationOptions::default() };
     let asked = GenerationOptions { no_repeat_ngram_size: Some(0), repetition_penalty: Some(1.0), ..asked };
     let config = model.config(&asked).unwrap();

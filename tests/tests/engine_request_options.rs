@@ -30,7 +30,7 @@ fn run(session: &mut Session, requests: &[Request], config: &GenerationConfig, r
 }
 
 fn model(batch: usize) -> Model {
-    Model::load(Story::model(), &session_options(AttentionChoice::Mha, batch)).unwrap()
+    Model::load(Story::model(), &session_options(AttentionChoice::MHA, batch)).unwrap()
 }
 
 /// As many new tokens, whatever comes: an end would part what is compared.

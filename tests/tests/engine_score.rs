@@ -26,7 +26,7 @@ fn requests() -> Vec<ScoreInput> {
 }
 
 fn save(model: &str, path: &Path) {
-    let (mut session, config) = open(model, AttentionChoice::Mha, DtypeChoice::F32);
+    let (mut session, config) = open(model, AttentionChoice::MHA, DtypeChoice::F32);
     let vocab_size = session.limits().vocab_size;
     let header = RunHeader { vocab_size, model: model.to_owned(), labels: [].into() };
     let mut run = RunWriter::create(path, &header).unwrap();
@@ -55,13 +55,13 @@ fn el_attention_changes_nothing_and_f16_little() {
     for model in ["bart-base-like", "gpt2-base-like"] {
         let path = dir.path().join(model);
         save(model, &path);
-        let same = compare(model, AttentionChoice::Mha, DtypeChoice::F32, &path);
+        let same = compare(model, AttentionChoice::MHA, DtypeChoice::F32, &path);
         assert_eq!((same.max_kl, same.max_logprob_difference, same.top1_agreement), (0.0, 0.0, 1.0), "{model}");
         assert_eq!((same.left_out, same.this.records, same.this.tokens), (1, 4, 25));
-        let el = compare(model, AttentionChoice::El, DtypeChoice::F32, &path);
+        let el = compare(model, AttentionChoice::EL, DtypeChoice::F32, &path);
         assert!(el.max_kl < 1e-6 && el.top1_agreement == 1.0, "{model}: {el:?}");
         assert!(el.max_logprob_difference < 1e-4, "{model}: {el:?}");
-        for attention in [AttentionChoice::Mha, AttentionChoice::El] {
+        for attention in [AttentionChoice::MHA, AttentionChoice::EL] {
             let half = compare(model, attention, DtypeChoice::F16, &path);
             assert!(half.mean_kl > 0.0 && half.mean_kl < 1e-3, "{model}: {half:?}");
             assert!(half.mean_kl > el.mean_kl && half.p99_kl <= half.max_kl, "{model}: {half:?}");
@@ -72,7 +72,7 @@ fn el_attention_changes_nothing_and_f16_little() {
 
 #[test]
 fn windows_of_a_text_are_scored_like_prompts_and_targets() {
-    let (mut session, config) = open("gpt2-base-like", AttentionChoice::El, DtypeChoice::F32);
+    let (mut session, config) = open("gpt2-base-like", AttentionChoice::EL, DtypeChoice::F32);
     let ids: Vec<u32> = (0..29).map(|i| 5 + (i * i + 3 * i) % 70).collect();
     let windows = Some(TextWindows { max_length: Some(12), stride: Some(8) });
     let given = WholeText { first_given: true, windows };
@@ -122,7 +122,7 @@ fn windows_of_a_text_are_scored_like_prompts_and_targets() {
 
 #[test]
 fn a_text_alone_is_nothing_for_an_encoder_decoder() {
-    let (mut session, config) = open("bart-base-like", AttentionChoice::Mha, DtypeChoice::F32);
+    let (mut session, config) = open("bart-base-like", AttentionChoice::MHA, DtypeChoice::F32);
     let input = ScoreInput::Whole(Input::Ids(vec![5, 6, 7]), WholeText::default());
     let scores = session.score_inputs(&[input], &config, &RunOptions::default(), None).unwrap();
     assert!(scores[0].as_ref().unwrap_err().to_string().contains("the target is missing"));

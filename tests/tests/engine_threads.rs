@@ -32,7 +32,7 @@ fn works(model: &Model) -> Vec<(Vec<Request>, GenerationConfig)> {
 
 #[test]
 fn three_threads_give_what_one_gives() {
-    for kind in [AttentionChoice::Mha, AttentionChoice::El] {
+    for kind in [AttentionChoice::MHA, AttentionChoice::EL] {
         let model = Model::load(Translations::model(), &session_options(kind, 4)).unwrap();
         let weights = model.device().pool().current().of(Class::Weights);
         assert!(weights > 0);
@@ -65,7 +65,7 @@ fn three_threads_give_what_one_gives() {
 
 #[test]
 fn generate_of_a_model_is_called_from_threads_and_names_the_input_that_fails() {
-    let model = Model::load(Translations::model(), &session_options(AttentionChoice::Mha, 4)).unwrap();
+    let model = Model::load(Translations::model(), &session_options(AttentionChoice::MHA, 4)).unwrap();
     let data = Translations::load().spread(4);
     let config = model.config(&GenerationOptions::default()).unwrap();
     let texts: Vec<&str> = data.sources.iter().map(String::as_str).collect();

@@ -86,7 +86,7 @@ fn device() -> Device {
 fn loaded(device: &Device, dir: &Path, dtype: DType) -> Result<(), String> {
     let config = ModelConfig::load(dir).expect("a config");
     let checkpoint = Checkpoint::open(dir).map_err(|error| error.to_string())?;
-    let made = load(device, &config, &checkpoint, Kinds::both(Kind::El), dtype);
+    let made = load(device, &config, &checkpoint, Kinds::both(Kind::EL), dtype);
     made.map(|_| ()).map_err(|error| {
         // Blocks wrap what their weights say.
         let mut text = error.to_string();
@@ -192,7 +192,7 @@ fn with_values(model: &str, choose: impl Fn(&Place) -> Option<f32>) -> TempDir {
 
 fn open(dir: &Path, dtype: DtypeChoice) -> Model {
     let options = SessionOptions::default()
-        .with_attention(AttentionChoice::Mha)
+        .with_attention(AttentionChoice::MHA)
         .with_dtype(dtype)
         .with_device(std::env::var("ELGEN_TEST_DEVICE").ok());
     Model::load(dir, &options).expect("a model")

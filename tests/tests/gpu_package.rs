@@ -22,6 +22,7 @@ mod device_beam_sample;
 mod device_finite;
 #[path = "../../crates/search/tests/device_hooks.rs"]
 mod device_hooks;
+mod device_processors;
 #[path = "../../crates/search/tests/device_processors.rs"]
 mod device_processors;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
@@ -53,8 +54,8 @@ mod kernel_mha_attend;
 mod kernel_peaks;
 mod kernel_store;
 mod kernel_token_logprobs;
-mod kernel_value_bias;
 mod kl_kinds;
+mod live_keys;
 mod memory;
 mod memory_outline;
 mod memory_plan;

@@ -108,12 +108,8 @@ impl Case {
         let q = upload(device, self.rows(), lead + heads * self.width(), &self.queries());
         let key_columns = lead + if self.shared { self.width() } else { heads * self.width() };
         let keys = device.tensor_from("keys", Class::Cache, SLOTS, key_columns, self.dtype, &self.keys()).unwrap();
-        let shape = Shape {
-            d_model: if self.shared { self.dim } else { heads * self.width() },
-            num_heads: heads,
-            head_dim: if self.shared { 4 } else { self.dim },
-            scale: self.scale(),
-        };
+        let (d_model, head_dim) = if self.shared { (self.dim, 4) } else { (heads * self.width(), self.dim) };
+        let shape = Shape::new(d_model, heads, head_dim, self.scale());
         let (numbers, ranges) = self.places();
         let (index, ranges) = (table(device, &numbers), harness::ranges(device, &ranges));
         let mean = poisoned(device, self.rows() + 1, self.columns(), DType::F32);
@@ -266,7 +262,7 @@ fn a_row_is_never_left() {
     let (q, k) = (upload(device, 1, 4, &[1.0; 4]), upload(device, 30, 4, &[0.5; 120]));
     let (index, ranges) = (table(device, &[0_u32]), harness::ranges(device, &[[0, 30]]));
     let mean = poisoned(device, 2, 8, DType::F32);
-    let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 1.0 };
+    let shape = Shape::new(4, 1, 4, 1.0);
     let rows = Align { shape, shared: false, q: (&q, 0), k: (&k, 0), first: 0, count: 1 };
     let mut rec = device.recorder();
     let out = Probabilities { mean: &mean, log_sum_exp: None };
@@ -282,7 +278,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let (narrow, f16) = (tensor(3, 12), poisoned(device, 3, 16, DType::F16));
     let (index, ranges) = (table(device, &[0_u32; 8]), harness::ranges(device, &[[0, 0]; 4]));
     let (index, ranges) = (index.view(), ranges.view());
-    let shape = Shape { d_model: 16, num_heads: 2, head_dim: 8, scale: 1.0 };
+    let shape = Shape::new(16, 2, 8, 1.0);
     let plain = Align { shape, shared: false, q: (&q, 0), k: (&k, 0), first: 0, count: 3 };
     let out = Probabilities { mean: &mean, log_sum_exp: Some(&lse) };
     assert!(align(&mut device.recorder(), index, ranges, plain, &out).is_ok());

@@ -136,7 +136,7 @@ impl Case {
         let slab_columns = 2 * (lead + columns);
         let slab = device.tensor_from("slab", Class::Cache, SLOTS, slab_columns, self.dtype, &self.slab()).unwrap();
         let out = poisoned(device, self.rows() + 1, columns, DType::F32);
-        let shape = Shape { d_model: columns, num_heads: self.heads, head_dim: self.dim, scale: self.scale() };
+        let shape = Shape::new(columns, self.heads, self.dim, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
             PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
@@ -324,7 +324,7 @@ fn more_rows_than_one_dispatch_holds() {
     let out = poisoned(device, n, 4, DType::F32);
     let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
     let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
-    let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
+    let shape = Shape::new(4, 1, 4, 0.5);
     let product =
         Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
@@ -342,7 +342,7 @@ fn shapes_that_do_not_fit_are_errors() {
         (upload(device, 2, 12, &[0.0; 24]), upload(device, 3, 16, &[0.0; 48]), poisoned(device, 2, 8, DType::F32));
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let (index, ranges) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
-    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let shape = Shape::new(8, 2, 4, 1.0);
     let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
     let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
@@ -370,7 +370,7 @@ fn heads_wider_than_workgroup_memory_are_an_error() {
     let (q, kv, out) =
         (upload(device, 1, d, &vec![0.0; d]), upload(device, 1, d, &vec![0.0; d]), poisoned(device, 1, d, DType::F32));
     let (index, ranges) = (numbers(device, &[0]), ranges(device, &[[0, 1]]));
-    let shape = Shape { d_model: d, num_heads: 1, head_dim: d, scale: 1.0 };
+    let shape = Shape::new(d, 1, d, 1.0);
     let product = Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: 1 };
     let error =
         attend(&mut device.recorder(), Keys { index: index.view(), ranges: ranges.view() }, product).unwrap_err();

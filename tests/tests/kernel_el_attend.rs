@@ -151,7 +151,7 @@ impl Case {
         let q = upload(device, self.rows(), columns, &self.queries());
         let x = device.tensor_from("slab", Class::Cache, SLOTS, self.width(), self.dtype, &self.hidden()).unwrap();
         let out = poisoned(device, self.rows() + 1, columns, DType::F32);
-        let shape = Shape { d_model: self.dim, num_heads: self.heads, head_dim: 4, scale: self.scale() };
+        let shape = Shape::new(self.dim, self.heads, 4, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
             PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
@@ -193,10 +193,10 @@ impl Case {
         if self.slots {
             // The table as a beam search leaves it: a row's slots in any order.
             let mut rows = Rows::new(device, capacity, TABLE).unwrap();
-            let mut states = vec![RowState { length: 77, ..RowState::default() }; capacity];
+            let mut states = vec![RowState { length: 77, live: 77, ..RowState::default() }; capacity];
             let mut table = vec![u32::MAX; capacity * TABLE];
             for (row, slots) in physical[self.first..].iter().zip(&places) {
-                states[*row as usize].length = slots.len() as u32;
+                states[*row as usize] = states[*row as usize].with_length(slots.len() as u32);
                 table[*row as usize * TABLE..][..slots.len()].copy_from_slice(slots);
             }
             rows.set_active(device, physical, &vec![0; capacity]).unwrap();
@@ -390,7 +390,7 @@ fn more_rows_than_one_dispatch_holds() {
     let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
     let groups = ranges(device, &(0..n as u32).map(|i| [i, 1]).collect::<Vec<_>>());
     let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
-    let shape = Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 };
+    let shape = Shape::new(4, 1, 4, 0.5);
     let segment = Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
     let product = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
     let mut rec = device.recorder();
@@ -417,7 +417,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let (index, groups) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
     let ranges = ranges(device, &[[0, 1], [0, 0]]);
-    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let shape = Shape::new(8, 2, 4, 1.0);
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 2, widest_group: 1 };
     let good = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
     let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();

@@ -66,6 +66,7 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
             .iter()
             .map(|ids| RowState {
                 length: ids.len() as u32,
+                live: ids.len() as u32,
                 prompt_len: ids.len() as u32,
                 width: 1,
                 ..RowState::default()

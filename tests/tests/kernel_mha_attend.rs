@@ -194,7 +194,7 @@ impl Case {
             PositionBias::new(device, "bias", self.heads, reach, entry).unwrap()
         });
         let product = MhaAttend {
-            shape: Shape { d_model: columns, num_heads: self.heads, head_dim: self.dim, scale: self.scale() },
+            shape: Shape::new(columns, self.heads, self.dim, self.scale()),
             q: (&q, lead),
             kv: &kv,
             columns: [lead, 2 * lead + columns],
@@ -216,10 +216,10 @@ impl Case {
         if self.rule == Rule::Slots {
             // The table as a beam search leaves it: a row's slots in any order.
             let mut table_rows = Rows::new(device, capacity, SLOTS).unwrap();
-            let mut states = vec![RowState { length: 77, ..RowState::default() }; capacity];
+            let mut states = vec![RowState { length: 77, live: 77, ..RowState::default() }; capacity];
             let mut table = vec![u32::MAX; capacity * SLOTS];
             for (row, slots) in physical.iter().zip(&slots) {
-                states[*row as usize].length = slots.len() as u32;
+                states[*row as usize] = states[*row as usize].with_length(slots.len() as u32);
                 table[*row as usize * SLOTS..][..slots.len()].copy_from_slice(slots);
             }
             table_rows.set_active(device, physical.clone(), &vec![0; capacity]).unwrap();
@@ -407,7 +407,7 @@ fn more_groups_than_one_dispatch_holds() {
     let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
     let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: n };
     let product = MhaAttend {
-        shape: Shape { d_model: 4, num_heads: 1, head_dim: 4, scale: 0.5 },
+        shape: Shape::new(4, 1, 4, 0.5),
         q: (&q, 0),
         kv: &kv,
         columns: [0, 4],
@@ -431,7 +431,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let half = device.tensor("half", Class::Cache, 3, 16, DType::F16).unwrap();
     let (index, pairs) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
-    let shape = Shape { d_model: 8, num_heads: 2, head_dim: 4, scale: 1.0 };
+    let shape = Shape::new(8, 2, 4, 1.0);
     let good = MhaAttend { shape, q: (&q, 4), kv: &kv, columns: [0, 8], bias: None, out: &out, splits: None };
     let (index, ranges, groups) = (index.view(), pairs.view(), pairs.view());
     let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: 2 };

@@ -54,10 +54,10 @@ fn gap(want: &Logits, got: &Logits) -> Gap {
 }
 
 const KINDS: [Kinds; 4] = [
-    Kinds { self_: Kind::Mha, cross: Kind::Mha },
-    Kinds { self_: Kind::El, cross: Kind::Mha },
-    Kinds { self_: Kind::Mha, cross: Kind::El },
-    Kinds { self_: Kind::El, cross: Kind::El },
+    Kinds::new(Kind::MHA, Kind::MHA),
+    Kinds::new(Kind::EL, Kind::MHA),
+    Kinds::new(Kind::MHA, Kind::EL),
+    Kinds::new(Kind::EL, Kind::EL),
 ];
 
 /// The gaps of f32 and of f16 from `mha` in f32, for these kinds.

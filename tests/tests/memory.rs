@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn the_pool_counts_what_the_allocator_holds() {
     let data = Translations::load().spread(16);
-    for kind in [AttentionChoice::Mha, AttentionChoice::El] {
+    for kind in [AttentionChoice::MHA, AttentionChoice::EL] {
         let mut session = Session::load(&Translations::model(), &session_options(kind, 16)).unwrap();
         let config = config(&session, GenerationOptions { max_new_tokens: Some(8), ..GenerationOptions::default() });
         generate(&mut session, &data.requests(), &config);
@@ -35,7 +35,7 @@ fn the_pool_counts_what_the_allocator_holds() {
 #[test]
 fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
     let data = Translations::load().spread(64);
-    for kind in [AttentionChoice::Mha, AttentionChoice::El] {
+    for kind in [AttentionChoice::MHA, AttentionChoice::EL] {
         let run = |memory_limit: Option<u64>| {
             let options = session_options(kind, 64).with_memory_limit(memory_limit);
             let mut session = Session::load(&Translations::model(), &options).unwrap();
@@ -58,7 +58,7 @@ fn a_tight_memory_limit_halves_the_batch_and_changes_nothing() {
 
 #[test]
 fn a_limit_below_the_weights_is_an_error_that_names_class_and_bytes() {
-    let options = session_options(AttentionChoice::El, 64).with_memory_limit(20 * MIB);
+    let options = session_options(AttentionChoice::EL, 64).with_memory_limit(20 * MIB);
     let error = Session::load(&Translations::model(), &options).unwrap_err().to_string();
     eprintln!("{error}");
     assert!(
@@ -70,7 +70,7 @@ fn a_limit_below_the_weights_is_an_error_that_names_class_and_bytes() {
 
 #[test]
 fn a_limit_without_room_for_one_sentence_fails_each_request() {
-    let options = session_options(AttentionChoice::Mha, 64).with_memory_limit(64 * MIB);
+    let options = session_options(AttentionChoice::MHA, 64).with_memory_limit(64 * MIB);
     let mut session = Session::load(&Translations::model(), &options).unwrap();
     // Fill the pool but for half a MiB, which no sentence of 63 new ids and 4 beams fits.
     let pool = session.device().pool();
@@ -92,7 +92,7 @@ fn a_limit_without_room_for_one_sentence_fails_each_request() {
 #[test]
 fn f16_storage_changes_few_results_and_halves_the_bytes() {
     let data = Translations::load().spread(60);
-    for kind in [AttentionChoice::Mha, AttentionChoice::El] {
+    for kind in [AttentionChoice::MHA, AttentionChoice::EL] {
         let options = session_options(kind, 32).with_dtype(DtypeChoice::F16);
         let mut session = Session::load(&Translations::model(), &options).unwrap();
         let config = config(&session, GenerationOptions::default());
@@ -104,7 +104,7 @@ fn f16_storage_changes_few_results_and_halves_the_bytes() {
         assert!(differ <= 6, "{kind:?}: {differ} of 60 sentences differ from f32");
 
         // 32 sentences of 63 new ids: (1 + 4 beams x 62) slots, 2 layers, 256 elements of 2 bytes, key and value or one vector.
-        let vectors = if kind == AttentionChoice::El { 1 } else { 2 };
+        let vectors = if kind == AttentionChoice::EL { 1 } else { 2 };
         assert_eq!(session.metrics().cache_bytes.self_, 32 * (1 + 4 * 62) * 2 * 256 * 2 * vectors, "{kind:?}");
     }
 }

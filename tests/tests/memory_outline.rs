@@ -61,9 +61,9 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
 
 fn kinds(config: &ModelConfig) -> impl Iterator<Item = Kinds> {
     let encoder = config.family().is_encoder_decoder;
-    let pairs = Kind::ALL.into_iter().map(Kinds::both);
-    let mixed = Kinds { self_: Kind::El, cross: Kind::Mha };
-    pairs.chain(encoder.then_some(mixed)).filter(move |k| encoder || k.self_ != Kind::MhaNocache)
+    let pairs = Kind::BUILT_IN.into_iter().map(Kinds::both);
+    let mixed = Kinds::new(Kind::EL, Kind::MHA);
+    pairs.chain(encoder.then_some(mixed)).filter(move |k| encoder || k.self_ != Kind::MHA_NOCACHE)
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn weights_take_what_the_config_tells() {
         for kinds in kinds(&config) {
             check(device, dir, &config, &checkpoint, kinds, DType::F32);
         }
-        check(device, dir, &config, &checkpoint, Kinds::both(Kind::El), DType::F16);
+        check(device, dir, &config, &checkpoint, Kinds::both(Kind::EL), DType::F16);
     }
 }
 
@@ -86,7 +86,7 @@ fn weights_in_several_windows_too() {
     for dir in models().iter().filter(|dir| dir.components().any(|part| part.as_os_str() == "fixtures")) {
         let (config, checkpoint) = (ModelConfig::load(dir).unwrap(), Checkpoint::open(dir).unwrap());
         for dtype in [DType::F32, DType::F16] {
-            check(device, dir, &config, &checkpoint, Kinds::both(Kind::Mha), dtype);
+            check(device, dir, &config, &checkpoint, Kinds::both(Kind::MHA), dtype);
         }
     }
 }

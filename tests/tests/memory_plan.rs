@@ -35,7 +35,7 @@ fn case(model: &str, attention: AttentionChoice) -> Planned<'_> {
 /// The kinds that a model can have.
 fn kinds(model: &str) -> impl Iterator<Item = AttentionChoice> {
     let decoder_only = [GPT2, OPT].contains(&model);
-    KINDS.into_iter().map(|(kind, _)| kind).filter(move |kind| !decoder_only || *kind != AttentionChoice::MhaNocache)
+    KINDS.into_iter().map(|(kind, _)| kind).filter(move |kind| !decoder_only || *kind != AttentionChoice::MHA_NOCACHE)
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn a_gibibyte_of_the_pool_is_a_gibibyte_of_the_process() {
 fn measure() {
     let case = Planned {
         model: MODEL,
-        attention: AttentionChoice::MhaReplicated,
+        attention: AttentionChoice::MHA_REPLICATED,
         dtype: DType::F32,
         input: 500,
         max_new: 8,

@@ -9,150 +9,150 @@ const OPTIONS: &str = "options.json";
 
 #[test]
 fn bart_mha() {
-    all("bart-", PLAIN, AttentionChoice::Mha, 1300);
+    all("bart-", PLAIN, AttentionChoice::MHA, 1300);
 }
 
 #[test]
 fn bart_mha_replicated() {
-    all("bart-", PLAIN, AttentionChoice::MhaReplicated, 1300);
+    all("bart-", PLAIN, AttentionChoice::MHA_REPLICATED, 1300);
 }
 
 #[test]
 fn bart_mha_nocache() {
-    all("bart-", PLAIN, AttentionChoice::MhaNocache, 1300);
+    all("bart-", PLAIN, AttentionChoice::MHA_NOCACHE, 1300);
 }
 
 #[test]
 fn bart_el() {
-    all("bart-", PLAIN, AttentionChoice::El, 1300);
+    all("bart-", PLAIN, AttentionChoice::EL, 1300);
 }
 
 #[test]
 fn gpt2_mha() {
-    all("gpt2-", PLAIN, AttentionChoice::Mha, 700);
+    all("gpt2-", PLAIN, AttentionChoice::MHA, 700);
 }
 
 #[test]
 fn gpt2_mha_replicated() {
-    all("gpt2-", PLAIN, AttentionChoice::MhaReplicated, 700);
+    all("gpt2-", PLAIN, AttentionChoice::MHA_REPLICATED, 700);
 }
 
 #[test]
 fn gpt2_el() {
-    all("gpt2-", PLAIN, AttentionChoice::El, 700);
+    all("gpt2-", PLAIN, AttentionChoice::EL, 700);
 }
 
 #[test]
 fn bart_further_options_mha() {
-    all("bart-", OPTIONS, AttentionChoice::Mha, 460);
+    all("bart-", OPTIONS, AttentionChoice::MHA, 460);
 }
 
 #[test]
 fn bart_further_options_el() {
-    all("bart-", OPTIONS, AttentionChoice::El, 460);
+    all("bart-", OPTIONS, AttentionChoice::EL, 460);
 }
 
 #[test]
 fn gpt2_further_options_mha() {
-    all("gpt2-", OPTIONS, AttentionChoice::Mha, 371);
+    all("gpt2-", OPTIONS, AttentionChoice::MHA, 371);
 }
 
 #[test]
 fn gpt2_further_options_el() {
-    all("gpt2-", OPTIONS, AttentionChoice::El, 371);
+    all("gpt2-", OPTIONS, AttentionChoice::EL, 371);
 }
 
 #[test]
 fn t5_mha() {
-    all("t5-", PLAIN, AttentionChoice::Mha, 400);
+    all("t5-", PLAIN, AttentionChoice::MHA, 400);
 }
 
 #[test]
 fn t5_mha_replicated() {
-    all("t5-", PLAIN, AttentionChoice::MhaReplicated, 400);
+    all("t5-", PLAIN, AttentionChoice::MHA_REPLICATED, 400);
 }
 
 #[test]
 fn t5_mha_nocache() {
-    all("t5-", PLAIN, AttentionChoice::MhaNocache, 400);
+    all("t5-", PLAIN, AttentionChoice::MHA_NOCACHE, 400);
 }
 
 #[test]
 fn t5_el() {
-    all("t5-", PLAIN, AttentionChoice::El, 400);
+    all("t5-", PLAIN, AttentionChoice::EL, 400);
 }
 
 #[test]
 fn marian_mha() {
-    all("marian-", PLAIN, AttentionChoice::Mha, 330);
+    all("marian-", PLAIN, AttentionChoice::MHA, 330);
 }
 
 #[test]
 fn marian_mha_replicated() {
-    all("marian-", PLAIN, AttentionChoice::MhaReplicated, 330);
+    all("marian-", PLAIN, AttentionChoice::MHA_REPLICATED, 330);
 }
 
 #[test]
 fn marian_mha_nocache() {
-    all("marian-", PLAIN, AttentionChoice::MhaNocache, 330);
+    all("marian-", PLAIN, AttentionChoice::MHA_NOCACHE, 330);
 }
 
 #[test]
 fn marian_el() {
-    all("marian-", PLAIN, AttentionChoice::El, 330);
+    all("marian-", PLAIN, AttentionChoice::EL, 330);
 }
 
 #[test]
 fn mbart_mha() {
-    all("mbart-", PLAIN, AttentionChoice::Mha, 260);
+    all("mbart-", PLAIN, AttentionChoice::MHA, 260);
 }
 
 #[test]
 fn mbart_mha_replicated() {
-    all("mbart-", PLAIN, AttentionChoice::MhaReplicated, 260);
+    all("mbart-", PLAIN, AttentionChoice::MHA_REPLICATED, 260);
 }
 
 #[test]
 fn mbart_mha_nocache() {
-    all("mbart-", PLAIN, AttentionChoice::MhaNocache, 260);
+    all("mbart-", PLAIN, AttentionChoice::MHA_NOCACHE, 260);
 }
 
 #[test]
 fn mbart_el() {
-    all("mbart-", PLAIN, AttentionChoice::El, 260);
+    all("mbart-", PLAIN, AttentionChoice::EL, 260);
 }
 
 #[test]
 fn pegasus_mha() {
-    all("pegasus-", PLAIN, AttentionChoice::Mha, 240);
+    all("pegasus-", PLAIN, AttentionChoice::MHA, 240);
 }
 
 #[test]
 fn pegasus_mha_replicated() {
-    all("pegasus-", PLAIN, AttentionChoice::MhaReplicated, 240);
+    all("pegasus-", PLAIN, AttentionChoice::MHA_REPLICATED, 240);
 }
 
 #[test]
 fn pegasus_mha_nocache() {
-    all("pegasus-", PLAIN, AttentionChoice::MhaNocache, 240);
+    all("pegasus-", PLAIN, AttentionChoice::MHA_NOCACHE, 240);
 }
 
 #[test]
 fn pegasus_el() {
-    all("pegasus-", PLAIN, AttentionChoice::El, 240);
+    all("pegasus-", PLAIN, AttentionChoice::EL, 240);
 }
 
 #[test]
 fn opt_mha() {
-    all("opt-", PLAIN, AttentionChoice::Mha, 400);
+    all("opt-", PLAIN, AttentionChoice::MHA, 400);
 }
 
 #[test]
 fn opt_mha_replicated() {
-    all("opt-", PLAIN, AttentionChoice::MhaReplicated, 400);
+    all("opt-", PLAIN, AttentionChoice::MHA_REPLICATED, 400);
 }
 
 #[test]
 fn opt_el() {
-    all("opt-", PLAIN, AttentionChoice::El, 400);
+    all("opt-", PLAIN, AttentionChoice::EL, 400);
 }

@@ -85,10 +85,10 @@ fn check(attention: AttentionChoice) {
 
 #[test]
 fn real_bart_mha() {
-    check(AttentionChoice::Mha);
+    check(AttentionChoice::MHA);
 }
 
 #[test]
 fn real_bart_el() {
-    check(AttentionChoice::El);
+    check(AttentionChoice::EL);
 }

@@ -10,12 +10,12 @@ use elgen_tests::recorded::{compare, compare_chosen};
 
 #[test]
 fn diverse_beams_mha() {
-    compare("", "diverse.json", AttentionChoice::Mha, 400);
+    compare("", "diverse.json", AttentionChoice::MHA, 400);
 }
 
 #[test]
 fn diverse_beams_el() {
-    compare("", "diverse.json", AttentionChoice::El, 400);
+    compare("", "diverse.json", AttentionChoice::EL, 400);
 }
 
 /// The noise of `tools/make_sampling_fixtures.py`: −ln(u), u in (0, 1) a hash of input, row, step and token.
@@ -49,10 +49,10 @@ fn sampling(attention: AttentionChoice) {
 
 #[test]
 fn known_noise_mha() {
-    sampling(AttentionChoice::Mha);
+    sampling(AttentionChoice::MHA);
 }
 
 #[test]
 fn known_noise_el() {
-    sampling(AttentionChoice::El);
+    sampling(AttentionChoice::EL);
 }

@@ -107,70 +107,70 @@ fn check(family: &str, kind: Kind, least: usize) {
 
 #[test]
 fn bart_states_mha() {
-    check("bart-", Kind::Mha, 8);
+    check("bart-", Kind::MHA, 8);
 }
 
 #[test]
 fn bart_states_el() {
-    check("bart-", Kind::El, 8);
+    check("bart-", Kind::EL, 8);
 }
 
 #[test]
 fn gpt2_states_mha() {
-    check("gpt2-", Kind::Mha, 6);
+    check("gpt2-", Kind::MHA, 6);
 }
 
 #[test]
 fn gpt2_states_el() {
-    check("gpt2-", Kind::El, 6);
+    check("gpt2-", Kind::EL, 6);
 }
 
 #[test]
 fn marian_states_mha() {
-    check("marian-", Kind::Mha, 3);
+    check("marian-", Kind::MHA, 3);
 }
 
 #[test]
 fn marian_states_el() {
-    check("marian-", Kind::El, 3);
+    check("marian-", Kind::EL, 3);
 }
 
 #[test]
 fn mbart_states_mha() {
-    check("mbart-", Kind::Mha, 2);
+    check("mbart-", Kind::MHA, 2);
 }
 
 #[test]
 fn mbart_states_el() {
-    check("mbart-", Kind::El, 2);
+    check("mbart-", Kind::EL, 2);
 }
 
 #[test]
 fn pegasus_states_mha() {
-    check("pegasus-", Kind::Mha, 2);
+    check("pegasus-", Kind::MHA, 2);
 }
 
 #[test]
 fn pegasus_states_el() {
-    check("pegasus-", Kind::El, 2);
+    check("pegasus-", Kind::EL, 2);
 }
 
 #[test]
 fn opt_states_mha() {
-    check("opt-", Kind::Mha, 3);
+    check("opt-", Kind::MHA, 3);
 }
 
 #[test]
 fn opt_states_el() {
-    check("opt-", Kind::El, 3);
+    check("opt-", Kind::EL, 3);
 }
 
 #[test]
 fn t5_states_mha() {
-    check("t5-", Kind::Mha, 5);
+    check("t5-", Kind::MHA, 5);
 }
 
 #[test]
 fn t5_states_el() {
-    check("t5-", Kind::El, 5);
+    check("t5-", Kind::EL, 5);
 }

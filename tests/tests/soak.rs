@@ -84,8 +84,8 @@ fn memory_does_not_grow() {
 fn soak() {
     let (warm_up, total) = if full() { (60, 600) } else { (10, 60) };
     let mut sessions = [
-        Session::load(&Translations::model(), &session_options(AttentionChoice::El, 16)).unwrap(),
-        Session::load(&Story::model(), &session_options(AttentionChoice::Mha, 16)).unwrap(),
+        Session::load(&Translations::model(), &session_options(AttentionChoice::EL, 16)).unwrap(),
+        Session::load(&Story::model(), &session_options(AttentionChoice::MHA, 16)).unwrap(),
     ];
     let works = work(&sessions);
     let start = Instant::now();

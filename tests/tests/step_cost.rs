@@ -18,7 +18,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 fn every_step_is_one_submission_whatever_the_host_uploads() {
     let all = Translations::load().spread(12);
     let mut session =
-        Session::load(&Translations::model(), &session_options(AttentionChoice::Mha, 12)).expect("a session");
+        Session::load(&Translations::model(), &session_options(AttentionChoice::MHA, 12)).expect("a session");
     let beams = GenerationOptions { num_beams: Some(1), ..GenerationOptions::default() };
     let diverse = GenerationOptions {
         num_beams: Some(4),
@@ -58,7 +58,7 @@ fn a_steady_step_finds_everything_where_it_was() {
     }
     let files = Files::open(&dir);
     let tokenizer = files.tokenizer(&dir);
-    for kind in [Kind::Mha, Kind::El] {
+    for kind in [Kind::MHA, Kind::EL] {
         let mut loaded = files.load(&device, Kinds::both(kind), DType::F32);
         let asked =
             GenerationOptions { min_new_tokens: Some(40), max_new_tokens: Some(40), ..GenerationOptions::default() };

@@ -151,7 +151,7 @@ impl Runner<'_> {
         if let Some(known) = self.runs.get(&run) {
             return known.clone();
         }
-        let load = SessionOptions::default().with_attention(AttentionChoice::Mha).with_dtype(DtypeChoice::F32);
+        let load = SessionOptions::default().with_attention(AttentionChoice::MHA).with_dtype(DtypeChoice::F32);
         let model =
             self.models.entry(shape).or_insert_with(|| Model::load_on(self.device, self.folder.path(), &load).ok());
         let outcome = model.as_ref().map_or(nothing, |model| generate(model, &self.base.inputs, &options));

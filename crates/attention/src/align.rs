@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use elgen_tensor::{Bindings, DType, KernelSpec, Range, Recorder, TableRef, Tensor, TensorError, bind};
 
 use crate::MAX_GROUPS;
-use crate::kind::Shape;
+use crate::shape::Shape;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
-use crate::kind::Shape;
+use crate::shape::Shape;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

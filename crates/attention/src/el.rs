@@ -4,24 +4,120 @@
 //! ```text
 //! q' = (y W_q + b_q) W_k^T        [d_model]      c = softmax(scale * q' X^T) X        o = c W_v + b_v
 //! ```
-//! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is part of b_o where
-//! every row has a key, else it is added to the outputs of the rows that have one. q' and c stay in f32.
+//! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is part of b_o: probabilities
+//! sum to one. q' and c stay in f32.
 
-use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store, value_bias};
-use elgen_tensor::{Device, Recorder, Segment, Tensor};
+use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
+use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
 use crate::bias::PositionBias;
-use crate::block::{
-    BlockSpec, CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
-};
-use crate::caches::Caches;
+use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
 use crate::el_trial::try_out;
 use crate::error::Result;
-use crate::kind::{Kind, Shape};
+use crate::kind::{AttentionKind, Kind, Pass, Place, Standing};
+use crate::planner::cost::{KindCost, StepLoad, el_cross, el_self};
+use crate::self_projections::device;
+use crate::shape::Shape;
+use crate::slab_store::{StoreTo, store_prompt};
+use crate::slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
+use crate::spec::BlockSpec;
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
+use crate::workspace::{Scratch, ScratchRows, Workspace};
+
+/// Queries expanded to the width of the hidden states, and contexts of that width: `[rows, num_heads * d_model]` each.
+const EXPANDED: [&str; 2] = ["EL queries", "EL contexts"];
+/// What a prompt's plain attention runs over: `[rows, inner]` each.
+const TRIPLE: [&str; 3] = ["queries", "keys", "values"];
+
+/// The kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct El;
+
+/// Columns of expanded queries, all heads.
+fn expanded(shape: &Shape) -> usize {
+    shape.num_heads.saturating_mul(padded(shape.d_model))
+}
+
+impl AttentionKind for El {
+    fn name(&self) -> &str {
+        "el"
+    }
+
+    fn about(&self) -> &str {
+        "EL-attention: caches one hidden state instead of a key and a value per head and layer"
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Regular
+    }
+
+    fn slots(&self, place: Place, shape: &Shape, format: CacheFormat) -> SlotFormat {
+        let buffers = match place {
+            Place::CrossAttention => SlotBuffers::EncoderOutput,
+            Place::Encoder | Place::SelfAttention => SlotBuffers::PerLayer,
+        };
+        SlotFormat { columns: padded(shape.d_model), format, owner: Owner::Sentence, buffers }
+    }
+
+    fn scratch(&self, place: Place, pass: Pass, shape: &Shape) -> Vec<Scratch> {
+        let all = |names: &[&'static str], columns: usize| {
+            names.iter().map(|what| Scratch { what, rows: ScratchRows::Queries, columns }).collect()
+        };
+        match (place, pass) {
+            (Place::Encoder, _) => Vec::new(),
+            (Place::SelfAttention, Pass::Prompt) => all(&TRIPLE, shape.inner()),
+            (Place::SelfAttention, Pass::Step) | (Place::CrossAttention, _) => all(&EXPANDED, expanded(shape)),
+        }
+    }
+
+    fn split_columns(&self, place: Place, pass: Pass, shape: &Shape) -> usize {
+        match (place, pass) {
+            (Place::Encoder, _) | (Place::SelfAttention, Pass::Prompt) => 0,
+            (Place::SelfAttention, Pass::Step) | (Place::CrossAttention, _) => expanded(shape),
+        }
+    }
+
+    fn cost(&self, place: Place, shape: &Shape, load: &StepLoad) -> Option<KindCost> {
+        match place {
+            Place::Encoder => None,
+            Place::SelfAttention => Some(el_self(shape, load)),
+            Place::CrossAttention => Some(el_cross(shape, load)),
+        }
+    }
+
+    /// Multi-head attention: an encoder caches nothing.
+    fn encoder_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn EncoderBlock>> {
+        Kind::MHA.encoder_attention(arena, spec, weights)
+    }
+
+    fn self_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn SelfAttention>> {
+        self.supports(Place::SelfAttention, spec)?;
+        Ok(Box::new(ElSelf { layer: spec.layer, projections: Projections::new(device(arena)?, spec, weights)? }))
+    }
+
+    fn cross_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn CrossAttention>> {
+        self.supports(Place::CrossAttention, spec)?;
+        Ok(Box::new(ElCross { layer: spec.layer, projections: Projections::new(device(arena)?, spec, weights)? }))
+    }
+}
 
 /// The projections of an EL block.
 #[derive(Debug)]
@@ -42,7 +138,7 @@ impl Projections {
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
-            bias: spec.self_bias()?,
+            bias: spec.position_bias()?,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
             k: stack_heads(device, &format!("{what} k"), shape, dtype, &[w.k])?,
             v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,
@@ -52,9 +148,9 @@ impl Projections {
 
     /// Queries of `rows` rows, expanded to the width of the hidden states.
     fn expand(&self, rec: &mut Recorder, input: &Tensor, rows: usize, work: &Workspace) -> Result<()> {
-        let [expanded, _] = work.el()?;
-        linear(rec, input, &self.q, Activation::None, None, &work.context, rows)?;
-        heads_expand(rec, &work.context, self.k.window_tensor()?, self.shape.num_heads, expanded, rows)?;
+        let (queries, expanded) = (work.contexts(), work.scratch(EXPANDED[0])?);
+        linear(rec, input, &self.q, Activation::None, None, queries, rows)?;
+        heads_expand(rec, queries, self.k.window_tensor()?, self.shape.num_heads, expanded, rows)?;
         Ok(())
     }
 
@@ -66,181 +162,114 @@ impl Projections {
         splits: usize,
         work: &'a Workspace,
     ) -> Result<ElAttend<'a>> {
-        let [expanded, contexts] = work.el()?;
         Ok(ElAttend {
             shape: self.shape,
-            q: expanded,
+            q: work.scratch(EXPANDED[0])?,
             x,
             bias: self.bias.as_ref(),
-            out: contexts,
+            out: work.scratch(EXPANDED[1])?,
             splits: (splits, work.partials()),
             segment,
         })
     }
 
-    /// Contexts back to head width.
-    fn contract(&self, rec: &mut Recorder, rows: usize, work: &Workspace) -> Result<()> {
-        let [_, contexts] = work.el()?;
-        heads_contract(
-            rec,
-            contexts,
-            self.v.window_tensor()?,
-            self.v.bias.as_ref(),
-            self.shape.num_heads,
-            &work.context,
-            rows,
-        )?;
-        Ok(())
+    /// Contexts back to head width, and the end of the block.
+    fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, rows: usize) -> Result<()> {
+        let (wide, contexts) = (cx.work.scratch(EXPANDED[1])?, cx.work.contexts());
+        let (v, bias) = (self.v.window_tensor()?, self.v.bias.as_ref());
+        heads_contract(cx.rec, wide, v, bias, self.shape.num_heads, contexts, rows)?;
+        Ok(epilogue.apply(cx.rec, contexts, &self.output, rows)?)
     }
 }
 
 /// Decoder self-attention that caches its input.
 #[derive(Debug)]
-pub struct ElSelf {
+struct ElSelf {
     layer: usize,
     projections: Projections,
 }
 
-impl ElSelf {
-    /// Loads the projections.
-    ///
-    /// # Errors
-    /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        Ok(Self { layer: spec.layer, projections: Projections::new(device, spec, w)? })
-    }
-}
-
 impl SelfAttention for ElSelf {
-    fn kind(&self) -> Kind {
-        Kind::El
-    }
-
     /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
     /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (docs/el-attention.md §1.8).
-    fn prefill(
-        &self,
-        rec: &mut Recorder,
-        input: &Tensor,
-        epilogue: &Epilogue<'_>,
-        batch: &Packed,
-        caches: &Caches,
-        work: &Workspace,
-    ) -> Result<()> {
-        let p = &self.projections;
-        let [q, k, v] = work.triple()?;
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+        let (p, work) = (&self.projections, cx.work);
+        let [q, k, v] = TRIPLE.map(|what| work.scratch(what));
+        let (q, k, v) = (q?, k?, v?);
         for (projection, to) in [(&p.q, q), (&p.k, k), (&p.v, v)] {
-            linear(rec, input, projection, Activation::None, None, to, batch.tokens)?;
+            linear(cx.rec, input, projection, Activation::None, None, to, batch.tokens)?;
         }
-        store_copies(rec, input, 0, batch, caches, |slab| slab.self_layers.get(self.layer))?;
+        store_prompt(cx.rec, input, 0, batch, cx.caches, StoreTo::SelfLayer(self.layer))?;
         let product = Attend {
             shape: p.shape,
             q: (q, 0),
             k: (k, 0),
             v: (v, 0),
             bias: p.bias.as_ref(),
-            out: &work.context,
+            out: work.contexts(),
             first: 0,
             count: batch.tokens as u32,
         };
-        attend(rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
-        epilogue.apply(rec, &work.context, &p.output, batch.tokens)?;
-        Ok(())
+        attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
+        Ok(epilogue.apply(cx.rec, work.contexts(), &p.output, batch.tokens)?)
     }
 
-    fn step(
-        &self,
-        rec: &mut Recorder,
-        input: &Tensor,
-        epilogue: &Epilogue<'_>,
-        step: Step<'_>,
-        caches: &Caches,
-        work: &Workspace,
-    ) -> Result<()> {
-        let rows = step.rows;
-        self.projections.expand(rec, input, rows.count(), work)?;
+    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+        let (rows, work) = (step.rows, cx.work);
+        self.projections.expand(cx.rec, input, rows.count(), work)?;
         for segment in rows.segments() {
-            let slab = &slab_of(caches, segment)?.self_layers[self.layer];
-            store(rec, rows, *segment, input, 0, slab)?;
+            let slab = cx.caches.self_layer(segment, self.layer)?;
+            store(cx.rec, rows, *segment, input, 0, slab)?;
             let product = self.projections.product(slab, *segment, work.splits().self_, work)?;
-            el_attend(rec, ElQueries::Slots(rows), product)?;
+            el_attend(cx.rec, ElQueries::Slots(rows), product)?;
         }
-        self.projections.contract(rec, rows.count(), work)?;
-        epilogue.apply(rec, &work.context, &self.projections.output, rows.count())?;
-        Ok(())
+        self.projections.finish(cx, epilogue, rows.count())
     }
 }
 
 /// Cross-attention over the encoder output itself, one copy for all layers, heads and beams.
 #[derive(Debug)]
-pub struct ElCross {
+struct ElCross {
+    layer: usize,
     projections: Projections,
-    /// b_v where a query row may have no key: only the others get it.
-    masked_v: Option<Tensor>,
-}
-
-impl ElCross {
-    /// Loads the projections.
-    ///
-    /// # Errors
-    /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        spec.check_cross()?;
-        let mut projections = Projections::new(device, spec, w)?;
-        let masked_v = if spec.masks_whole_rows { projections.v.bias.take() } else { None };
-        Ok(Self { projections, masked_v })
-    }
 }
 
 impl CrossAttention for ElCross {
-    fn kind(&self) -> Kind {
-        Kind::El
-    }
-
-    /// Nothing to make: [`crate::memorize`] stored the encoder output for all layers.
-    fn memorize(&self, _: &mut Recorder, _: &Tensor, _: &Packed, _: &Caches, _: &Workspace) -> Result<()> {
+    /// Nothing to make: the encoder output has been stored for all layers.
+    fn cache_sources(&self, _: &mut Cx<'_>, _: &Tensor, _: &Packed) -> Result<()> {
         Ok(())
     }
 
     fn attend(
         &self,
-        rec: &mut Recorder,
+        cx: &mut Cx<'_>,
         input: &Tensor,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
-        caches: &Caches,
-        work: &Workspace,
     ) -> Result<()> {
-        self.projections.expand(rec, input, queries.count, work)?;
+        let work = cx.work;
+        self.projections.expand(cx.rec, input, queries.count, work)?;
         for segment in queries.segments {
-            let x = &slab_of(caches, segment)?.cross[0];
+            let x = cx.caches.cross_layer(segment, self.layer)?;
             let product = self.projections.product(x, *segment, work.splits().cross, work)?;
-            el_attend(rec, ElQueries::Groups(queries), product)?;
+            el_attend(cx.rec, ElQueries::Groups(queries), product)?;
         }
-        self.projections.contract(rec, queries.count, work)?;
-        if let Some(bias) = &self.masked_v {
-            value_bias(rec, queries.index, queries.ranges, bias, &work.context, queries.count)?;
-        }
-        epilogue.apply(rec, &work.context, &self.projections.output, queries.count)?;
-        Ok(())
+        self.projections.finish(cx, epilogue, queries.count)
     }
 
     fn probabilities(
         &self,
-        rec: &mut Recorder,
+        cx: &mut Cx<'_>,
         input: &Tensor,
         queries: CrossQueries<'_>,
-        caches: &Caches,
-        work: &Workspace,
         out: &Probabilities<'_>,
     ) -> Result<()> {
-        let shape = self.projections.shape;
-        self.projections.expand(rec, input, queries.count, work)?;
-        let [expanded, _] = work.el()?;
+        let (shape, work) = (self.projections.shape, cx.work);
+        self.projections.expand(cx.rec, input, queries.count, work)?;
         for segment in queries.segments {
-            let (q, k) = ((expanded, 0), (&slab_of(caches, segment)?.cross[0], 0));
+            let (q, k) = ((work.scratch(EXPANDED[0])?, 0), (cx.caches.cross_layer(segment, self.layer)?, 0));
             let rows = Align { shape, shared: true, q, k, first: segment.first, count: segment.count };
-            align(rec, queries.index, queries.ranges, rows, out)?;
+            align(cx.rec, queries.index, queries.ranges, rows, out)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::bias::PositionBias;
 use crate::block::CrossQueries;
 use crate::combine::{Partials, SPLIT, combine};
 use crate::el_attend_coop;
-use crate::kind::Shape;
+use crate::shape::Shape;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -5,7 +5,7 @@ use elgen_tensor::{Class, DType, Device, Range, RowState, Rows, Segment, Table, 
 use crate::block::CrossQueries;
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
 use crate::el_attend_coop::Plan;
-use crate::kind::Shape;
+use crate::shape::Shape;
 
 /// Lets the kernel for hidden states of `d_model` columns solve a known problem, once per device. If it cannot, the device has no cooperative matrices from then
 /// on and the portable kernel does everything.
@@ -33,7 +33,7 @@ impl Trial {
 
     fn new(plan: Plan, d_model: usize) -> Self {
         // Eleven heads: the second tile of query rows is not full.
-        let shape = Shape { d_model, num_heads: 11, head_dim: 4, scale: 1.0 };
+        let shape = Shape::new(d_model, 11, 4, 1.0);
         let keys = 2 * plan.edge as usize + 3;
         let wave = |i: usize, step: f64| (i as f64 * step).sin() as f32;
         let factor = 4.0 / (d_model as f32).sqrt();
@@ -81,7 +81,7 @@ impl Trial {
         let mut tables = Rows::new(device, rows, self.keys)?;
         tables.set_active(device, vec![0, 1], &[0, 0])?;
         let slots: Vec<u32> = (0..2 * keys).map(|i| i % keys).collect();
-        tables.place(device, &[RowState { length: keys, ..RowState::default() }; 2], None, Some(&slots))?;
+        tables.place(device, &[RowState::default().with_length(keys); 2], None, Some(&slots))?;
         let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
         let product = ElAttend { shape: self.shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
         let segments = [segment];

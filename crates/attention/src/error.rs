@@ -15,6 +15,16 @@ pub enum AttentionError {
     /// Weights, dimensions and kind do not fit together.
     #[error("attention: {0}")]
     Shape(String),
+    /// A kind cannot be this block.
+    #[error("attention kind {kind} does not support {block}: {reason}")]
+    Unsupported {
+        /// The kind.
+        kind: String,
+        /// The block.
+        block: String,
+        /// What it has.
+        reason: String,
+    },
     /// A single sentence needs more than one slab can hold.
     #[error(
         "a sentence of {positions} cached positions needs {asked} bytes in one cache slab; this device binds at most {limit}"

@@ -6,14 +6,14 @@
 //! What a kind stores per position can be asked without a device:
 //!
 //! ```
-//! use elgen_attention::{CacheLayout, Kind, Need, Shape};
-//! use elgen_tensor::DType;
-//! let shape = Shape { d_model: 1024, num_heads: 16, head_dim: 64, scale: 0.125 };
-//! let layout = |kind| CacheLayout { layers: 12, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype: DType::F16 };
+//! use elgen_attention::{CacheFormat, CacheLayout, Kind, Kinds, Need, Shape};
+//! let shape = Shape::new(1024, 16, 64, 0.125);
+//! let (self_shape, cross_shape, format) = (shape, Some(shape), CacheFormat::F16);
+//! let layout = |kind| CacheLayout { layers: 12, kinds: Kinds::both(kind), self_shape, cross_shape, format };
 //! let need = Need { prompt_len: 1, max_new: 140, width: 4, source_len: 1024 };
 //! let cross = |kind| layout(kind).slots(&need).1 * layout(kind).cross_slot_bytes();
 //! // BART-large, 1024 source tokens, 4 beams, f16 (docs/el-attention.md §1.5): 192, 48 and 2 MiB.
-//! assert_eq!([Kind::MhaReplicated, Kind::Mha, Kind::El].map(cross), [192 << 20, 48 << 20, 2 << 20]);
+//! assert_eq!([Kind::MHA_REPLICATED, Kind::MHA, Kind::EL].map(cross), [192 << 20, 48 << 20, 2 << 20]);
 //! ```
 
 mod align;
@@ -27,14 +27,21 @@ mod el_attend;
 mod el_attend_coop;
 mod el_trial;
 mod error;
-mod factory;
 mod kind;
+mod layout;
 mod mha;
 mod mha_attend;
 pub mod planner;
+mod position_scheme;
+mod self_projections;
+mod shape;
+mod slab_store;
+mod slot_format;
 mod slots;
+mod spec;
 mod weight_bytes;
 mod weights;
+mod workspace;
 
 /// Workgroups that one dimension of a grid holds on every device.
 pub(crate) const MAX_GROUPS: u32 = 65535;
@@ -42,18 +49,21 @@ pub(crate) const MAX_GROUPS: u32 = 65535;
 pub use align::{Align, Probabilities, align};
 pub use attend::{Attend, Keys, attend};
 pub use bias::PositionBias;
-pub use block::{
-    BlockSpec, CrossAttention, CrossQueries, Epilogue, Extras, Packed, SelfAttention, Step, Workspace, memorize,
-};
-pub use caches::{Alike, CacheBytes, CacheLayout, Caches, Need, Placement, Slab};
+pub use block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
+pub use caches::{Caches, Placement, Slab};
 pub use combine::{Partials, SPLIT, Splits, combine};
-pub use el::{ElCross, ElSelf};
 pub use el_attend::{ElAttend, ElQueries, ElTile, el_attend, el_attend_tiled};
 pub use el_attend_coop::el_uses_matrices;
 pub use error::{AttentionError, Result};
-pub use factory::{cross_attention, self_attention};
-pub use kind::{Kind, Kinds, Shape};
-pub use mha::{EncoderAttention, MhaCross, MhaSelf};
+pub use kind::{AttentionKind, Kind, Kinds, Pass, Place, Standing};
+pub use layout::{Alike, CacheBytes, CacheLayout, Need};
 pub use mha_attend::{MhaAttend, QueryRows, Tiling, mha_attend, mha_attend_tiled};
+pub use position_scheme::{PositionScheme, Rotary};
+pub use self_projections::SelfProjections;
+pub use shape::Shape;
+pub use slab_store::{StoreTo, store_encoder_output, store_prompt};
+pub use slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
+pub use spec::BlockSpec;
 pub use weight_bytes::{BlockPlace, block_weight_bytes, position_bias_bytes};
 pub use weights::{AttentionWeights, MatrixSource, Projection, UPLOAD_WINDOW, load_linear};
+pub use workspace::{Extras, Scratch, ScratchRows, Workspace};

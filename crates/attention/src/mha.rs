@@ -1,280 +1,295 @@
 //! Multi-head attention (Vaswani et al. 2017), with the cache variants that the EL-attention paper compares: shared, replicated, recomputed.
 
 use elgen_tensor::ops::{Activation, Linear, linear, store};
-use elgen_tensor::{Device, Recorder, Segment, Tensor};
+use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
-use crate::bias::PositionBias;
-use crate::block::{
-    BlockSpec, CrossAttention, CrossQueries, Epilogue, Packed, SelfAttention, Step, Workspace, slab_of, store_copies,
-};
-use crate::caches::Caches;
+use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
 use crate::error::Result;
-use crate::kind::{Kind, Shape};
+use crate::kind::{AttentionKind, Pass, Place, Standing};
 use crate::mha_attend::{MhaAttend, QueryRows, mha_attend};
+use crate::planner::cost::{KindCost, StepLoad, mha_cross, mha_self};
+use crate::self_projections::{SelfProjections, device};
+use crate::shape::Shape;
+use crate::slab_store::{StoreTo, store_prompt};
+use crate::slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
+use crate::spec::BlockSpec;
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
+use crate::workspace::{Scratch, ScratchRows};
 
-/// Packed rows attend to each other, each to its range: encoder self-attention, and the prompt of a decoder.
-/// `keys` are f32 rows `[tokens, 3 * inner]` as the fused projection leaves them in `work.wide`.
-pub(crate) fn attend_packed(
-    rec: &mut Recorder,
-    shape: Shape,
-    bias: Option<&PositionBias>,
+/// Where mha-nocache makes a layer's cross keys and values: `[cross slots, 2 * inner]`.
+const RECOMPUTED: &str = "recomputed cross keys and values";
+
+/// The kinds of multi-head attention: they differ in what they cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mha {
+    /// What beams can share is stored once for each sentence.
+    Shared,
+    /// Everything is stored once for each beam.
+    Replicated,
+    /// Cross keys and values are made anew at each step.
+    Nocache,
+}
+
+impl AttentionKind for Mha {
+    fn name(&self) -> &str {
+        match self {
+            Self::Shared => "mha",
+            Self::Replicated => "mha-replicated",
+            Self::Nocache => "mha-nocache",
+        }
+    }
+
+    fn about(&self) -> &str {
+        match self {
+            Self::Shared => "Multi-head attention; the beams of an input share the cross-attention cache",
+            Self::Replicated => "Multi-head attention; everything is cached once per beam",
+            Self::Nocache => {
+                "Multi-head attention; cross keys and values are computed anew at each step (encoder-decoder models only)"
+            }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        match self {
+            Self::Shared => Standing::Regular,
+            Self::Replicated => Standing::Baseline,
+            Self::Nocache => Standing::LastResort,
+        }
+    }
+
+    fn needs_encoder(&self) -> bool {
+        *self == Self::Nocache
+    }
+
+    fn slots(&self, place: Place, shape: &Shape, format: CacheFormat) -> SlotFormat {
+        let owner = if *self == Self::Replicated { Owner::Row } else { Owner::Sentence };
+        match (self, place) {
+            // The encoder output is projected again at each step and kept in f32 for it.
+            (Self::Nocache, Place::CrossAttention) => SlotFormat {
+                columns: padded(shape.d_model),
+                format: CacheFormat::F32,
+                owner,
+                buffers: SlotBuffers::EncoderOutput,
+            },
+            _ => SlotFormat { columns: shape.inner().saturating_mul(2), format, owner, buffers: SlotBuffers::PerLayer },
+        }
+    }
+
+    fn scratch(&self, place: Place, _: Pass, shape: &Shape) -> Vec<Scratch> {
+        let columns = shape.inner().saturating_mul(2);
+        match (self, place) {
+            (Self::Nocache, Place::CrossAttention) => {
+                vec![Scratch { what: RECOMPUTED, rows: ScratchRows::CrossSlots, columns }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn split_columns(&self, _: Place, _: Pass, shape: &Shape) -> usize {
+        shape.inner()
+    }
+
+    fn cost(&self, place: Place, shape: &Shape, load: &StepLoad) -> Option<KindCost> {
+        match place {
+            Place::Encoder => None,
+            Place::SelfAttention => Some(mha_self(shape, load, *self == Self::Replicated)),
+            Place::CrossAttention => Some(mha_cross(*self, shape, load)),
+        }
+    }
+
+    fn encoder_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn EncoderBlock>> {
+        self.supports(Place::Encoder, spec)?;
+        Ok(Box::new(MhaEncoder(SelfProjections::new(arena, spec, weights)?)))
+    }
+
+    fn self_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn SelfAttention>> {
+        self.supports(Place::SelfAttention, spec)?;
+        Ok(Box::new(MhaSelf { layer: spec.layer, projections: SelfProjections::new(arena, spec, weights)? }))
+    }
+
+    fn cross_attention(
+        &self,
+        arena: &Arena,
+        spec: &BlockSpec<'_>,
+        weights: AttentionWeights<'_>,
+    ) -> Result<Box<dyn CrossAttention>> {
+        self.supports(Place::CrossAttention, spec)?;
+        Ok(Box::new(MhaCross::new(device(arena)?, *self, spec, weights)?))
+    }
+}
+
+/// The core over packed rows, each attending to its range, over the keys that [`SelfProjections::project`] left, and the end of the block.
+fn attend_packed(
+    projections: &SelfProjections,
+    cx: &mut Cx<'_>,
+    epilogue: &Epilogue<'_>,
     batch: &Packed,
-    work: &Workspace,
 ) -> Result<()> {
-    let inner = shape.inner();
+    let (shape, made) = (projections.shape(), cx.work.projections());
     let product = Attend {
         shape,
-        q: (&work.wide, 0),
-        k: (&work.wide, inner),
-        v: (&work.wide, 2 * inner),
-        bias,
-        out: &work.context,
+        q: (made, 0),
+        k: (made, shape.inner()),
+        v: (made, 2 * shape.inner()),
+        bias: projections.position_bias(),
+        out: cx.work.contexts(),
         first: 0,
         count: batch.tokens as u32,
     };
-    attend(rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
-    Ok(())
+    attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
+    projections.finish(cx, epilogue, batch.tokens)
 }
 
-/// Bidirectional self-attention of an encoder layer: always multi-head, nothing is cached.
+/// Self-attention of an encoder layer.
 #[derive(Debug)]
-pub struct EncoderAttention {
-    shape: Shape,
-    bias: Option<PositionBias>,
-    qkv: Linear,
-    output: Linear,
-}
+struct MhaEncoder(SelfProjections);
 
-impl EncoderAttention {
-    /// Loads the projections.
-    ///
-    /// # Errors
-    /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, shape, dtype, .. } = *spec;
-        let Placed { weights: w, folded } = Placed::new(spec, w)?;
-        Ok(Self {
-            shape,
-            bias: spec.self_bias()?,
-            qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
-        })
-    }
-
-    /// Packed rows `[tokens, d_model]`, each attending to its range.
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    pub fn forward(
-        &self,
-        rec: &mut Recorder,
-        input: &Tensor,
-        epilogue: &Epilogue<'_>,
-        batch: &Packed,
-        work: &Workspace,
-    ) -> Result<()> {
-        linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
-        attend_packed(rec, self.shape, self.bias.as_ref(), batch, work)?;
-        epilogue.apply(rec, &work.context, &self.output, batch.tokens)?;
-        Ok(())
+impl EncoderBlock for MhaEncoder {
+    fn forward(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+        self.0.project(cx, input, batch.tokens)?;
+        attend_packed(&self.0, cx, epilogue, batch)
     }
 }
 
 /// Decoder self-attention that caches keys and values.
 #[derive(Debug)]
-pub struct MhaSelf {
-    shape: Shape,
-    bias: Option<PositionBias>,
+struct MhaSelf {
     layer: usize,
-    kind: Kind,
-    qkv: Linear,
-    output: Linear,
-}
-
-impl MhaSelf {
-    /// Loads the projections. `kind` decides only how the caches lay out prompts.
-    ///
-    /// # Errors
-    /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, layer, shape, dtype, .. } = *spec;
-        let Placed { weights: w, folded } = Placed::new(spec, w)?;
-        Ok(Self {
-            shape,
-            bias: spec.self_bias()?,
-            layer,
-            kind,
-            qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
-        })
-    }
+    projections: SelfProjections,
 }
 
 impl SelfAttention for MhaSelf {
-    fn kind(&self) -> Kind {
-        self.kind
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+        self.projections.project(cx, input, batch.tokens)?;
+        let (keys, to) = (self.projections.shape().inner(), StoreTo::SelfLayer(self.layer));
+        store_prompt(cx.rec, cx.work.projections(), keys, batch, cx.caches, to)?;
+        attend_packed(&self.projections, cx, epilogue, batch)
     }
 
-    fn prefill(
-        &self,
-        rec: &mut Recorder,
-        input: &Tensor,
-        epilogue: &Epilogue<'_>,
-        batch: &Packed,
-        caches: &Caches,
-        work: &Workspace,
-    ) -> Result<()> {
-        linear(rec, input, &self.qkv, Activation::None, None, &work.wide, batch.tokens)?;
-        store_copies(rec, &work.wide, self.shape.inner(), batch, caches, |slab| slab.self_layers.get(self.layer))?;
-        attend_packed(rec, self.shape, self.bias.as_ref(), batch, work)?;
-        epilogue.apply(rec, &work.context, &self.output, batch.tokens)?;
-        Ok(())
-    }
-
-    fn step(
-        &self,
-        rec: &mut Recorder,
-        input: &Tensor,
-        epilogue: &Epilogue<'_>,
-        step: Step<'_>,
-        caches: &Caches,
-        work: &Workspace,
-    ) -> Result<()> {
-        let (rows, inner) = (step.rows, self.shape.inner());
-        linear(rec, input, &self.qkv, Activation::None, None, &work.wide, rows.count())?;
+    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+        let (shape, rows, work) = (self.projections.shape(), step.rows, cx.work);
+        self.projections.project(cx, input, rows.count())?;
         for segment in rows.segments() {
-            let slab = &slab_of(caches, segment)?.self_layers[self.layer];
-            store(rec, rows, *segment, &work.wide, inner, slab)?;
+            let slab = cx.caches.self_layer(segment, self.layer)?;
+            store(cx.rec, rows, *segment, work.projections(), shape.inner(), slab)?;
             let product = MhaAttend {
-                shape: self.shape,
-                q: (&work.wide, 0),
+                shape,
+                q: (work.projections(), 0),
                 kv: slab,
-                columns: [0, inner],
-                bias: self.bias.as_ref(),
-                out: &work.context,
+                columns: [0, shape.inner()],
+                bias: self.projections.position_bias(),
+                out: work.contexts(),
                 splits: work.partials().map(|partials| (partials, work.splits().self_)),
             };
-            mha_attend(rec, QueryRows::Slots(rows, segment), product)?;
+            mha_attend(cx.rec, QueryRows::Slots(rows, segment), product)?;
         }
-        epilogue.apply(rec, &work.context, &self.output, rows.count())?;
-        Ok(())
+        self.projections.finish(cx, epilogue, rows.count())
     }
 }
 
-/// Cross-attention over cached keys and values, or (`mha-nocache`) over keys and values recomputed from the encoder output at each step.
+/// Cross-attention over cached keys and values, or (mha-nocache) over keys and values recomputed from the encoder output at each step.
 #[derive(Debug)]
-pub struct MhaCross {
+struct MhaCross {
     shape: Shape,
     layer: usize,
-    kind: Kind,
+    variant: Mha,
     q: Linear,
     kv: Linear,
     output: Linear,
 }
 
 impl MhaCross {
-    /// Loads the projections.
-    ///
-    /// # Errors
-    /// Weights that do not fit the shape or cannot be read.
-    pub fn new(device: &Device, kind: Kind, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        spec.check_cross()?;
+    fn new(device: &Device, variant: Mha, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, layer, shape, dtype, .. } = *spec;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             layer,
-            kind,
+            variant,
             q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
             kv: stack_heads(device, &format!("{what} kv"), shape, dtype, &[w.k, w.v])?,
             output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
         })
     }
 
+    /// Queries of `rows` rows.
+    fn project(&self, rec: &mut Recorder, input: &Tensor, to: &Tensor, rows: usize) -> Result<()> {
+        Ok(linear(rec, input, &self.q, Activation::None, None, to, rows)?)
+    }
+
     /// The slab's keys and values of this layer.
-    fn keys<'a>(
-        &self,
-        rec: &mut Recorder,
-        segment: &Segment,
-        caches: &'a Caches,
-        work: &'a Workspace,
-    ) -> Result<&'a Tensor> {
-        let slab = slab_of(caches, segment)?;
-        if self.kind != Kind::MhaNocache {
-            return Ok(&slab.cross[self.layer]);
+    fn keys<'a>(&self, cx: &mut Cx<'a>, segment: &Segment) -> Result<&'a Tensor> {
+        let cached = cx.caches.cross_layer(segment, self.layer)?;
+        if self.variant != Mha::Nocache {
+            return Ok(cached);
         }
-        let memory = work.memory()?;
-        linear(rec, &slab.cross[0], &self.kv, Activation::None, None, memory, slab.cross[0].rows)?;
-        Ok(memory)
+        let made = cx.work.scratch(RECOMPUTED)?;
+        linear(cx.rec, cached, &self.kv, Activation::None, None, made, cached.rows)?;
+        Ok(made)
     }
 }
 
 impl CrossAttention for MhaCross {
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn memorize(
-        &self,
-        rec: &mut Recorder,
-        memory: &Tensor,
-        batch: &Packed,
-        caches: &Caches,
-        work: &Workspace,
-    ) -> Result<()> {
-        if self.kind == Kind::MhaNocache {
+    fn cache_sources(&self, cx: &mut Cx<'_>, encoder_output: &Tensor, batch: &Packed) -> Result<()> {
+        if self.variant == Mha::Nocache {
             return Ok(());
         }
-        linear(rec, memory, &self.kv, Activation::None, None, &work.wide, batch.tokens)?;
-        store_copies(rec, &work.wide, 0, batch, caches, |slab| slab.cross.get(self.layer))
+        let made = cx.work.projections();
+        linear(cx.rec, encoder_output, &self.kv, Activation::None, None, made, batch.tokens)?;
+        store_prompt(cx.rec, made, 0, batch, cx.caches, StoreTo::CrossLayer(self.layer))
     }
 
     fn attend(
         &self,
-        rec: &mut Recorder,
+        cx: &mut Cx<'_>,
         input: &Tensor,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
-        caches: &Caches,
-        work: &Workspace,
     ) -> Result<()> {
-        linear(rec, input, &self.q, Activation::None, None, &work.wide, queries.count)?;
+        let work = cx.work;
+        self.project(cx.rec, input, work.projections(), queries.count)?;
         for segment in queries.segments {
-            let keys = self.keys(rec, segment, caches, work)?;
             let product = MhaAttend {
                 shape: self.shape,
-                q: (&work.wide, 0),
-                kv: keys,
+                q: (work.projections(), 0),
+                kv: self.keys(cx, segment)?,
                 columns: [0, self.shape.inner()],
                 bias: None,
-                out: &work.context,
+                out: work.contexts(),
                 splits: work.partials().map(|partials| (partials, work.splits().cross)),
             };
             // Replicated copies are each their own row's: reading one for all would be the shared cache under another name.
-            let shared = !self.kind.replicates();
-            mha_attend(rec, QueryRows::Groups { queries: &queries, segment, shared }, product)?;
+            let shared = self.variant != Mha::Replicated;
+            mha_attend(cx.rec, QueryRows::Groups { queries: &queries, segment, shared }, product)?;
         }
-        epilogue.apply(rec, &work.context, &self.output, queries.count)?;
-        Ok(())
+        Ok(epilogue.apply(cx.rec, work.contexts(), &self.output, queries.count)?)
     }
 
     fn probabilities(
         &self,
-        rec: &mut Recorder,
+        cx: &mut Cx<'_>,
         input: &Tensor,
         queries: CrossQueries<'_>,
-        caches: &Caches,
-        work: &Workspace,
         out: &Probabilities<'_>,
     ) -> Result<()> {
-        linear(rec, input, &self.q, Activation::None, None, &work.wide, queries.count)?;
+        let projections = cx.work.projections();
+        self.project(cx.rec, input, projections, queries.count)?;
         for segment in queries.segments {
-            let (q, k) = ((&work.wide, 0), (self.keys(rec, segment, caches, work)?, 0));
+            let (q, k) = ((projections, 0), (self.keys(cx, segment)?, 0));
             let rows = Align { shape: self.shape, shared: false, q, k, first: segment.first, count: segment.count };
-            align(rec, queries.index, queries.ranges, rows, out)?;
+            align(cx.rec, queries.index, queries.ranges, rows, out)?;
         }
         Ok(())
     }

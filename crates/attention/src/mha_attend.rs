@@ -9,7 +9,7 @@ use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::block::CrossQueries;
 use crate::combine::{Partials, SPLIT, combine};
-use crate::kind::Shape;
+use crate::shape::Shape;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -3,7 +3,8 @@
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{DType, tensor_bytes};
 
-use crate::kind::{Kind, Shape};
+use crate::kind::Kind;
+use crate::shape::Shape;
 
 /// A block whose weights are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub fn block_weight_bytes(
     };
     let output = Linear::bytes(shape.d_model, shape.inner(), dtype, has_biases, max_binding_bytes);
     let inputs = match place {
-        BlockPlace::SelfAttention(Kind::El) | BlockPlace::CrossAttention(Kind::El) => {
+        BlockPlace::SelfAttention(kind) | BlockPlace::CrossAttention(kind) if kind == Kind::EL => {
             stack(1, has_biases).saturating_add(stack(1, false).saturating_mul(2))
         }
         BlockPlace::Encoder | BlockPlace::SelfAttention(_) => stack(3, has_biases),

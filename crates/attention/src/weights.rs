@@ -3,9 +3,9 @@
 use elgen_tensor::ops::{Linear, RandomMatrix};
 use elgen_tensor::{Class, DType, Device};
 
-use crate::block::BlockSpec;
 use crate::error::{AttentionError, Result};
-use crate::kind::Shape;
+use crate::shape::Shape;
+use crate::spec::BlockSpec;
 
 /// A matrix `[rows, cols]` that can be read row by row, for example out of a checkpoint.
 pub trait MatrixSource {
@@ -24,12 +24,6 @@ pub trait MatrixSource {
     /// The matrix as random numbers that the device can make itself; then nothing is read.
     fn random(&self) -> Option<RandomMatrix> {
         None
-    }
-
-    /// Whether [`MatrixSource::read`] gives what the device will hold. A source that does not, because its values are made on the
-    /// device, cannot take part in sums on the host: biases are then left where they are.
-    fn on_host(&self) -> bool {
-        self.random().is_none()
     }
 }
 
@@ -58,22 +52,25 @@ pub struct AttentionWeights<'a> {
 /// A block's weights with the biases that its core applies, and b_v where the output projection takes it over.
 #[derive(Clone, Copy)]
 pub(crate) struct Placed<'a> {
-    /// The weights; `k` has no bias.
+    /// The weights; `v` has no bias, and `k` only where the scores need it.
     pub(crate) weights: AttentionWeights<'a>,
-    /// b_v, for [`output_projection`] to fold; `weights.v` has none then.
+    /// b_v, for [`output_projection`] to fold.
     pub(crate) folded: Option<&'a [f32]>,
 }
 
 impl<'a> Placed<'a> {
     /// Decides where the biases of keys and values go (docs/el-attention.md §1.3), the same for every kind.
     ///
-    /// b_k adds one number, `q . b_k`, to all scores of a row and head. The softmax of every block here runs over keys alone and its
-    /// scores never leave it, so b_k has no effect and is dropped. A sink, a soft cap or returned scores would need it.
+    /// b_k adds one number, `q . b_k`, to all scores of a row and head, unless positions come between q and k
+    /// ([`PositionScheme::drops_key_bias`]). The softmax of every block here runs over keys alone and its scores never leave it, so b_k has no
+    /// effect and is dropped. A sink, a soft cap or returned scores would need it.
+    ///
+    /// b_v becomes part of b_o: every query row has a key, and with it probabilities that sum to one.
     ///
     /// # Errors
     /// A bias of a wrong length, used or not.
     pub(crate) fn new(spec: &BlockSpec<'_>, mut weights: AttentionWeights<'a>) -> Result<Self> {
-        let inner = spec.shape.num_heads * spec.shape.head_dim;
+        let inner = spec.shape.num_heads.saturating_mul(spec.shape.head_dim);
         let lengths = [("q", inner), ("k", inner), ("v", inner), ("out", spec.shape.d_model)];
         for ((part, length), projection) in lengths.iter().zip([weights.q, weights.k, weights.v, weights.o]) {
             if let Some(bias) = projection.bias
@@ -86,13 +83,11 @@ impl<'a> Placed<'a> {
                 )));
             }
         }
-        weights.k.bias = None;
-        let folds = !spec.masks_whole_rows && weights.o.weight.on_host();
-        let mut folded = if folds { weights.v.bias.take() } else { None };
-        if !spec.masks_whole_rows && weights.o.weight.random().is_some() {
-            // Of random numbers W_o b_v + b_o are no better ones than b_o: such a model has no b_v, as any other has none on the device.
-            (weights.v.bias, folded) = (None, None);
+        if spec.positions.drops_key_bias() {
+            weights.k.bias = None;
         }
+        // Of random numbers W_o b_v + b_o are no better ones than b_o: such a model has no b_v, as any other has none on the device.
+        let folded = weights.v.bias.take().filter(|_| weights.o.weight.random().is_none());
         Ok(Self { weights, folded })
     }
 }
@@ -283,6 +278,39 @@ fn spread_columns(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position_scheme::{PositionScheme, Rotary};
+
+    /// A matrix of zeros.
+    struct Zeros(usize, usize);
+
+    impl MatrixSource for Zeros {
+        fn rows(&self) -> usize {
+            self.0
+        }
+        fn cols(&self) -> usize {
+            self.1
+        }
+        fn read(&self, _: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            out.fill(0.0);
+            Ok(())
+        }
+    }
+
+    /// q . R(i - j) b_k differs from key to key: under rotary positions b_k belongs to the scores (Qwen2 has one).
+    #[test]
+    fn a_key_bias_is_dropped_only_where_positions_allow_it() {
+        let (weight, bias) = (Zeros(4, 4), [1.0; 4]);
+        let each = Projection { weight: &weight, bias: Some(&bias) };
+        let weights = AttentionWeights { q: each, k: each, v: each, o: each };
+        let placed = |positions| {
+            let shape = Shape::new(4, 1, 4, 1.0);
+            let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, positions };
+            let placed = Placed::new(&spec, weights).expect("lengths that fit");
+            (placed.weights.k.bias.is_some(), placed.weights.v.bias.is_some(), placed.folded.is_some())
+        };
+        assert_eq!(placed(PositionScheme::None), (false, false, true));
+        assert_eq!(placed(PositionScheme::Rotary(Rotary { base: 1e4, dims: 4 })), (true, false, true));
+    }
 
     #[test]
     fn value_biases_are_folded_in_f64() {

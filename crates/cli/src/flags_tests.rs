@@ -178,7 +178,8 @@ fn booleans_stand_alone_or_take_a_value_behind_an_equals_sign() {
 
 #[test]
 fn engine_flags_become_session_options() {
-    let session = |flags: &[&str]| parse(flags).unwrap().engine.session_options(Expected::default());
+    let session =
+        |flags: &[&str]| parse(flags).unwrap().engine.session_options(&Registry::default(), Expected::default());
     let default = session(&[]);
     assert_eq!((default.attention, default.dtype), (AttentionChoice::Auto, DtypeChoice::Auto));
     assert_eq!((default.device, default.memory_limit, default.batch_size), (None, None, BatchSize::Sentences(32)));
@@ -193,7 +194,7 @@ fn engine_flags_become_session_options() {
         "--memory-limit",
         "1.5GiB",
     ]);
-    assert_eq!((set.attention, set.dtype), (AttentionChoice::MhaNocache, DtypeChoice::F16));
+    assert_eq!((set.attention, set.dtype), (AttentionChoice::MHA_NOCACHE, DtypeChoice::F16));
     assert_eq!(
         (set.device.as_deref(), set.memory_limit, set.batch_size),
         (Some("llvm"), Some(3 << 29), BatchSize::Sentences(7))
@@ -202,9 +203,9 @@ fn engine_flags_become_session_options() {
     assert_eq!(session(&["--max-batch-tokens=99"]).max_batch_tokens, Some(99));
     for (name, kind) in [
         ("auto", AttentionChoice::Auto),
-        ("mha", AttentionChoice::Mha),
-        ("mha-replicated", AttentionChoice::MhaReplicated),
-        ("el", AttentionChoice::El),
+        ("mha", AttentionChoice::MHA),
+        ("mha-replicated", AttentionChoice::MHA_REPLICATED),
+        ("el", AttentionChoice::EL),
     ] {
         assert_eq!(session(&["--attention", name]).attention, kind);
     }
@@ -313,7 +314,12 @@ fn flags_of_files_and_reports() {
     assert_eq!((files.whole_file, files.source_prefix.as_deref()), (Some(true), Some("-> ")));
     assert_eq!((files.raw, files.echo), (Some(true), None));
     assert_eq!(
-        parse(&["--device", "-1"]).unwrap().engine.session_options(Expected::default()).device.as_deref(),
+        parse(&["--device", "-1"])
+            .unwrap()
+            .engine
+            .session_options(&Registry::default(), Expected::default())
+            .device
+            .as_deref(),
         Some("-1")
     );
     assert_eq!(parse(&[]).unwrap().report.progress, ProgressMode::Auto);

@@ -89,12 +89,12 @@ fn code(arguments: Vec<OsString>, registry: &Registry) -> u8 {
     };
     let result = match cli.command {
         Command::Generate(arguments) => run::generate(*arguments, registry),
-        Command::Score(arguments) => score::score(*arguments),
-        Command::Bench(arguments) => bench::bench(&arguments),
+        Command::Score(arguments) => score::score(*arguments, registry),
+        Command::Bench(arguments) => bench::bench(&arguments, registry),
         Command::Devices(arguments) => devices::devices(&arguments),
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
-        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments, registry),
         Command::Pull(arguments) => pull::pull(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(arguments),
         Command::Completions(arguments) => completions::completions(&arguments, registry),

@@ -10,7 +10,7 @@ use std::{
 use clap::{Arg, CommandFactory, Parser, error::ErrorKind};
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    ConfigOnly, Expected, MemoryPlan, ModelDescription, Workload,
+    ConfigOnly, Expected, MemoryPlan, ModelDescription, Registry, Workload,
     bench::{BUILTIN_CONFIGS, BatchRows, Sources, Trial},
     describe,
 };
@@ -124,7 +124,7 @@ impl Dry {
     fn run(&self, words: &[String]) -> Result<String, String> {
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         match cli.command {
-            Command::Plan(arguments) => plan::text(&arguments).map_err(|error| error.to_string()),
+            Command::Plan(arguments) => plan::text(&arguments, &Registry::default()).map_err(|error| error.to_string()),
             Command::Bench(arguments) => {
                 let trials = bench::trials(&arguments).map_err(|error| error.to_string())?;
                 let limit = arguments.runs.memory_limit.unwrap_or(1 << 30);
@@ -159,7 +159,7 @@ fn run_for(
 ) -> Result<String, String> {
     config.check(&model.limits).map_err(|error| format!("what was resolved does not pass: {error}"))?;
     let lengths = config.lengths(1).map_err(|error| error.to_string())?;
-    let options = engine.session_options(Expected::default());
+    let options = engine.session_options(&Registry::default(), Expected::default());
     let outline = Outline::new(&model.config);
     let sentences = engine.first_window();
     sums(&outline, config, source, lengths.max_length - 1, sentences, options.memory_limit.unwrap_or(1 << 30))
@@ -195,7 +195,7 @@ fn sums(
     let (source, prompt) = if outline.limits.is_encoder_decoder { (source, 1) } else { (0, source.max(1)) };
     let workload = Workload::new(config, source, prompt, new);
     let mut told = String::new();
-    for kind in Kind::ALL {
+    for kind in Kind::BUILT_IN {
         let plan = MemoryPlan {
             outline,
             kinds: Kinds::both(kind),

@@ -3,7 +3,9 @@
 use std::{fmt::Write, path::Path};
 
 use elgen_attention::{Kind, Kinds};
-use elgen_engine::{Comparison, DtypeChoice, PlanRow, Workload, best_device, device_class, storage_dtype};
+use elgen_engine::{
+    Comparison, DtypeChoice, PlanRow, Registry, Workload, best_device, compared, device_class, storage_dtype,
+};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
 use serde::Serialize;
@@ -52,12 +54,12 @@ struct Limits {
 }
 
 /// Runs `elgen plan`; returns the exit code.
-pub(crate) fn plan(arguments: &PlanArgs) -> Result<u8, CliError> {
-    print_report(&text(arguments)?)
+pub(crate) fn plan(arguments: &PlanArgs, registry: &Registry) -> Result<u8, CliError> {
+    print_report(&text(arguments, registry)?)
 }
 
 /// The plan in the format that was asked for.
-pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
+pub(crate) fn text(arguments: &PlanArgs, registry: &Registry) -> Result<String, CliError> {
     let mut uses = FileUses::default();
     let file = arguments.config.as_deref().filter(|name| !builtin::is_builtin(name));
     uses.reads("--config", file.map(Path::new));
@@ -87,6 +89,7 @@ pub(crate) fn text(arguments: &PlanArgs) -> Result<String, CliError> {
         dtype,
         max_binding_bytes: limits.binding,
         memory_limit: limits.memory,
+        kinds: registry.kinds(),
         workload: &workload,
         class: class.as_ref(),
     };
@@ -302,7 +305,7 @@ fn chart(comparison: &Comparison<'_>, report: &Report<'_>) -> Chart {
     const FAR_APART: usize = 4;
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     let named = |kind: &Kind| report.kinds.iter().find(|row| row.attention == kind.name());
-    let kinds = [Kind::MhaReplicated, Kind::Mha, Kind::El];
+    let kinds = compared(comparison.kinds);
     let largest = || kinds.iter().filter_map(|kind| named(kind)?.largest_batch);
     let (least, most) = (largest().min().unwrap_or(1), largest().max().unwrap_or(1));
     let last = most.saturating_add(most.div_ceil(12)).max(4);

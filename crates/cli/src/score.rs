@@ -3,8 +3,8 @@
 use std::{io, path::Path, time::Instant};
 
 use elgen_engine::{
-    CorpusScore, Divergence, Expected, Metrics, ModelDescription, RunComparison, RunHeader, RunOptions, RunReader,
-    RunWriter, Session, TextWindows, WholeText, describe,
+    CorpusScore, Divergence, Expected, Metrics, ModelDescription, Registry, RunComparison, RunHeader, RunOptions,
+    RunReader, RunWriter, Session, TextWindows, WholeText, describe,
 };
 use elgen_models::{LanguageTokens, Tokenizer};
 use elgen_search::GenerationOptions;
@@ -35,7 +35,7 @@ use pairs::Pairs;
 use run::{End, Rows, Run, failed};
 
 /// Runs `elgen score`; returns the exit code.
-pub(crate) fn score(arguments: ScoreArgs) -> Result<u8, CliError> {
+pub(crate) fn score(arguments: ScoreArgs, registry: &Registry) -> Result<u8, CliError> {
     let quiet = arguments.report.quiet;
     let mut console = Console::new(quiet);
     let mut uses = uses(&arguments)?;
@@ -54,7 +54,7 @@ pub(crate) fn score(arguments: ScoreArgs) -> Result<u8, CliError> {
     let (tokenizer, asked) = set_languages(&arguments, &model)?;
 
     let expected = Expected::default().with_max_new_tokens(0);
-    let load = arguments.engine.session_options(expected);
+    let load = arguments.engine.session_options(registry, expected);
     let mut session =
         Session::load_described(&model, tokenizer, &load).map_err(|error| match error.kind().may_fit_smaller() {
             true => CliError::Failed(format!("{}; elgen plan tells what a model takes", one_line(&error))),

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use elgen_attention::{CacheLayout, Kind, Shape};
+use elgen_attention::{CacheFormat, CacheLayout, Kind, Kinds, Shape};
 use elgen_models::{Checkpoint, GenerationDefaults, ModelConfig, Tokenizer};
-use elgen_tensor::DType;
 use serde::Serialize;
 
 use crate::error::EngineError;
@@ -125,9 +124,9 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         generation: defaults.options,
-        cache_bytes_f32: Kind::ALL
+        cache_bytes_f32: Kind::BUILT_IN
             .into_iter()
-            .filter(|kind| config.family().is_encoder_decoder || *kind != Kind::MhaNocache)
+            .filter(|kind| config.family().is_encoder_decoder || !kind.needs_encoder())
             .map(|kind| (kind.name().to_owned(), kind_bytes(&config, kind)))
             .collect(),
     })
@@ -135,13 +134,12 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
 
 fn kind_bytes(config: &ModelConfig, kind: Kind) -> KindBytes {
     let summary = config.summary();
-    let shape =
-        Shape { d_model: summary.d_model, num_heads: summary.decoder_heads, head_dim: summary.head_dim, scale: 1.0 };
-    let cross = config.family().is_encoder_decoder.then_some((shape, kind));
-    let layout =
-        CacheLayout { layers: summary.decoder_layers, self_shape: shape, self_kind: kind, cross, dtype: DType::F32 };
+    let shape = Shape::new(summary.d_model, summary.decoder_heads, summary.head_dim, 1.0);
+    let cross_shape = config.family().is_encoder_decoder.then_some(shape);
+    let (layers, kinds, format) = (summary.decoder_layers, Kinds::both(kind), CacheFormat::F32);
+    let layout = CacheLayout { layers, kinds, self_shape: shape, cross_shape, format };
     KindBytes {
         per_decoder_token: layout.self_slot_bytes(),
-        per_source_token: cross.map(|_| layout.cross_slot_bytes()),
+        per_source_token: cross_shape.map(|_| layout.cross_slot_bytes()),
     }
 }

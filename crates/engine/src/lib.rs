@@ -71,9 +71,11 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use metrics::{AttentionKinds, Metrics, PeakBytes, PeakCacheBytes, PerStep, Seconds};
-pub use model::{Model, open_device, storage_dtype};
+pub use model::{Model, ModelParts, open_device, storage_dtype};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
-pub use plan::{AttentionPlan, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload};
+pub use plan::{
+    AttentionPlan, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload, compared,
+};
 pub use registry::Registry;
 pub use request::{Generation, Input, Request, RequestOptions, Sequence};
 pub use score::{

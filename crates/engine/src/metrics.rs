@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use elgen_attention::Kind;
 use elgen_models::Runner;
 use elgen_tensor::Class;
 use serde::{Deserialize, Serialize};
@@ -144,7 +143,7 @@ pub(crate) fn metrics(model: &Model, totals: &Totals, runner: &Runner, opened: I
         driver: report.driver.clone(),
         software_adapter: report.software,
         attention: AttentionKinds {
-            encoder: cross.then(|| Kind::Mha.name().to_owned()),
+            encoder: cross.then(|| model.kinds().encoder.name().to_owned()),
             self_: model.kinds().self_.name().to_owned(),
             cross: cross.then(|| model.kinds().cross.name().to_owned()),
             plan: model.plan().cloned(),

@@ -43,6 +43,47 @@ struct Shared {
     idle: Mutex<Vec<Context>>,
 }
 
+/// What a model consists of beside its device ([`Model::from_architecture`]).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ModelParts {
+    /// What `config.json` says: vocabulary, special ids, family.
+    pub config: ModelConfig,
+    /// The graph with its weights.
+    pub architecture: Box<dyn Architecture>,
+    /// The tokenizer; without one, inputs are token ids.
+    pub tokenizer: Option<Tokenizer>,
+    /// The options of `generation_config.json`.
+    pub generation_options: GenerationOptions,
+    tokenizer_error: Option<Arc<ModelError>>,
+    plan: Option<AttentionPlan>,
+}
+
+impl ModelParts {
+    /// A model without a tokenizer and without generation options of its own.
+    pub fn new(config: ModelConfig, architecture: Box<dyn Architecture>) -> Self {
+        let (tokenizer, tokenizer_error, plan) = (None, None, None);
+        Self {
+            config,
+            architecture,
+            tokenizer,
+            generation_options: GenerationOptions::default(),
+            tokenizer_error,
+            plan,
+        }
+    }
+
+    /// The same with a tokenizer.
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
+    }
+
+    /// The same with generation options ([`elgen_models::GenerationDefaults`]).
+    pub fn with_generation_options(self, generation_options: GenerationOptions) -> Self {
+        Self { generation_options, ..self }
+    }
+}
+
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
@@ -61,6 +102,18 @@ impl Model {
     pub fn load(model_dir: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, EngineError> {
         let started = Instant::now();
         Self::load_at(started, &describe(model_dir.as_ref())?, None, None, options)
+    }
+
+    /// [`Model::load`] with attention kinds from anywhere: those of `options` have no effect.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; a kind that does not support the model's blocks.
+    pub fn load_with(
+        model_dir: impl AsRef<Path>,
+        kinds: impl Into<Kinds>,
+        options: &SessionOptions,
+    ) -> Result<Self, EngineError> {
+        Self::load(model_dir, &options.clone().with_attention(kinds.into()))
     }
 
     /// [`Model::load`] of a directory that was described; what was read of it then is not read again. `tokenizer`: instead of the
@@ -155,15 +208,28 @@ impl Model {
         let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
         let weights = load(&device, &config, checkpoint, kinds, dtype)?;
         device.trim()?;
-        Ok(Self {
+        let mut parts = ModelParts::new(config, weights).with_generation_options(checkpoint_options);
+        (parts.tokenizer, parts.tokenizer_error, parts.plan) = (tokenizer, tokenizer_error, plan);
+        Ok(Self::of_parts(load_started, device, parts, options))
+    }
+
+    /// A model of an architecture that the caller has built, on the device that it lies on: `attention`, `dtype`, `device`, `memory_limit` and
+    /// `checked_shaders` of the options have no effect. The attention kinds are those of its cache layout.
+    pub fn from_architecture(device: &Device, parts: ModelParts, options: &SessionOptions) -> Self {
+        Self::of_parts(Instant::now(), device.clone(), parts, options)
+    }
+
+    fn of_parts(load_started: Instant, device: Device, parts: ModelParts, options: &SessionOptions) -> Self {
+        let ModelParts { config, architecture, tokenizer, tokenizer_error, generation_options, plan } = parts;
+        Self {
             shared: Arc::new(Shared {
                 device,
                 config,
                 tokenizer,
                 tokenizer_error,
-                checkpoint_options,
-                weights: Arc::from(weights),
-                kinds,
+                checkpoint_options: generation_options,
+                kinds: architecture.cache_layout().kinds,
+                weights: Arc::from(architecture),
                 plan,
                 batch_size: options.batch_size,
                 max_batch_tokens: options.max_batch_tokens,
@@ -172,7 +238,7 @@ impl Model {
                 token_bytes: OnceLock::new(),
                 idle: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// A context that waits for a call, if there is one.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cancel::CancelToken;
 use crate::device_class::OnMeasurement;
+use crate::registry::Registry;
 
 /// How a session loads and runs a model.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ use crate::device_class::OnMeasurement;
 pub struct SessionOptions {
     /// The attention kind.
     pub attention: AttentionChoice,
+    /// The kinds among which [`AttentionChoice::Auto`] chooses: those that say they may be chosen.
+    pub registry: Registry,
     /// Storage of weights and caches.
     pub dtype: DtypeChoice,
     /// Part of an adapter's name, or its number in `elgen devices`; `None` takes the best.
@@ -59,6 +62,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             attention: AttentionChoice::Auto,
+            registry: Registry::default(),
             dtype: DtypeChoice::Auto,
             device: None,
             batch_size: BatchSize::Sentences(32),
@@ -75,8 +79,13 @@ impl Default for SessionOptions {
 
 impl SessionOptions {
     /// The same with other attention kinds ([`SessionOptions::attention`]).
-    pub fn with_attention(self, attention: AttentionChoice) -> Self {
-        Self { attention, ..self }
+    pub fn with_attention(self, attention: impl Into<AttentionChoice>) -> Self {
+        Self { attention: attention.into(), ..self }
+    }
+
+    /// The same with other kinds to choose among ([`SessionOptions::registry`]).
+    pub fn with_registry(self, registry: Registry) -> Self {
+        Self { registry, ..self }
     }
 
     /// The same with another storage ([`SessionOptions::dtype`]).
@@ -168,33 +177,42 @@ impl From<usize> for BatchSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttentionChoice {
-    /// `mha` or `el`, as the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
+    /// Of the kinds of [`SessionOptions::registry`] that give the results of multi-head attention (`mha` and `el`), those that the planner predicts to be fastest for [`SessionOptions::expected`] within the memory limit, for self- and cross-attention
     /// separately; `mha-nocache` where neither fits. The device is measured once, for a few seconds. The pick may differ from machine to
     /// machine and with what is expected: name a kind for scores that are equal to the last bit.
     Auto,
-    /// Multi-head attention, cross keys and values shared by the beams of a sentence.
-    Mha,
-    /// Multi-head attention with everything stored once per beam.
-    MhaReplicated,
-    /// Multi-head attention that recomputes cross keys and values at each step.
-    MhaNocache,
-    /// EL-attention for self- and cross-attention.
-    El,
     /// One kind for self-attention, and one for cross-attention.
     Kinds(Kinds),
 }
 
 impl AttentionChoice {
+    /// Multi-head attention, cross keys and values shared by the beams of a sentence.
+    pub const MHA: Self = Self::Kinds(Kinds::both(Kind::MHA));
+    /// Multi-head attention with everything stored once per beam.
+    pub const MHA_REPLICATED: Self = Self::Kinds(Kinds::both(Kind::MHA_REPLICATED));
+    /// Multi-head attention that recomputes cross keys and values at each step.
+    pub const MHA_NOCACHE: Self = Self::Kinds(Kinds::both(Kind::MHA_NOCACHE));
+    /// EL-attention for self- and cross-attention.
+    pub const EL: Self = Self::Kinds(Kinds::both(Kind::EL));
+
     /// The kinds that are named; `None` where the planner is to choose.
     pub fn named(self) -> Option<Kinds> {
-        Some(match self {
-            Self::Auto => return None,
-            Self::Mha => Kinds::both(Kind::Mha),
-            Self::MhaReplicated => Kinds::both(Kind::MhaReplicated),
-            Self::MhaNocache => Kinds::both(Kind::MhaNocache),
-            Self::El => Kinds::both(Kind::El),
-            Self::Kinds(kinds) => kinds,
-        })
+        match self {
+            Self::Auto => None,
+            Self::Kinds(kinds) => Some(kinds),
+        }
+    }
+}
+
+impl From<Kind> for AttentionChoice {
+    fn from(kind: Kind) -> Self {
+        Self::Kinds(Kinds::both(kind))
+    }
+}
+
+impl From<Kinds> for AttentionChoice {
+    fn from(kinds: Kinds) -> Self {
+        Self::Kinds(kinds)
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 pub(crate) use choose::decide;
 pub(crate) use report::shape;
 pub use report::{AttentionPlan, ElBreakEven, PlannedKinds};
-pub use rows::{Comparison, PlanRow};
+pub use rows::{Comparison, PlanRow, compared};
 
 use crate::batch::BatchBuffers;
 use crate::bisect::largest;
@@ -103,7 +103,7 @@ pub struct PlannedBytes {
 ///     memory_limit: 16 << 30,
 /// };
 /// let largest = |kind| plan(kind).largest_batch(&workload);
-/// assert!(largest(Kind::El) > largest(Kind::Mha) && largest(Kind::Mha) > largest(Kind::MhaReplicated));
+/// assert!(largest(Kind::EL) > largest(Kind::MHA) && largest(Kind::MHA) > largest(Kind::MHA_REPLICATED));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -14,11 +14,19 @@ pub struct Registry {
 impl Default for Registry {
     /// The built-in kinds.
     fn default() -> Self {
-        Self { kinds: Kind::ALL.to_vec() }
+        Self { kinds: Kind::BUILT_IN.to_vec() }
     }
 }
 
 impl Registry {
+    /// These and `kind`, which takes the place of one of the same name.
+    #[must_use]
+    pub fn with(mut self, kind: Kind) -> Self {
+        self.kinds.retain(|known| *known != kind);
+        self.kinds.push(kind);
+        self
+    }
+
     /// Its kinds, in the order in which they are listed to users.
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds
@@ -33,7 +41,7 @@ impl Registry {
     pub fn choice(&self, self_: &str, cross: Option<&str>) -> Option<AttentionChoice> {
         let self_ = self.kind(self_)?;
         let cross = cross.map_or(Some(self_), |name| self.kind(name))?;
-        Some(AttentionChoice::Kinds(Kinds { self_, cross }))
+        Some(AttentionChoice::Kinds(Kinds::new(self_, cross)))
     }
 }
 
@@ -44,13 +52,13 @@ mod tests {
     #[test]
     fn kinds_are_found_by_their_names_alone() {
         let registry = Registry::default();
-        for kind in Kind::ALL {
+        for kind in Kind::BUILT_IN {
             assert_eq!(registry.kind(kind.name()), Some(kind));
         }
         assert_eq!(registry.kind("MHA").or(registry.kind("")), None);
-        let mixed = Kinds { self_: Kind::El, cross: Kind::Mha };
+        let mixed = Kinds::new(Kind::EL, Kind::MHA);
         assert_eq!(registry.choice("el", Some("mha")), Some(AttentionChoice::Kinds(mixed)));
-        assert_eq!(registry.choice("el", None), Some(AttentionChoice::Kinds(Kinds::both(Kind::El))));
+        assert_eq!(registry.choice("el", None), Some(AttentionChoice::Kinds(Kinds::both(Kind::EL))));
         assert_eq!(registry.choice("el", Some("flash")).or(registry.choice("auto", None)), None);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use elgen_attention::{CacheLayout, Caches, Packed, Probabilities, Step};
+use elgen_attention::{CacheLayout, Caches, Cx, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
 use elgen_tensor::{Recorder, TableRef, Tensor, TokenAt};
 
+use crate::embeddings::InputEmbeddings;
 use crate::error::ModelError;
 use crate::space::{Space, StackShape};
 
@@ -27,6 +28,14 @@ impl<'p> Probe<'p> {
         Self(Some(f))
     }
 
+    /// The same, for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Probe<'_> {
+        Probe(match &mut self.0 {
+            Some(f) => Some(&mut **f),
+            None => None,
+        })
+    }
+
     pub(crate) fn see(
         &mut self,
         rec: &mut Recorder,
@@ -43,6 +52,51 @@ impl<'p> Probe<'p> {
     }
 }
 
+/// What a pass over a model gets beside its rows: where it records, what it may read and write.
+#[non_exhaustive]
+pub struct PassCx<'r, 's> {
+    /// What it records into. Nothing is submitted, waited for or read back.
+    pub rec: &'r mut Recorder,
+    /// The caches.
+    pub caches: &'s Caches,
+    /// The working tensors of its rows.
+    pub space: &'s Space,
+    /// What stands behind the ids.
+    pub embeddings: InputEmbeddings<'s>,
+    /// Sees the hidden states.
+    pub probe: Probe<'r>,
+}
+
+impl<'r, 's> PassCx<'r, 's> {
+    /// That of these, with the embeddings of the model's own tables, seen by nobody.
+    pub fn new(rec: &'r mut Recorder, caches: &'s Caches, space: &'s Space) -> Self {
+        Self { rec, caches, space, embeddings: InputEmbeddings::Tokens, probe: Probe::none() }
+    }
+
+    /// With a probe.
+    #[must_use]
+    pub fn with_probe(self, probe: Probe<'r>) -> Self {
+        Self { probe, ..self }
+    }
+
+    /// With other embeddings.
+    #[must_use]
+    pub fn with_embeddings(self, embeddings: InputEmbeddings<'s>) -> Self {
+        Self { embeddings, ..self }
+    }
+
+    /// What an attention block gets.
+    pub fn attention(&mut self) -> Cx<'_> {
+        Cx::new(self.rec, self.caches, self.space.attention())
+    }
+}
+
+impl fmt::Debug for PassCx<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassCx").field("rows", &self.space.rows).finish_non_exhaustive()
+    }
+}
+
 /// A loaded model.
 pub trait Architecture: fmt::Debug + Send + Sync {
     /// Vocabulary, positions, and whether there is an encoder.
@@ -53,7 +107,7 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         self.limits().vocab_size
     }
 
-    /// What the caches must hold.
+    /// What the caches must hold, by the kinds that it was loaded with.
     fn cache_layout(&self) -> CacheLayout;
 
     /// Widths of the encoder stack; `None` for decoder-only models.
@@ -69,63 +123,46 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// hidden states `[packed rows, hidden_size]`.
     ///
     /// # Errors
-    /// Decoder-only models; shapes that do not fit.
+    /// Decoder-only models; shapes that do not fit; embeddings that are not supported.
     fn encode<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &'s Space,
-        probe: Probe<'_>,
     ) -> Result<&'s Tensor, ModelError>;
 
     /// Runs packed decoder prompts, all but their last id, and fills the self caches. `batch.slots`: self slots. Gives the
     /// final hidden states `[packed rows, _]`, the input of [`Architecture::head`].
     ///
     /// # Errors
-    /// Shapes that do not fit.
+    /// Shapes that do not fit; embeddings that are not supported.
     fn prefill<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &'s Space,
-        probe: Probe<'_>,
     ) -> Result<&'s Tensor, ModelError>;
 
     /// One decode step: feeds the last id of each active row, writes `logits` `[active rows, vocab_size]`.
     ///
     /// # Errors
-    /// Shapes that do not fit.
-    fn step(
-        &self,
-        rec: &mut Recorder,
-        step: Step<'_>,
-        caches: &Caches,
-        space: &Space,
-        logits: &Tensor,
-        probe: Probe<'_>,
-    ) -> Result<(), ModelError>;
+    /// Shapes that do not fit; embeddings that are not supported.
+    fn step<'s>(&'s self, cx: &mut PassCx<'_, 's>, step: Step<'_>, logits: &Tensor) -> Result<(), ModelError>;
 
     /// Runs packed decoder sequences as [`Architecture::prefill`] does, up to the cross-attention of decoder layer `layer`, and writes its
     /// probabilities over the sources instead of that block's output. `layer` is one that the decoder has.
     ///
     /// # Errors
     /// Decoder-only models; shapes that do not fit.
-    #[expect(clippy::too_many_arguments, reason = "those of a prefill, the layer and the output")]
-    fn align(
-        &self,
-        rec: &mut Recorder,
+    fn align<'s>(
+        &'s self,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &Space,
         layer: usize,
         out: &Probabilities<'_>,
     ) -> Result<(), ModelError> {
-        let _ = (rec, ids, batch, caches, space, layer, out);
+        let _ = (cx, ids, batch, layer, out);
         Err(ModelError::NoCrossAttention)
     }
 

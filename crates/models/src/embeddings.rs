@@ -1,10 +1,21 @@
 //! What stands before the layers of a stack: token embeddings, positions, and what turns their sum into hidden states.
 
 use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, linear, positions_packed, positions_step};
-use elgen_tensor::{Recorder, Rows, TableRef, Tensor, TokenAt};
+use elgen_tensor::{Recorder, Rows, TableRef, Tensor, TensorError, TokenAt};
 
 use crate::error::ModelError;
 use crate::space::Space;
+
+/// What stands behind the ids of an input.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum InputEmbeddings<'a> {
+    /// The rows of the model's token tables.
+    #[default]
+    Tokens,
+    /// These, and behind the last of them vectors of the caller `[n, d_model]`: the id `vocab_size + i` is row `i`. Not supported yet.
+    Vectors(&'a Tensor),
+}
 
 /// The ids that are embedded.
 #[derive(Clone, Copy)]
@@ -76,9 +87,14 @@ impl Embeddings {
         &self,
         rec: &mut Recorder,
         ids: Ids<'_>,
+        from: InputEmbeddings<'_>,
         space: &Space,
         out: &Tensor,
     ) -> Result<(), ModelError> {
+        if let InputEmbeddings::Vectors(vectors) = from {
+            let message = format!("vectors of the caller {} are not supported yet", vectors.describe());
+            return Err(TensorError::Shape { op: "embed", message }.into());
+        }
         let places = match &self.positions {
             Some(positions) => Some((positions.table.window_tensor()?, positions.offset)),
             None => None,

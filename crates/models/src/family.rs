@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use elgen_attention::{Kind, Kinds};
+use elgen_attention::Kinds;
 use elgen_tensor::{DType, Device};
 
 use crate::architecture::Architecture;
@@ -237,7 +237,7 @@ pub fn load(
     dtype: DType,
 ) -> Result<Box<dyn Architecture>, ModelError> {
     let family = config.family;
-    if !family.is_encoder_decoder && kinds.self_ == Kind::MhaNocache {
+    if !family.is_encoder_decoder && kinds.self_.needs_encoder() {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type, kind: kinds.self_ });
     }
     config.config.load(&LoadArgs { family, device, checkpoint, kinds, dtype })

@@ -8,7 +8,7 @@
 //! let config = ModelConfig::load("demo/bart-eng-fra")?;
 //! let checkpoint = Checkpoint::open("demo/bart-eng-fra")?;
 //! let device = Device::open(&DeviceOptions::default())?;
-//! let model = load(&device, &config, &checkpoint, Kinds::both(Kind::El), DType::F32)?;
+//! let model = load(&device, &config, &checkpoint, Kinds::both(Kind::EL), DType::F32)?;
 //! println!("{} ids, {} decoder layers", model.limits().vocab_size, model.cache_layout().layers);
 //! # Ok(()) }
 //! ```
@@ -36,9 +36,10 @@ mod stack;
 pub mod tokenizer;
 mod transformer;
 
-pub use architecture::{Architecture, Probe, ProbeFn};
+pub use architecture::{Architecture, PassCx, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;
 pub use elgen_attention::Kinds;
+pub use embeddings::InputEmbeddings;
 pub use error::{CheckpointError, ConfigError, HeaderProblem, LanguageRole, ModelError, TokenizerError};
 pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};

@@ -68,7 +68,7 @@ impl Weight {
 /// let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?;
 /// let outline = Outline::new(&config);
 /// assert_eq!((outline.encoder_layers, outline.decoder_layers), (12, 12));
-/// let bytes = outline.weight_bytes(Kinds::both(Kind::El), DType::F16, 2 << 30);
+/// let bytes = outline.weight_bytes(Kinds::both(Kind::EL), DType::F16, 2 << 30);
 /// assert_eq!(bytes >> 20, 775);
 /// # Ok(()) }
 /// ```
@@ -96,10 +96,10 @@ impl Outline {
         let shape = self.decoder.attention;
         CacheLayout {
             layers: self.decoder_layers,
+            kinds,
             self_shape: shape,
-            self_kind: kinds.self_,
-            cross: self.limits.is_encoder_decoder.then_some((shape, kinds.cross)),
-            dtype,
+            cross_shape: self.limits.is_encoder_decoder.then_some(shape),
+            format: dtype.into(),
         }
     }
 

@@ -14,7 +14,7 @@ use elgen_attention::{Alike, CacheBytes, Caches, Need, Placement, Step};
 use elgen_search::device::DecodeStep;
 use elgen_tensor::{Arena, Device, RecordStats, Recorder, RowStart, Rows, Table, Tensor, TensorError, product};
 
-use crate::architecture::{Architecture, Probe};
+use crate::architecture::{Architecture, PassCx, Probe};
 use crate::config::check_ids;
 use crate::error::ModelError;
 use footprint::{Chunk, Held};
@@ -249,8 +249,8 @@ impl Runner {
         let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks {
             let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, true)?;
-            let (ids, caches, space) = (ids.view(), &self.caches, &packed.space);
-            let states = self.model.encode(&mut rec, ids, &batch, caches, space, Probe::none())?;
+            let mut cx = PassCx::new(&mut rec, &self.caches, &packed.space);
+            let states = self.model.encode(&mut cx, ids.view(), &batch)?;
             rec.submit()?;
             stats += rec.take_stats();
             if let Some(see) = &mut see {
@@ -265,14 +265,14 @@ impl Runner {
         sentences: &[Sentence<'_>],
         mut see: Option<SeeStates<'_>>,
     ) -> Result<RecordStats, ModelError> {
-        let memory_slots = self.room.step.as_ref().map_or(0, |s| s.extras.memory_slots);
-        let chunks = self.footprint.prompt_chunks(&self.needs(), memory_slots);
+        let cross_slots = self.room.step.as_ref().map_or(0, |s| s.extras.cross_slots);
+        let chunks = self.footprint.prompt_chunks(&self.needs(), cross_slots);
         let Some(packed) = &self.room.prompt else { return Ok(RecordStats::default()) };
         let (mut stats, mut rec) = (RecordStats::default(), self.device.recorder());
         for chunk in chunks.into_iter().filter(|c| c.tokens > 0) {
             let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, false)?;
-            let (ids, caches, space) = (ids.view(), &self.caches, &packed.space);
-            let states = self.model.prefill(&mut rec, ids, &batch, caches, space, Probe::none())?;
+            let mut cx = PassCx::new(&mut rec, &self.caches, &packed.space);
+            let states = self.model.prefill(&mut cx, ids.view(), &batch)?;
             rec.submit()?;
             stats += rec.take_stats();
             if let Some(see) = &mut see {
@@ -291,18 +291,22 @@ impl Runner {
         rec: &mut Recorder,
         rows: &Rows,
         logits: &Tensor,
-        probe: Probe<'_>,
+        mut probe: Probe<'_>,
     ) -> Result<(), ModelError> {
         let space = self.room.step.as_ref().ok_or_else(|| no_batch("step"))?;
         let step = Step { rows, cross_ranges: self.room.cross_ranges.as_ref().map(Table::view) };
-        self.model.step(rec, step, &self.caches, space, logits, probe)
+        self.model.step(&mut PassCx::new(rec, &self.caches, space).with_probe(probe.reborrow()), step, logits)
     }
 
     /// Encodes the sources of the admitted batch again, in one stretch, and lets `probe` see the hidden states.
     ///
     /// # Errors
     /// Sentences that are not those of the batch; as [`Runner::begin`].
-    pub fn encode_with_probe(&self, sentences: &[Sentence<'_>], probe: Probe<'_>) -> Result<RecordStats, ModelError> {
+    pub fn encode_with_probe(
+        &self,
+        sentences: &[Sentence<'_>],
+        mut probe: Probe<'_>,
+    ) -> Result<RecordStats, ModelError> {
         let packed = match &self.room.encode {
             Some(packed) => packed,
             None if self.model.encoder_shape().is_none() => return Ok(RecordStats::default()),
@@ -318,7 +322,8 @@ impl Runner {
         let mut rec = self.device.recorder();
         let chunk = Chunk { sentences: 0..sentences.len(), tokens };
         let PackedInput { ids, batch } = self.pack(&mut rec, packed, sentences, &chunk, true)?;
-        self.model.encode(&mut rec, ids.view(), &batch, &self.caches, &packed.space, probe)?;
+        let mut cx = PassCx::new(&mut rec, &self.caches, &packed.space).with_probe(probe.reborrow());
+        self.model.encode(&mut cx, ids.view(), &batch)?;
         rec.submit()?;
         Ok(rec.take_stats())
     }

@@ -61,6 +61,21 @@ impl Space {
         })
     }
 
+    /// What attention blocks work in.
+    pub fn attention(&self) -> &Workspace {
+        &self.attention
+    }
+
+    /// Three tensors of hidden states `[rows, d_model]`, for an architecture to pass its rows through.
+    pub fn hidden(&self) -> [&Tensor; 3] {
+        [&self.x, &self.y, &self.h]
+    }
+
+    /// `[rows, ffn]`, and for gated blocks a second one.
+    pub fn feed_forward(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.feed_forward.inner, self.feed_forward.up.as_ref())
+    }
+
     /// What each row takes.
     pub(crate) fn per_row(shape: StackShape, extras: Extras) -> PerRow {
         PerRow::of(|arena, rows| Self::build(arena, shape, rows, per_row_extras(extras)).map(drop))
@@ -69,7 +84,7 @@ impl Space {
 
 /// Those without what does not grow with the rows.
 pub(crate) fn per_row_extras(extras: Extras) -> Extras {
-    Extras { memory_slots: 0, ..extras }
+    Extras { cross_slots: 0, ..extras }
 }
 
 /// What each row adds to buffers whose sizes grow evenly with the rows.
@@ -112,14 +127,20 @@ impl PerRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elgen_attention::Splits;
+    use elgen_attention::{Kind, Kinds, Pass, Splits};
 
     #[test]
     fn a_row_takes_what_every_further_row_adds() {
-        let attention = Shape { d_model: 6, num_heads: 3, head_dim: 2, scale: 1.0 };
+        let attention = Shape::new(6, 3, 2, 1.0);
         let shape = StackShape { attention, ffn: 9, gated: true };
         // Odd splits of odd heads: sizes that are no multiples of 16 bytes.
-        let extras = Extras { el: true, memory_slots: 1, splits: Splits { self_: 3, cross: 1 }, ..Extras::default() };
+        let extras = Extras {
+            kinds: Kinds::both(Kind::EL),
+            pass: Pass::Step,
+            cross_slots: 1,
+            splits: Splits { self_: 3, cross: 1 },
+            ..Extras::default()
+        };
         let total = |rows: usize| {
             let arena = Arena::counting(u64::MAX);
             Space::build(&arena, shape, rows, extras).expect("counted");

@@ -2,24 +2,24 @@
 //! have cross-attention between the two where there is an encoder; and a head.
 
 use elgen_attention::{
-    CacheLayout, Caches, CrossAttention, CrossQueries, EncoderAttention, Epilogue, Packed, Probabilities,
-    SelfAttention, Step, memorize,
+    CacheLayout, CrossAttention, CrossQueries, EncoderBlock, Packed, Probabilities, SelfAttention, Step,
+    store_encoder_output,
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{self, Linear, linear};
 use elgen_tensor::{Range, Recorder, Table, TableRef, Tensor, TensorError, TokenAt};
 
-use crate::architecture::{Architecture, Probe};
+use crate::architecture::{Architecture, PassCx};
 use crate::embeddings::{Embeddings, Ids};
 use crate::error::ModelError;
 use crate::feed_forward::FeedForwardBlock;
 use crate::outline::Outline;
-use crate::space::{Space, StackShape};
+use crate::space::StackShape;
 use crate::stack::{Norms, Stream};
 
 #[derive(Debug)]
 pub(crate) struct EncoderLayer {
-    pub(crate) attention: EncoderAttention,
+    pub(crate) attention: Box<dyn EncoderBlock>,
     pub(crate) feed_forward: Box<dyn FeedForwardBlock>,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct Stack<L> {
 
 impl<L> Stack<L> {
     /// Records the embeddings; gives the stream that the first block reads.
-    fn begin<'s>(&'s self, rec: &mut Recorder, ids: Ids<'_>, space: &'s Space) -> Result<Stream<'s>, ModelError> {
-        let stream = Stream::new(&self.norms, space, ids.count());
+    fn begin<'s>(&'s self, cx: &mut PassCx<'_, 's>, ids: Ids<'_>) -> Result<Stream<'s>, ModelError> {
+        let stream = Stream::new(&self.norms, cx.space, ids.count());
         let norm = self.embeddings.norm.as_ref();
-        self.embeddings.write(rec, ids, space, stream.embeddings(norm))?;
-        stream.begin(rec, norm)?;
+        self.embeddings.write(cx.rec, ids, cx.embeddings, cx.space, stream.embeddings(norm))?;
+        stream.begin(cx.rec, norm)?;
         Ok(stream)
     }
 }
@@ -76,62 +76,62 @@ fn source_ranges(ranges: Option<TableRef<'_, Range>>) -> Result<TableRef<'_, Ran
     Ok(ranges.ok_or_else(|| TensorError::Shape { op: "cross-attention", message: message() })?)
 }
 
+/// What self-attention runs over.
+#[derive(Clone, Copy)]
+enum SelfRows<'a> {
+    Packed(&'a Packed),
+    Step(Step<'a>),
+}
+
 impl Transformer {
     /// The decoder over `rows`; gives what the head reads. With `align` it ends at the cross-attention of that layer, whose probabilities are
     /// written.
-    #[expect(clippy::too_many_arguments, reason = "the two callers differ in nothing but these")]
     fn decode<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         rows: DecoderRows<'_>,
-        caches: &Caches,
-        space: &'s Space,
-        mut self_attention: impl FnMut(
-            &mut Recorder,
-            &dyn SelfAttention,
-            &Tensor,
-            &Epilogue<'_>,
-        ) -> elgen_attention::Result<()>,
+        own: SelfRows<'_>,
         align: Option<(usize, &Probabilities<'_>)>,
-        probe: &mut Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
         let count = rows.ids.count();
-        let mut stream = self.decoder.begin(rec, rows.ids, space)?;
-        probe.see(rec, "decoder", 0, stream.residual, count)?;
+        let mut stream = self.decoder.begin(cx, rows.ids)?;
+        cx.probe.see(cx.rec, "decoder", 0, stream.residual, count)?;
         for (l, layer) in self.decoder.layers.iter().enumerate() {
-            self_attention(rec, &*layer.attention, stream.input, &stream.epilogue(l, 0))?;
+            let epilogue = stream.epilogue(l, 0);
+            match own {
+                SelfRows::Packed(batch) => {
+                    layer.attention.prefill(&mut cx.attention(), stream.input, &epilogue, batch)?;
+                }
+                SelfRows::Step(step) => layer.attention.step(&mut cx.attention(), stream.input, &epilogue, step)?,
+            }
             stream.advance();
             let cross = layer.cross.as_deref().zip(rows.queries);
             if let Some((cross, queries)) = cross {
                 if let Some((_, out)) = align.filter(|(at, _)| *at == l) {
-                    cross.probabilities(rec, stream.input, queries, caches, &space.attention, out)?;
+                    cross.probabilities(&mut cx.attention(), stream.input, queries, out)?;
                     break;
                 }
-                cross.attend(rec, stream.input, &stream.epilogue(l, 1), queries, caches, &space.attention)?;
+                cross.attend(&mut cx.attention(), stream.input, &stream.epilogue(l, 1), queries)?;
                 stream.advance();
             }
             let last = stream.epilogue(l, 1 + usize::from(cross.is_some()));
-            layer.feed_forward.forward(rec, stream.input, &space.feed_forward, &last, count)?;
+            layer.feed_forward.forward(cx.rec, stream.input, &cx.space.feed_forward, &last, count)?;
             stream.advance();
-            probe.see(rec, "decoder", l + 1, stream.residual, count)?;
+            cx.probe.see(cx.rec, "decoder", l + 1, stream.residual, count)?;
         }
         let Some(projection) = &self.output_projection else { return Ok(stream.output()) };
-        let narrow = &space.feed_forward.inner;
-        linear(rec, stream.output(), projection, ops::Activation::None, None, narrow, count)?;
+        let narrow = &cx.space.feed_forward.inner;
+        linear(cx.rec, stream.output(), projection, ops::Activation::None, None, narrow, count)?;
         Ok(narrow)
     }
 
     /// The decoder over packed sequences; see [`Self::decode`].
-    #[expect(clippy::too_many_arguments, reason = "those of a prefill, and where it ends")]
     fn packed<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &'s Space,
         align: Option<(usize, &Probabilities<'_>)>,
-        probe: &mut Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
         let queries = match self.encoder {
             Some(_) => Some(CrossQueries {
@@ -143,11 +143,8 @@ impl Transformer {
             }),
             None => None,
         };
-        let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
-            block.prefill(rec, x, epilogue, batch, caches, &space.attention)
-        };
         let rows = DecoderRows { ids: Ids::Packed(ids, batch.tokens), queries };
-        self.decode(rec, rows, caches, space, own, align, probe)
+        self.decode(cx, rows, SelfRows::Packed(batch), align)
     }
 }
 
@@ -178,71 +175,55 @@ impl Architecture for Transformer {
 
     fn encode<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &'s Space,
-        mut probe: Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
         let Some(encoder) = &self.encoder else {
             return Err(elgen_attention::AttentionError::Shape(format!("{} has no encoder", self.family)).into());
         };
         let n = batch.tokens;
-        let mut stream = encoder.begin(rec, Ids::Packed(ids, n), space)?;
-        probe.see(rec, "encoder", 0, stream.residual, n)?;
+        let mut stream = encoder.begin(cx, Ids::Packed(ids, n))?;
+        cx.probe.see(cx.rec, "encoder", 0, stream.residual, n)?;
         for (l, layer) in encoder.layers.iter().enumerate() {
-            layer.attention.forward(rec, stream.input, &stream.epilogue(l, 0), batch, &space.attention)?;
+            layer.attention.forward(&mut cx.attention(), stream.input, &stream.epilogue(l, 0), batch)?;
             stream.advance();
-            layer.feed_forward.forward(rec, stream.input, &space.feed_forward, &stream.epilogue(l, 1), n)?;
+            layer.feed_forward.forward(cx.rec, stream.input, &cx.space.feed_forward, &stream.epilogue(l, 1), n)?;
             stream.advance();
-            probe.see(rec, "encoder", l + 1, stream.residual, n)?;
+            cx.probe.see(cx.rec, "encoder", l + 1, stream.residual, n)?;
         }
         let states = stream.output();
-        memorize(rec, states, batch, caches)?;
+        store_encoder_output(cx.rec, states, batch, cx.caches)?;
         for cross in self.decoder.layers.iter().filter_map(|layer| layer.cross.as_ref()) {
-            cross.memorize(rec, states, batch, caches, &space.attention)?;
+            cross.cache_sources(&mut cx.attention(), states, batch)?;
         }
         Ok(states)
     }
 
     fn prefill<'s>(
         &'s self,
-        rec: &mut Recorder,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &'s Space,
-        mut probe: Probe<'_>,
     ) -> Result<&'s Tensor, ModelError> {
-        self.packed(rec, ids, batch, caches, space, None, &mut probe)
+        self.packed(cx, ids, batch, None)
     }
 
-    fn align(
-        &self,
-        rec: &mut Recorder,
+    fn align<'s>(
+        &'s self,
+        cx: &mut PassCx<'_, 's>,
         ids: TableRef<'_, TokenAt>,
         batch: &Packed,
-        caches: &Caches,
-        space: &Space,
         layer: usize,
         out: &Probabilities<'_>,
     ) -> Result<(), ModelError> {
         if self.encoder.is_none() {
             return Err(ModelError::NoCrossAttention);
         }
-        self.packed(rec, ids, batch, caches, space, Some((layer, out)), &mut Probe::none()).map(|_| ())
+        self.packed(cx, ids, batch, Some((layer, out))).map(|_| ())
     }
 
-    fn step(
-        &self,
-        rec: &mut Recorder,
-        step: Step<'_>,
-        caches: &Caches,
-        space: &Space,
-        logits: &Tensor,
-        mut probe: Probe<'_>,
-    ) -> Result<(), ModelError> {
+    fn step<'s>(&'s self, cx: &mut PassCx<'_, 's>, step: Step<'_>, logits: &Tensor) -> Result<(), ModelError> {
         let rows = step.rows;
         let queries = match self.encoder {
             Some(_) => Some(CrossQueries {
@@ -254,12 +235,9 @@ impl Architecture for Transformer {
             }),
             None => None,
         };
-        let own = |rec: &mut Recorder, block: &dyn SelfAttention, x: &Tensor, epilogue: &Epilogue<'_>| {
-            block.step(rec, x, epilogue, step, caches, &space.attention)
-        };
         let decoder_rows = DecoderRows { ids: Ids::Step(rows), queries };
-        let output = self.decode(rec, decoder_rows, caches, space, own, None, &mut probe)?;
-        self.head(rec, output, logits, rows.count())
+        let output = self.decode(cx, decoder_rows, SelfRows::Step(step), None)?;
+        self.head(cx.rec, output, logits, rows.count())
     }
 
     fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {

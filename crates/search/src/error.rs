@@ -213,6 +213,12 @@ pub enum TwinError {
     /// A user's hook failed.
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
+    /// There is no device for a processor that runs on one.
+    #[error("the logits processor {name} runs on a device alone")]
+    DeviceProcessor {
+        /// The processor.
+        name: String,
+    },
     /// The sentence has no result.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),

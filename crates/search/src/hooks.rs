@@ -1,7 +1,7 @@
 //! What users plug into a search: their own logits processors, stop criteria and source of noise.
 //!
-//! They run on the host. A search without them never reads a row of scores back; one with them reads what they need, which
-//! the statistics of a step show.
+//! They run on the host, but for [`DeviceProcessor`]s. A search without them never reads a row of scores back; one with them reads what they
+//! need, which the statistics of a step show.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -23,7 +23,7 @@
 //!     // Only even ids.
 //!     processors: vec![Arc::new(AllowedTokens::new(|_, _| (0..50).step_by(2).collect()))],
 //!     stop_criteria: vec![Arc::new(Stutter)],
-//!     noise: None,
+//!     ..Hooks::default()
 //! };
 //! let model = twin::ToyModel { vocab: 50, seed: 7 };
 //! let limits = ModelLimits { vocab_size: model.vocab, max_position_embeddings: None, is_encoder_decoder: false };
@@ -39,6 +39,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+
+pub use crate::device_processor::{DeviceProcessor, Effect};
 
 /// A decoder sequence as a hook sees it.
 #[derive(Debug, Clone, Copy)]
@@ -127,13 +129,18 @@ pub struct Hooks {
     pub stop_criteria: Vec<Arc<dyn StopCriterion>>,
     /// Noise of sampling.
     pub noise: Option<Arc<dyn NoiseSource>>,
+    /// Logits processors that run on the device, in their order; not together with `processors`.
+    pub device_processors: Vec<Arc<dyn DeviceProcessor>>,
 }
 
 impl Hooks {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.processors.is_empty() && self.stop_criteria.is_empty() && self.noise.is_none()
+        self.processors.is_empty()
+            && self.stop_criteria.is_empty()
+            && self.noise.is_none()
+            && self.device_processors.is_empty()
     }
 }
 

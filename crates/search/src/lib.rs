@@ -23,7 +23,9 @@
 //! ```
 
 mod config;
+
 pub mod device;
+mod device_processor;
 mod error;
 pub mod hooks;
 mod hypothesis;

@@ -240,6 +240,7 @@ fn hooks_come_off() {
             processors: vec![Arc::new(Tilt(Stage::Last))],
             stop_criteria: vec![Arc::new(Stop(2))],
             noise: Some(Arc::new(Noise)),
+            ..Hooks::default()
         };
         runner.plug(hooks, true);
         let with = runner.run(&prompt, &mut Dice(0), 0);

@@ -1,25 +1,23 @@
-//! Choosing an adapter, opening it, and what it can do.
+//! An open device, and what it can do.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgpu::{DeviceType, Features};
+use wgpu::Features;
 
-use crate::address_space;
+use crate::adapter::{AdapterReport, select};
 use crate::bind_groups::BindGroups;
-use crate::bytes::Bytes;
-use crate::cooperative::{Cooperative, Trials, listed_edge, tile_names};
+use crate::cooperative::{Cooperative, Trials, listed_edge};
 use crate::counts::{Counters, DeviceCounts};
 use crate::error::{Result, TensorError};
 use crate::kernel::Kernels;
-use crate::memory::{MemoryInfo, memory_info};
 use crate::pool::Pool;
 use crate::staging::Staging;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceOptions {
-    /// Number in [`adapters`] or part of a name (case-insensitive); `None` takes the best hardware adapter, else a software one.
+    /// Number in [`crate::adapters`] or part of a name (case-insensitive); `None` takes the best hardware adapter, else a software one.
     pub selector: Option<String>,
     /// Bytes that the pool may hold; `None`: 90 % of what is free.
     pub memory_limit: Option<u64>,
@@ -30,153 +28,12 @@ pub struct DeviceOptions {
     /// Whether kernels may use cooperative matrices; `portable` has none.
     pub cooperative: Cooperative,
     /// Bytes that one binding may hold at most, below the device's own limit; for tests of row windows and slabs.
+    #[cfg(feature = "testing")]
     pub binding_limit: Option<u64>,
 }
 
-/// What an adapter offers, for `elgen devices`.
-#[derive(Clone, Debug)]
-pub struct AdapterReport {
-    /// Its number, for [`DeviceOptions::selector`].
-    pub index: usize,
-    /// Name as the driver gives it.
-    pub name: String,
-    /// Driver name and version.
-    pub driver: String,
-    /// "vulkan", "metal" or "dx12".
-    pub backend: &'static str,
-    /// "discrete", "integrated", "virtual", "software" or "other".
-    pub device_type: &'static str,
-    /// True for adapters that run on the CPU.
-    pub software: bool,
-    /// Memory, where it can be told.
-    pub memory: Option<MemoryInfo>,
-    /// Largest storage binding in bytes.
-    pub max_binding_bytes: u64,
-    /// Largest buffer in bytes.
-    pub max_buffer_bytes: u64,
-    /// Those of the features that elgen can use which are there.
-    pub features: Vec<&'static str>,
-    /// Cooperative-matrix shapes at subgroup scope, as "16x16x16 f16->f32".
-    pub matrix_tiles: Vec<String>,
-    /// Smallest and largest subgroup size.
-    pub subgroup_sizes: (u32, u32),
-}
-
-/// Features that kernels can use, and their names in reports.
-const USEFUL: [(Features, &str); 5] = [
-    (Features::SHADER_F16, "shader-f16"),
-    (Features::SUBGROUP, "subgroup"),
-    (Features::IMMEDIATES, "immediates"),
-    (Features::TIMESTAMP_QUERY, "timestamp-query"),
-    (Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative-matrix"),
-];
-
 /// Bytes of immediates that kernels use at most.
 pub(crate) const IMMEDIATE_BYTES: u32 = 64;
-
-/// What this build may use; wgpu passes over those that the platform lacks.
-fn backends() -> wgpu::Backends {
-    let built = [
-        (cfg!(feature = "vulkan"), wgpu::Backends::VULKAN),
-        (cfg!(feature = "metal"), wgpu::Backends::METAL),
-        (cfg!(feature = "dx12"), wgpu::Backends::DX12),
-    ];
-    built.iter().filter(|(built, _)| *built).map(|(_, backend)| *backend).collect()
-}
-
-fn instance() -> wgpu::Instance {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = backends();
-    descriptor.flags = wgpu::InstanceFlags::empty();
-    wgpu::Instance::new(descriptor)
-}
-
-fn enumerate() -> Vec<wgpu::Adapter> {
-    let mut found = pollster::block_on(instance().enumerate_adapters(backends()));
-    // A card may be there once for each backend: its Vulkan adapter comes first, so that the best adapter is that one.
-    found.sort_by_key(|adapter| adapter.get_info().backend != wgpu::Backend::Vulkan);
-    found
-}
-
-fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
-    let info = adapter.get_info();
-    let limits = adapter.limits();
-    let features = adapter.features();
-    AdapterReport {
-        index,
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        name: info.name,
-        backend: info.backend.to_str(),
-        device_type: match info.device_type {
-            DeviceType::DiscreteGpu => "discrete",
-            DeviceType::IntegratedGpu => "integrated",
-            DeviceType::VirtualGpu => "virtual",
-            DeviceType::Cpu => "software",
-            DeviceType::Other => "other",
-        },
-        software: info.device_type == DeviceType::Cpu,
-        memory: memory_info(adapter),
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
-        max_buffer_bytes: limits.max_buffer_size,
-        features: USEFUL.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
-        matrix_tiles: tile_names(&adapter.cooperative_matrix_properties()),
-        subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
-    }
-}
-
-/// All adapters of this machine that wgpu reaches with the backends of this build.
-pub fn adapters() -> Vec<AdapterReport> {
-    enumerate().iter().enumerate().map(|(i, a)| report(i, a)).collect()
-}
-
-/// The adapter that [`Device::open`] takes: the best one, or the one that `selector` names.
-///
-/// # Errors
-/// There is none.
-pub fn adapter(selector: Option<&str>) -> Result<AdapterReport> {
-    Ok(select(selector)?.1)
-}
-
-const NO_DRIVER_HINT: &str = "install your GPU's Vulkan driver, or Mesa's software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
-
-/// What may be the reason where there is no adapter. A driver that finds no room in the address space is not listed either.
-fn no_driver_hint(address_space: Option<u64>) -> String {
-    match address_space {
-        None => NO_DRIVER_HINT.to_owned(),
-        Some(limit) => {
-            let limit = Bytes(limit);
-            format!(
-                "this process may map only {limit} (ulimit -v), which a driver may not fit into; if it is not that, {NO_DRIVER_HINT}"
-            )
-        }
-    }
-}
-
-fn select(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterReport)> {
-    let rank = |a: &AdapterReport| match a.device_type {
-        "discrete" => 0,
-        "integrated" => 1,
-        "virtual" => 2,
-        "other" => 3,
-        _ => 4,
-    };
-    let found: Vec<_> = enumerate().into_iter().enumerate().map(|(i, a)| (report(i, &a), a)).collect();
-    let names: Vec<String> = found.iter().map(|(r, _)| format!("{:?} (number {})", r.name, r.index)).collect();
-    let chosen = match selector {
-        None => found.into_iter().min_by_key(|(r, _)| (rank(r), r.index)),
-        Some(s) => match s.parse::<usize>() {
-            Ok(number) => found.into_iter().find(|(r, _)| r.index == number),
-            Err(_) => found.into_iter().find(|(r, _)| r.name.to_lowercase().contains(&s.to_lowercase())),
-        },
-    };
-    chosen.map(|(r, a)| (a, r)).ok_or_else(|| TensorError::NoAdapter {
-        selector: selector.map(str::to_owned),
-        hint: match names.is_empty() {
-            true => no_driver_hint(address_space::limit()),
-            false => format!("found {}", names.join(", ")),
-        },
-    })
-}
 
 /// What the chosen device can do; kernels pick their permutations by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,17 +105,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Bytes of the uniform buffer that replaces immediates: 256-byte windows for 8192 dispatches of one recording.
 pub(crate) const UNIFORM_BYTES: u64 = 2 << 20;
 
-impl Device {
-    /// Opens a device.
-    ///
-    /// Mesa's device-select layer asks the desktop for its preferred GPU. Where there is no desktop, libwayland prints `error: XDG_RUNTIME_DIR is
-    /// invalid or not set in the environment` to the standard error of any program that opens a device or lists adapters. It is harmless. A program that wants none of
-    /// it is started with `NODEVICE_SELECT=1`, or with `XDG_RUNTIME_DIR` set to anything; the libraries do not change the environment.
-    ///
-    /// # Errors
-    /// No adapter, or one that refuses.
-    pub fn open(options: &DeviceOptions) -> Result<Self> {
-        let (adapter, report) = select(options.selector.as_deref())?;
+/// What is asked of an adapter: the features that kernels can use, and its own limits where they need more than every device has.
+struct Asked {
+    features: Features,
+    required: wgpu::Limits,
+    immediates: bool,
+    /// Edge of the cooperative-matrix tiles.
+    edge: Option<u32>,
+}
+
+impl Asked {
+    fn of(options: &DeviceOptions, adapter: &wgpu::Adapter, report: &AdapterReport) -> Self {
         let limits = adapter.limits();
         let available = if options.portable { Features::empty() } else { adapter.features() };
         let immediates = available.contains(Features::IMMEDIATES) && limits.max_immediate_size >= IMMEDIATE_BYTES;
@@ -289,6 +146,23 @@ impl Device {
             max_immediate_size: if immediates { IMMEDIATE_BYTES } else { 0 },
             ..base
         };
+        Self { features: wanted, required, immediates, edge }
+    }
+}
+
+impl Device {
+    /// Opens a device.
+    ///
+    /// Mesa's device-select layer asks the desktop for its preferred GPU. Where there is no desktop, libwayland prints `error: XDG_RUNTIME_DIR is
+    /// invalid or not set in the environment` to the standard error of any program that opens a device or lists adapters. It is harmless. A program that wants none of
+    /// it is started with `NODEVICE_SELECT=1`, or with `XDG_RUNTIME_DIR` set to anything; the libraries do not change the environment.
+    ///
+    /// # Errors
+    /// No adapter, or one that refuses.
+    pub fn open(options: &DeviceOptions) -> Result<Self> {
+        let (adapter, report) = select(options.selector.as_deref())?;
+        let limits = adapter.limits();
+        let Asked { features, required, immediates, edge } = Asked::of(options, &adapter, &report);
         let refused = |e: wgpu::RequestDeviceError| TensorError::NoDevice {
             adapter: report.name.clone(),
             message: e.to_string(),
@@ -302,7 +176,7 @@ impl Device {
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("elgen"),
-            required_features: wanted,
+            required_features: features,
             required_limits: required,
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -324,10 +198,12 @@ impl Device {
 
         let free = report.memory.map_or(u64::MAX, |m| m.free);
         let limit = options.memory_limit.unwrap_or(free / 10 * 9);
-        let binding = limits.max_storage_buffer_binding_size.min(options.binding_limit.unwrap_or(u64::MAX));
+        let binding = limits.max_storage_buffer_binding_size;
+        #[cfg(feature = "testing")]
+        let binding = binding.min(options.binding_limit.unwrap_or(u64::MAX));
         let capabilities = Capabilities {
-            shader_f16: wanted.contains(Features::SHADER_F16),
-            subgroup: wanted.contains(Features::SUBGROUP),
+            shader_f16: features.contains(Features::SHADER_F16),
+            subgroup: features.contains(Features::SUBGROUP),
             immediates,
             max_binding_bytes: binding,
             max_buffer_bytes: limits.max_buffer_size,

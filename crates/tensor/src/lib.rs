@@ -10,6 +10,7 @@
 //! # Ok(()) }
 //! ```
 
+mod adapter;
 mod address_space;
 mod arena;
 #[cfg(feature = "testing")]
@@ -36,6 +37,7 @@ mod tally;
 mod tensor;
 mod transfer;
 
+pub use adapter::{AdapterReport, adapter, adapters};
 pub use arena::Arena;
 #[cfg(feature = "testing")]
 pub use bare::Bare;
@@ -43,7 +45,7 @@ pub use binding::{Binding, Bindings};
 pub use bytes::Bytes;
 pub use cooperative::{Cooperative, tile_name};
 pub use counts::{DeviceCounts, RecordStats};
-pub use device::{AdapterReport, Capabilities, Device, DeviceOptions, adapter, adapters};
+pub use device::{Capabilities, Device, DeviceOptions};
 pub use error::{Result, TensorError};
 pub use kernel::{HostBuffer, HostCx, HostFunction, Kernel, KernelSource, KernelSpec};
 pub use memory::MemoryInfo;

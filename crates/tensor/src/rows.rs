@@ -3,9 +3,10 @@
 //! See docs/architecture.md, "Rows, sentences and slots". A *physical row* keeps its place in every table from admission to release;
 //! `active` lists the physical rows that a dispatch covers.
 
-use std::sync::{Arc, MutexGuard};
+mod grouping;
+mod state;
 
-use bytemuck::{Pod, Zeroable};
+use std::sync::{Arc, MutexGuard};
 
 use crate::arena::Arena;
 use crate::binding::Binding;
@@ -16,51 +17,8 @@ use crate::recorder::Recorder;
 use crate::table::{Range, TableRef, Versions};
 use crate::tensor::{Buffer, product};
 
-/// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct RowState {
-    /// Index into the per-sentence tables.
-    pub sentence: u32,
-    /// Index of this row within its sentence.
-    pub beam: u32,
-    /// Rows of the sentence.
-    pub width: u32,
-    /// Ids in `tokens[row]`; the one at `length - 1` is fed next.
-    pub length: u32,
-    /// Ids of the decoder prompt.
-    pub prompt_len: u32,
-    /// Slot of prompt position 0 in the sentence's slab.
-    pub prompt_base: u32,
-    /// Slot of this row's first generated position.
-    pub gen_base: u32,
-    /// 1 if this row writes the prompt's slots.
-    pub owns_prompt: u32,
-    /// Positions that slots were reserved for; 0: any. The last id of a row is never fed, so it has none.
-    pub limit: u32,
-}
-
-impl RowState {
-    /// The slot of a position that this row itself writes, or its last one for positions behind its limit. Positions and slots that no table
-    /// has wrap around.
-    pub fn own_slot(&self, position: u32) -> u32 {
-        let position = position.min(self.limit.wrapping_sub(1));
-        if position < self.prompt_len {
-            self.prompt_base.wrapping_add(position)
-        } else {
-            self.gen_base.wrapping_add((position - self.prompt_len).wrapping_mul(self.width))
-        }
-    }
-
-    /// One more than the largest slot that it writes at positions below `length`.
-    fn slot_end(&self, length: u32) -> u64 {
-        let length = if self.limit > 0 { length.min(self.limit) } else { length };
-        let within = |first: u32, steps: u32, by: u32| u64::from(first) + u64::from(steps) * u64::from(by) + 1;
-        let prompt = length.min(self.prompt_len).checked_sub(1).map_or(0, |last| within(self.prompt_base, last, 1));
-        let behind = length.checked_sub(self.prompt_len).and_then(|n| n.checked_sub(1));
-        prompt.max(behind.map_or(0, |steps| within(self.gen_base, steps, self.width)))
-    }
-}
+pub use grouping::{Grouping, Segment};
+pub use state::RowState;
 
 /// A row that begins.
 #[derive(Clone, Copy, Debug)]
@@ -84,63 +42,6 @@ struct Known {
     max_length: usize,
     /// One more than the largest slot that it names or stores to, up to that length.
     slot_end: u64,
-}
-
-/// A run of active rows whose sentences lie in one slab: what a cache kernel is dispatched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Slab number.
-    pub slab: usize,
-    /// First index into `active`.
-    pub first: u32,
-    /// Number of rows.
-    pub count: u32,
-    /// First entry in the list of row groups.
-    pub first_group: u32,
-    /// Number of row groups.
-    pub groups: u32,
-    /// Rows of the largest of them.
-    pub widest_group: u32,
-}
-
-/// Query rows in the order of a dispatch, cut into segments (one slab) and, within them, into groups: neighbouring rows of one sentence,
-/// which can read its keys together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grouping {
-    /// The query rows of each group.
-    pub groups: Vec<Range>,
-    /// The groups of one slab that follow each other.
-    pub segments: Vec<Segment>,
-    sentence: Option<u32>,
-}
-
-impl Grouping {
-    /// Appends `count` rows of a sentence that lies in `slab`; none is a no-op.
-    pub fn push(&mut self, slab: usize, sentence: u32, count: u32) {
-        if count == 0 {
-            return;
-        }
-        let first = self.segments.last().map_or(0, |s| s.first + s.count);
-        let first_group = self.groups.len() as u32;
-        let (segment, continues) = match self.segments.last_mut() {
-            Some(last) if last.slab == slab => (last, self.sentence == Some(sentence)),
-            _ => {
-                self.segments.push(Segment { slab, first, count: 0, first_group, groups: 0, widest_group: 0 });
-                let Some(new) = self.segments.last_mut() else { return };
-                (new, false)
-            }
-        };
-        segment.count += count;
-        match self.groups.last_mut() {
-            Some(group) if continues => group.count += count,
-            _ => {
-                self.groups.push(Range::new(first, count));
-                segment.groups += 1;
-            }
-        }
-        segment.widest_group = segment.widest_group.max(self.groups.last().map_or(0, |group| group.count));
-        self.sentence = Some(sentence);
-    }
 }
 
 /// Ids of a table that are uploaded together.
@@ -228,7 +129,7 @@ impl Rows {
     /// Starts a batch: rows from 0 on, with their decoder prompts. All become active, in one segment per slab (in ascending order).
     ///
     /// # Errors
-    /// More rows or ids than the tables hold, or an empty prompt.
+    /// More rows or ids than the tables hold, an empty prompt, or a row with fewer keys than ids.
     pub fn begin(&mut self, device: &Device, starts: &[RowStart<'_>]) -> Result<()> {
         let fail = |message: String| TensorError::Shape { op: "rows", message };
         if starts.len() > self.capacity {
@@ -245,6 +146,7 @@ impl Rows {
                 return Err(fail(message));
             }
         }
+        check_live(starts.iter().map(|start| &start.state))?;
         let _order = self.invalidate(device);
         self.parity = 0;
         let states: Vec<RowState> = starts.iter().map(|start| start.state).collect();
@@ -286,8 +188,34 @@ impl Rows {
     /// their positions, `tokens` (if the step is to read any) their ids. They get no longer than they are. Which rows are active stays.
     ///
     /// # Errors
-    /// More rows than there are places, more ids than the tables hold, tables of another size.
+    /// More rows than there are places, more ids than the tables hold, tables of another size; a row with fewer keys than ids.
     pub fn place(
+        &mut self,
+        device: &Device,
+        states: &[RowState],
+        tokens: Option<&[u32]>,
+        slots: Option<&[u32]>,
+    ) -> Result<()> {
+        check_live(states)?;
+        self.place_any(device, states, tokens, slots)
+    }
+
+    /// [`Rows::place`] of rows that have fewer keys than ids: what an eviction would leave.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "testing")]
+    pub fn place_evicted(
+        &mut self,
+        device: &Device,
+        states: &[RowState],
+        tokens: Option<&[u32]>,
+        slots: Option<&[u32]>,
+    ) -> Result<()> {
+        self.place_any(device, states, tokens, slots)
+    }
+
+    fn place_any(
         &mut self,
         device: &Device,
         states: &[RowState],
@@ -297,7 +225,7 @@ impl Rows {
         let sized = |table: Option<&[u32]>| {
             table.is_none_or(|ids| ids.len() as u64 == product(&[states.len(), self.max_length]))
         };
-        let whole = states.iter().all(|state| state.length as usize <= self.max_length);
+        let whole = states.iter().all(|state| state.length.max(state.live) as usize <= self.max_length);
         if states.len() > self.capacity || !sized(tokens) || !sized(slots) || !whole {
             let message = format!(
                 "{} rows in {} places, {} ids and {} slots for tables of {} each, lengths from {:?} to {:?}",
@@ -323,7 +251,7 @@ impl Rows {
         }
         self.known.resize(self.known.len().max(states.len()), Known::default());
         for (row, (known, state)) in self.known.iter_mut().zip(states).enumerate() {
-            let named = slots.map(|slots| &slots[row * self.max_length..][..state.length as usize]);
+            let named = slots.map(|slots| &slots[row * self.max_length..][..state.length.max(state.live) as usize]);
             let largest = named.and_then(|slots| slots.iter().max()).map_or(0, |slot| u64::from(*slot) + 1);
             // Without new slots, those of before stay.
             let before = if slots.is_some() { 0 } else { known.slot_end };
@@ -515,37 +443,15 @@ impl Rows {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_that_has_got_all_its_ids_keeps_off_its_neighbours_slots() {
-        let row = RowState { width: 2, prompt_len: 3, prompt_base: 10, gen_base: 13, ..RowState::default() };
-        assert_eq!([0, 2, 3, 4, 5].map(|position| row.own_slot(position)), [10, 12, 13, 15, 17]);
-        assert_eq!([0, 1, 3, 4, 6].map(|length| row.slot_end(length)), [0, 11, 13, 14, 18]);
-        let row = RowState { limit: 4, ..row };
-        assert_eq!([2, 3, 4, u32::MAX].map(|position| row.own_slot(position)), [12, 13, 13, 13]);
-        assert_eq!([3, 4, 5, u32::MAX].map(|length| row.slot_end(length)), [13, 14, 14, 14]);
-        let row = RowState { limit: 1, ..row };
-        assert_eq!((row.own_slot(7), row.slot_end(7)), (10, 11));
-    }
-
-    #[test]
-    fn rows_of_a_sentence_are_a_group_and_never_cross_a_slab() {
-        let mut grouping = Grouping::default();
-        for (slab, sentence, count) in [(0, 0, 1), (0, 0, 2), (0, 1, 4), (0, 2, 0), (2, 1, 1), (2, 3, 1)] {
-            grouping.push(slab, sentence, count);
-        }
-        assert_eq!(grouping.groups, [(0, 3), (3, 4), (7, 1), (8, 1)].map(|(first, count)| Range::new(first, count)));
-        let segment = |slab, first, count, first_group, groups, widest_group| Segment {
-            slab,
-            first,
-            count,
-            first_group,
-            groups,
-            widest_group,
-        };
-        assert_eq!(grouping.segments, [segment(0, 0, 7, 0, 2, 4), segment(2, 7, 2, 2, 2, 1)]);
+/// Refuses rows whose live keys are not all of their positions: no kernel knows which ones they are.
+fn check_live<'a>(states: impl IntoIterator<Item = &'a RowState>) -> Result<()> {
+    match states.into_iter().enumerate().find(|(_, state)| state.live != state.length) {
+        None => Ok(()),
+        Some((row, RowState { live, length, .. })) => Err(TensorError::Shape {
+            op: "rows",
+            message: format!(
+                "row {row} has {live} live keys of {length} positions; evicted keys are not supported yet"
+            ),
+        }),
     }
 }

@@ -47,12 +47,7 @@ impl Step {
         dtype: DType,
     ) -> Result<Self> {
         let (n, slots) = (SENTENCES * beams, SENTENCES * copies * keys);
-        let shape = Shape {
-            d_model,
-            num_heads: heads,
-            head_dim: d_model / heads,
-            scale: 1.0 / ((d_model / heads) as f32).sqrt(),
-        };
+        let shape = Shape::new(d_model, heads, d_model / heads, 1.0 / ((d_model / heads) as f32).sqrt());
         let q = device.tensor_from("q", Class::Activations, n, d_model, DType::F32, &values(1, n * d_model))?;
         let kv = device.tensor("kv", Class::Cache, slots, 2 * d_model, dtype)?;
         let line = values(2, 2 * d_model);
@@ -67,11 +62,18 @@ impl Step {
         let out = device.tensor("out", Class::Activations, n, d_model, DType::F32)?;
         let mut rows = Rows::new(device, n, keys)?;
         let states: Vec<RowState> = (0..n)
-            .map(|i| RowState { sentence: (i / beams) as u32, length: 1, prompt_len: 1, ..RowState::default() })
+            .map(|i| RowState {
+                sentence: (i / beams) as u32,
+                length: 1,
+                live: 1,
+                prompt_len: 1,
+                ..RowState::default()
+            })
             .collect();
         let start = |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length: 1 };
         rows.begin(device, &states.iter().map(start).collect::<Vec<_>>())?;
-        let lengths: Vec<RowState> = states.iter().map(|s| RowState { length: keys as u32, ..*s }).collect();
+        let lengths: Vec<RowState> =
+            states.iter().map(|s| RowState { length: keys as u32, live: keys as u32, ..*s }).collect();
         let first = |i: usize| if copies == 1 { i / beams * keys } else { i * keys };
         // Slots as beams leave them: neighbouring positions of a row lie `beams` slots apart.
         let table: Vec<u32> = (0..n)
@@ -180,12 +182,7 @@ impl Bench {
     fn prefill(&mut self) -> Result<()> {
         for (d_model, heads) in MODELS {
             for tokens in [300, 1024] {
-                let shape = Shape {
-                    d_model,
-                    num_heads: heads,
-                    head_dim: d_model / heads,
-                    scale: 1.0 / ((d_model / heads) as f32).sqrt(),
-                };
+                let shape = Shape::new(d_model, heads, d_model / heads, 1.0 / ((d_model / heads) as f32).sqrt());
                 let wide = self.device.tensor_from(
                     "wide",
                     Class::Activations,

@@ -23,7 +23,7 @@ fn main() {
     println!("| setting | kind | largest batch | predicted peak | pool's peak | pool now | allocator |");
     println!("|---|---|---|---|---|---|---|");
     for (name, model, input, max_new, beams) in SETTINGS {
-        for attention in [AttentionChoice::MhaReplicated, AttentionChoice::Mha, AttentionChoice::El] {
+        for attention in [AttentionChoice::MHA_REPLICATED, AttentionChoice::MHA, AttentionChoice::EL] {
             let mut case = Planned {
                 model,
                 attention,

@@ -14,7 +14,8 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_else(|| "mha".to_owned());
-    let kind = elgen_attention::Kind::ALL.into_iter().find(|kind| kind.name() == name).expect("a kind of attention");
+    let kind =
+        elgen_attention::Kind::BUILT_IN.into_iter().find(|kind| kind.name() == name).expect("a kind of attention");
     let (dir, device) = (Translations::model(), device());
     let files = Files::open(&dir);
     let tokenizer = files.tokenizer(&dir);

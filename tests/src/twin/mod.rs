@@ -13,7 +13,6 @@ mod matrix_fma;
 mod store;
 mod stream;
 mod token_logprobs;
-mod value_bias;
 
 pub use align::align;
 pub use attend::{attend, attend_biased, distance_bias};
@@ -28,4 +27,3 @@ pub use matrix_fma::matrix_rounds;
 pub use store::store;
 pub use stream::stream;
 pub use token_logprobs::token_logprobs;
-pub use value_bias::value_bias;

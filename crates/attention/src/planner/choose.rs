@@ -7,7 +7,7 @@ use elgen_tensor::DType;
 use super::cost::{ModelShape, cross_break_even, self_break_even};
 use super::device_class::DeviceClass;
 use super::predict::{Prediction, Workload, predict};
-use crate::kind::{Kind, Kinds};
+use crate::kind::{Kind, Kinds, Standing};
 
 /// Predicted throughputs that differ by less are a tie at least: predictions are not better than that. Where the measurement scatters
 /// by more, that is the margin.
@@ -18,7 +18,9 @@ const TIE: f64 = 0.02;
 pub struct Candidate {
     /// The kinds.
     pub kinds: Kinds,
-    /// At the largest batch that fits; `None` if no sentence does.
+    /// Whether a single sentence fits.
+    pub fits: bool,
+    /// At the largest batch that fits; `None` if no sentence does, or a kind does not say what it costs.
     pub prediction: Option<Prediction>,
     /// How it compares with the pick, in one sentence.
     pub reason: String,
@@ -29,8 +31,7 @@ pub struct Candidate {
 pub struct Plan {
     /// The kinds to use.
     pub pick: Kinds,
-    /// All candidates, the simplest first: `mha` for both. The last two, `mha-nocache` and `mha-replicated`, are compared but not
-    /// picked: the one only where no other fits a single sentence, the other never.
+    /// All candidates, the simplest first: `mha` for both. Those that are not regular come last ([`Standing`]).
     pub candidates: Vec<Candidate>,
     /// Throughputs that differ by this part of the larger one are a tie, which goes to the simpler kinds.
     pub margin: f64,
@@ -65,66 +66,57 @@ pub struct BreakEven {
     pub needed: f64,
 }
 
-/// The combinations for a model, the simplest first: `mha` before `el`, for cross-attention before self-attention.
-fn combinations(has_encoder: bool) -> Vec<Kinds> {
-    let mut kinds = vec![Kinds::both(Kind::Mha)];
+/// The combinations of `kinds` for a model, the simplest first. Of those that are regular, every pair: earlier ones before later ones, for
+/// cross-attention before self-attention; of the others, each in both places.
+pub fn combinations(kinds: &[Kind], has_encoder: bool) -> Vec<Kinds> {
+    let of = |standing: Standing| kinds.iter().copied().filter(move |kind| kind.standing() == standing);
+    let regular: Vec<Kind> = of(Standing::Regular).collect();
+    let mut found = Vec::new();
     if has_encoder {
-        kinds.push(Kinds { self_: Kind::El, cross: Kind::Mha });
-        kinds.push(Kinds { self_: Kind::Mha, cross: Kind::El });
+        let mut pairs: Vec<(usize, usize)> =
+            (0..regular.len()).flat_map(|own| (0..regular.len()).map(move |cross| (own, cross))).collect();
+        pairs.sort_by_key(|(own, cross)| (own + cross, *cross));
+        found.extend(pairs.into_iter().map(|(own, cross)| Kinds::new(regular[own], regular[cross])));
+    } else {
+        found.extend(regular.into_iter().map(Kinds::both));
     }
-    kinds.push(Kinds::both(Kind::El));
-    if has_encoder {
-        kinds.push(Kinds::both(Kind::MhaNocache));
-    }
-    kinds.push(Kinds::both(Kind::MhaReplicated));
-    kinds
+    let others = [Standing::LastResort, Standing::Baseline, Standing::Named].into_iter().flat_map(of);
+    found.extend(others.filter(|kind| has_encoder || !kind.needs_encoder()).map(Kinds::both));
+    found
 }
 
-/// What kinds are to a choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// They are picked where they are fastest.
-    Regular,
-    /// They are picked where nothing regular fits a single sentence: they compute at every step what others keep.
-    LastResort,
-    /// They keep a copy for every beam, which never pays; they are there to be named and compared.
-    Baseline,
+/// What a combination is to a choice: what the least of its kinds is.
+pub fn standing(kinds: Kinds) -> Standing {
+    let both = [kinds.self_.standing(), kinds.cross.standing()];
+    let least = [Standing::Named, Standing::Baseline, Standing::LastResort];
+    least.into_iter().find(|standing| both.contains(standing)).unwrap_or(Standing::Regular)
 }
 
-impl Standing {
-    fn of(kinds: Kinds) -> Self {
-        match [kinds.self_, kinds.cross] {
-            both if both.contains(&Kind::MhaReplicated) => Self::Baseline,
-            both if both.contains(&Kind::MhaNocache) => Self::LastResort,
-            _ => Self::Regular,
-        }
-    }
-}
-
-/// Chooses the kinds with the highest predicted throughput, each at the largest batch that `fits` (`None`: not even one sentence), which
-/// the workload limits. A tie within 2 %, or within the scatter of the class, goes to the simpler kinds: `mha` before `el`. `mha-nocache`
-/// is picked only where no other kinds fit a single sentence, `mha-replicated` never. Where nothing fits, it is `mha`, whose errors are
+/// Chooses, of `kinds`, those with the highest predicted throughput, each at the largest batch that `fits` (`None`: not even one sentence), which
+/// the workload limits. A tie within 2 %, or within the scatter of the class, goes to the simpler kinds: `mha` before `el`. What is picked at
+/// all, each kind says ([`Standing`]). Where nothing fits, it is `mha`, whose errors are
 /// the clearest.
 pub fn choose(
     class: &DeviceClass,
     model: &ModelShape,
     workload: &Workload,
     dtype: DType,
+    kinds: &[Kind],
     fits: impl Fn(Kinds) -> Option<usize>,
 ) -> Plan {
-    let mut candidates: Vec<Candidate> = combinations(model.encoder.is_some())
+    let mut candidates: Vec<Candidate> = combinations(kinds, model.encoder.is_some())
         .into_iter()
         .map(|kinds| {
             let batch = fits(kinds).filter(|batch| *batch > 0).map(|batch| batch.min(workload.batch_limit.max(1)));
-            let prediction = batch.map(|batch| predict(class, model, kinds, workload, dtype, batch));
-            Candidate { kinds, prediction, reason: String::new() }
+            let prediction = batch.and_then(|batch| predict(class, model, kinds, workload, dtype, batch));
+            Candidate { kinds, fits: batch.is_some(), prediction, reason: String::new() }
         })
         .collect();
     let margin = class.scatter.max(TIE);
     let pick = [Standing::Regular, Standing::LastResort]
         .into_iter()
-        .find_map(|standing| fastest(candidates.iter().filter(|c| Standing::of(c.kinds) == standing), margin))
-        .unwrap_or(Kinds::both(Kind::Mha));
+        .find_map(|standing| fastest(candidates.iter().filter(|c| self::standing(c.kinds) == standing), margin))
+        .unwrap_or(Kinds::both(Kind::MHA));
     let picked = candidates.iter().find(|c| c.kinds == pick).and_then(|c| c.prediction);
     for candidate in &mut candidates {
         candidate.reason = reason::of_candidate(candidate, pick, picked.as_ref());

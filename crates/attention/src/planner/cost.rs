@@ -7,11 +7,11 @@
 //! use elgen_attention::planner::cost::{StepLoad, cross_attention};
 //! use elgen_attention::{Kind, Shape};
 //! use elgen_tensor::DType;
-//! let shape = Shape { d_model: 1024, num_heads: 16, head_dim: 64, scale: 0.125 };
+//! let shape = Shape::new(1024, 16, 64, 0.125);
 //! let load = StepLoad { sentences: 1, beams: 4, self_keys: 0.0, shared_keys: 0.0, source_keys: 1024.0, dtype: DType::F16 };
 //! let bytes = |kind| cross_attention(kind, shape, &load).cache_bytes;
 //! // One layer of BART-large over 1,024 source tokens: K and V of every beam, of one, and one X.
-//! assert_eq!([Kind::MhaReplicated, Kind::Mha, Kind::El].map(bytes), [16e0, 4.0, 2.0].map(|mib| mib * 1048576.0));
+//! assert_eq!([Kind::MHA_REPLICATED, Kind::MHA, Kind::EL].map(bytes), [16e0, 4.0, 2.0].map(|mib| mib * 1048576.0));
 //! ```
 
 use std::iter::Sum;
@@ -19,13 +19,18 @@ use std::ops::{Add, Mul};
 
 use elgen_tensor::{DType, padded};
 
-use crate::kind::{Kind, Kinds, Shape};
+use crate::kind::{Kind, Kinds, Place};
+use crate::shape::Shape;
+use crate::slot_format::SlotBuffers;
+
+pub use super::kind_cost::{Core, KindCost};
+pub(crate) use super::kind_cost::{el_cross, el_self, mha_cross, mha_self};
 
 /// Query rows that a workgroup of a decode kernel serves with one load of its keys.
 pub const TILE_ROWS: usize = 16;
 
 /// Bytes of an activation.
-const F32: f64 = 4.0;
+pub(super) const F32: f64 = 4.0;
 
 /// Layers of one shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,12 +158,12 @@ impl Sum for Cost {
 }
 
 /// (d_model, all heads) as stored.
-fn widths(shape: Shape) -> (f64, f64) {
+pub(super) fn widths(shape: &Shape) -> (f64, f64) {
     (padded(shape.d_model) as f64, shape.inner() as f64)
 }
 
 /// A product of `rows` rows with a matrix of `elements`.
-fn product(rows: f64, elements: f64, dtype: DType) -> Cost {
+pub(super) fn product(rows: f64, elements: f64, dtype: DType) -> Cost {
     Cost {
         projection_flops: 2.0 * rows * elements,
         weight_bytes: elements * dtype.bytes() as f64,
@@ -167,100 +172,15 @@ fn product(rows: f64, elements: f64, dtype: DType) -> Cost {
     }
 }
 
-/// Times that a tile of [`TILE_ROWS`] query rows reads its keys again.
-fn tiles(query_rows: usize) -> f64 {
-    query_rows.div_ceil(TILE_ROWS) as f64
-}
-
-/// Expanded queries and contexts of EL, `[rows, num_heads * d_model]` each, written once and read once.
-fn expanded_bytes(shape: Shape, rows: f64) -> f64 {
-    let (d, _) = widths(shape);
-    4.0 * rows * shape.num_heads as f64 * d * F32
-}
-
-/// The four products of a block that makes no keys and values for others: q and out, and EL's two between them.
-fn projections(kind: Kind, shape: Shape, rows: f64, dtype: DType) -> Cost {
-    let (d, e) = widths(shape);
-    let own = [product(rows, d * e, dtype); 2].into_iter().sum::<Cost>();
-    if kind == Kind::El { own + own } else { own }
-}
-
-/// Self-attention of one layer in a decode step, its output projection and the norm behind it included.
+/// Self-attention of one layer in a decode step, its output projection and the norm behind it included; nothing of a kind that does not say
+/// what it costs.
 pub fn self_attention(kind: Kind, shape: Shape, load: &StepLoad) -> Cost {
-    let (d, e) = widths(shape);
-    let (rows, size) = (load.rows(), load.dtype.bytes() as f64);
-    let key_rows = rows * load.self_keys;
-    // A shared prompt is read by every row, but it is one prompt.
-    let shared = if kind.replicates() { 0.0 } else { (load.beams as f64 - 1.0) * load.shared_keys };
-    let unique = load.sentences as f64 * (load.beams as f64 * load.self_keys - shared);
-    // Beside the products: store, attend, norm.
-    let fixed = Cost { dispatches: 3.0, ..Cost::default() };
-    fixed
-        + match kind {
-            Kind::El => {
-                let core = Cost {
-                    core_flops: 4.0 * key_rows * shape.num_heads as f64 * d,
-                    cache_bytes: unique * d * size,
-                    issued_cache_bytes: key_rows * d * size * tiles(shape.num_heads),
-                    scratch_bytes: expanded_bytes(shape, rows),
-                    ..Cost::default()
-                };
-                projections(kind, shape, rows, load.dtype) + core
-            }
-            Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => {
-                let core = Cost {
-                    core_flops: 4.0 * key_rows * e,
-                    cache_bytes: unique * 2.0 * e * size,
-                    issued_cache_bytes: key_rows * 2.0 * e * size,
-                    ..Cost::default()
-                };
-                // Queries, keys and values are one product.
-                product(rows, 3.0 * d * e, load.dtype) + product(rows, d * e, load.dtype) + core
-            }
-        }
+    kind.cost(Place::SelfAttention, &shape, load).map_or(Cost::default(), |known| known.cost)
 }
 
-/// Cross-attention of one layer in a decode step, its output projection and the norm behind it included.
+/// The same for cross-attention.
 pub fn cross_attention(kind: Kind, shape: Shape, load: &StepLoad) -> Cost {
-    let (d, e) = widths(shape);
-    let (rows, size) = (load.rows(), load.dtype.bytes() as f64);
-    let sources = load.sentences as f64 * load.source_keys;
-    let key_rows = rows * load.source_keys;
-    let core = match kind {
-        Kind::El => Cost {
-            core_flops: 4.0 * key_rows * shape.num_heads as f64 * d,
-            cache_bytes: sources * d * size,
-            issued_cache_bytes: sources * d * size * tiles(load.beams.saturating_mul(shape.num_heads)),
-            scratch_bytes: expanded_bytes(shape, rows),
-            ..Cost::default()
-        },
-        Kind::Mha => Cost {
-            core_flops: 4.0 * key_rows * e,
-            cache_bytes: sources * 2.0 * e * size,
-            issued_cache_bytes: sources * 2.0 * e * size * tiles(load.beams),
-            ..Cost::default()
-        },
-        Kind::MhaReplicated => Cost {
-            core_flops: 4.0 * key_rows * e,
-            cache_bytes: key_rows * 2.0 * e * size,
-            issued_cache_bytes: key_rows * 2.0 * e * size,
-            ..Cost::default()
-        },
-        Kind::MhaNocache => {
-            let made = product(sources, 2.0 * d * e, load.dtype);
-            let read = Cost {
-                core_flops: 4.0 * key_rows * e,
-                // The encoder output is kept in f32, and so are the keys and values that are written and read.
-                cache_bytes: sources * d * F32,
-                issued_cache_bytes: sources * d * F32,
-                scratch_bytes: sources * 4.0 * e * F32,
-                ..Cost::default()
-            };
-            made + read
-        }
-    };
-    // Beside the products: attend, norm.
-    projections(kind, shape, rows, load.dtype) + core + Cost { dispatches: 2.0, ..Cost::default() }
+    kind.cost(Place::CrossAttention, &shape, load).map_or(Cost::default(), |known| known.cost)
 }
 
 /// A feed-forward block and its norm for `rows` rows.
@@ -309,7 +229,7 @@ pub fn decode_step(model: &ModelShape, kinds: Kinds, load: &StepLoad) -> StepCos
 
 /// A stack over packed rows, attention among themselves included: `sentences` of `length` rows, each seeing `keys` on average.
 fn packed(stack: &Stack, sentences: usize, length: usize, keys: f64, dtype: DType) -> Cost {
-    let (d, e) = widths(stack.attention);
+    let (d, e) = widths(&stack.attention);
     let rows = sentences as f64 * length as f64;
     let attention = product(rows, 3.0 * d * e, dtype) + product(rows, d * e, dtype);
     let core = Cost { core_flops: 4.0 * rows * keys * e, dispatches: 2.0, ..Cost::default() };
@@ -328,20 +248,15 @@ pub fn memorize(model: &ModelShape, kind: Kind, sentences: usize, beams: usize, 
     if model.encoder.is_none() {
         return Cost::default();
     }
-    let (d, e) = widths(model.decoder.attention);
+    let (d, _) = widths(&model.decoder.attention);
     let rows = sentences as f64 * length as f64;
-    let copies = if kind.replicates() { beams as f64 } else { 1.0 };
-    let stored = |width: f64| Cost {
-        scratch_bytes: copies * rows * width * (F32 + dtype.bytes() as f64),
-        dispatches: copies,
-        ..Cost::default()
-    };
-    match kind {
-        Kind::El => stored(d),
-        Kind::MhaNocache => Cost { scratch_bytes: rows * d * 2.0 * F32, dispatches: 1.0, ..Cost::default() },
-        Kind::Mha | Kind::MhaReplicated => {
-            (product(rows, 2.0 * d * e, dtype) + stored(2.0 * e)) * model.decoder.layers as f64
-        }
+    let slots = kind.slots(Place::CrossAttention, &model.decoder.attention, dtype.into());
+    let copies = slots.copies(beams) as f64;
+    let (width, size) = (slots.columns as f64, slots.format.dtype().bytes() as f64);
+    let stored = Cost { scratch_bytes: copies * rows * width * (F32 + size), dispatches: copies, ..Cost::default() };
+    match slots.buffers {
+        SlotBuffers::EncoderOutput => stored,
+        SlotBuffers::PerLayer => (product(rows, width * d, dtype) + stored) * model.decoder.layers as f64,
     }
 }
 
@@ -370,7 +285,7 @@ mod tests {
     use super::*;
 
     const MIB: f64 = 1048576.0;
-    const BART_LARGE: Shape = Shape { d_model: 1024, num_heads: 16, head_dim: 64, scale: 0.125 };
+    const BART_LARGE: Shape = Shape::new(1024, 16, 64, 0.125);
 
     fn load(sentences: usize, beams: usize, self_keys: f64, source_keys: f64) -> StepLoad {
         StepLoad { sentences, beams, self_keys, shared_keys: 0.0, source_keys, dtype: DType::F16 }
@@ -386,21 +301,21 @@ mod tests {
     fn bart_large_reads_its_capacity() {
         let load = load(1, 4, 140.0, 1024.0);
         let read = |self_, cross| {
-            let cost = decode_step(&bart_large(), Kinds { self_, cross }, &load);
+            let cost = decode_step(&bart_large(), Kinds::new(self_, cross), &load);
             [cost.self_attention.cache_bytes / MIB, cost.cross_attention.cache_bytes / MIB]
         };
-        assert_eq!(read(Kind::MhaReplicated, Kind::MhaReplicated), [26.25, 192.0]);
-        assert_eq!(read(Kind::Mha, Kind::Mha), [26.25, 48.0]);
+        assert_eq!(read(Kind::MHA_REPLICATED, Kind::MHA_REPLICATED), [26.25, 192.0]);
+        assert_eq!(read(Kind::MHA, Kind::MHA), [26.25, 48.0]);
         // One X for all layers is read by each of them: 12 times 2 MiB.
-        assert_eq!(read(Kind::El, Kind::El), [13.125, 24.0]);
+        assert_eq!(read(Kind::EL, Kind::EL), [13.125, 24.0]);
     }
 
     #[test]
     fn formulas_of_one_layer_by_hand() {
         // 32 sentences x 4 beams: R = 128, D = E = 1024.
         let load = load(32, 4, 100.0, 1024.0);
-        let mha = self_attention(Kind::Mha, BART_LARGE, &load);
-        let el = self_attention(Kind::El, BART_LARGE, &load);
+        let mha = self_attention(Kind::MHA, BART_LARGE, &load);
+        let el = self_attention(Kind::EL, BART_LARGE, &load);
         assert_eq!(mha.projection_flops, 8.0 * 128.0 * MIB);
         assert_eq!(el.projection_flops, mha.projection_flops);
         assert_eq!(mha.core_flops, 4.0 * 128.0 * 100.0 * 1024.0);
@@ -410,7 +325,7 @@ mod tests {
         assert_eq!(el.cache_bytes, 128.0 * 100.0 * 2048.0);
         assert_eq!([mha.dispatches, el.dispatches], [5.0, 7.0]);
 
-        let [mha, replicated, nocache, el] = Kind::ALL.map(|kind| cross_attention(kind, BART_LARGE, &load));
+        let [mha, replicated, nocache, el] = Kind::BUILT_IN.map(|kind| cross_attention(kind, BART_LARGE, &load));
         assert_eq!(mha.projection_flops, 4.0 * 128.0 * MIB);
         assert_eq!(el.projection_flops, 8.0 * 128.0 * MIB);
         assert_eq!([mha.weight_bytes, el.weight_bytes, nocache.weight_bytes], [4.0 * MIB, 8.0 * MIB, 8.0 * MIB]);
@@ -428,16 +343,16 @@ mod tests {
     #[test]
     fn tiles_read_again_and_prompts_are_shared() {
         // 6 beams x 16 heads are 6 tiles; 20 heads are 2 tiles of a self-attention row; 17 beams are 2 tiles of a head.
-        let el = cross_attention(Kind::El, BART_LARGE, &load(2, 6, 0.0, 10.0));
+        let el = cross_attention(Kind::EL, BART_LARGE, &load(2, 6, 0.0, 10.0));
         assert_eq!(el.issued_cache_bytes, 6.0 * el.cache_bytes);
         let wide = Shape { num_heads: 20, d_model: 1280, ..BART_LARGE };
-        let el = self_attention(Kind::El, wide, &load(2, 6, 10.0, 0.0));
+        let el = self_attention(Kind::EL, wide, &load(2, 6, 10.0, 0.0));
         assert_eq!(el.issued_cache_bytes, 2.0 * el.cache_bytes);
-        let mha = cross_attention(Kind::Mha, BART_LARGE, &load(2, 17, 0.0, 10.0));
+        let mha = cross_attention(Kind::MHA, BART_LARGE, &load(2, 17, 0.0, 10.0));
         assert_eq!(mha.issued_cache_bytes, 2.0 * mha.cache_bytes);
         // 3 sentences x 4 beams of 60 keys, 50 of them a prompt: 3 * (50 + 4 * 10) vectors lie in the cache, 12 * 60 are read.
         let prompt = StepLoad { shared_keys: 50.0, ..load(3, 4, 60.0, 0.0) };
-        let [mha, replicated, _, el] = Kind::ALL.map(|kind| self_attention(kind, BART_LARGE, &prompt));
+        let [mha, replicated, _, el] = Kind::BUILT_IN.map(|kind| self_attention(kind, BART_LARGE, &prompt));
         assert_eq!(el.cache_bytes, 270.0 * 2048.0);
         assert_eq!(mha.cache_bytes, 270.0 * 4096.0);
         assert_eq!(replicated.cache_bytes, 720.0 * 4096.0);
@@ -447,8 +362,8 @@ mod tests {
     #[test]
     fn widths_in_memory_count() {
         // 3 heads of 6 columns take 24, 10 hidden columns take 12.
-        let odd = Shape { d_model: 10, num_heads: 3, head_dim: 6, scale: 1.0 };
-        let cost = cross_attention(Kind::Mha, odd, &load(1, 1, 0.0, 5.0));
+        let odd = Shape::new(10, 3, 6, 1.0);
+        let cost = cross_attention(Kind::MHA, odd, &load(1, 1, 0.0, 5.0));
         assert_eq!(cost.cache_bytes, 2.0 * 5.0 * 24.0 * 2.0);
         assert_eq!(cost.weight_bytes, 2.0 * 12.0 * 24.0 * 2.0);
     }
@@ -460,14 +375,14 @@ mod tests {
         let gain = |over: Kind, bandwidth: f64, ridge: f64| {
             let seconds =
                 |kind| cross_attention(kind, BART_LARGE, &load).roofline_seconds(bandwidth, ridge * bandwidth);
-            seconds(over) / seconds(Kind::El)
+            seconds(over) / seconds(Kind::EL)
         };
         let near = |value: f64, expected: f64, by: f64| assert!((value - expected).abs() <= by, "{value}, {expected}");
         // Tensor cores of a V100: ridge 124. Plain f32 arithmetic of an H100: ridge 20.
-        near(gain(Kind::Mha, 0.9e12, 124.0), 1.8, 0.05);
-        near(gain(Kind::MhaReplicated, 0.9e12, 124.0), 7.0, 0.1);
-        near(gain(Kind::Mha, 3.35e12, 20.0), 0.33, 0.01);
-        near(gain(Kind::MhaReplicated, 3.35e12, 20.0), 1.2, 0.05);
+        near(gain(Kind::MHA, 0.9e12, 124.0), 1.8, 0.05);
+        near(gain(Kind::MHA_REPLICATED, 0.9e12, 124.0), 7.0, 0.1);
+        near(gain(Kind::MHA, 3.35e12, 20.0), 0.33, 0.01);
+        near(gain(Kind::MHA_REPLICATED, 3.35e12, 20.0), 1.2, 0.05);
     }
 
     #[test]
@@ -483,7 +398,7 @@ mod tests {
             let cost = cross_attention(kind, BART_LARGE, &load);
             (cost.cache_bytes / 1e12).max(cost.core_flops / peak)
         };
-        assert_eq!(core(Kind::Mha), core(Kind::El));
+        assert_eq!(core(Kind::MHA), core(Kind::EL));
     }
 
     #[test]
@@ -493,17 +408,20 @@ mod tests {
         // 12 layers of 200 rows: 4 matrices of attention, 8 MiB-elements of feed-forward, 100 keys per row.
         assert_eq!(encode.projection_flops, 12.0 * 2.0 * 200.0 * 12.0 * MIB);
         assert_eq!(encode.core_flops, 12.0 * 4.0 * 200.0 * 100.0 * 1024.0);
-        let mha = memorize(&model, Kind::Mha, 2, 4, 100, DType::F16);
+        let mha = memorize(&model, Kind::MHA, 2, 4, 100, DType::F16);
         assert_eq!(mha.projection_flops, 12.0 * 4.0 * 200.0 * MIB);
-        assert_eq!(memorize(&model, Kind::El, 2, 4, 100, DType::F16).projection_flops, 0.0);
-        assert_eq!(memorize(&model, Kind::MhaReplicated, 2, 4, 100, DType::F16).scratch_bytes, 4.0 * mha.scratch_bytes);
+        assert_eq!(memorize(&model, Kind::EL, 2, 4, 100, DType::F16).projection_flops, 0.0);
+        assert_eq!(
+            memorize(&model, Kind::MHA_REPLICATED, 2, 4, 100, DType::F16).scratch_bytes,
+            4.0 * mha.scratch_bytes
+        );
         assert_eq!(prefill(&model, 2, 1, DType::F16), Cost::default());
         assert_eq!(prefill(&model, 2, 11, DType::F16).projection_flops, 12.0 * 2.0 * 20.0 * 12.0 * MIB);
         let head = head(&model, 8.0, DType::F16);
         assert_eq!(head.projection_flops, 2.0 * 8.0 * 1024.0 * 50264.0);
         assert_eq!(head.weight_bytes, 1024.0 * 50264.0 * 2.0);
         let decoder_only = ModelShape { encoder: None, ..model };
-        let step = decode_step(&decoder_only, Kinds::both(Kind::El), &load(1, 1, 10.0, 0.0));
+        let step = decode_step(&decoder_only, Kinds::both(Kind::EL), &load(1, 1, 10.0, 0.0));
         assert_eq!(step.cross_attention, Cost::default());
         let gated = Stack { gated: true, ..model.decoder };
         assert_eq!(feed_forward(&gated, 1.0, DType::F32).weight_bytes, 3.0 * 16.0 * MIB);

@@ -13,13 +13,17 @@ use elgen_tensor::{
 
 use super::device_class::{Curve, DeviceClass};
 use super::repeat::{Measured, Patience, until_steady};
-use crate::block::{BlockSpec, CrossQueries, Epilogue, Extras, Step, Workspace};
-use crate::caches::{CacheLayout, Caches, Need, Placement};
+use crate::block::{CrossQueries, Cx, Epilogue, Step};
+use crate::caches::{Caches, Placement};
 use crate::combine::Splits;
 use crate::error::{AttentionError, Result};
-use crate::factory::{cross_attention, self_attention};
-use crate::kind::{Kind, Shape};
+use crate::kind::{Kind, Kinds, Pass};
+use crate::layout::{CacheLayout, Need};
+use crate::position_scheme::PositionScheme;
+use crate::shape::Shape;
+use crate::spec::BlockSpec;
 use crate::weights::{AttentionWeights, MatrixSource, Projection};
+use crate::workspace::{Extras, Workspace};
 
 /// How much is measured. On a software adapter a few milliseconds of work suffice, a GPU must be filled.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +88,7 @@ impl Size {
     }
 
     fn shape(&self, num_heads: usize) -> Shape {
-        Shape { d_model: self.d_model, num_heads, head_dim: self.d_model / num_heads, scale: 0.125 }
+        Shape::new(self.d_model, num_heads, self.d_model / num_heads, 0.125)
     }
 
     fn num_heads(&self) -> usize {
@@ -116,17 +120,16 @@ fn measure_once(device: &Device, dtype: DType) -> Result<DeviceClass> {
         ..DeviceClass::default()
     };
     class.linear = linear_curve(&timer, &size, dtype, dispatch_seconds)?;
-    for kind in [Kind::Mha, Kind::El] {
+    for kind in [Kind::MHA, Kind::EL] {
         // EL's rows are heads; half as many heads, twice as wide, show how it grows with them.
-        let heads = match kind {
-            Kind::El => vec![(size.num_heads() / 2).max(1), size.num_heads()],
-            _ => vec![size.num_heads()],
-        };
+        let halved = (kind == Kind::EL).then_some((size.num_heads() / 2).max(1));
+        let heads: Vec<usize> = halved.into_iter().chain([size.num_heads()]).collect();
         let in_self = self_curve(&timer, &size, kind, dtype, &heads)?;
         let in_cross = cross_curve(&timer, &size, kind, dtype)?;
-        match kind {
-            Kind::El => (class.el_self, class.el_cross) = (in_self, in_cross),
-            _ => (class.mha_self, class.mha_cross) = (in_self, in_cross),
+        if kind == Kind::EL {
+            (class.el_self, class.el_cross) = (in_self, in_cross);
+        } else {
+            (class.mha_self, class.mha_cross) = (in_self, in_cross);
         }
     }
     class.bandwidth = class.bandwidth.max(fastest_read(device, &class, dtype));
@@ -278,16 +281,21 @@ struct Bench {
 
 impl Bench {
     fn new(device: &Device, shape: Shape, kind: Kind, dtype: DType, needs: &[Need], rows: usize) -> Result<Self> {
-        let layout = CacheLayout { layers: 1, self_shape: shape, self_kind: kind, cross: Some((shape, kind)), dtype };
+        let (kinds, format) = (Kinds::both(kind), dtype.into());
+        let layout = CacheLayout { layers: 1, kinds, self_shape: shape, cross_shape: Some(shape), format };
         let mut caches = Caches::new(device, layout);
         caches.prepare(needs)?;
         let placements = needs.iter().map(|need| caches.admit(*need)).collect::<Result<_>>()?;
         let tensor = |what: &str| device.tensor(what, Class::Activations, rows, shape.d_model, DType::F32);
         let most = |keys: fn(&Need) -> usize| needs.iter().map(keys).max().unwrap_or(0);
         let splits = Splits::of(most(|need| need.prompt_len + need.max_new), most(|need| need.source_len));
-        let extras = Extras { el: kind == Kind::El, splits, ..Extras::default() };
+        let extras = Extras { kinds, pass: Pass::Step, splits, ..Extras::default() };
         let (x, out) = (tensor("inputs")?, tensor("outputs")?);
         Ok(Self { shape, caches, placements, work: Workspace::new(device, shape, rows, extras)?, x, out })
+    }
+
+    fn cx<'a>(&'a self, rec: &'a mut Recorder) -> Cx<'a> {
+        Cx::new(rec, &self.caches, &self.work)
     }
 
     fn epilogue(&self) -> Epilogue<'_> {
@@ -306,7 +314,7 @@ impl Bench {
         let part = |weight| Projection { weight, bias: None };
         let weights = AttentionWeights { q: part(&narrow), k: part(&narrow), v: part(&narrow), o: part(&wide) };
         build(
-            &BlockSpec { what: "timing", layer: 0, shape: self.shape, dtype, bias: None, masks_whole_rows: false },
+            &BlockSpec { what: "timing", layer: 0, shape: self.shape, dtype, positions: PositionScheme::None },
             weights,
         )
     }
@@ -314,7 +322,7 @@ impl Bench {
 
 /// Elements of a key: of a hidden state, or of a key and its value as one.
 fn key_elements(kind: Kind, shape: Shape) -> f64 {
-    if kind == Kind::El { elgen_tensor::padded(shape.d_model) as f64 } else { shape.inner() as f64 }
+    if kind == Kind::EL { elgen_tensor::padded(shape.d_model) as f64 } else { shape.inner() as f64 }
 }
 
 /// Self-attention: rows without beams, so that each has keys of its own.
@@ -325,14 +333,11 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
         let shape = size.shape(*num_heads);
         let needs = vec![Need { prompt_len: size.keys, max_new: 1, width: 1, source_len: 0 }; count];
         let bench = Bench::new(device, shape, kind, dtype, &needs, count)?;
-        let block = bench.block(dtype, |spec, weights| self_attention(device, kind, spec, weights))?;
+        let block = bench.block(dtype, |spec, weights| kind.self_attention(&device.into(), spec, weights))?;
         let mut rows = Rows::new(device, count, size.keys)?;
         let slabs: Vec<usize> = bench.placements.iter().map(|p| p.slab).collect();
         let mut timed = |keys: usize| -> Result<f64> {
-            let state = |(s, p): (u32, &Placement)| {
-                let row = p.row(s, 0);
-                elgen_tensor::RowState { length: keys as u32, ..row }
-            };
+            let state = |(s, p): (u32, &Placement)| p.row(s, 0).with_length(keys as u32);
             let states: Vec<_> = (0..).zip(&bench.placements).map(state).collect();
             let slots: Vec<u32> = states
                 .iter()
@@ -341,11 +346,11 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
             rows.set_active(device, (0..count as u32).collect(), &slabs)?;
             rows.place(device, &states, None, Some(&slots))?;
             let step = Step { rows: &rows, cross_ranges: None };
-            timer.seconds(&|rec| block.step(rec, &bench.x, &bench.epilogue(), step, &bench.caches, &bench.work))
+            timer.seconds(&|rec| block.step(&mut bench.cx(rec), &bench.x, &bench.epilogue(), step))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (count * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);
-        let group = if kind == Kind::El { *num_heads } else { 1 };
+        let group = if kind == Kind::EL { *num_heads } else { 1 };
         Ok((group as f64, work(many, few) / elements))
     };
     Ok(Curve::new(heads.iter().map(point).collect::<Result<_>>()?))
@@ -357,7 +362,7 @@ fn cross_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType) -> Resu
     let needs = vec![Need { prompt_len: 1, max_new: 1, width: 1, source_len: size.keys }; size.sentences];
     let most = size.sentences * CROSS_ROWS[CROSS_ROWS.len() - 1];
     let bench = Bench::new(device, shape, kind, dtype, &needs, most)?;
-    let block = bench.block(dtype, |spec, weights| cross_attention(device, kind, spec, weights))?;
+    let block = bench.block(dtype, |spec, weights| kind.cross_attention(&device.into(), spec, weights))?;
     let point = |width: &usize| -> Result<(f64, f64)> {
         let count = size.sentences * width;
         let mut grouping = Grouping::default();
@@ -372,11 +377,11 @@ fn cross_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType) -> Resu
             let ranges = Table::of(device, "key ranges", &ranges)?;
             let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
             let queries = CrossQueries { index, ranges, groups, segments: &grouping.segments, count };
-            timer.seconds(&|rec| block.attend(rec, &bench.x, &bench.epilogue(), queries, &bench.caches, &bench.work))
+            timer.seconds(&|rec| block.attend(&mut bench.cx(rec), &bench.x, &bench.epilogue(), queries))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (size.sentences * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);
-        let group = if kind == Kind::El { width * shape.num_heads } else { *width };
+        let group = if kind == Kind::EL { width * shape.num_heads } else { *width };
         Ok((group as f64, work(many, few) / elements))
     };
     Ok(Curve::new(CROSS_ROWS.iter().map(point).collect::<Result<_>>()?))

@@ -6,12 +6,13 @@
 mod choose;
 pub mod cost;
 mod device_class;
+mod kind_cost;
 mod measure;
 mod predict;
 mod repeat;
 
-pub use choose::{BreakEven, Candidate, Plan, choose};
-pub use cost::{Cost, ModelShape, Stack, StepCost, StepLoad};
+pub use choose::{BreakEven, Candidate, Plan, choose, combinations, standing};
+pub use cost::{Core, Cost, KindCost, ModelShape, Stack, StepCost, StepLoad};
 pub use device_class::{ATTEND_FLOPS, ClassKey, Curve, DeviceClass, LINEAR_FLOPS};
 pub use measure::measure;
 pub use predict::{Prediction, Workload, predict};

@@ -3,9 +3,9 @@
 use elgen_tensor::DType;
 use serde::{Deserialize, Serialize};
 
-use super::cost::{self, Cost, ModelShape, StepLoad};
+use super::cost::{self, Core, Cost, KindCost, ModelShape, StepLoad};
 use super::device_class::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
-use crate::kind::{Kind, Kinds};
+use crate::kind::{Kind, Kinds, Place};
 
 /// What a session is expected to do; every sentence is taken to be as long as the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,30 +80,21 @@ fn core(curve: &Curve, flops: f64, rows: f64) -> f64 {
     elements * curve.at(rows)
 }
 
-/// Seconds of the self-attention of one layer.
-fn self_seconds(class: &DeviceClass, model: &ModelShape, kind: Kind, load: &StepLoad) -> (Cost, f64) {
-    let shape = model.decoder.attention;
-    let cost = cost::self_attention(kind, shape, load);
-    let core = match kind {
-        Kind::El => core(&class.el_self, cost.core_flops, shape.num_heads as f64),
-        Kind::Mha | Kind::MhaReplicated | Kind::MhaNocache => core(&class.mha_self, cost.core_flops, 1.0),
+/// Cost and seconds of a layer's attention in one place; `None` of a kind that does not say what it costs.
+fn block_seconds(
+    class: &DeviceClass,
+    model: &ModelShape,
+    (place, kind): (Place, Kind),
+    load: &StepLoad,
+) -> Option<(Cost, f64)> {
+    let KindCost { cost, core: by } = kind.cost(place, &model.decoder.attention, load)?;
+    let (curve, rows) = match (by, place) {
+        (Core::El { rows }, Place::CrossAttention) => (&class.el_cross, rows),
+        (Core::El { rows }, _) => (&class.el_self, rows),
+        (Core::Mha { rows }, Place::CrossAttention) => (&class.mha_cross, rows),
+        (Core::Mha { rows }, _) => (&class.mha_self, rows),
     };
-    (cost, seconds(class, &cost, core, load.dtype))
-}
-
-/// Seconds of the cross-attention of one layer.
-fn cross_seconds(class: &DeviceClass, model: &ModelShape, kind: Kind, load: &StepLoad) -> (Cost, f64) {
-    if model.encoder.is_none() {
-        return (Cost::default(), 0.0);
-    }
-    let shape = model.decoder.attention;
-    let cost = cost::cross_attention(kind, shape, load);
-    let core = match kind {
-        Kind::El => core(&class.el_cross, cost.core_flops, load.beams as f64 * shape.num_heads as f64),
-        Kind::Mha | Kind::MhaNocache => core(&class.mha_cross, cost.core_flops, load.beams as f64),
-        Kind::MhaReplicated => core(&class.mha_cross, cost.core_flops, 1.0),
-    };
-    (cost, seconds(class, &cost, core, load.dtype))
+    Some((cost, seconds(class, &cost, core(curve, cost.core_flops, rows), load.dtype)))
 }
 
 /// Seconds over packed rows, where the rows of a sentence share its keys: as fast as the widest group that was measured.
@@ -113,7 +104,7 @@ fn packed_seconds(class: &DeviceClass, cost: &Cost, dtype: DType) -> f64 {
     seconds(class, cost, core, dtype)
 }
 
-/// Predicts one batch of `batch` sentences.
+/// Predicts one batch of `batch` sentences; `None` with a kind that does not say what it costs.
 ///
 /// Every part of a step grows linearly with its keys (but for the corner where a core's time passes from memory to arithmetic), so the
 /// mean over the steps is the step at the mean number of keys.
@@ -124,7 +115,7 @@ pub fn predict(
     workload: &Workload,
     dtype: DType,
     batch: usize,
-) -> Prediction {
+) -> Option<Prediction> {
     let Workload { beams, source_length, prompt_length, max_new_tokens, .. } = *workload;
     let layers = model.decoder.layers as f64;
     let load = StepLoad {
@@ -135,15 +126,18 @@ pub fn predict(
         source_keys: source_length as f64,
         dtype,
     };
-    let (self_cost, own) = self_seconds(class, model, kinds.self_, &load);
-    let (cross_cost, cross) = cross_seconds(class, model, kinds.cross, &load);
+    let (self_cost, own) = block_seconds(class, model, (Place::SelfAttention, kinds.self_), &load)?;
+    let (cross_cost, cross) = match model.encoder {
+        Some(_) => block_seconds(class, model, (Place::CrossAttention, kinds.cross), &load)?,
+        None => (Cost::default(), 0.0),
+    };
     let rest = cost::decode_step(model, kinds, &load).rest;
     let prefill = [
         cost::encode(model, batch, source_length, dtype),
         cost::memorize(model, kinds.cross, batch, beams, source_length, dtype),
         cost::prefill(model, batch, prompt_length, dtype),
     ];
-    Prediction {
+    Some(Prediction {
         batch,
         prefill_seconds: prefill.iter().map(|cost| packed_seconds(class, cost, dtype)).sum(),
         step_seconds: layers * (own + cross) + seconds(class, &rest, 0.0, dtype) + class.submission_seconds,
@@ -152,5 +146,5 @@ pub fn predict(
         self_bytes: layers * self_cost.cache_bytes,
         cross_bytes: layers * cross_cost.cache_bytes,
         steps: max_new_tokens.max(1),
-    }
+    })
 }

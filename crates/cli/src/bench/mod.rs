@@ -9,7 +9,7 @@ mod table;
 use std::{path::Path, time::Instant};
 
 use elgen_engine::{
-    BatchSize, EngineError, Model, SessionOptions,
+    BatchSize, EngineError, Model, Registry, SessionOptions,
     bench::{BatchRows, Outcome, Peaks, measure, peaks},
     open_device,
 };
@@ -27,7 +27,7 @@ use report::{Measured, Place, Report, Status, reasons, resume, state_path};
 use rows::{Row, rows};
 
 /// Runs `elgen bench`; returns the exit code.
-pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
+pub(crate) fn bench(arguments: &BenchArgs, registry: &Registry) -> Result<u8, CliError> {
     let output = arguments.report.output.as_deref().filter(|path| path.as_os_str() != STANDARD);
     let files = Files { format: arguments.report.format, output, plot: arguments.report.plot.as_deref() };
     uses(arguments, output).check()?;
@@ -37,14 +37,15 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
     let begun = Instant::now();
     let console = Console::new(arguments.report.quiet);
     let options = SessionOptions::default()
+        .with_registry(registry.clone())
         .with_device(arguments.runs.device.clone())
         .with_memory_limit(arguments.runs.memory_limit)
         .with_checked_shaders(cfg!(debug_assertions))
         .with_batch_size(BatchSize::Auto);
     // Wrong usage is told before a device is looked for.
-    rows(arguments, true)?;
+    rows(arguments, registry, true)?;
     let device = open_device(&options).map_err(name_device)?;
-    let planned = rows(arguments, device.capabilities().software)?;
+    let planned = rows(arguments, registry, device.capabilities().software)?;
     let keys: Vec<_> = planned.iter().map(|row| &row.key).collect();
     let mut report = Report {
         place: place(&device, arguments),
@@ -92,7 +93,10 @@ pub(crate) fn bench(arguments: &BenchArgs) -> Result<u8, CliError> {
 pub(crate) fn trials(
     arguments: &BenchArgs,
 ) -> Result<Vec<(elgen_engine::ConfigOnly, elgen_engine::bench::Trial)>, CliError> {
-    Ok(rows(arguments, true)?.into_iter().map(|row| (row.source.config.clone(), row.trial)).collect())
+    Ok(rows(arguments, &Registry::default(), true)?
+        .into_iter()
+        .map(|row| (row.source.config.clone(), row.trial))
+        .collect())
 }
 
 /// What the command reads and writes.

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use elgen_engine::{
-    ConfigOnly, Kind,
+    ConfigOnly, Registry,
     bench::{BatchRows, Preset, Sources, Trial, builtin_config},
 };
 use elgen_search::GenerationOptions;
@@ -59,7 +59,7 @@ pub(super) struct Row {
 }
 
 /// All rows, those of one loaded model in a stretch.
-pub(super) fn rows(arguments: &BenchArgs, software: bool) -> Result<Vec<Row>, CliError> {
+pub(super) fn rows(arguments: &BenchArgs, registry: &Registry, software: bool) -> Result<Vec<Row>, CliError> {
     let own = models(arguments)?;
     if own.is_empty() && arguments.preset.is_empty() {
         return Err(CliError::Usage("nothing to measure: give --model, --config or --preset".into()));
@@ -67,7 +67,7 @@ pub(super) fn rows(arguments: &BenchArgs, software: bool) -> Result<Vec<Row>, Cl
     if arguments.preset.is_empty() {
         return own
             .iter()
-            .map(|model| model_rows(arguments, model, None, software))
+            .map(|model| model_rows(arguments, registry, model, None, software))
             .collect::<Result<Vec<_>, _>>()
             .map(|rows| rows.concat());
     }
@@ -87,7 +87,7 @@ pub(super) fn rows(arguments: &BenchArgs, software: bool) -> Result<Vec<Row>, Cl
             own.clone()
         };
         for model in &models {
-            all.extend(model_rows(arguments, model, Some(preset), software)?);
+            all.extend(model_rows(arguments, registry, model, Some(preset), software)?);
         }
     }
     Ok(all)
@@ -128,16 +128,15 @@ fn or_default<T: Clone>(asked: &[T], default: &[T]) -> Vec<T> {
 /// The rows of one model, alone or as a preset has them.
 fn model_rows(
     arguments: &BenchArgs,
+    registry: &Registry,
     model: &Arc<ModelSource>,
     preset: Option<&Preset>,
     software: bool,
 ) -> Result<Vec<Row>, CliError> {
     let flags = &arguments.rows;
     let has_encoder = model.config.config().family().is_encoder_decoder;
-    let all_kinds: Vec<AttentionFlag> = AttentionFlag::MEASURED
-        .into_iter()
-        .filter(|kind| has_encoder || *kind != AttentionFlag::Kind(Kind::MhaNocache))
-        .collect();
+    let all_kinds: Vec<AttentionFlag> =
+        AttentionFlag::measured(registry).into_iter().filter(|kind| has_encoder || !kind.needs_encoder()).collect();
     let kinds = or_default(&flags.attention, &all_kinds);
     let dtypes = or_default(&flags.dtype, &[DtypeFlag::Auto]);
     let beams =

@@ -6,7 +6,8 @@ use clap::{
     Arg, Command, Error,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use elgen_engine::{AttentionChoice, Kind, Registry};
+use elgen_attention::Standing;
+use elgen_engine::{AttentionChoice, Kind, Registry, compared};
 
 /// What the planner is asked with.
 const AUTO: &str = "auto";
@@ -21,23 +22,23 @@ pub(crate) enum AttentionFlag {
 }
 
 impl AttentionFlag {
-    /// In the order of the paper's tables: what caches least cleverly first.
-    pub(crate) const MEASURED: [Self; 5] = [
-        Self::Kind(Kind::MhaNocache),
-        Self::Kind(Kind::MhaReplicated),
-        Self::Kind(Kind::Mha),
-        Self::Kind(Kind::El),
-        Self::Auto,
-    ];
+    /// All kinds of a registry and `auto`, in the order of the paper's tables: what caches least cleverly first.
+    pub(crate) fn measured(registry: &Registry) -> Vec<Self> {
+        let last_resorts = registry.kinds().iter().copied().filter(|kind| kind.standing() == Standing::LastResort);
+        let kinds = last_resorts.chain(compared(registry.kinds()));
+        kinds.map(Self::Kind).chain([Self::Auto]).collect()
+    }
+
+    /// Whether it can be had without an encoder.
+    pub(crate) fn needs_encoder(self) -> bool {
+        matches!(self, Self::Kind(kind) if kind.needs_encoder())
+    }
 
     /// The engine's word for it.
     pub(crate) fn choice(self) -> AttentionChoice {
         match self {
             Self::Auto => AttentionChoice::Auto,
-            Self::Kind(Kind::Mha) => AttentionChoice::Mha,
-            Self::Kind(Kind::MhaReplicated) => AttentionChoice::MhaReplicated,
-            Self::Kind(Kind::MhaNocache) => AttentionChoice::MhaNocache,
-            Self::Kind(Kind::El) => AttentionChoice::El,
+            Self::Kind(kind) => kind.into(),
         }
     }
 
@@ -61,19 +62,8 @@ impl AttentionParser {
 
     fn values(&self) -> Vec<PossibleValue> {
         let auto = "mha or el, whichever is predicted to be faster; measures a device once, for a few seconds";
-        let kinds = self.0.kinds().iter().map(|kind| PossibleValue::new(kind.name()).help(help(*kind)));
+        let kinds = self.0.kinds().iter().map(|kind| PossibleValue::new(kind.name()).help(kind.about()));
         [PossibleValue::new(AUTO).help(auto)].into_iter().chain(kinds).collect()
-    }
-}
-
-fn help(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Mha => "Multi-head attention; the beams of an input share the cross-attention cache",
-        Kind::MhaReplicated => "Multi-head attention; everything is cached once per beam",
-        Kind::MhaNocache => {
-            "Multi-head attention; cross keys and values are computed anew at each step (encoder-decoder models only)"
-        }
-        Kind::El => "EL-attention: caches one hidden state instead of a key and a value per head and layer",
     }
 }
 

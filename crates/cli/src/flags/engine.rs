@@ -1,7 +1,7 @@
 //! Engine flags: how the model runs, whatever it generates.
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use elgen_engine::{BatchSize, DtypeChoice, Expected, SessionOptions};
+use elgen_engine::{BatchSize, DtypeChoice, Expected, Registry, SessionOptions};
 use elgen_models::DEFAULT_TEXT_BYTES;
 
 use super::{
@@ -108,8 +108,9 @@ fn name(value: Option<PossibleValue>) -> String {
 
 impl EngineFlags {
     /// How to load the model, for runs as expected.
-    pub(crate) fn session_options(&self, expected: Expected) -> SessionOptions {
+    pub(crate) fn session_options(&self, registry: &Registry, expected: Expected) -> SessionOptions {
         SessionOptions::default()
+            .with_registry(registry.clone())
             .with_attention(self.attention.choice())
             .with_dtype(self.dtype.choice())
             .with_device(self.device.clone())

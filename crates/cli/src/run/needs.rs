@@ -1,8 +1,9 @@
 //! What a run takes at least, for those whose memory limit is too small.
 
-use elgen_attention::{Kind, Kinds};
+use elgen_attention::{Kinds, Standing};
 use elgen_engine::{
-    AttentionChoice, EngineError, ErrorKind, Expected, MemoryPlan, SessionOptions, Workload, best_device, storage_dtype,
+    AttentionChoice, EngineError, ErrorKind, Expected, MemoryPlan, Registry, SessionOptions, Workload, best_device,
+    storage_dtype,
 };
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::GenerationConfig;
@@ -26,14 +27,16 @@ pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &Gene
     let dtype = storage_dtype(options.dtype, device.software, model);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
     let workload = Workload::new(config, source, prompt, new);
-    let bytes = kinds(options.attention, outline.limits.is_encoder_decoder).into_iter().filter_map(|kinds| {
-        let total = |memory_limit| {
-            let max_binding_bytes = device.max_binding_bytes;
-            let plan = MemoryPlan { outline: &outline, kinds, dtype, max_binding_bytes, memory_limit };
-            plan.predict(&workload, 1).ok().map(|bytes| bytes.total)
-        };
-        least_limit(total)
-    });
+    let bytes = kinds(options.attention, &options.registry, outline.limits.is_encoder_decoder).into_iter().filter_map(
+        |kinds| {
+            let total = |memory_limit| {
+                let max_binding_bytes = device.max_binding_bytes;
+                let plan = MemoryPlan { outline: &outline, kinds, dtype, max_binding_bytes, memory_limit };
+                plan.predict(&workload, 1).ok().map(|bytes| bytes.total)
+            };
+            least_limit(total)
+        },
+    );
     bytes.min().map(rounded_up)
 }
 
@@ -52,12 +55,13 @@ fn lengths(outline: &Outline, config: &GenerationConfig, expected: &Expected) ->
 }
 
 /// What the model may be loaded with.
-fn kinds(choice: AttentionChoice, has_encoder: bool) -> Vec<Kinds> {
+fn kinds(choice: AttentionChoice, registry: &Registry, has_encoder: bool) -> Vec<Kinds> {
     if let Some(named) = choice.named() {
         return vec![named];
     }
-    let kinds: &[Kind] = if has_encoder { &[Kind::Mha, Kind::El, Kind::MhaNocache] } else { &[Kind::Mha, Kind::El] };
-    kinds.iter().copied().map(Kinds::both).collect()
+    let of = |standing: Standing| registry.kinds().iter().copied().filter(move |kind| kind.standing() == standing);
+    let kinds = of(Standing::Regular).chain(of(Standing::LastResort));
+    kinds.filter(|kind| has_encoder || !kind.needs_encoder()).map(Kinds::both).collect()
 }
 
 /// The smallest limit whose total does not exceed it: upload rings and working tensors grow with the limit up to some size.

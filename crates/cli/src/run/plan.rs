@@ -157,7 +157,7 @@ impl Plan {
             console.note(&format!("{} is already complete: {records} records{failures}", path.display()));
             return Ok(Checked::Ended(u8::from(*failed > 0)));
         }
-        let mut load = engine.session_options(expected(&files, &config, &inputs, reader.texts()));
+        let mut load = engine.session_options(registry, expected(&files, &config, &inputs, reader.texts()));
         if load.attention == AttentionChoice::Auto {
             load.attention = agreement::kinds_to_continue(&found, registry).unwrap_or(AttentionChoice::Auto);
         }

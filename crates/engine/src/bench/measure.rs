@@ -182,7 +182,7 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     let plan = MemoryPlan {
         outline: &Outline::new(model.model_config()),
         kinds: model.kinds(),
-        dtype: model.weights().cache_layout().dtype,
+        dtype: model.weights().cache_layout().format.dtype(),
         max_binding_bytes: device.capabilities().max_binding_bytes,
         memory_limit: device.pool().limit(),
     };
@@ -331,7 +331,7 @@ fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig,
         self_keys: prompt + (trial.new_tokens as f64 - 1.0) / 2.0,
         shared_keys: prompt,
         source_keys: if encoder_decoder { source } else { 0.0 },
-        dtype: session.model().weights().cache_layout().dtype,
+        dtype: session.model().weights().cache_layout().format.dtype(),
     }
 }
 
@@ -351,7 +351,7 @@ mod tests {
             let outline = Outline::new(builtin_config(name, 1).unwrap().config());
             let plan = MemoryPlan {
                 outline: &outline,
-                kinds: Kinds::both(Kind::Mha),
+                kinds: Kinds::both(Kind::MHA),
                 dtype: DType::F32,
                 max_binding_bytes: 2 << 30,
                 memory_limit: 8 << 30,

@@ -35,7 +35,7 @@ pub(crate) fn decide(
     let mha = |reason: String| {
         let cross = outline.limits.is_encoder_decoder.then(|| reason.clone());
         (
-            Kinds::both(Kind::Mha),
+            Kinds::both(Kind::MHA),
             Some(AttentionPlan { self_reason: reason, cross_reason: cross, ..AttentionPlan::default() }),
         )
     };
@@ -59,7 +59,7 @@ pub(crate) fn decide(
         };
         largest_batch(&memory, &workload, &run)
     };
-    let plan = choose(&known.class, &shape(&outline), &workload, dtype, fits);
+    let plan = choose(&known.class, &shape(&outline), &workload, dtype, options.registry.kinds(), fits);
     (plan.pick, Some(report(&plan, &workload, &known)))
 }
 

@@ -1,7 +1,7 @@
 //! The attention kinds side by side: what each takes and how many sentences it lets run together.
 
 use elgen_attention::planner::{self, choose};
-use elgen_attention::{Kind, Kinds};
+use elgen_attention::{Kind, Kinds, Standing};
 use elgen_models::Outline;
 use elgen_tensor::DType;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::device_class::MeasuredClass;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PlanRow {
-    /// `mha-replicated`, `mha`, `el` or `auto`.
+    /// The name of a kind, or `auto`.
     pub attention: &'static str,
     /// Kind of the decoder's self-attention.
     #[serde(rename = "self")]
@@ -48,22 +48,29 @@ pub struct Comparison<'a> {
     pub max_binding_bytes: u64,
     /// Bytes that the pool may hold.
     pub memory_limit: u64,
+    /// The kinds that are known.
+    pub kinds: &'a [Kind],
     /// The sentences.
     pub workload: &'a Workload<'a>,
     /// What the device was measured at; without, `auto` goes by memory alone.
     pub class: Option<&'a MeasuredClass>,
 }
 
+/// The kinds that a table compares, what caches least cleverly first: baselines, what `auto` picks from, what is only used where it is named.
+/// What computes anew what others keep is for where nothing else fits.
+pub fn compared(kinds: &[Kind]) -> Vec<Kind> {
+    let of = |standing: Standing| kinds.iter().copied().filter(move |kind| kind.standing() == standing);
+    [Standing::Baseline, Standing::Regular, Standing::Named].into_iter().flat_map(of).collect()
+}
+
 /// The batch from which on bytes grow evenly: encoder micro-batches have reached their budget.
 const LARGE_BATCH: usize = 256;
 
 impl<'a> Comparison<'a> {
-    /// The rows of `mha-replicated`, `mha`, `el` and `auto`, at this batch.
+    /// The rows of [`compared`] kinds and of `auto`, at this batch.
     pub fn rows(&self, batch: usize) -> Vec<PlanRow> {
-        let mut rows: Vec<PlanRow> = [Kind::MhaReplicated, Kind::Mha, Kind::El]
-            .into_iter()
-            .map(|kind| self.row(kind.name(), Kinds::both(kind), batch))
-            .collect();
+        let kinds = compared(self.kinds).into_iter();
+        let mut rows: Vec<PlanRow> = kinds.map(|kind| self.row(kind.name(), Kinds::both(kind), batch)).collect();
         rows.push(self.auto_row(batch));
         rows
     }
@@ -124,7 +131,7 @@ impl<'a> Comparison<'a> {
             batch_limit: usize::MAX,
         };
         let fits = |kinds| self.plan(kinds).largest_batch(self.workload);
-        let chosen = choose(&known.class, &shape(self.outline), &workload, self.dtype, fits);
+        let chosen = choose(&known.class, &shape(self.outline), &workload, self.dtype, self.kinds, fits);
         let reason = match chosen.prediction() {
             Some(best) => format!("predicted {:.3} sentences/s at batch {}", best.sentences_per_second(), best.batch),
             None => "not one sentence fits".to_owned(),
@@ -134,24 +141,20 @@ impl<'a> Comparison<'a> {
     }
 
     /// What `auto` picks where no device has been measured: the kinds with the largest batch. Ties go to multi-head attention, which computes
-    /// least, for cross-attention before self-attention; `mha-nocache` only takes what no other kinds can.
+    /// least, for cross-attention before self-attention; a last resort (`mha-nocache`) only takes what no other kinds can.
     fn largest_row(&self, batch: usize) -> PlanRow {
-        let [mha, el] = [Kind::Mha, Kind::El];
-        let mut candidates = vec![Kinds::both(mha)];
-        if self.outline.encoder.is_some() {
-            candidates.push(Kinds { self_: el, cross: mha });
-            candidates.push(Kinds { self_: mha, cross: el });
-        }
-        candidates.push(Kinds::both(el));
-        let sized = candidates.into_iter().map(|kinds| (self.plan(kinds).largest_batch(self.workload), kinds));
-        // The first of the largest: `max_by_key` would take the last.
-        let (mut largest, mut pick) =
-            sized.rev().max_by_key(|(largest, _)| *largest).unwrap_or((None, Kinds::both(mha)));
-        let nocache = Kinds::both(Kind::MhaNocache);
-        if largest.is_none() && self.outline.encoder.is_some() {
-            largest = self.plan(nocache).largest_batch(self.workload);
-            pick = if largest.is_some() { nocache } else { pick };
-        }
+        let candidates = planner::combinations(self.kinds, self.outline.encoder.is_some());
+        let sized = |standing: Standing| {
+            let these = candidates.iter().filter(move |kinds| planner::standing(**kinds) == standing);
+            let sized = these.filter_map(|kinds| Some((self.plan(*kinds).largest_batch(self.workload)?, *kinds)));
+            // The first of the largest: `max_by_key` would take the last.
+            sized.rev().max_by_key(|(largest, _)| *largest)
+        };
+        let found = sized(Standing::Regular).or_else(|| sized(Standing::LastResort));
+        let (largest, pick) = match found {
+            Some((largest, kinds)) => (Some(largest), kinds),
+            None => (None, Kinds::both(Kind::MHA)),
+        };
         let reason = match largest {
             Some(largest) => format!("no device class is given: the largest batch, {largest}"),
             None => "no device class is given, and not one sentence fits".to_owned(),

@@ -5,7 +5,7 @@
 mod config;
 mod variants;
 
-use elgen_attention::{BlockSpec, EncoderAttention, Shape, cross_attention, load_linear, self_attention};
+use elgen_attention::{BlockSpec, PositionScheme, Shape, load_linear};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{Class, DType};
@@ -93,7 +93,7 @@ impl FamilyConfig for BartConfig {
 
 fn shape(config: &BartConfig, stack: &StackConfig) -> Shape {
     let head_dim = config.d_model / stack.heads;
-    Shape { d_model: config.d_model, num_heads: stack.heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    Shape::new(config.d_model, stack.heads, head_dim, 1.0 / (head_dim as f32).sqrt())
 }
 
 /// The embedding tables of encoder and decoder, and the head.
@@ -176,30 +176,32 @@ fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
         .map(|layer| {
             let name = format!("encoder.layers.{layer}");
             let what = &format!("{name}.self_attn");
-            let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, bias: None, masks_whole_rows: false };
+            let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, positions: PositionScheme::None };
             Ok(EncoderLayer {
-                attention: loader.attention(projections(what)?, |w| EncoderAttention::new(device, &spec, w))?,
+                attention: loader
+                    .attention(projections(what)?, |w| kinds.encoder.encoder_attention(&device.into(), &spec, w))?,
                 feed_forward: feed_forward(&name, &config.encoder)?,
             })
         })
         .collect::<Result<_, ModelError>>()?;
     let decoder_shape = shape(config, &config.decoder);
-    let decoder = (0..config.decoder.layers)
-        .map(|layer| {
-            let name = format!("decoder.layers.{layer}");
-            let (what, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
-            let own = BlockSpec { what, layer, shape: decoder_shape, dtype, bias: None, masks_whole_rows: false };
-            let cross = BlockSpec { what: cross, ..own };
-            Ok(DecoderLayer {
-                attention: loader
-                    .attention(projections(own.what)?, |w| self_attention(device, kinds.self_, &own, w))?,
-                cross: Some(
-                    loader.attention(projections(cross.what)?, |w| cross_attention(device, kinds.cross, &cross, w))?,
-                ),
-                feed_forward: feed_forward(&name, &config.decoder)?,
+    let decoder =
+        (0..config.decoder.layers)
+            .map(|layer| {
+                let name = format!("decoder.layers.{layer}");
+                let (what, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
+                let own = BlockSpec { what, layer, shape: decoder_shape, dtype, positions: PositionScheme::None };
+                let cross = BlockSpec { what: cross, ..own };
+                Ok(DecoderLayer {
+                    attention: loader
+                        .attention(projections(own.what)?, |w| kinds.self_.self_attention(&device.into(), &own, w))?,
+                    cross: Some(loader.attention(projections(cross.what)?, |w| {
+                        kinds.cross.cross_attention(&device.into(), &cross, w)
+                    })?),
+                    feed_forward: feed_forward(&name, &config.decoder)?,
+                })
             })
-        })
-        .collect::<Result<_, ModelError>>()?;
+            .collect::<Result<_, ModelError>>()?;
     // `final_layer_norm` of a layer is that of its feed-forward block.
     let (own, cross, last) = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm");
     let outline = config.outline();

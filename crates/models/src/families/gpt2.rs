@@ -1,7 +1,7 @@
 //! GPT-2 (Radford et al. 2019) as in Hugging Face `GPT2LMHeadModel`: a pre-norm decoder with learned positions, fused QKV weights stored
 //! `[in, out]`, and a head tied to the embeddings.
 
-use elgen_attention::{BlockSpec, Shape, self_attention};
+use elgen_attention::{BlockSpec, PositionScheme, Shape};
 use elgen_search::ModelLimits;
 
 use crate::architecture::Architecture;
@@ -152,12 +152,7 @@ impl FamilyConfig for Gpt2Config {
 }
 
 fn shape(config: &Gpt2Config, layer: usize) -> Shape {
-    Shape {
-        d_model: config.n_embd,
-        num_heads: config.n_head,
-        head_dim: config.head_dim(),
-        scale: config.attention_scale(layer),
-    }
+    Shape::new(config.n_embd, config.n_head, config.head_dim(), config.attention_scale(layer))
 }
 
 fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
@@ -172,13 +167,13 @@ fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
         .map(|l| {
             let name = format!("h.{l}.attn");
             let shape = shape(config, l);
-            let spec = BlockSpec { what: &name, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
+            let spec = BlockSpec { what: &name, layer: l, shape, dtype, positions: PositionScheme::None };
             // Three column blocks of `c_attn`.
             let qkv = |i: usize| loader.conv1d_columns(&format!("{name}.c_attn"), 3 * d, d, i * d..(i + 1) * d);
             let o = loader.conv1d_columns(&format!("{name}.c_proj"), d, d, 0..d);
             let projections = [qkv(0)?, qkv(1)?, qkv(2)?, o?];
             Ok(DecoderLayer {
-                attention: loader.attention(projections, |w| self_attention(device, kinds.self_, &spec, w))?,
+                attention: loader.attention(projections, |w| kinds.self_.self_attention(&device.into(), &spec, w))?,
                 cross: None,
                 feed_forward: Box::new(DenseFeedForward {
                     up_proj: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,

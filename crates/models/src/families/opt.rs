@@ -1,7 +1,7 @@
 //! OPT (Zhang et al. 2022, arXiv 2205.01068) as in Hugging Face `OPTForCausalLM`: a decoder with learned positions (offset 2), pre-norm but for
 //! the 350m model, whose embeddings are narrower than its layers as well.
 
-use elgen_attention::{BlockSpec, Shape, self_attention};
+use elgen_attention::{BlockSpec, PositionScheme, Shape};
 use elgen_search::ModelLimits;
 
 use crate::architecture::Architecture;
@@ -170,7 +170,7 @@ impl FamilyConfig for OptConfig {
 fn shape(config: &OptConfig) -> Shape {
     let head_dim = config.head_dim();
     let scale = 1.0 / (head_dim as f32).sqrt();
-    Shape { d_model: config.hidden_size, num_heads: config.num_attention_heads, head_dim, scale }
+    Shape::new(config.hidden_size, config.num_attention_heads, head_dim, scale)
 }
 
 fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
@@ -197,10 +197,10 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
         .map(|l| {
             let name = format!("decoder.layers.{l}");
             let own = format!("{name}.self_attn");
-            let spec = BlockSpec { what: &own, layer: l, shape, dtype, bias: None, masks_whole_rows: false };
+            let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::None };
             let projections = loader.square_projections(&own, d, config.enable_bias)?;
             Ok(DecoderLayer {
-                attention: loader.attention(projections, |w| self_attention(device, kinds.self_, &spec, w))?,
+                attention: loader.attention(projections, |w| kinds.self_.self_attention(&device.into(), &spec, w))?,
                 cross: None,
                 feed_forward: Box::new(DenseFeedForward {
                     up_proj: loader.linear(&format!("{name}.fc1"), f, d, config.enable_bias)?,

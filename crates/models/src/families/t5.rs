@@ -8,9 +8,7 @@
 
 mod config;
 
-use elgen_attention::{
-    AttentionWeights, BlockSpec, EncoderAttention, PositionBias, Shape, cross_attention, self_attention,
-};
+use elgen_attention::{AttentionWeights, BlockSpec, PositionBias, PositionScheme, Shape};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{LayerNorm, Linear};
 
@@ -82,7 +80,7 @@ impl FamilyConfig for T5Config {
 
 /// Both stacks have the same heads.
 fn shape(config: &T5Config) -> Shape {
-    Shape { d_model: config.d_model, num_heads: config.num_heads, head_dim: config.d_kv, scale: 1.0 }
+    Shape::new(config.d_model, config.num_heads, config.d_kv, 1.0)
 }
 
 /// Reads T5's layers.
@@ -175,10 +173,9 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
         .map(|l| {
             let name = format!("encoder.block.{l}.layer");
             let own = format!("{name}.0.SelfAttention");
-            let spec =
-                BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&encoder_bias), masks_whole_rows: false };
+            let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&encoder_bias) };
             Ok(EncoderLayer {
-                attention: blocks.attention(&own, |w| EncoderAttention::new(device, &spec, w))?,
+                attention: blocks.attention(&own, |w| kinds.encoder.encoder_attention(&device.into(), &spec, w))?,
                 feed_forward: blocks.feed_forward(&format!("{name}.1"))?,
             })
         })
@@ -188,11 +185,11 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
             let name = format!("decoder.block.{l}.layer");
             let (own, cross) = (format!("{name}.0.SelfAttention"), format!("{name}.1.EncDecAttention"));
             let own_spec =
-                BlockSpec { what: &own, layer: l, shape, dtype, bias: Some(&decoder_bias), masks_whole_rows: false };
-            let cross_spec = BlockSpec { what: &cross, bias: None, ..own_spec };
+                BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&decoder_bias) };
+            let cross_spec = BlockSpec { what: &cross, positions: PositionScheme::None, ..own_spec };
             Ok(DecoderLayer {
-                attention: blocks.attention(&own, |w| self_attention(device, kinds.self_, &own_spec, w))?,
-                cross: Some(blocks.attention(&cross, |w| cross_attention(device, kinds.cross, &cross_spec, w))?),
+                attention: blocks.attention(&own, |w| kinds.self_.self_attention(&device.into(), &own_spec, w))?,
+                cross: Some(blocks.attention(&cross, |w| kinds.cross.cross_attention(&device.into(), &cross_spec, w))?),
                 feed_forward: blocks.feed_forward(&format!("{name}.2"))?,
             })
         })

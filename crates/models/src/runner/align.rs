@@ -11,6 +11,7 @@ use super::Runner;
 use super::footprint::{PackedSize, chunks};
 use super::packing::{PackedInput, PackedSpace};
 use super::room::RoomSize;
+use crate::architecture::PassCx;
 use crate::config::check_ids;
 use crate::error::ModelError;
 use crate::space::{PerRow, Space, per_row_extras};
@@ -59,7 +60,7 @@ impl Runner {
     /// A model without cross-attention, a layer or a sentence that does not exist, ids outside the vocabulary, out of memory, or the device failed.
     pub fn align(&mut self, continuations: &[Continuation<'_>], layer: usize) -> Result<Vec<Alignment>, ModelError> {
         let layout = self.caches.layout();
-        if layout.cross.is_none() {
+        if layout.cross_shape.is_none() {
             return Err(ModelError::NoCrossAttention);
         }
         if layer >= layout.layers {
@@ -88,8 +89,8 @@ impl Runner {
         let source = |c: &Continuation<'_>| self.placements[c.sentence].cross_range(0).count as usize;
         let longest = continuations.iter().map(source).max().unwrap_or(0);
         let lengths = continuations.iter().map(Continuation::fed);
-        let memory_slots = self.room.step.as_ref().map_or(0, |s| s.extras.memory_slots);
-        let extras = self.footprint.prompt_extras(memory_slots, (longest, 0));
+        let cross_slots = self.room.step.as_ref().map_or(0, |s| s.extras.cross_slots);
+        let extras = self.footprint.prompt_extras(cross_slots, (longest, 0));
         let limit = self.align_row(extras, longest).within(self.free_budget(), self.footprint.max_binding_bytes);
         let chunks = chunks(lengths, limit);
         let rows = chunks.iter().map(|c| c.tokens).max().unwrap_or(0);
@@ -114,7 +115,8 @@ impl Runner {
             }
             let PackedInput { ids, batch } = self.pack_continuations(&mut rec, packed, these)?;
             let out = Probabilities { mean: &mean, log_sum_exp: None };
-            self.model.align(&mut rec, ids.view(), &batch, &self.caches, &packed.space, layer, &out)?;
+            let mut cx = PassCx::new(&mut rec, &self.caches, &packed.space);
+            self.model.align(&mut cx, ids.view(), &batch, layer, &out)?;
             let bytes = rec.submit_and_read(&readback, &mean.buffer, chunk.tokens as u64 * stride)?;
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
             let mut rows = values.chunks(mean.ld());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kind, Kinds, Need, Splits};
+use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kinds, Need, Pass, SlotFormat, Splits};
 use elgen_tensor::{Arena, DType};
 
 use super::room::{Room, RoomSize};
@@ -114,16 +114,16 @@ impl Footprint {
             caches.self_ = caches.self_.saturating_add(bytes.self_);
             caches.cross = caches.cross.saturating_add(bytes.cross);
         }
-        let memory_slots = slabs.iter().map(|(slab, _)| slab.1 as usize).max().unwrap_or(0);
-        let size = self.batch_room(&held.room, runs, rows, memory_slots);
+        let cross_slots = slabs.iter().map(|(slab, _)| slab.1 as usize).max().unwrap_or(0);
+        let size = self.batch_room(&held.room, runs, rows, cross_slots);
         Room::default().resize(arena, self, &size)?;
         Ok(caches)
     }
 
-    /// The room of a runner behind the beginning of a batch where there are `rows` physical rows. `memory_slots`: cross slots of the largest
+    /// The room of a runner behind the beginning of a batch where there are `rows` physical rows. `cross_slots`: cross slots of the largest
     /// slab.
-    pub(super) fn batch_room(&self, held: &RoomSize, runs: &[Alike], rows: usize, memory_slots: usize) -> RoomSize {
-        let step = (rows, self.step_extras(memory_slots, longest(runs)));
+    pub(super) fn batch_room(&self, held: &RoomSize, runs: &[Alike], rows: usize, cross_slots: usize) -> RoomSize {
+        let step = (rows, self.step_extras(cross_slots, longest(runs)));
         let cross_rows = if self.encoder.is_some() { rows.max(held.cross_rows) } else { 0 };
         RoomSize { cross_rows, ..self.packed_room(held, runs, step) }
     }
@@ -135,7 +135,7 @@ impl Footprint {
             step: Some(step),
             cross_rows: held.cross_rows,
             encode: PackedSize::kept(held.encode, self.encoder.map(|_| self.encode_size(runs))),
-            prompt: PackedSize::kept(held.prompt, self.prompt_size(runs, step.1.memory_slots)),
+            prompt: PackedSize::kept(held.prompt, self.prompt_size(runs, step.1.cross_slots)),
         }
     }
 
@@ -146,60 +146,62 @@ impl Footprint {
 
     /// Key splits of sentences with at most so many (source ids, decoder ids).
     fn splits(&self, (source, decoder): (usize, usize)) -> Splits {
-        Splits::of(decoder, if self.layout.cross.is_some() { source } else { 0 })
+        Splits::of(decoder, if self.layout.cross_shape.is_some() { source } else { 0 })
     }
 
-    /// What the working tensors of a step hold. `memory_slots`: cross slots of the largest slab.
-    pub(super) fn step_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
-        let cross = self.layout.cross.map(|(_, kind)| kind);
+    /// What the working tensors of a step hold. `cross_slots`: those of the largest slab.
+    pub(super) fn step_extras(&self, cross_slots: usize, longest: (usize, usize)) -> Extras {
+        let works = |shape| self.layout.kinds.cross.works_on_cross_slots(Pass::Step, shape);
         Extras {
-            el: self.layout.self_kind == Kind::El || cross == Some(Kind::El),
-            el_prefill: false,
-            memory_slots: if cross == Some(Kind::MhaNocache) { memory_slots } else { 0 },
+            kinds: self.layout.kinds,
+            encodes: false,
+            pass: Pass::Step,
+            cross_slots: if self.layout.cross_shape.as_ref().is_some_and(works) { cross_slots } else { 0 },
             splits: self.splits(longest),
         }
     }
 
-    /// What those of a decoder prompt hold. `memory_slots`: those of the step.
-    pub(super) fn prompt_extras(&self, memory_slots: usize, longest: (usize, usize)) -> Extras {
-        Extras {
-            el: self.layout.cross.is_some_and(|(_, kind)| kind == Kind::El),
-            el_prefill: self.layout.self_kind == Kind::El,
-            memory_slots,
-            splits: Splits { self_: 1, cross: self.splits(longest).cross },
-        }
+    /// What those of a decoder prompt hold. `cross_slots`: those of the step.
+    pub(super) fn prompt_extras(&self, cross_slots: usize, longest: (usize, usize)) -> Extras {
+        let splits = Splits { self_: 1, cross: self.splits(longest).cross };
+        Extras { kinds: self.layout.kinds, encodes: false, pass: Pass::Prompt, cross_slots, splits }
+    }
+
+    /// What those of an encoder hold.
+    fn encode_extras(&self) -> Extras {
+        Extras { kinds: self.layout.kinds, encodes: true, ..Extras::default() }
     }
 
     /// The stretches that the encoder runs.
     pub(super) fn encode_chunks(&self, needs: &[Need]) -> Vec<Chunk> {
         let Some(shape) = self.encoder else { return Vec::new() };
         let lengths = needs.iter().map(|need| need.source_len);
-        chunks(lengths, self.most_tokens(shape, Extras::default()))
+        chunks(lengths, self.most_tokens(shape, self.encode_extras()))
     }
 
     /// The stretches that the decoder runs prompts in, all but their last ids.
-    pub(super) fn prompt_chunks(&self, needs: &[Need], memory_slots: usize) -> Vec<Chunk> {
+    pub(super) fn prompt_chunks(&self, needs: &[Need], cross_slots: usize) -> Vec<Chunk> {
         let lengths = needs.iter().map(|need| need.prompt_len.saturating_sub(1));
-        let extras = self.prompt_extras(memory_slots, longest(&Alike::runs(needs)));
+        let extras = self.prompt_extras(cross_slots, longest(&Alike::runs(needs)));
         chunks(lengths, self.most_tokens(self.decoder, extras))
     }
 
     /// What the encoder's stretches need.
     pub(super) fn encode_size(&self, runs: &[Alike]) -> PackedSize {
-        let replicates = self.layout.cross.is_some_and(|(_, kind)| kind.replicates());
+        let slots = self.layout.cross_slots();
         let tokens = self.encoder.map_or(0, |shape| {
-            let limit = self.most_tokens(shape, Extras::default());
+            let limit = self.most_tokens(shape, self.encode_extras());
             largest_chunk(runs.iter().map(|run| (run.need.source_len, run.count)), limit)
         });
-        PackedSize { tokens, copies: copies(runs, replicates), extras: Extras::default() }
+        PackedSize { tokens, copies: slots.map_or(1, |slots| copies(runs, slots)), extras: self.encode_extras() }
     }
 
     /// What the decoder's stretches need; `None` if no prompt has more than one id.
-    pub(super) fn prompt_size(&self, runs: &[Alike], memory_slots: usize) -> Option<PackedSize> {
-        let extras = self.prompt_extras(memory_slots, longest(runs));
+    pub(super) fn prompt_size(&self, runs: &[Alike], cross_slots: usize) -> Option<PackedSize> {
+        let extras = self.prompt_extras(cross_slots, longest(runs));
         let limit = self.most_tokens(self.decoder, extras);
         let tokens = largest_chunk(runs.iter().map(|run| (run.need.prompt_len.saturating_sub(1), run.count)), limit);
-        let copies = copies(runs, self.layout.self_kind.replicates());
+        let copies = copies(runs, self.layout.self_slots());
         (tokens > 0).then_some(PackedSize { tokens, copies, extras })
     }
 
@@ -255,8 +257,8 @@ pub(super) fn longest(runs: &[Alike]) -> (usize, usize) {
 }
 
 /// Lists of slots: one for each copy of what beams could share.
-fn copies(runs: &[Alike], replicates: bool) -> usize {
-    if replicates { runs.iter().map(|run| run.need.width).max().unwrap_or(1) } else { 1 }
+fn copies(runs: &[Alike], slots: SlotFormat) -> usize {
+    runs.iter().map(|run| slots.copies(run.need.width)).max().unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ impl Runner {
             };
             rows.push(placement, s as u32, tokens.iter(), count as u32, role);
         }
-        rows.record(rec, to, self.caches.layout().cross.is_some() && !encoder)
+        rows.record(rec, to, self.caches.layout().cross_shape.is_some() && !encoder)
     }
 
     /// Records the upload of sequences that are run again.

@@ -21,6 +21,14 @@ pub enum SearchError {
     /// A user's hook failed.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// A user's logits processor on the device failed, or cannot run in this search.
+    #[error("the logits processor {name}: {reason}")]
+    Processor {
+        /// The processor.
+        name: String,
+        /// What is wrong, on one line.
+        reason: String,
+    },
     /// More beams and candidates than a workgroup has invocations.
     #[error("beam search: {beams} beams and {candidates} candidates are more than {limit} together; use fewer beams")]
     TooManyBeams {

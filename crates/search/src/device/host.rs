@@ -106,6 +106,7 @@ impl DeviceSearch {
             (&logits.buffer, logits_bytes(&self.config, rows.count()))
         } else {
             self.process(rec, rows, logits)?;
+            self.run_processors(rec, rows, logits)?;
             self.warp(rec, rows, logits)?;
             candidates::candidates(rec, self, beams, rows, logits)?;
             (&beams.lists, candidates::list_bytes(rows.count(), &self.config))

@@ -115,6 +115,7 @@ impl DeviceSearch {
         } else if self.processes {
             self.process(rec, rows, logits)?;
         }
+        self.run_processors(rec, rows, logits)?;
         self.warp(rec, rows, logits)?;
         select::select(rec, self, rows, logits)?;
         let all = self.batch_rows();

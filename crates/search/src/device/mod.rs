@@ -63,6 +63,7 @@ mod advance;
 mod beam_step;
 mod cancel;
 mod candidates;
+mod device_processors;
 mod error;
 mod host;
 mod host_rows;
@@ -263,7 +264,8 @@ impl DeviceSearch {
     /// Starts a batch: sentence `s` owns the physical rows `s * width .. (s + 1) * width`.
     ///
     /// # Errors
-    /// More sentences or new tokens than there is room for, an empty prompt, or one that fills its length.
+    /// More sentences or new tokens than there is room for, an empty prompt, or one that fills its length; a processor on the device that
+    /// cannot run in this search.
     pub fn begin(&mut self, starts: &[SentenceStart<'_>]) -> Result<()> {
         if starts.len() > self.buffers.max_sentences {
             return Err(SearchError::Batch {
@@ -282,6 +284,7 @@ impl DeviceSearch {
                 return Err(SearchError::Batch { message });
             }
         }
+        device_processors::check(&self.hooks, &self.config, self.traits())?;
         self.cancelled.clear();
         self.starts.clear();
         self.starts.extend(starts.iter().map(|start| Sentence {

@@ -37,6 +37,11 @@ impl BatchTraits {
         }
     }
 
+    /// Whether the host computes scores from whole rows of logits.
+    pub(super) fn reads_logits(&self, config: &GenerationConfig) -> bool {
+        matches!(self.steps(config), Steps::Beams { by_logits: true } | Steps::Rows { logits: true })
+    }
+
     /// Rows of noise on the device, of `rows` that there are. Where the host draws, it needs none.
     fn noise_rows(&self, config: &GenerationConfig, rows: usize) -> usize {
         let drawn_here = self.steps(config) == Steps::Beams { by_logits: true };

@@ -84,6 +84,7 @@ impl DeviceSearch {
         if self.processes {
             self.process(rec, rows, logits)?;
         }
+        self.run_processors(rec, rows, logits)?;
         self.warp(rec, rows, logits)?;
         if let Some(beams) = &self.buffers.beams {
             candidates::candidates(rec, self, beams, rows, logits)?;

@@ -70,7 +70,7 @@ pub fn generate(
 /// Generates the sequences of one sentence: `num_return_sequences` hypotheses, for beam search the best first.
 ///
 /// # Errors
-/// Options that cannot be run, the prompt is empty or fills `lengths`, `step` gives rows or logits of the wrong number, or a hook failed.
+/// Options that cannot be run, the prompt is empty or fills `lengths`, `step` gives rows or logits of the wrong number, a hook failed or needs a device.
 pub fn generate_with(
     config: &GenerationConfig,
     lengths: Lengths,
@@ -82,6 +82,9 @@ pub fn generate_with(
     config.check_fields()?;
     if prompt.is_empty() || prompt.len() >= lengths.max_length {
         return Err(TwinError::Prompt { prompt_len: prompt.len(), max_length: lengths.max_length });
+    }
+    if let Some(processor) = hooks.device_processors.first() {
+        return Err(TwinError::DeviceProcessor { name: processor.name().to_owned() });
     }
     let task = Task { config, lengths, ordinal, source, prompt_len: prompt.len(), hooks };
     match config.mode {

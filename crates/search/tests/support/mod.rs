@@ -214,6 +214,7 @@ impl Runner {
                     beam,
                     width: width as u32,
                     length: prompt_len,
+                    live: prompt_len,
                     prompt_len,
                     prompt_base: slot,
                     gen_base: slot + prompt_len + beam,
@@ -531,6 +532,7 @@ pub(crate) fn one_step_from(
             beam,
             width: width as u32,
             length,
+            live: length,
             prompt_len: length,
             gen_base: length + beam,
             ..RowState::default()

@@ -14,7 +14,6 @@ mod matrix_fma;
 mod store;
 mod stream;
 mod token_logprobs;
-mod value_bias;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
 pub use fill_random::{RandomMatrix, fill_random};
@@ -28,7 +27,6 @@ pub use matrix_fma::{MatrixLayout, matrix_rounds};
 pub use store::{store, store_packed};
 pub use stream::stream;
 pub use token_logprobs::{TokenScore, token_logprobs};
-pub use value_bias::value_bias;
 
 use crate::error::{Result, TensorError};
 use crate::tensor::{DType, Tensor};

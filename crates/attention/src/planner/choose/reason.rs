@@ -1,7 +1,7 @@
 //! Why kinds were picked: sentences about what was compared, and about nothing else.
 
-use super::{BreakEven, Candidate, Standing};
-use crate::kind::{Kind, Kinds};
+use super::{BreakEven, Candidate, standing};
+use crate::kind::{Kind, Kinds, Standing};
 use crate::planner::predict::Prediction;
 
 /// Which block a reason is about.
@@ -60,6 +60,7 @@ impl Place {
 /// How a candidate compares with the pick.
 pub(super) fn of_candidate(candidate: &Candidate, pick: Kinds, picked: Option<&Prediction>) -> String {
     let speed = match (&candidate.prediction, picked) {
+        (None, _) if candidate.fits => return "nothing is known about its cost".to_owned(),
         (None, _) => return "not one sentence fits into memory".to_owned(),
         (Some(_), _) if candidate.kinds == pick => return "the pick".to_owned(),
         (Some(_), None) => return "not compared: not one sentence of the pick fits into memory".to_owned(),
@@ -69,10 +70,11 @@ pub(super) fn of_candidate(candidate: &Candidate, pick: Kinds, picked: Option<&P
             format!("{speed:.2} times the pick's throughput{batch}")
         }
     };
-    match Standing::of(candidate.kinds) {
+    match standing(candidate.kinds) {
         Standing::Regular => speed,
         Standing::LastResort => format!("only where nothing else fits; {speed}"),
         Standing::Baseline => format!("a baseline, never picked; {speed}"),
+        Standing::Named => format!("only where it is named; {speed}"),
     }
 }
 
@@ -86,8 +88,8 @@ pub(super) fn of_pick(candidates: &[Candidate], pick: Kinds, place: Place, at: B
             false => format!("not one sentence fits into memory with {}", place.name(pick)),
         };
     };
-    let mut regular = candidates.iter().filter(|c| Standing::of(c.kinds) == Standing::Regular);
-    if Standing::of(pick) == Standing::LastResort && regular.all(|c| c.prediction.is_none()) {
+    let mut regular = candidates.iter().filter(|c| standing(c.kinds) == Standing::Regular);
+    if standing(pick) == Standing::LastResort && regular.all(|c| c.prediction.is_none()) {
         return format!(
             "not one sentence fits into memory with caches of keys, values or hidden states for every layer; {} at a time do with {}",
             picked.batch,
@@ -96,25 +98,26 @@ pub(super) fn of_pick(candidates: &[Candidate], pick: Kinds, place: Place, at: B
     }
     // The other kind here, everything else as picked; else what every plan begins with.
     let kind = place.kind(pick);
-    let other = if kind == Kind::Mha { Kind::El } else { Kind::Mha };
+    let other = if kind == Kind::MHA { Kind::EL } else { Kind::MHA };
     let swapped = place.with(pick, other);
-    let rival = find(swapped).or_else(|| find(Kinds::both(Kind::Mha))).filter(|c| c.kinds != pick);
+    let rival = find(swapped).or_else(|| find(Kinds::both(Kind::MHA))).filter(|c| c.kinds != pick);
     let Some(rival) = rival else { return format!("{} was compared with nothing", place.name(pick)) };
     let Some(against) = &rival.prediction else {
         return format!("not one sentence fits into memory with {}", place.name(rival.kinds));
     };
     let faster = picked.sentences_per_second() >= against.sentences_per_second();
-    let tie = match Standing::of(pick) {
+    let tie = match standing(pick) {
         Standing::Regular if !faster => {
             format!(", which is no more than the margin of {:.0} %: the simpler kind is taken", margin * 100.0)
         }
         _ => String::new(),
     };
-    match (kind, other) {
-        (Kind::Mha, Kind::El) if rival.kinds == swapped => {
+    let is_swapped = rival.kinds == swapped;
+    match [kind, other] {
+        both if is_swapped && both == [Kind::MHA, Kind::EL] => {
             format!("{}{tie}", el_against_mha(place, against, picked, at))
         }
-        (Kind::El, Kind::Mha) if rival.kinds == swapped => {
+        both if is_swapped && both == [Kind::EL, Kind::MHA] => {
             format!("{}{tie}", el_against_mha(place, picked, against, at))
         }
         _ => format!(

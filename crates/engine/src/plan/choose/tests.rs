@@ -75,15 +75,15 @@ fn batches_are_as_large_as_the_memory() {
         };
         largest_batch(&memory, &workload(limit), &run(limit))
     };
-    let [mha, replicated, _, el] = Kind::ALL.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
+    let [mha, replicated, _, el] = Kind::BUILT_IN.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
     // A sentence takes 74, 218 and 15 MiB of caches; logits, tables and working tensors come to it.
     assert!((195..210).contains(&mha), "{mha}");
     assert!((65..72).contains(&replicated), "{replicated}");
     assert!((500..1030).contains(&el), "{el}");
-    assert_eq!(largest(Kinds::both(Kind::Mha), 16, 32), Some(32));
-    assert_eq!(largest(Kinds::both(Kind::Mha), 0, 32), None);
+    assert_eq!(largest(Kinds::both(Kind::MHA), 16, 32), Some(32));
+    assert_eq!(largest(Kinds::both(Kind::MHA), 0, 32), None);
     // Weights alone take 775 MiB: a GiB leaves room for a few sentences, and for more of them with EL.
-    let [mha, el] = [Kind::Mha, Kind::El].map(|kind| largest(Kinds::both(kind), 1, 32));
+    let [mha, el] = [Kind::MHA, Kind::EL].map(|kind| largest(Kinds::both(kind), 1, 32));
     assert!(mha < el, "{mha:?} {el:?}");
 }
 
@@ -105,7 +105,7 @@ fn expectations_without_end_are_planned_for() {
                 for memory_limit in [1, 1 << 30, u64::MAX] {
                     let memory = MemoryPlan {
                         outline: &outline,
-                        kinds: Kinds::both(Kind::El),
+                        kinds: Kinds::both(Kind::EL),
                         dtype: DType::F16,
                         max_binding_bytes: 2 << 30,
                         memory_limit,

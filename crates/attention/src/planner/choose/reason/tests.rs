@@ -1,13 +1,16 @@
 use super::*;
-use crate::planner::choose::combinations;
+
+fn combinations(has_encoder: bool) -> Vec<Kinds> {
+    crate::planner::combinations(&Kind::BUILT_IN, has_encoder)
+}
 
 const AT: BreakEven = BreakEven { measured: 4e9, needed: 38e9 };
 const MARGIN: f64 = 0.05;
 
 fn every_pick(place: Place) -> Vec<Kinds> {
     match place {
-        Place::Only => Kind::ALL.map(Kinds::both).to_vec(),
-        _ => Kind::ALL.iter().flat_map(|s| Kind::ALL.map(|cross| Kinds { self_: *s, cross })).collect(),
+        Place::Only => Kind::BUILT_IN.map(Kinds::both).to_vec(),
+        _ => Kind::BUILT_IN.iter().flat_map(|s| Kind::BUILT_IN.map(|cross| Kinds::new(*s, cross))).collect(),
     }
 }
 
@@ -26,7 +29,7 @@ fn candidates(place: Place, fitting: u32, turn: usize) -> Vec<Candidate> {
             cross_bytes: 2e6 * (1.0 + number as f64),
             steps: 100,
         });
-        Candidate { kinds, prediction, reason: String::new() }
+        Candidate { kinds, fits: prediction.is_some(), prediction, reason: String::new() }
     };
     all.into_iter().enumerate().map(of).collect()
 }
@@ -50,9 +53,9 @@ fn reasons_claim_what_was_compared() {
                     let picked = all.iter().find(|c| c.kinds == pick).and_then(|c| c.prediction);
                     if let Some((_, named)) = text.split_once("into memory with ") {
                         if text.contains("caches of keys") {
-                            let regular = || all.iter().filter(|c| Standing::of(c.kinds) == Standing::Regular);
+                            let regular = || all.iter().filter(|c| standing(c.kinds) == Standing::Regular);
                             assert!(regular().all(|c| c.prediction.is_none()), "{text}");
-                            assert!(picked.is_some() && Standing::of(pick) == Standing::LastResort, "{text}");
+                            assert!(picked.is_some() && standing(pick) == Standing::LastResort, "{text}");
                         } else {
                             // These kinds were asked for and did not fit; the pick itself may be no candidate.
                             let named: Vec<_> = all.iter().filter(|c| place.name(c.kinds) == named).collect();
@@ -80,7 +83,7 @@ fn reasons_claim_what_was_compared() {
                         }
                     } else {
                         assert!(text.contains("compared with nothing"), "{text}");
-                        assert!(all.iter().all(|c| c.kinds == pick || c.kinds != Kinds::both(Kind::Mha)), "{text}");
+                        assert!(all.iter().all(|c| c.kinds == pick || c.kinds != Kinds::both(Kind::MHA)), "{text}");
                         nothing += 1;
                     }
                 }
@@ -102,7 +105,8 @@ fn candidates_are_compared_with_the_pick() {
     assert!(text(&all[3]).contains("times the pick's throughput at batch"));
     assert!(text(&all[4]).starts_with("only where nothing else fits; "));
     assert!(text(&all[5]).starts_with("a baseline, never picked; "));
-    let absent = Candidate { prediction: None, ..all[5].clone() };
+    let absent = Candidate { prediction: None, fits: false, ..all[5].clone() };
     assert_eq!(text(&absent), "not one sentence fits into memory");
+    assert_eq!(text(&Candidate { fits: true, ..absent }), "nothing is known about its cost");
     assert!(of_candidate(&all[1], pick, None).starts_with("not compared"));
 }

@@ -1,0 +1,71 @@
+//! The projections of self-attention, for kinds that project queries, keys and values of one input in one product.
+
+use elgen_tensor::ops::{Activation, Linear, linear};
+use elgen_tensor::{Arena, Device, Tensor, TensorError};
+
+use crate::bias::PositionBias;
+use crate::block::{Cx, Epilogue};
+use crate::error::Result;
+use crate::shape::Shape;
+use crate::spec::BlockSpec;
+use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
+
+/// W_q, W_k and W_v stacked into one matrix, and W_o with the end of the block. Biases lie where the scores allow it: b_v is part of b_o, and b_k
+/// is there only under position schemes that need it (docs/el-attention.md §1.3).
+#[derive(Debug)]
+pub struct SelfProjections {
+    shape: Shape,
+    bias: Option<PositionBias>,
+    qkv: Linear,
+    output: Linear,
+}
+
+impl SelfProjections {
+    /// Loads or counts the weights.
+    ///
+    /// # Errors
+    /// Weights that do not fit the shape or cannot be read.
+    pub fn new(arena: &Arena, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+        let BlockSpec { what, shape, dtype, .. } = *spec;
+        let device = device(arena)?;
+        let Placed { weights: w, folded } = Placed::new(spec, w)?;
+        Ok(Self {
+            shape,
+            bias: spec.position_bias()?,
+            qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
+            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
+        })
+    }
+
+    /// The shape of the block.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The bias by distance, if that is the block's position scheme.
+    pub fn position_bias(&self) -> Option<&PositionBias> {
+        self.bias.as_ref()
+    }
+
+    /// Records queries, keys and values of `rows` rows `[_, d_model]` into the workspace's projections: in columns from 0, `inner` and
+    /// `2 * inner` on.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn project(&self, cx: &mut Cx<'_>, input: &Tensor, rows: usize) -> Result<()> {
+        Ok(linear(cx.rec, input, &self.qkv, Activation::None, None, cx.work.projections(), rows)?)
+    }
+
+    /// Records the output projection of the workspace's contexts, and the end of the block.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, rows: usize) -> Result<()> {
+        Ok(epilogue.apply(cx.rec, cx.work.contexts(), &self.output, rows)?)
+    }
+}
+
+/// The device to load onto.
+pub(crate) fn device(arena: &Arena) -> Result<&Device, TensorError> {
+    arena.device().ok_or_else(|| TensorError::Shape { op: "load", message: "there is no device to load onto".into() })
+}
