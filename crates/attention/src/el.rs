@@ -54,7 +54,7 @@ impl Projections {
     fn expand(&self, rec: &mut Recorder, input: &Tensor, rows: usize, work: &Workspace) -> Result<()> {
         let [expanded, _] = work.el()?;
         linear(rec, input, &self.q, Activation::None, None, &work.context, rows)?;
-        heads_expand(rec, &work.context, self.k.window_tensor()?, self.shape.num_heads, expanded, rows)?;
+        heads_expand(rec, &work.context, &self.k.weight, self.shape.num_heads, expanded, rows)?;
         Ok(())
     }
 
@@ -81,15 +81,7 @@ impl Projections {
     /// Contexts back to head width.
     fn contract(&self, rec: &mut Recorder, rows: usize, work: &Workspace) -> Result<()> {
         let [_, contexts] = work.el()?;
-        heads_contract(
-            rec,
-            contexts,
-            self.v.window_tensor()?,
-            self.v.bias.as_ref(),
-            self.shape.num_heads,
-            &work.context,
-            rows,
-        )?;
+        heads_contract(rec, contexts, &self.v, self.shape.num_heads, &work.context, rows)?;
         Ok(())
     }
 }

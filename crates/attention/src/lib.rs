@@ -55,5 +55,5 @@ pub use factory::{cross_attention, self_attention};
 pub use kind::{Kind, Kinds, Shape};
 pub use mha::{EncoderAttention, MhaCross, MhaSelf};
 pub use mha_attend::{MhaAttend, QueryRows, Tiling, mha_attend, mha_attend_tiled};
-pub use weight_bytes::{BlockPlace, block_weight_bytes, position_bias_bytes};
+pub use weight_bytes::{BlockPlace, block_weight_bytes, matrix_bytes, position_bias_bytes};
 pub use weights::{AttentionWeights, MatrixSource, Projection, UPLOAD_WINDOW, load_linear};
