@@ -1,38 +1,46 @@
-#include storage
-// out[r, h, n] = sum_{k < 4 head_quads} q[r, h, k] w[h, k, n]: per head, a product with weights `[k, n]` as they lie.
+#include matrix
+// out[r, h, n] = sum_k q[r, h, k] w[h, k, n]: per head, a product with weights `[k, n]` as they lie.
 // One invocation makes TILE_M rows x 4 columns; workgroup z is the head. Summed as fma over k = 0, 1, 2 ..., like every matrix kernel.
 struct Params {
     first_row: u32,
     end_row: u32,
-    head_quads: u32, // quads of one head in q; 4 head_quads rows of w
-    n_quads: u32,    // quads of one head in out; row stride of w
-    q_ld: u32,       // row strides in quads
+    k_quads: u32,   // quads of q summed per head; 4 k_quads rows of weights
+    w_quads: u32,   // quads of one head in out: one row of weights
+    w_first: u32,   // row of the window with which the first head begins
+    q_first: u32,   // quad of q with which the first head begins
+    q_head: u32,    // quads of q from one head to the next
+    q_ld: u32,      // row strides in quads
     out_ld: u32,
+    out_first: u32, // first output quad
+    continued: u32, // 1: sums go on from what `out` holds: the window has the later rows of a head
 }
 #include params
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> w: array<Quad>;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 override WG: u32 = 64u;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let lane = wg.x * WG + tid;
-    let n = min(lane, p.n_quads - 1u);
+    let n = min(lane, p.w_quads - 1u);
     let row = p.first_row + wg.y * #TILE_M;
-    let w_at = wg.z * p.head_quads * 4u * p.n_quads + n;
+    let step = weight_row(1u);
+    let w_at = weight_row(p.w_first + wg.z * p.k_quads * 4u);
+    let out_at = p.out_first + wg.z * p.w_quads + n;
     var q_at: array<u32, #TILE_M>;
     var acc: array<vec4<f32>, #TILE_M>;
     for (var m = 0u; m < #TILE_M; m++) {
-        q_at[m] = min(row + m, p.end_row - 1u) * p.q_ld + wg.z * p.head_quads;
+        q_at[m] = min(row + m, p.end_row - 1u) * p.q_ld + p.q_first + wg.z * p.q_head;
         acc[m] = vec4(0.0);
+        // Only what this invocation itself writes.
+        if (p.continued != 0u && lane < p.w_quads && row + m < p.end_row) { acc[m] = out[(row + m) * p.out_ld + out_at]; }
     }
-    for (var k = 0u; k < p.head_quads; k++) {
-        let at = w_at + 4u * k * p.n_quads;
-        let t0 = widen(w[at]);
-        let t1 = widen(w[at + p.n_quads]);
-        let t2 = widen(w[at + 2u * p.n_quads]);
-        let t3 = widen(w[at + 3u * p.n_quads]);
+    for (var k = 0u; k < p.k_quads; k++) {
+        let at = w_at + 4u * k * step;
+        let t0 = weight(at, n);
+        let t1 = weight(at + step, n);
+        let t2 = weight(at + 2u * step, n);
+        let t3 = weight(at + 3u * step, n);
         for (var m = 0u; m < #TILE_M; m++) {
             let v = q[q_at[m] + k];
             acc[m] = fma(vec4(v.x), t0, acc[m]);
@@ -41,9 +49,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             acc[m] = fma(vec4(v.w), t3, acc[m]);
         }
     }
-    if (lane >= p.n_quads) { return; }
+    if (lane >= p.w_quads) { return; }
     for (var m = 0u; m < #TILE_M; m++) {
         if (row + m >= p.end_row) { return; }
-        out[(row + m) * p.out_ld + wg.z * p.n_quads + n] = acc[m];
+        out[(row + m) * p.out_ld + out_at] = acc[m];
     }
 }

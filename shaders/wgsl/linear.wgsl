@@ -1,26 +1,28 @@
-#include storage
+#include matrix
 // out[r, n] = activate(sum_k x[r, k] w[n, k] + bias[n]) + residual[r, n], for one row window of the weights. A gate takes the residual's place: it is
 // multiplied instead of added.
-// One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start at quad z * x_head, its weight rows
-// and output columns at quad z * n_quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants agree to the bit.
+// One invocation makes TILE_M rows x 4 columns (a quad of n). Workgroup z is a head: its x columns start z * x_head quads behind those of the first
+// head, its weight rows and output columns z * n_quads quads. Each element is summed as fma over k = 0, 1, 2 ... whatever the tile, so all variants
+// agree to the bit.
 //
 // Without STAGED, lanes lie along n and read from memory: right where all lanes of a row load one x (a scalar) and caches are large, as on a CPU.
 // With STAGED, a workgroup of COLUMNS x ROWS invocations stages KQ quads of its rows and columns in workgroup memory, read in order of memory.
 struct Params {
     first_row: u32,
     end_row: u32,
-    k_quads: u32,   // quads summed: one row of w
+    w_quads: u32,   // quads summed: one row of weights
+    w_first: u32,   // row of the window with which the first head begins
     n_quads: u32,   // quads of output columns per head
+    x_first: u32,   // quad of x with which the first head begins
     x_head: u32,    // quads of x from one head to the next
     x_ld: u32,      // row strides in quads
     out_ld: u32,
     residual_ld: u32,
-    out_first: u32, // first output quad of this window
+    out_first: u32, // first output quad
     operands: u32,  // bit 0: bias, bit 1: residual, bit 2: gate
 }
 #include params
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> w: array<Quad>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
@@ -55,26 +57,26 @@ var<workgroup> w_stage: array<vec4<f32>, COLUMNS * 4u * (KQ + 1u)>;
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let first_n = wg.x * COLUMNS;
     let first_row = p.first_row + wg.y * ROWS * #TILE_M;
-    let head = wg.z * p.x_head;
-    let w_row = wg.z * p.n_quads * 4u;
+    let head = p.x_first + wg.z * p.x_head;
+    let w_row = p.w_first + wg.z * p.n_quads * 4u;
     var acc: array<vec4<f32>, #TILE_M>;
-    for (var first_k = 0u; first_k < p.k_quads; first_k += KQ) {
+    for (var first_k = 0u; first_k < p.w_quads; first_k += KQ) {
         workgroupBarrier();
         // Rows, columns and quads beyond the edge repeat the last one.
         for (var i = tid; i < ROWS * #TILE_M * KQ; i += COLUMNS * ROWS) {
             let row = min(first_row + i / KQ, p.end_row - 1u);
-            let k = min(first_k + i % KQ, p.k_quads - 1u);
+            let k = min(first_k + i % KQ, p.w_quads - 1u);
             x_stage[i / KQ * (KQ + 1u) + i % KQ] = x[row * p.x_ld + head + k];
         }
         for (var i = tid; i < COLUMNS * 4u * KQ; i += COLUMNS * ROWS) {
             let column = i / KQ;
-            let k = min(first_k + i % KQ, p.k_quads - 1u);
-            let source = (w_row + min(first_n * 4u + column, p.n_quads * 4u - 1u)) * p.k_quads + k;
+            let k = min(first_k + i % KQ, p.w_quads - 1u);
+            let source = weight_row(w_row + min(first_n * 4u + column, p.n_quads * 4u - 1u));
             // The four columns of an invocation lie COLUMNS rows apart, so that neighbours read neighbouring banks.
-            w_stage[(column % 4u * COLUMNS + column / 4u) * (KQ + 1u) + i % KQ] = widen(w[source]);
+            w_stage[(column % 4u * COLUMNS + column / 4u) * (KQ + 1u) + i % KQ] = weight(source, k);
         }
         workgroupBarrier();
-        let quads = min(KQ, p.k_quads - first_k);
+        let quads = min(KQ, p.w_quads - first_k);
         for (var k = 0u; k < quads; k++) {
             let from_w = at.x * (KQ + 1u) + k;
             let step = COLUMNS * (KQ + 1u);
@@ -101,15 +103,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let lane = wg.x * WG + tid;
     let n = wg.z * p.n_quads + min(lane, p.n_quads - 1u);
     let row = p.first_row + wg.y * #TILE_M;
-    let head = wg.z * p.x_head;
-    let w_at = n * 4u * p.k_quads;
+    let head = p.x_first + wg.z * p.x_head;
+    let w_row = p.w_first + n * 4u;
+    let w_at = vec4(weight_row(w_row), weight_row(w_row + 1u), weight_row(w_row + 2u), weight_row(w_row + 3u));
     var x_at: array<u32, #TILE_M>;
     var acc: array<vec4<f32>, #TILE_M>;
     for (var m = 0u; m < #TILE_M; m++) { x_at[m] = min(row + m, p.end_row - 1u) * p.x_ld + head; }
-    for (var k = 0u; k < p.k_quads; k++) {
-        let at = w_at + k;
-        let t = transpose(mat4x4<f32>(
-            widen(w[at]), widen(w[at + p.k_quads]), widen(w[at + 2u * p.k_quads]), widen(w[at + 3u * p.k_quads])));
+    for (var k = 0u; k < p.w_quads; k++) {
+        let t = transpose(mat4x4<f32>(weight(w_at.x, k), weight(w_at.y, k), weight(w_at.z, k), weight(w_at.w, k)));
         for (var m = 0u; m < #TILE_M; m++) { acc[m] = advance(acc[m], x[x_at[m] + k], t); }
     }
     if (lane >= p.n_quads) { return; }

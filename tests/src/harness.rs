@@ -2,7 +2,10 @@
 
 use std::sync::OnceLock;
 
-use elgen_tensor::{Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Range, Table, Tensor};
+use elgen_tensor::ops::Linear;
+use elgen_tensor::{
+    Arena, Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Matrix, Range, Table, Tensor, WeightFormat,
+};
 
 /// One way of running the same kernels.
 #[derive(Debug)]
@@ -160,6 +163,31 @@ pub fn stored(values: &[f32], dtype: DType) -> Vec<f64> {
 /// The device failed.
 pub fn upload(device: &Device, rows: usize, cols: usize, values: &[f32]) -> Tensor {
     device.tensor_from("test", Class::Activations, rows, cols, DType::F32, values).unwrap()
+}
+
+/// A weight matrix with these values.
+///
+/// # Panics
+/// The device failed.
+pub fn matrix(device: &Device, rows: usize, cols: usize, format: impl Into<WeightFormat>, values: &[f32]) -> Matrix {
+    let arena = Arena::from(device);
+    let matrix = Matrix::build(&arena, "test", rows, cols, format.into()).unwrap();
+    matrix.write_rows(&arena, 0, values).unwrap();
+    matrix
+}
+
+/// A projection of zeros with this bias.
+///
+/// # Panics
+/// The device failed.
+pub fn zeros(
+    device: &Device,
+    out: usize,
+    input: usize,
+    format: impl Into<WeightFormat>,
+    bias: Option<&[f32]>,
+) -> Linear {
+    Linear::build(&device.into(), "test", out, input, format.into(), bias).unwrap()
 }
 
 /// A buffer of u32.

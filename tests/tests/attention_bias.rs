@@ -4,7 +4,7 @@ use elgen_attention::{
     BlockSpec, CacheFormat, CacheLayout, Caches, Cx, Epilogue, Extras, Kind, Kinds, Need, Packed, Pass, Placement,
     PositionBias, PositionScheme, Shape, Step, Workspace,
 };
-use elgen_tensor::ops::LayerNorm;
+use elgen_tensor::ops::Norm;
 use elgen_tensor::{DType, Device, Grouping, Rows};
 use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{compare_within, devices, numbers, poisoned, read_rows, stored, table, upload, values};
@@ -84,7 +84,7 @@ fn check(device: &Device, want: &[f64], what: &str, record: impl FnOnce(&mut elg
     let d = SHAPE.d_model;
     let rows = want.len() / d;
     let (gain, residual) = (values(90, d), values(91, rows * d));
-    let norm = LayerNorm::rms(device, "norm", &gain, 1e-6).unwrap();
+    let norm = Norm::rms(&device.into(), "norm", &gain, 1e-6).unwrap();
     let on_device = upload(device, rows, d, &residual);
     let (out, normed) = (poisoned(device, rows + 1, d, DType::F32), poisoned(device, rows + 1, d, DType::F32));
     let mut rec = device.recorder();

@@ -4,7 +4,7 @@ use elgen_attention::{
     BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds, Need, Pass,
     Placement, PositionScheme, Rotary, SelfAttention, Shape, Step, Workspace, store_encoder_output,
 };
-use elgen_tensor::ops::LayerNorm;
+use elgen_tensor::ops;
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, RowState, Rows, Tensor};
 use elgen_tests::block_runs::pack;
 use elgen_tests::blocks::Weights;
@@ -67,13 +67,13 @@ const NORMED: f64 = 2e-5;
 struct Norm {
     weight: Vec<f32>,
     bias: Vec<f32>,
-    device: LayerNorm,
+    device: ops::Norm,
 }
 
 impl Norm {
     fn new(device: &Device, d: usize) -> Self {
         let (weight, bias) = (values(90, d), values(91, d));
-        let norm = LayerNorm::new(device, "norm", &weight, &bias, 1e-5).unwrap();
+        let norm = ops::Norm::layer_norm(&device.into(), "norm", &weight, &bias, 1e-5).unwrap();
         Self { weight, bias, device: norm }
     }
 

@@ -15,8 +15,8 @@ use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Runner, Sent
 use elgen_search::device::{DecodeStep, DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
 use elgen_tensor::{
-    Arena, Class, Cooperative, DType, Device, DeviceOptions, Range, RowStart, RowState, Rows, Table, Tensor, TokenAt,
-    ops,
+    Arena, Class, Cooperative, DType, Device, DeviceOptions, Matrix, Range, RowStart, RowState, Rows, Table, Tensor,
+    TokenAt, WeightFormat, ops,
 };
 use elgen_tests::repo_root;
 
@@ -345,7 +345,7 @@ fn caches_and_working_tensors_without_end_are_errors() {
     }
     assert!(Partials::new(device, max, max, max, max).is_err());
     for (out, input) in [(max, 1), (1, max), (max, max), (1 << 40, 1)] {
-        assert!(ops::Linear::new(device, "a matrix", out, input, DType::F32, None).is_err(), "{out} {input}");
+        assert!(Matrix::build(&device.into(), "a matrix", out, input, WeightFormat::F32).is_err(), "{out} {input}");
     }
 }
 
@@ -358,13 +358,14 @@ fn operations_on_more_rows_than_there_are_are_errors() {
     let numbers = Table::of(device, "numbers", &[0_u32; 16]).expect("a table");
     let ranges = Table::of(device, "ranges", &[Range::new(0, 1); 8]).expect("a table");
     let tokens = Table::of(device, "tokens", &[TokenAt::default(); 8]).expect("a table");
-    let matrix = ops::Linear::new(device, "a matrix", 8, 8, DType::F32, None).expect("a matrix");
-    let norm = ops::LayerNorm::new(device, "a norm", &[1.0; 8], &[0.0; 8], 1e-5).expect("a norm");
+    let matrix = Matrix::build(&device.into(), "a matrix", 8, 8, WeightFormat::F32).expect("a matrix");
+    let projection = ops::Linear::from(matrix.clone());
+    let norm = ops::Norm::layer_norm(&device.into(), "a norm", &[1.0; 8], &[0.0; 8], 1e-5).expect("a norm");
     let mut rec = device.recorder();
     for rows in [3, 1 << 32, max - 1, max] {
-        assert!(ops::linear(&mut rec, &x, &matrix, ops::Activation::None, None, &y, rows).is_err());
+        assert!(ops::linear(&mut rec, &x, &projection, ops::Activation::None, None, &y, rows).is_err());
         assert!(ops::layer_norm(&mut rec, &x, &norm, &y, rows).is_err());
-        assert!(ops::heads_expand(&mut rec, &x, &y, rows, &y, rows).is_err());
+        assert!(ops::heads_expand(&mut rec, &x, &matrix, rows, &y, rows).is_err());
         assert!(ops::store_packed(&mut rec, numbers.view(), rows, 1, &x, 0, &y).is_err());
         assert!(ops::store_packed(&mut rec, numbers.view(), 0, rows, &x, 0, &y).is_err());
         assert!(ops::store_packed(&mut rec, numbers.view(), 0, 1, &x, rows / 4 * 4, &y).is_err() || rows == 3);
@@ -383,7 +384,9 @@ fn operations_on_more_rows_than_there_are_are_errors() {
     }
     assert!(device.read(&list, u64::MAX).is_err() && device.write(&list, u64::MAX - 3, &[0; 4]).is_err());
     assert!(rec.copy(&list, u64::MAX - 3, &x.buffer, 0, 4).is_err());
-    assert!(device.write_rows(&x, max, &[0.0; 8]).is_err() && matrix.write_rows(device, max, &[0.0; 8]).is_err());
+    assert!(
+        device.write_rows(&x, max, &[0.0; 8]).is_err() && matrix.write_rows(&device.into(), max, &[0.0; 8]).is_err()
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::thread;
 
 use elgen_engine::{AttentionChoice, Generation, Model, Request, Session};
 use elgen_search::{GenerationConfig, GenerationOptions};
-use elgen_tensor::ops::{LayerNorm, layer_norm};
+use elgen_tensor::ops::{Norm, layer_norm};
 use elgen_tensor::{Class, DType, Device};
 use elgen_tests::demo::{Translations, assert_same, generate, session_options};
 use elgen_tests::harness::{assert_same_bits, devices, upload, values};
@@ -90,7 +90,7 @@ fn recordings_of_several_threads_do_not_mix() {
         let device = &variant.device;
         let run = |seed: u64, rows: usize| -> Vec<f32> {
             let ones = [1.0; COLS];
-            let norm = LayerNorm::new(device, "norm", &ones, &values(seed, COLS), seed as f32 * 0.1).unwrap();
+            let norm = Norm::layer_norm(&device.into(), "norm", &ones, &values(seed, COLS), seed as f32 * 0.1).unwrap();
             let x = upload(device, rows, COLS, &values(seed + 7, rows * COLS));
             let out = device.tensor("out", Class::Activations, rows, COLS, DType::F32).unwrap();
             let mut rec = device.recorder();

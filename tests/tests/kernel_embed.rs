@@ -1,9 +1,9 @@
 //! `embed.wgsl` against its twin: decode steps and packed rows, tables in one window and in several.
 
-use elgen_tensor::ops::{Linear, embed_packed, embed_step, positions_packed, positions_step};
-use elgen_tensor::{Class, DType, RowStart, RowState, Rows, TokenAt};
+use elgen_tensor::ops::{embed_packed, embed_step, positions_packed, positions_step};
+use elgen_tensor::{DType, RowStart, RowState, Rows, TokenAt};
 use elgen_tests::harness::{
-    self, Variant, assert_same_bits, compare, devices, poisoned, read_rows, stored, values, windowed_devices,
+    self, Variant, assert_same_bits, compare, devices, matrix, poisoned, read_rows, stored, values, windowed_devices,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -13,7 +13,8 @@ struct Case {
     vocab: usize,
     d: usize,
     dtype: DType,
-    positions: Option<usize>,
+    /// The storage of positions, and their offset.
+    positions: Option<(DType, usize)>,
     scale: f32,
     /// Ids of each physical row.
     prompts: Vec<Vec<u32>>,
@@ -21,13 +22,15 @@ struct Case {
 }
 
 fn cases(max_vocab: usize, max_d: usize) -> impl Strategy<Value = Case> {
-    (1..=max_vocab, 1..=max_d, any::<bool>(), prop::option::of(0..=2usize), 1..=12usize, any::<u64>()).prop_map(
+    let positions = prop::option::of((any::<bool>(), 0..=2usize));
+    (1..=max_vocab, 1..=max_d, any::<bool>(), positions, 1..=12usize, any::<u64>()).prop_map(
         |(vocab, d, half, positions, rows, seed)| {
             let pick = |i: usize, n: usize| (values(seed ^ i as u64, 1)[0].abs() * n as f32) as usize;
             let prompts = (0..rows)
                 .map(|r| (0..1 + pick(100 + r, 9)).map(|c| pick(1000 + 10 * r + c, vocab) as u32).collect())
                 .collect();
-            let dtype = if half { DType::F16 } else { DType::F32 };
+            let storage = |half| if half { DType::F16 } else { DType::F32 };
+            let (dtype, positions) = (storage(half), positions.map(|(half, offset)| (storage(half), offset)));
             Case { vocab, d, dtype, positions, scale: if half { 1.0 } else { 7.5 }, prompts, seed }
         },
     )
@@ -38,7 +41,8 @@ const PLACES: usize = 12;
 fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
     let table = values(case.seed, case.vocab * case.d);
     let places = values(case.seed ^ 1, PLACES * case.d);
-    let (wide_table, wide_places) = (stored(&table, case.dtype), stored(&places, case.dtype));
+    let place_dtype = case.positions.map_or(DType::F32, |(dtype, _)| dtype);
+    let (wide_table, wide_places) = (stored(&table, case.dtype), stored(&places, place_dtype));
     // The last id of each row, which is what a step feeds; every second row has finished, in descending order.
     let active: Vec<u32> = (0..case.prompts.len() as u32).rev().step_by(2).collect();
     let fed: Vec<(u32, u32)> = active
@@ -51,14 +55,13 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         &wide_table,
         case.d,
         f64::from(case.scale),
-        case.positions.map(|offset| (&wide_places[..], offset)),
+        case.positions.map(|(_, offset)| (&wide_places[..], offset)),
     );
     for variant in variants {
         let device = &variant.device;
-        let weights = Linear::new(device, "table", case.vocab, case.d, case.dtype, None).unwrap();
-        weights.write_rows(device, 0, &table).unwrap();
-        let places = device.tensor_from("positions", Class::Weights, PLACES, case.d, case.dtype, &places).unwrap();
-        let positions = case.positions.map(|offset| (&places, offset));
+        let weights = matrix(device, case.vocab, case.d, case.dtype, &table);
+        let places = matrix(device, PLACES, case.d, place_dtype, &places);
+        let positions = case.positions.map(|(_, offset)| (&places, offset));
 
         let mut rows = Rows::new(device, case.prompts.len() + 1, 10).unwrap();
         let states: Vec<RowState> = case
@@ -88,7 +91,7 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         let mut rec = device.recorder();
         embed_step(&mut rec, &rows, &weights, case.scale, positions, &step).unwrap();
         embed_packed(&mut rec, ids.view(), active.len(), &weights, case.scale, positions, &packed).unwrap();
-        prop_assert_eq!(rec.dispatches(), 2 * weights.windows.len() as u64);
+        prop_assert_eq!(rec.dispatches(), 2 * weights.window_count() as u64);
         rec.submit().unwrap();
         let got = read_rows(device, &step, active.len(), &variant.name);
         if let Err(message) = compare(&got, &want) {
@@ -135,13 +138,14 @@ proptest! {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let table = Linear::new(device, "table", 6, 5, DType::F32, None).unwrap();
+    let table = matrix(device, 6, 5, DType::F32, &[0.0; 30]);
     let ids = harness::table(device, &[TokenAt { id: 0, position: 0 }, TokenAt { id: 1, position: 1 }]);
     let out = poisoned(device, 4, 5, DType::F32);
-    let places = device.tensor("positions", Class::Weights, 3, 5, DType::F16).unwrap();
+    let places = matrix(device, 3, 5, DType::F16, &[0.0; 15]);
     let mut rec = device.recorder();
     assert!(embed_packed(&mut rec, ids.view(), 3, &table, 1.0, None, &out).is_err(), "too few pairs");
-    assert!(embed_packed(&mut rec, ids.view(), 2, &table, 1.0, Some((&places, 0)), &out).is_err(), "other dtype");
+    let wide = matrix(device, 3, 6, DType::F32, &[0.0; 18]);
+    assert!(embed_packed(&mut rec, ids.view(), 2, &table, 1.0, Some((&wide, 0)), &out).is_err(), "other columns");
     assert!(
         embed_packed(&mut rec, ids.view(), 2, &table, 1.0, None, &poisoned(device, 1, 5, DType::F32)).is_err(),
         "too few rows"
@@ -150,4 +154,10 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(positions_packed(&mut rec, ids.view(), 3, (&places, 0), &out).is_err(), "too few pairs for positions");
     assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 0), &narrow).is_err(), "too few columns for positions");
     assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 3), &out).is_err(), "offset behind the table");
+    let device = &windowed_devices()[0].device;
+    let tall = matrix(device, 5000, 5, DType::F32, &vec![0.0; 25_000]);
+    let ids = harness::table(device, &[TokenAt { id: 0, position: 0 }]);
+    let out = poisoned(device, 1, 5, DType::F32);
+    let refused = positions_packed(&mut device.recorder(), ids.view(), 1, (&tall, 0), &out).unwrap_err();
+    assert_eq!(refused.to_string(), "embed: [5000, 5] f32 lies in 3 windows, where one is needed");
 }

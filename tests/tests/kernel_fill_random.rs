@@ -1,16 +1,24 @@
 //! `fill_random.wgsl` against its twin and against its host function: exact bits, whatever the dtype, the window and the orientation.
 
-use elgen_tensor::ops::{Linear, RandomMatrix};
-use elgen_tensor::{DType, padded};
-use elgen_tests::harness::{devices, read_raw, windowed_devices};
+use elgen_tensor::ops::RandomMatrix;
+use elgen_tensor::{Device, Matrix, WeightFormat, padded};
+use elgen_tests::harness::{devices, windowed_devices};
 use elgen_tests::twin;
 use proptest::prelude::*;
 
 /// All elements of a matrix, pads too, in f64.
-fn held(device: &elgen_tensor::Device, linear: &Linear) -> Vec<f64> {
-    let ld = padded(linear.in_features);
-    let window = |w: &elgen_tensor::ops::Window| read_raw(device, &w.tensor)[..w.rows * ld].to_vec();
-    linear.windows.iter().flat_map(window).map(f64::from).collect()
+fn held(device: &Device, matrix: &Matrix) -> Vec<f64> {
+    // Rows behind the last one are those that make its window's number of rows a multiple of 4.
+    let bytes = matrix.read_windows(device).unwrap().concat();
+    let all: Vec<f64> = match matrix.format() {
+        WeightFormat::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(f64::from).collect(),
+        _ => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes).into_iter().map(f64::from).collect(),
+    };
+    all[..matrix.rows() * padded(matrix.cols())].to_vec()
+}
+
+fn zeros(device: &Device, rows: usize, cols: usize, format: WeightFormat) -> Matrix {
+    Matrix::build(&device.into(), "random", rows, cols, format).unwrap()
 }
 
 proptest! {
@@ -22,7 +30,7 @@ proptest! {
         begin in (0..=3usize, 0..=3usize), from in (0..=1000usize, 0..=1000usize),
         half in any::<bool>(), transposed in any::<bool>(),
     ) {
-        let dtype = if half { DType::F16 } else { DType::F32 };
+        let format = if half { WeightFormat::F16 } else { WeightFormat::F32 };
         let step = 2f64.powi(exponent - 10);
         // A uniform distribution's bound is sqrt(3) deviations.
         let plain = RandomMatrix::new(key, 2f64.powi(exponent) / 3f64.sqrt());
@@ -32,9 +40,9 @@ proptest! {
         let mut want = vec![0.0; rows * ld];
         twin::fill_random(&mut want, ld, first_row..rows, first_col..cols, key, step, from, transposed);
         for variant in devices() {
-            let linear = Linear::new(&variant.device, "random", rows, cols, dtype, None).unwrap();
-            linear.fill_random(&variant.device, first_row..rows, first_col..cols, &random).unwrap();
-            prop_assert_eq!(&held(&variant.device, &linear), &want, "{}", variant.name);
+            let matrix = zeros(&variant.device, rows, cols, format);
+            matrix.fill_random(&variant.device, first_row..rows, first_col..cols, &random).unwrap();
+            prop_assert_eq!(&held(&variant.device, &matrix), &want, "{}", variant.name);
         }
         for r in first_row..rows {
             for c in first_col..cols {
@@ -54,10 +62,10 @@ fn windows_do_not_show() {
     let step = f64::from(random.bound()) / 1023.0;
     twin::fill_random(&mut want, padded(cols), 2..rows, 4..cols, 7, step, (3, 5), false);
     for variant in windowed_devices() {
-        let linear = Linear::new(&variant.device, "random", rows, cols, DType::F32, None).unwrap();
-        assert!(linear.windows.len() > 2);
-        linear.fill_random(&variant.device, 2..rows, 4..cols, &random).unwrap();
-        assert!(held(&variant.device, &linear) == want, "{}", variant.name);
+        let matrix = zeros(&variant.device, rows, cols, WeightFormat::F32);
+        assert!(matrix.window_count() > 2);
+        matrix.fill_random(&variant.device, 2..rows, 4..cols, &random).unwrap();
+        assert!(held(&variant.device, &matrix) == want, "{}", variant.name);
     }
 }
 
@@ -69,9 +77,9 @@ fn tall_rectangles_are_filled_to_the_end() {
     let mut want = vec![0.0; rows * cols];
     twin::fill_random(&mut want, cols, 1..rows, 0..cols, 3, f64::from(random.bound()) / 1023.0, (0, 0), false);
     let device = &devices()[0].device;
-    let linear = Linear::new(device, "random", rows, cols, DType::F32, None).unwrap();
-    linear.fill_random(device, 1..rows, 0..cols, &random).unwrap();
-    assert!(held(device, &linear) == want);
+    let matrix = zeros(device, rows, cols, WeightFormat::F32);
+    matrix.fill_random(device, 1..rows, 0..cols, &random).unwrap();
+    assert!(held(device, &matrix) == want);
 }
 
 #[test]
@@ -94,11 +102,11 @@ fn numbers_are_spread() {
 #[test]
 fn rectangles_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let linear = Linear::new(device, "random", 8, 8, DType::F32, None).unwrap();
+    let matrix = zeros(device, 8, 8, WeightFormat::F32);
     let random = RandomMatrix::new(1, 0.1);
-    assert!(linear.fill_random(device, 0..8, 0..8, &random).is_ok());
-    assert!(linear.fill_random(device, 0..8, 2..8, &random).is_err(), "inside a quad");
-    assert!(linear.fill_random(device, 0..8, 4..12, &random).is_err(), "columns");
-    assert!(linear.fill_random(device, 0..9, 0..8, &random).is_err(), "rows");
-    assert!(linear.fill_random(device, 0..8, 0..8, &random.offset(u32::MAX as usize, 0)).is_err(), "numbers");
+    assert!(matrix.fill_random(device, 0..8, 0..8, &random).is_ok());
+    assert!(matrix.fill_random(device, 0..8, 2..8, &random).is_err(), "inside a quad");
+    assert!(matrix.fill_random(device, 0..8, 4..12, &random).is_err(), "columns");
+    assert!(matrix.fill_random(device, 0..9, 0..8, &random).is_err(), "rows");
+    assert!(matrix.fill_random(device, 0..8, 0..8, &random.offset(u32::MAX as usize, 0)).is_err(), "numbers");
 }

@@ -1,7 +1,7 @@
 //! `layer_norm.wgsl` against its twins, with and without a mean.
 
 use elgen_tensor::DType;
-use elgen_tensor::ops::{LayerNorm, layer_norm, layer_norm_tiled};
+use elgen_tensor::ops::{Norm, layer_norm, layer_norm_tiled};
 use elgen_tests::harness::{assert_same_bits, compare_within, devices, poisoned, read_rows, stored, upload, values};
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ proptest! {
         let mut by_features: [Option<Vec<f32>>; 2] = [None, None];
         for (i, variant) in devices().iter().enumerate() {
             let device = &variant.device;
-            let norm = LayerNorm::new(device, "norm", &weight, &bias, 1e-5).unwrap();
+            let norm = Norm::layer_norm(&device.into(), "norm", &weight, &bias, 1e-5).unwrap();
             let x = upload(device, rows, cols, &x);
             let out = poisoned(device, rows + 1, cols, DType::F32);
             let mut rec = device.recorder();
@@ -61,7 +61,7 @@ proptest! {
         let mut by_features: [Option<Vec<f32>>; 2] = [None, None];
         for (i, variant) in devices().iter().enumerate() {
             let device = &variant.device;
-            let norm = LayerNorm::rms(device, "norm", &weight, 1e-6).unwrap();
+            let norm = Norm::rms(&device.into(), "norm", &weight, 1e-6).unwrap();
             // Columns behind the norm's are none of its business.
             let wide: Vec<f32> = x.chunks(cols).flat_map(|row| row.iter().copied().chain([7.0; 5])).collect();
             let x = upload(device, rows, cols + 5, &wide);
@@ -91,20 +91,20 @@ fn any_workgroup_width_matches_the_twin() {
         let want_rms = twin::rms_norm(&wide(&x), &wide(&weight), 1e-6);
         for variant in devices() {
             let device = &variant.device;
-            let norm = LayerNorm::new(device, "norm", &weight, &bias, 1e-5).unwrap();
-            let rms = LayerNorm::rms(device, "norm", &weight, 1e-6).unwrap();
+            let norm = Norm::layer_norm(&device.into(), "norm", &weight, &bias, 1e-5).unwrap();
+            let rms = Norm::rms(&device.into(), "norm", &weight, 1e-6).unwrap();
             let x = upload(device, rows, cols, &x);
             for width in [8, 32, 64, 128, 256] {
                 let out = poisoned(device, rows + 1, cols, DType::F32);
                 let mut rec = device.recorder();
-                layer_norm_tiled(&mut rec, &x, &norm, &out, rows, Some(width)).unwrap();
+                layer_norm_tiled(&mut rec, &x, &norm, &out, rows, width).unwrap();
                 rec.submit().unwrap();
                 let got = read_rows(device, &out, rows, &variant.name);
                 compare_within(&got, &want, 1e-4)
                     .unwrap_or_else(|e| panic!("{}, width {width}, [{rows}, {cols}]: {e}", variant.name));
                 let out = poisoned(device, rows + 1, cols, DType::F32);
                 let mut rec = device.recorder();
-                layer_norm_tiled(&mut rec, &x, &rms, &out, rows, Some(width)).unwrap();
+                layer_norm_tiled(&mut rec, &x, &rms, &out, rows, width).unwrap();
                 rec.submit().unwrap();
                 let got = read_rows(device, &out, rows, &variant.name);
                 compare_within(&got, &want_rms, 1e-5)
@@ -117,11 +117,11 @@ fn any_workgroup_width_matches_the_twin() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let norm = LayerNorm::new(device, "norm", &[1.0; 5], &[0.0; 5], 1e-5).unwrap();
+    let norm = Norm::layer_norm(&device.into(), "norm", &[1.0; 5], &[0.0; 5], 1e-5).unwrap();
     let (x, out) = (upload(device, 1, 4, &[0.0; 4]), poisoned(device, 1, 6, DType::F32));
     assert!(layer_norm(&mut device.recorder(), &x, &norm, &out, 1).is_err());
-    assert!(LayerNorm::new(device, "norm", &[1.0; 5], &[0.0; 4], 1e-5).is_err());
-    let norm = LayerNorm::rms(device, "norm", &[1.0; 5], 1e-6).unwrap();
+    assert!(Norm::layer_norm(&device.into(), "norm", &[1.0; 5], &[0.0; 4], 1e-5).is_err());
+    let norm = Norm::rms(&device.into(), "norm", &[1.0; 5], 1e-6).unwrap();
     assert!(layer_norm(&mut device.recorder(), &x, &norm, &out, 1).is_err());
     let x = upload(device, 1, 5, &[0.0; 5]);
     assert!(layer_norm(&mut device.recorder(), &x, &norm, &out, 1).is_ok());

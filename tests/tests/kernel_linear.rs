@@ -3,10 +3,10 @@
 use elgen_tensor::ops::{
     Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_gated, linear_tiled,
 };
-use elgen_tensor::{Class, DType, Device};
+use elgen_tensor::{Arena, DType, Device, WeightFormat};
 use elgen_tests::harness::{
-    assert_close, assert_same_bits, compare, devices, poisoned, read_raw, read_rows, stored, upload, values,
-    windowed_devices,
+    assert_close, assert_same_bits, compare, devices, matrix, poisoned, read_raw, read_rows, stored, upload, values,
+    windowed_devices, zeros,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -59,12 +59,12 @@ impl Case {
 
     /// On the device, for the first `rows` rows.
     fn run(&self, device: &Device, rows: usize, tile: Option<Tile>) -> Vec<f32> {
-        let w = Linear::new(device, "w", self.n, self.k, self.dtype, self.bias().as_deref()).unwrap();
+        let w = zeros(device, self.n, self.k, self.dtype, self.bias().as_deref());
         // In two parts, the second across every window border behind the first.
         let cut = (self.n / 3) * self.k;
         let weights = self.w();
-        w.write_rows(device, 0, &weights[..cut]).unwrap();
-        w.write_rows(device, self.n / 3, &weights[cut..]).unwrap();
+        w.weight.write_rows(&device.into(), 0, &weights[..cut]).unwrap();
+        w.weight.write_rows(&device.into(), self.n / 3, &weights[cut..]).unwrap();
         let x = upload(device, self.rows, self.k, &self.x());
         let residual = self.residual().map(|r| upload(device, self.rows, self.n, &r));
         let out = poisoned(device, self.rows + 1, self.n, DType::F32);
@@ -77,8 +77,8 @@ impl Case {
     /// The same product with a gate in the residual's place: on the device, and its twin.
     fn gated(&self, device: &Device) -> (Vec<f32>, Vec<f64>) {
         let gate = values(self.seed ^ 3, self.rows * self.n);
-        let w = Linear::new(device, "w", self.n, self.k, self.dtype, self.bias().as_deref()).unwrap();
-        w.write_rows(device, 0, &self.w()).unwrap();
+        let w = zeros(device, self.n, self.k, self.dtype, self.bias().as_deref());
+        w.weight.write_rows(&device.into(), 0, &self.w()).unwrap();
         let x = upload(device, self.rows, self.k, &self.x());
         let out = poisoned(device, self.rows + 1, self.n, DType::F32);
         let mut rec = device.recorder();
@@ -171,15 +171,15 @@ proptest! {
         let contracted = twin::heads_contract(&dense, &wide_w, wide_bias.as_deref(), heads, width, d);
         for variant in devices() {
             let device = &variant.device;
-            let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &w).unwrap();
+            let weight = matrix(device, heads * width, d, dtype, &w);
+            let w = Linear { weight, bias: bias.as_deref().map(|b| upload(device, 1, heads * width, b)) };
             let q = upload(device, rows, heads * width, &q);
             let c = upload(device, rows, heads * ld, &c);
-            let bias = bias.as_deref().map(|b| upload(device, 1, heads * width, b));
             let wide = poisoned(device, rows + 2, heads * ld, DType::F32);
             let narrow = poisoned(device, rows + 2, heads * width, DType::F32);
             let mut rec = device.recorder();
-            heads_expand(&mut rec, &q, &w, heads, &wide, rows).unwrap();
-            heads_contract(&mut rec, &c, &w, bias.as_ref(), heads, &narrow, rows).unwrap();
+            heads_expand(&mut rec, &q, &w.weight, heads, &wide, rows).unwrap();
+            heads_contract(&mut rec, &c, &w, heads, &narrow, rows).unwrap();
             rec.submit().unwrap();
             let got = read_rows(device, &wide, rows, "heads_expand");
             prop_assert!(got.chunks(ld).all(|head| head[d..].iter().all(|v| *v == 0.0)), "{}: a head's pad is not 0", variant.name);
@@ -241,14 +241,14 @@ fn neither_rows_nor_tiles_change_a_bit_of_a_head() {
         let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
         for variant in devices() {
             let device = &variant.device;
-            let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &w).unwrap();
+            let w = Linear::from(matrix(device, heads * width, d, dtype, &w));
             let (q, c) = (upload(device, 130, heads * width, &q), upload(device, 130, heads * ld, &c));
             for &(rows, tile) in &runs {
                 let wide = poisoned(device, 130, heads * ld, DType::F32);
                 let narrow = poisoned(device, 130, heads * width, DType::F32);
                 let mut rec = device.recorder();
-                heads_expand(&mut rec, &q, &w, heads, &wide, rows).unwrap();
-                heads_contract_tiled(&mut rec, &c, &w, None, heads, &narrow, rows, tile).unwrap();
+                heads_expand(&mut rec, &q, &w.weight, heads, &wide, rows).unwrap();
+                heads_contract_tiled(&mut rec, &c, &w, heads, &narrow, rows, tile).unwrap();
                 rec.submit().unwrap();
                 let got = (read_rows(device, &wide, rows, "expand"), read_rows(device, &narrow, rows, "contract"));
                 let (wide, narrow) = first.get_or_insert_with(|| got.clone());
@@ -290,8 +290,7 @@ fn wider_tensors_are_used_from_their_first_column() {
     };
     for variant in devices() {
         let device = &variant.device;
-        let w = Linear::new(device, "w", n, k, DType::F32, None).unwrap();
-        w.write_rows(device, 0, &weights).unwrap();
+        let w = Linear::from(matrix(device, n, k, DType::F32, &weights));
         let x = upload(device, rows, 17, &widen(&x, k, 17));
         let residual = upload(device, rows, 29, &widen(&residual, n, 29));
         for tile in [Tile::Direct(4), Tile::Staged(1)] {
@@ -320,8 +319,7 @@ fn activations_stay_close_far_from_zero() {
     for variant in devices() {
         let device = &variant.device;
         let x = upload(device, n, 1, &inputs);
-        let w = Linear::new(device, "w", 1, 1, DType::F32, None).unwrap();
-        w.write_rows(device, 0, &[1.0]).unwrap();
+        let w = Linear::from(matrix(device, 1, 1, DType::F32, &[1.0]));
         for activation in Activation::ALL {
             let out = poisoned(device, n, 1, DType::F32);
             let mut rec = device.recorder();
@@ -339,7 +337,7 @@ fn activations_stay_close_far_from_zero() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let device = &devices()[0].device;
-    let w = Linear::new(device, "w", 6, 5, DType::F32, None).unwrap();
+    let w = zeros(device, 6, 5, DType::F32, None);
     let (x, out) = (upload(device, 2, 5, &[0.0; 10]), poisoned(device, 2, 6, DType::F32));
     let mut rec = device.recorder();
     assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 3).is_err(), "more rows than there are");
@@ -350,7 +348,56 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(linear_gated(&mut rec, &x, &w, Activation::None, &out, &out, 2).is_err(), "the gate is the output");
     assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 0).is_ok(), "no rows, no work");
     assert_eq!(rec.dispatches(), 0);
-    assert!(Linear::new(device, "w", 6, 5, DType::F32, Some(&[0.0; 5])).is_err(), "bias of another length");
-    assert!(w.write_rows(device, 5, &[0.0; 10]).is_err() && w.write_rows(device, 0, &[0.0; 7]).is_err());
-    assert!(heads_expand(&mut rec, &out, w.window_tensor().unwrap(), 1, &out, 1).is_err(), "heads of 6 columns");
+    let arena = Arena::from(device);
+    let biased = Linear::build(&arena, "w", 6, 5, WeightFormat::F32, Some(&[0.0; 5]));
+    assert!(biased.is_err(), "bias of another length");
+    let short = Linear { bias: Some(upload(device, 1, 5, &[0.0; 5])), ..w.clone() };
+    assert!(linear(&mut rec, &x, &short, Activation::None, None, &out, 2).is_err(), "a short bias");
+    let write = |first: usize, values: &[f32]| w.weight.write_rows(&arena, first, values);
+    assert!(write(5, &[0.0; 10]).is_err() && write(0, &[0.0; 7]).is_err());
+    assert!(heads_expand(&mut rec, &out, &w.weight, 1, &out, 1).is_err(), "heads of 6 columns");
+    assert!(heads_contract(&mut rec, &out, &w, 1, &out, 1).is_err(), "heads of 6 columns");
+    let counted = zeros_of(&Arena::counting(1 << 20), 8, 5);
+    assert!(linear(&mut rec, &x, &counted, Activation::None, None, &poisoned(device, 2, 8, DType::F32), 2).is_err());
+}
+
+fn zeros_of(arena: &Arena, out: usize, input: usize) -> Linear {
+    Linear::build(arena, "w", out, input, WeightFormat::F32, None).unwrap()
+}
+
+/// Windows end within heads, at heads, and a head lies in several.
+#[test]
+fn windows_do_not_change_a_bit_of_a_head() {
+    // Few rows: those of all heads have to fit a binding.
+    let (d, ld, rows) = (90, 92, 3);
+    for (heads, width) in [(6, 100), (30, 20), (2, 400), (3, 176)] {
+        let w = values(1, heads * width * d);
+        let (q, bias) = (values(2, rows * heads * width), values(4, heads * width));
+        let mut c = values(3, rows * heads * ld);
+        c.chunks_mut(ld).for_each(|head| head[d..].fill(0.0));
+        for dtype in [DType::F32, DType::F16] {
+            let run = |device: &Device| {
+                let weight = matrix(device, heads * width, d, dtype, &w);
+                let windows = weight.window_count();
+                let w = Linear { weight, bias: Some(upload(device, 1, heads * width, &bias)) };
+                let (q, c) = (upload(device, rows, heads * width, &q), upload(device, rows, heads * ld, &c));
+                let wide = poisoned(device, rows + 1, heads * ld, DType::F32);
+                let narrow = poisoned(device, rows + 1, heads * width, DType::F32);
+                let mut rec = device.recorder();
+                heads_expand(&mut rec, &q, &w.weight, heads, &wide, rows).unwrap();
+                heads_contract(&mut rec, &c, &w, heads, &narrow, rows).unwrap();
+                rec.submit().unwrap();
+                (windows, read_rows(device, &wide, rows, "expand"), read_rows(device, &narrow, rows, "contract"))
+            };
+            let (windows, wide, narrow) = run(&devices()[0].device);
+            assert_eq!(windows, 1);
+            for variant in windowed_devices() {
+                let what = format!("{heads} heads of {width}, {}, {}", dtype.name(), variant.name);
+                let (windows, expanded, contracted) = run(&variant.device);
+                assert!(windows > 1, "{what}: one window");
+                assert_same_bits(&expanded, &wide, &what);
+                assert_same_bits(&contracted, &narrow, &what);
+            }
+        }
+    }
 }

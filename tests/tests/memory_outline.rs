@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use elgen_attention::Kind;
+use elgen_attention::{Kind, matrix_bytes};
 use elgen_models::checkpoint::Weights;
 use elgen_models::families::BartConfig;
 use elgen_models::{Checkpoint, Kinds, ModelConfig, Outline, load};
-use elgen_tensor::ops::Linear;
 use elgen_tensor::{Class, DType, Device, tensor_bytes};
 use elgen_tests::harness::{devices, windowed_devices};
 
@@ -34,7 +33,7 @@ fn own_table(config: &ModelConfig, checkpoint: &Checkpoint, dtype: DType, max_bi
         .shared_embeddings(BartConfig::SUBSTITUTES, c.vocab_size, c.d_model, false)
         .unwrap();
     let same = views.encoder.name() == views.decoder.name();
-    if same { 0 } else { Linear::bytes(c.vocab_size, c.d_model, dtype, false, max_binding_bytes) }
+    if same { 0 } else { matrix_bytes(c.vocab_size, c.d_model, dtype, max_binding_bytes) }
 }
 
 /// Loads the model and compares.

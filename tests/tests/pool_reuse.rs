@@ -1,7 +1,7 @@
 //! Freed buffers are free for the driver too, before more is allocated.
 
-use elgen_tensor::ops::{LayerNorm, layer_norm};
-use elgen_tensor::{Class, DType, Device, DeviceOptions};
+use elgen_tensor::ops::{Norm, layer_norm};
+use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions};
 
 #[test]
 fn a_freed_buffer_does_not_outlive_its_count() {
@@ -13,7 +13,7 @@ fn a_freed_buffer_does_not_outlive_its_count() {
         return;
     };
     let tensor = |rows| device.tensor("test", Class::Activations, rows, 1024, DType::F32).unwrap();
-    let norm = LayerNorm::new(&device, "norm", &[1.0; 1024], &[0.0; 1024], 1e-5).unwrap();
+    let norm = Norm::layer_norm(&Arena::from(&device), "norm", &[1.0; 1024], &[0.0; 1024], 1e-5).unwrap();
     // 32 MiB each, used in a dispatch, so that a cached bind group holds them.
     let (x, out) = (tensor(8192), tensor(8192));
     let mut rec = device.recorder();

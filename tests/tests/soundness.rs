@@ -7,12 +7,12 @@ use elgen_attention::{
 };
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::{GenerationOptions, ModelLimits};
-use elgen_tensor::ops::{Linear, embed_packed, embed_step, positions_packed, store, store_packed, token_logprobs};
+use elgen_tensor::ops::{embed_packed, embed_step, positions_packed, store, store_packed, token_logprobs};
 use elgen_tensor::{
     Arena, Class, DType, Device, KernelSource, KernelSpec, Range, Recorder, RowStart, RowState, Rows, Segment, Table,
     Tensor, TensorError, TokenAt, bind,
 };
-use elgen_tests::harness::{devices, numbers, poisoned, ranges, read_raw, table, upload};
+use elgen_tests::harness::{devices, matrix, numbers, poisoned, ranges, read_raw, table, upload, zeros};
 
 const SHAPE: Shape = Shape::new(8, 2, 4, 1.0);
 /// Slots of the caches below.
@@ -133,7 +133,7 @@ fn slots_of_rows_lie_in_the_cache_or_are_refused() {
             rows
         };
         refused(store(&mut rec, &unplaced, SEGMENT, &operands.q, 0, &operands.x), "rows that feed nothing");
-        let embeddings = Linear::new(device, "table", 3, 8, DType::F32, None).expect("a table");
+        let embeddings = matrix(device, 3, 8, DType::F32, &[0.0; 24]);
         refused(embed_step(&mut rec, &unplaced, &embeddings, 1.0, None, &operands.out), "rows that feed nothing");
         rec.submit().expect("submission");
     }
@@ -265,9 +265,8 @@ fn ranges_lie_within_the_keys_or_are_refused() {
 fn ids_outside_a_table_are_left_out_and_positions_end_with_it() {
     for variant in devices() {
         let (device, name) = (&variant.device, &variant.name);
-        let embeddings = Linear::new(device, "table", 3, 4, DType::F32, None).expect("a table");
-        embeddings.write_rows(device, 0, &[1., 1., 1., 1., 2., 2., 2., 2., 3., 3., 3., 3.]).expect("three rows");
-        let places = upload(device, 2, 4, &[10., 10., 10., 10., 20., 20., 20., 20.]);
+        let embeddings = matrix(device, 3, 4, DType::F32, &[1., 1., 1., 1., 2., 2., 2., 2., 3., 3., 3., 3.]);
+        let places = matrix(device, 2, 4, DType::F32, &[10., 10., 10., 10., 20., 20., 20., 20.]);
         let max = u32::MAX;
         let tokens = [(2, 1), (3, 0), (max, max), (0, 2), (1, max)].map(|(id, position)| TokenAt { id, position });
         let ids = table(device, &tokens);
@@ -473,7 +472,7 @@ fn buffers_that_were_only_counted_reach_no_recording() {
     refused(rec.copy(&real.buffer, 0, &counted, 0, 16).and_then(|()| rec.submit().map(drop)), "a copy");
     refused(device.read(&counted, 16), "a read");
     refused(device.write(&counted, 0, &[0; 16]), "a write");
-    let matrix = Linear::new(device, "a matrix", 4, 4, DType::F32, None).expect("a matrix");
+    let matrix = zeros(device, 4, 4, DType::F32, None);
     let product = elgen_tensor::ops::linear(&mut rec, &tensor, &matrix, Default::default(), None, &real, 2);
     refused(product, "a product");
     let pairs: Table<Range> = Table::new(&arena, "counted", Class::Activations, 4).expect("a count");

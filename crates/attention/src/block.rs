@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use elgen_tensor::ops::{Activation, LayerNorm, Linear, layer_norm, linear};
+use elgen_tensor::ops::{Activation, Linear, Norm, layer_norm, linear};
 use elgen_tensor::{Entry, Range, Recorder, Rows, Segment, Table, TableRef, Tensor, TensorError};
 
 use crate::align::Probabilities;
@@ -37,7 +37,7 @@ pub struct Epilogue<'a> {
     /// Receives the sum.
     pub out: &'a Tensor,
     /// The norm that follows, and where its result goes.
-    pub norm: Option<(&'a LayerNorm, &'a Tensor)>,
+    pub norm: Option<(&'a Norm, &'a Tensor)>,
 }
 
 impl Epilogue<'_> {

@@ -150,7 +150,7 @@ impl Projections {
     fn expand(&self, rec: &mut Recorder, input: &Tensor, rows: usize, work: &Workspace) -> Result<()> {
         let (queries, expanded) = (work.contexts(), work.scratch(EXPANDED[0])?);
         linear(rec, input, &self.q, Activation::None, None, queries, rows)?;
-        heads_expand(rec, queries, self.k.window_tensor()?, self.shape.num_heads, expanded, rows)?;
+        heads_expand(rec, queries, &self.k.weight, self.shape.num_heads, expanded, rows)?;
         Ok(())
     }
 
@@ -176,8 +176,7 @@ impl Projections {
     /// Contexts back to head width, and the end of the block.
     fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, rows: usize) -> Result<()> {
         let (wide, contexts) = (cx.work.scratch(EXPANDED[1])?, cx.work.contexts());
-        let (v, bias) = (self.v.window_tensor()?, self.v.bias.as_ref());
-        heads_contract(cx.rec, wide, v, bias, self.shape.num_heads, contexts, rows)?;
+        heads_contract(cx.rec, wide, &self.v, self.shape.num_heads, contexts, rows)?;
         Ok(epilogue.apply(cx.rec, contexts, &self.output, rows)?)
     }
 }

@@ -1,7 +1,6 @@
 //! Device bytes of a block's weights, known without loading them.
 
-use elgen_tensor::ops::Linear;
-use elgen_tensor::{DType, tensor_bytes};
+use elgen_tensor::{Arena, DType, Matrix, tensor_bytes};
 
 use crate::kind::Kind;
 use crate::shape::Shape;
@@ -26,10 +25,12 @@ pub fn block_weight_bytes(
     has_biases: bool,
     max_binding_bytes: u64,
 ) -> u64 {
-    let stack = |parts: usize, bias: bool| {
-        Linear::bytes(shape.inner().saturating_mul(parts), shape.d_model, dtype, bias, max_binding_bytes)
+    let bytes = |rows: usize, cols: usize, bias: bool| {
+        let bias = if bias { tensor_bytes(1, rows, DType::F32) } else { 0 };
+        matrix_bytes(rows, cols, dtype, max_binding_bytes).saturating_add(bias)
     };
-    let output = Linear::bytes(shape.d_model, shape.inner(), dtype, has_biases, max_binding_bytes);
+    let stack = |parts: usize, bias: bool| bytes(shape.inner().saturating_mul(parts), shape.d_model, bias);
+    let output = bytes(shape.d_model, shape.inner(), has_biases);
     let inputs = match place {
         BlockPlace::SelfAttention(kind) | BlockPlace::CrossAttention(kind) if kind == Kind::EL => {
             stack(1, has_biases).saturating_add(stack(1, false).saturating_mul(2))
@@ -38,6 +39,15 @@ pub fn block_weight_bytes(
         BlockPlace::CrossAttention(_) => stack(1, has_biases).saturating_add(stack(2, false)),
     };
     inputs.saturating_add(output)
+}
+
+/// Bytes of a matrix `[rows, cols]` on a device whose bindings hold `max_binding_bytes`.
+pub fn matrix_bytes(rows: usize, cols: usize, dtype: DType, max_binding_bytes: u64) -> u64 {
+    let arena = Arena::counting(max_binding_bytes);
+    match Matrix::build(&arena, "matrix", rows, cols, dtype.into()) {
+        Ok(_) => arena.tally().usage().total,
+        Err(_) => u64::MAX,
+    }
 }
 
 /// Bytes of a [`crate::PositionBias`].

@@ -150,18 +150,18 @@ pub(crate) fn stack_heads(
             bias[at..at + dim].copy_from_slice(&values[h * dim..(h + 1) * dim]);
         }
     }
-    let linear = Linear::new(device, what, all, cols, dtype, has_bias.then_some(&bias[..]))?;
+    let linear = Linear::build(&device.into(), what, all, cols, dtype.into(), has_bias.then_some(&bias[..]))?;
     for (p, part) in parts.iter().enumerate() {
         let base = p * shape.inner();
         if dim == width {
-            copy_rows(device, &linear, part.weight, base, None)?;
+            copy_rows(device, &linear, dtype, part.weight, base, None)?;
             continue;
         }
         // Pad rows stay the zeros that the matrix was allocated with.
         if let Some(random) = part.weight.random() {
             for h in 0..heads {
                 let first = base + h * width;
-                linear.fill_random(device, first..first + dim, 0..cols, &random.offset(h * dim, 0))?;
+                linear.weight.fill_random(device, first..first + dim, 0..cols, &random.offset(h * dim, 0))?;
             }
             continue;
         }
@@ -171,7 +171,7 @@ pub(crate) fn stack_heads(
             for first in (0..dim).step_by(step) {
                 let values = &mut values[..step.min(dim - first) * cols];
                 part.weight.read(h * dim + first, values, dtype).map_err(AttentionError::Weights)?;
-                linear.write_rows(device, base + h * width + first, values)?;
+                linear.weight.write_rows(&device.into(), base + h * width + first, values)?;
             }
         }
     }
@@ -182,20 +182,21 @@ pub(crate) fn stack_heads(
 fn copy_rows(
     device: &Device,
     linear: &Linear,
+    dtype: DType,
     source: &dyn MatrixSource,
     base: usize,
     mut folding: Option<&mut Folding<'_>>,
 ) -> Result<()> {
     let (rows, cols) = (source.rows(), source.cols());
     if let Some(random) = source.random() {
-        return Ok(linear.fill_random(device, base..base + rows, 0..cols, &random)?);
+        return Ok(linear.weight.fill_random(device, base..base + rows, 0..cols, &random)?);
     }
     let step = window_rows(cols, rows);
     let mut values = vec![0.0; step * cols];
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
-        source.read(first, &mut values[..n * cols], linear.dtype).map_err(AttentionError::Weights)?;
-        linear.write_rows(device, base + first, &values[..n * cols])?;
+        source.read(first, &mut values[..n * cols], dtype).map_err(AttentionError::Weights)?;
+        linear.weight.write_rows(&device.into(), base + first, &values[..n * cols])?;
         if let Some(folding) = &mut folding {
             folding.see(first, &values[..n * cols]);
         }
@@ -214,8 +215,8 @@ pub fn load_linear(
     weight: &dyn MatrixSource,
     bias: Option<&[f32]>,
 ) -> Result<Linear> {
-    let linear = Linear::new(device, what, weight.rows(), weight.cols(), dtype, bias)?;
-    copy_rows(device, &linear, weight, 0, None)?;
+    let linear = Linear::build(&device.into(), what, weight.rows(), weight.cols(), dtype.into(), bias)?;
+    copy_rows(device, &linear, dtype, weight, 0, None)?;
     Ok(linear)
 }
 
@@ -233,11 +234,11 @@ pub(crate) fn output_projection(
     check(what, o.weight, shape.d_model, heads.saturating_mul(dim))?;
     let mut folding = folded.map(|b_v| Folding::new(b_v, o.bias, shape.d_model));
     let own = if folding.is_some() { None } else { o.bias };
-    let mut linear = Linear::new(device, what, shape.d_model, shape.inner(), dtype, own)?;
+    let mut linear = Linear::build(&device.into(), what, shape.d_model, shape.inner(), dtype.into(), own)?;
     if dim == width {
-        copy_rows(device, &linear, o.weight, 0, folding.as_mut())?;
+        copy_rows(device, &linear, dtype, o.weight, 0, folding.as_mut())?;
     } else {
-        spread_columns(device, &linear, shape, o.weight, folding.as_mut())?;
+        spread_columns(device, &linear, dtype, shape, o.weight, folding.as_mut())?;
     }
     if let Some(Folding { b_o, .. }) = folding {
         linear.bias = Some(device.tensor_from(what, Class::Weights, 1, shape.d_model, DType::F32, &b_o)?);
@@ -249,6 +250,7 @@ pub(crate) fn output_projection(
 fn spread_columns(
     device: &Device,
     linear: &Linear,
+    dtype: DType,
     shape: Shape,
     source: &dyn MatrixSource,
     mut folding: Option<&mut Folding<'_>>,
@@ -256,18 +258,23 @@ fn spread_columns(
     let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
     if let Some(random) = source.random() {
         for h in 0..heads {
-            linear.fill_random(device, 0..shape.d_model, h * width..h * width + dim, &random.offset(0, h * dim))?;
+            linear.weight.fill_random(
+                device,
+                0..shape.d_model,
+                h * width..h * width + dim,
+                &random.offset(0, h * dim),
+            )?;
         }
         return Ok(());
     }
     let mut narrow = vec![0.0; heads * dim];
     let mut wide = vec![0.0; shape.inner()];
     for row in 0..shape.d_model {
-        source.read(row, &mut narrow, linear.dtype).map_err(AttentionError::Weights)?;
+        source.read(row, &mut narrow, dtype).map_err(AttentionError::Weights)?;
         for h in 0..heads {
             wide[h * width..h * width + dim].copy_from_slice(&narrow[h * dim..(h + 1) * dim]);
         }
-        linear.write_rows(device, row, &wide)?;
+        linear.weight.write_rows(&device.into(), row, &wide)?;
         if let Some(folding) = &mut folding {
             folding.see(row, &narrow);
         }

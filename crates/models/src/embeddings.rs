@@ -1,7 +1,7 @@
 //! What stands before the layers of a stack: token embeddings, positions, and what turns their sum into hidden states.
 
-use elgen_tensor::ops::{self, LayerNorm, Linear, embed_packed, embed_step, linear, positions_packed, positions_step};
-use elgen_tensor::{Recorder, Rows, TableRef, Tensor, TensorError, TokenAt};
+use elgen_tensor::ops::{self, Linear, Norm, embed_packed, embed_step, linear, positions_packed, positions_step};
+use elgen_tensor::{Matrix, Recorder, Rows, TableRef, Tensor, TensorError, TokenAt};
 
 use crate::error::ModelError;
 use crate::space::Space;
@@ -39,9 +39,9 @@ impl Ids<'_> {
     fn embed(
         self,
         rec: &mut Recorder,
-        table: &Linear,
+        table: &Matrix,
         scale: f32,
-        places: Option<(&Tensor, usize)>,
+        places: Option<(&Matrix, usize)>,
         out: &Tensor,
     ) -> elgen_tensor::Result<()> {
         match self {
@@ -51,7 +51,7 @@ impl Ids<'_> {
     }
 
     /// Writes the embeddings of positions alone.
-    fn place(self, rec: &mut Recorder, places: (&Tensor, usize), out: &Tensor) -> elgen_tensor::Result<()> {
+    fn place(self, rec: &mut Recorder, places: (&Matrix, usize), out: &Tensor) -> elgen_tensor::Result<()> {
         match self {
             Self::Packed(ids, count) => positions_packed(rec, ids, count, places, out),
             Self::Step(rows) => positions_step(rec, rows, places, out),
@@ -62,7 +62,7 @@ impl Ids<'_> {
 /// A table of positions.
 #[derive(Debug)]
 pub(crate) struct PositionTable {
-    pub(crate) table: Linear,
+    pub(crate) table: Matrix,
     /// Rows before position 0.
     pub(crate) offset: usize,
 }
@@ -71,14 +71,14 @@ pub(crate) struct PositionTable {
 #[derive(Debug)]
 pub(crate) struct Embeddings {
     /// `[vocab_size, table width]`.
-    pub(crate) table: Linear,
+    pub(crate) table: Matrix,
     pub(crate) scale: f32,
     /// None where attention alone knows about positions.
     pub(crate) positions: Option<PositionTable>,
     /// `[d_model, table width]`, where the table is narrower or wider than the model.
     pub(crate) projection: Option<Linear>,
     /// Its result is what the layers begin with; see [`crate::stack::Stream::begin`].
-    pub(crate) norm: Option<LayerNorm>,
+    pub(crate) norm: Option<Norm>,
 }
 
 impl Embeddings {
@@ -95,10 +95,7 @@ impl Embeddings {
             let message = format!("vectors of the caller {} are not supported yet", vectors.describe());
             return Err(TensorError::Shape { op: "embed", message }.into());
         }
-        let places = match &self.positions {
-            Some(positions) => Some((positions.table.window_tensor()?, positions.offset)),
-            None => None,
-        };
+        let places = self.positions.as_ref().map(|positions| (&positions.table, positions.offset));
         let Some(projection) = &self.projection else {
             return Ok(ids.embed(rec, &self.table, self.scale, places, out)?);
         };

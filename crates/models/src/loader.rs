@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use elgen_attention::{AttentionWeights, MatrixSource, Projection, load_linear};
-use elgen_tensor::ops::{LayerNorm, Linear, RandomMatrix};
-use elgen_tensor::{DType, Device};
+use elgen_tensor::ops::{Linear, Norm, RandomMatrix};
+use elgen_tensor::{DType, Device, Matrix};
 
 use crate::checkpoint::{DecoderEmbeddings, Seq2SeqEmbeddings, TensorView, Weights};
 use crate::error::ModelError;
@@ -144,19 +144,19 @@ impl<'a> Loader<'a> {
     }
 
     /// `NAME.{weight,bias}` `[d]` of a LayerNorm.
-    pub(crate) fn norm(&self, name: &str, d: usize, eps: f32) -> Result<LayerNorm, ModelError> {
+    pub(crate) fn norm(&self, name: &str, d: usize, eps: f32) -> Result<Norm, ModelError> {
         let weight = self.vector(&format!("{name}.weight"), d)?;
         let bias = self.vector(&format!("{name}.bias"), d)?;
-        Ok(LayerNorm::new(self.device, name, &weight, &bias, eps)?)
+        Ok(Norm::layer_norm(&self.device.into(), name, &weight, &bias, eps)?)
     }
 
     /// A table of rows: embeddings, positions, or a head.
-    pub(crate) fn table(&self, what: &str, view: TensorView<'a>) -> Result<Linear, ModelError> {
-        Ok(load_linear(self.device, what, self.dtype, &Rows(view), None)?)
+    pub(crate) fn table(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
+        Ok(load_linear(self.device, what, self.dtype, &Rows(view), None)?.weight)
     }
 
     /// The embedding table and the head of a decoder-only model: one table in memory for each one in the file. Clones share the device buffers.
-    pub(crate) fn decoder_tables(&self, views: DecoderEmbeddings<'a>) -> Result<[Linear; 2], ModelError> {
+    pub(crate) fn decoder_tables(&self, views: DecoderEmbeddings<'a>) -> Result<[Matrix; 2], ModelError> {
         let shared = views.all_shared();
         let input = self.table("embedding", views.input)?;
         let head = if shared { input.clone() } else { self.table("head", views.head)? };
@@ -164,7 +164,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The embedding tables of encoder and decoder, and the head: one table in memory for each one in the file. Clones share the device buffers.
-    pub(crate) fn tables(&self, views: Seq2SeqEmbeddings<'a>) -> Result<[Linear; 3], ModelError> {
+    pub(crate) fn tables(&self, views: Seq2SeqEmbeddings<'a>) -> Result<[Matrix; 3], ModelError> {
         let encoder = self.table("encoder embedding", views.encoder.clone())?;
         let decoder = match views.decoder.name() == views.encoder.name() {
             true => encoder.clone(),

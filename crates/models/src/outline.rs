@@ -1,8 +1,9 @@
 //! A model without its weights: what its config alone says about shapes, caches and bytes. Loaded models use the same.
 
-use elgen_attention::{BlockPlace, CacheLayout, Kinds, Shape, UPLOAD_WINDOW, block_weight_bytes, position_bias_bytes};
+use elgen_attention::{
+    BlockPlace, CacheLayout, Kinds, Shape, UPLOAD_WINDOW, block_weight_bytes, matrix_bytes, position_bias_bytes,
+};
 use elgen_search::ModelLimits;
-use elgen_tensor::ops::{LayerNorm, Linear};
 use elgen_tensor::{Class, DType, Tally, tensor_bytes};
 
 use crate::space::StackShape;
@@ -45,8 +46,11 @@ impl Weight {
     fn bytes(self, kinds: Kinds, dtype: DType, max_binding_bytes: u64) -> u64 {
         let block = |place, shape, biases| block_weight_bytes(place, shape, dtype, biases, max_binding_bytes);
         match self {
-            Self::Matrix { rows, cols, bias } => Linear::bytes(rows, cols, dtype, bias, max_binding_bytes),
-            Self::Norm { cols, shift } => LayerNorm::bytes(cols, shift),
+            Self::Matrix { rows, cols, bias } => {
+                let bias = if bias { tensor_bytes(1, rows, DType::F32) } else { 0 };
+                matrix_bytes(rows, cols, dtype, max_binding_bytes).saturating_add(bias)
+            }
+            Self::Norm { cols, shift } => (1 + u64::from(shift)) * tensor_bytes(1, cols, DType::F32),
             Self::Encoder { shape, biases } => block(BlockPlace::Encoder, shape, biases),
             Self::SelfAttention { shape, biases } => block(BlockPlace::SelfAttention(kinds.self_), shape, biases),
             Self::CrossAttention { shape, biases } => block(BlockPlace::CrossAttention(kinds.cross), shape, biases),

@@ -1,7 +1,7 @@
 //! A stack of layers as a stream of hidden states: where its norms stand decides which tensor a block reads and which one it adds to.
 
 use elgen_attention::Epilogue;
-use elgen_tensor::ops::{LayerNorm, layer_norm};
+use elgen_tensor::ops::{Norm, layer_norm};
 use elgen_tensor::{Recorder, Tensor};
 
 use crate::config::NormOrder;
@@ -13,14 +13,14 @@ use crate::space::Space;
 pub(crate) struct Norms {
     pub(crate) order: NormOrder,
     /// One per block of each layer, in the order of the blocks.
-    pub(crate) layers: Vec<Vec<LayerNorm>>,
+    pub(crate) layers: Vec<Vec<Norm>>,
     /// Behind the last layer of a pre-norm stack, if there is one.
-    pub(crate) last: Option<LayerNorm>,
+    pub(crate) last: Option<Norm>,
 }
 
 impl Norms {
     /// The norm between the embeddings and the first block.
-    fn first(&self) -> Option<&LayerNorm> {
+    fn first(&self) -> Option<&Norm> {
         match self.order {
             NormOrder::Post => None,
             NormOrder::Pre => self.layers.first().and_then(|blocks| blocks.first()).or(self.last.as_ref()),
@@ -28,7 +28,7 @@ impl Norms {
     }
 
     /// The norm that follows a block: its own in post-norm order, that of the next block or the last one in pre-norm order.
-    fn behind(&self, layer: usize, block: usize) -> Option<&LayerNorm> {
+    fn behind(&self, layer: usize, block: usize) -> Option<&Norm> {
         let at = |l: usize, b: usize| self.layers.get(l).and_then(|blocks| blocks.get(b));
         match self.order {
             NormOrder::Post => at(layer, block),
@@ -56,12 +56,12 @@ impl<'s> Stream<'s> {
     }
 
     /// Where the embeddings go.
-    pub(crate) fn embeddings(&self, norm: Option<&LayerNorm>) -> &'s Tensor {
+    pub(crate) fn embeddings(&self, norm: Option<&Norm>) -> &'s Tensor {
         if norm.is_some() { self.spare } else { self.residual }
     }
 
     /// Applies the norm behind the embeddings, if there is one, and the first norm of the stack.
-    pub(crate) fn begin(&self, rec: &mut Recorder, embedding_norm: Option<&LayerNorm>) -> Result<(), ModelError> {
+    pub(crate) fn begin(&self, rec: &mut Recorder, embedding_norm: Option<&Norm>) -> Result<(), ModelError> {
         if let Some(norm) = embedding_norm {
             layer_norm(rec, self.spare, norm, self.residual, self.rows)?;
         }

@@ -154,7 +154,7 @@ impl Architecture for Transformer {
     }
 
     fn source_vocab_size(&self) -> usize {
-        self.encoder.as_ref().map_or(self.outline.limits.vocab_size, |encoder| encoder.embeddings.table.out_features)
+        self.encoder.as_ref().map_or(self.outline.limits.vocab_size, |encoder| encoder.embeddings.table.rows())
     }
 
     fn cache_layout(&self) -> CacheLayout {

@@ -98,6 +98,24 @@ impl Arena {
         }
     }
 
+    /// As [`Device::tensor_from`]. Where it counts, the values are not looked at.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tensor_from(
+        &self,
+        what: &str,
+        class: Class,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        values: &[f32],
+    ) -> Result<Tensor> {
+        let tensor = self.tensor(what, class, rows, cols, dtype)?;
+        self.write_rows(&tensor, 0, values)?;
+        Ok(tensor)
+    }
+
     /// As [`Device::readback_ring`].
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl Device {
 }
 
 /// Rows of f32 as stored: padded to whole quads, converted.
-fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Result<Vec<u8>> {
+pub(crate) fn encode_rows(values: &[f32], cols: usize, dtype: DType) -> Result<Vec<u8>> {
     let ld = padded(cols);
     let rows = values.len().checked_div(cols).unwrap_or(0);
     let mut bytes = vec![0u8; rows * ld * dtype.bytes() as usize];

@@ -5,8 +5,8 @@
 
 use elgen_attention::{CrossQueries, ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table};
-use elgen_tests::harness::values;
+use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table};
+use elgen_tests::harness::{matrix, values};
 use elgen_tests::timing::best_seconds;
 use serde_json::json;
 
@@ -45,8 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     for dtype in [DType::F32, DType::F16] {
         for (n, k) in SHAPES {
-            let w = Linear::new(&device, "w", n, k, dtype, Some(&values(1, n)))?;
-            w.write_rows(&device, 0, &values(2, n * k))?;
+            let arena = Arena::from(&device);
+            let w = Linear::build(&arena, "w", n, k, dtype.into(), Some(&values(1, n)))?;
+            w.weight.write_rows(&arena, 0, &values(2, n * k))?;
             for &rows in &rows {
                 let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
                 let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
@@ -56,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         // Every tile at one shape: where Tile::choose gets its numbers from.
         let (n, k) = (768, 768);
-        let w = Linear::new(&device, "w", n, k, dtype, None)?;
+        let w = Linear::build(&Arena::from(&device), "w", n, k, dtype.into(), None)?;
         for &rows in &rows {
             let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;
             let out = device.tensor("out", Class::Activations, rows, n, DType::F32)?;
@@ -68,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         let (heads, width, d) = (4, 64, 256);
-        let w = device.tensor_from("w", Class::Weights, heads * width, d, dtype, &values(4, heads * width * d))?;
+        let w = Linear::from(matrix(&device, heads * width, d, dtype, &values(4, heads * width * d)));
         for &rows in &rows {
             let q = device.tensor_from(
                 "q",
@@ -80,9 +81,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             )?;
             let c = device.tensor("c", Class::Activations, rows, heads * d, DType::F32)?;
             let back = device.tensor("back", Class::Activations, rows, heads * width, DType::F32)?;
-            let seconds = best_seconds(&device, &|rec| heads_expand(rec, &q, &w, heads, &c, rows))?;
+            let seconds = best_seconds(&device, &|rec| heads_expand(rec, &q, &w.weight, heads, &c, rows))?;
             note("heads_expand", dtype, rows, heads * d, width, seconds);
-            let seconds = best_seconds(&device, &|rec| heads_contract(rec, &c, &w, None, heads, &back, rows))?;
+            let seconds = best_seconds(&device, &|rec| heads_contract(rec, &c, &w, heads, &back, rows))?;
             note("heads_contract", dtype, rows, heads * width, d, seconds);
         }
     }

@@ -230,7 +230,7 @@ fn matrix_flops(timer: &Timer<'_>, size: &Size) -> Result<Option<f64>> {
 
 fn linear_curve(timer: &Timer<'_>, size: &Size, dtype: DType, dispatch_seconds: f64) -> Result<Curve> {
     let (device, d) = (timer.device, size.d_model);
-    let weights = Linear::new(device, "weights", d, d, dtype, None)?;
+    let weights = Linear::build(&device.into(), "weights", d, d, dtype.into(), None)?;
     let rows = LINEAR_ROWS[LINEAR_ROWS.len() - 1];
     let tensor = |what: &str| device.tensor(what, Class::Activations, rows, d, DType::F32);
     let (x, out) = (tensor("inputs")?, tensor("outputs")?);

@@ -8,7 +8,7 @@ mod variants;
 use elgen_attention::{BlockSpec, PositionScheme, Shape, load_linear};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
-use elgen_tensor::{Class, DType};
+use elgen_tensor::{Class, DType, Matrix, Tensor};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
@@ -97,22 +97,27 @@ fn shape(config: &BartConfig, stack: &StackConfig) -> Shape {
 }
 
 /// The embedding tables of encoder and decoder, and the head.
-fn tables(loader: &Loader<'_>, config: &BartConfig) -> Result<[Linear; 3], ModelError> {
+fn tables(loader: &Loader<'_>, config: &BartConfig) -> Result<([Matrix; 2], Linear), ModelError> {
     let (d, tied) = (config.d_model, config.tie_word_embeddings);
     let views = match config.share_embeddings {
         true => loader.weights.shared_embeddings(BartConfig::SUBSTITUTES, config.vocab_size, d, tied)?,
         false => loader.weights.separate_embeddings(config.vocab_size, config.decoder_vocab_size, d, tied)?,
     };
-    let [encoder, decoder, mut head] = loader.tables(views)?;
+    let [encoder, decoder, head] = loader.tables(views)?;
+    Ok(([encoder, decoder], Linear { weight: head, bias: logits_bias(loader, config)? }))
+}
+
+/// `final_logits_bias`, unless it is zero.
+fn logits_bias(loader: &Loader<'_>, config: &BartConfig) -> Result<Option<Tensor>, ModelError> {
     let name = "final_logits_bias";
     let bias = match loader.weights.optional(name, &[1, config.decoder_vocab_size])? {
         Some(view) => view.to_f32()?,
         None => Vec::new(),
     };
-    if bias.iter().any(|x| *x != 0.0) {
-        head.bias = Some(loader.device.tensor_from(name, Class::Weights, 1, bias.len(), DType::F32, &bias)?);
+    if bias.iter().all(|x| *x == 0.0) {
+        return Ok(None);
     }
-    Ok([encoder, decoder, head])
+    Ok(Some(loader.device.tensor_from(name, Class::Weights, 1, bias.len(), DType::F32, &bias)?))
 }
 
 /// The position table of one side.
@@ -125,7 +130,7 @@ fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<Pos
     };
     let table = match view {
         Some(view) => loader.table(&name, view)?,
-        None => load_linear(loader.device, &name, loader.dtype, &Sinusoidal { rows, d }, None)?,
+        None => load_linear(loader.device, &name, loader.dtype, &Sinusoidal { rows, d }, None)?.weight,
     };
     Ok(PositionTable { table, offset: config.positions.offset() })
 }
@@ -135,7 +140,7 @@ fn stack<L>(
     loader: &Loader<'_>,
     config: &BartConfig,
     side: &str,
-    table: Linear,
+    table: Matrix,
     layers: Vec<L>,
     blocks: &[&str],
 ) -> Result<Stack<L>, ModelError> {
@@ -162,7 +167,7 @@ fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
     let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
     let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
     let d = config.d_model;
-    let [encoder_table, decoder_table, head] = tables(&loader, config)?;
+    let ([encoder_table, decoder_table], head) = tables(&loader, config)?;
     let feed_forward = |name: &str, stack: &StackConfig| -> Result<Box<dyn FeedForwardBlock>, ModelError> {
         Ok(Box::new(DenseFeedForward {
             up_proj: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d, true)?,

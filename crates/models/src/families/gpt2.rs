@@ -203,6 +203,6 @@ fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
             norms,
         },
         output_projection: None,
-        head,
+        head: head.into(),
     })
 }

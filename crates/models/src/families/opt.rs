@@ -233,6 +233,6 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
             norms,
         },
         output_projection,
-        head,
+        head: head.into(),
     })
 }

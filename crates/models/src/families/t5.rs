@@ -10,7 +10,8 @@ mod config;
 
 use elgen_attention::{AttentionWeights, BlockSpec, PositionBias, PositionScheme, Shape};
 use elgen_search::ModelLimits;
-use elgen_tensor::ops::{LayerNorm, Linear};
+use elgen_tensor::Matrix;
+use elgen_tensor::ops::Norm;
 
 use crate::architecture::Architecture;
 use crate::checkpoint::Weights;
@@ -90,10 +91,10 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    fn norm(&self, name: &str, factor: f32) -> Result<LayerNorm, ModelError> {
+    fn norm(&self, name: &str, factor: f32) -> Result<Norm, ModelError> {
         let mut weight = self.loader.vector(&format!("{name}.weight"), self.config.d_model)?;
         weight.iter_mut().for_each(|w| *w *= factor);
-        Ok(LayerNorm::rms(self.loader.device, name, &weight, self.config.layer_norm_epsilon)?)
+        Ok(Norm::rms(&self.loader.device.into(), name, &weight, self.config.layer_norm_epsilon)?)
     }
 
     /// The projections `NAME.{q,k,v,o}`, handed to `build`.
@@ -129,7 +130,7 @@ impl Blocks<'_> {
     fn stack<L>(
         &self,
         name: &str,
-        table: Linear,
+        table: Matrix,
         layers: Vec<L>,
         blocks: usize,
         factor: f32,
@@ -204,6 +205,6 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
         encoder: Some(blocks.stack("encoder", encoder_table, encoder, 2, 1.0)?),
         decoder: blocks.stack("decoder", decoder_table, decoder, 3, head_scale)?,
         output_projection: None,
-        head,
+        head: head.into(),
     })
 }

@@ -6,39 +6,41 @@ use crate::bind;
 use crate::binding::Bindings;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
-use crate::ops::linear::Linear;
+use crate::matrix::{Matrix, WeightFormat};
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::recorder::Recorder;
 use crate::rows::Rows;
 use crate::table::{TableRef, TokenAt};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     first_row: u32,
-    quads: u32,
+    w_quads: u32,
     window_first: u32,
     window_rows: u32,
     scale: f32,
     position_offset: u32,
     position_rows: u32,
+    position_words: u32,
+    position_halves: u32,
     max_length: u32,
     out_ld: u32,
 }
 
 /// Embeds the id that each active row feeds in this step: `out[i] = table[id] * scale + positions[position + offset]` with
-/// `position = length - 1` of row `active[i]`. `table`: `[vocab, D]`; `positions`: `[P, D]` of the table's dtype and its offset;
+/// `position = length - 1` of row `active[i]`. `table`: `[vocab, D]`; `positions`: `[P, D]` in one row window, and its offset;
 /// `out`: `[active rows or more, D]`.
 ///
 /// # Errors
-/// Shapes or dtypes that do not fit.
+/// Shapes that do not fit.
 pub fn embed_step(
     rec: &mut Recorder,
     rows: &Rows,
-    table: &Linear,
+    table: &Matrix,
     scale: f32,
-    positions: Option<(&Tensor, usize)>,
+    positions: Option<(&Matrix, usize)>,
     out: &Tensor,
 ) -> Result<()> {
     run(rec, Ids::of_rows(rows)?, Some((table, scale)), positions, out)
@@ -47,14 +49,14 @@ pub fn embed_step(
 /// Embeds packed rows: `ids` holds `count` ids or more; otherwise as [`embed_step`].
 ///
 /// # Errors
-/// Shapes or dtypes that do not fit.
+/// Shapes that do not fit.
 pub fn embed_packed(
     rec: &mut Recorder,
     ids: TableRef<'_, TokenAt>,
     count: usize,
-    table: &Linear,
+    table: &Matrix,
     scale: f32,
-    positions: Option<(&Tensor, usize)>,
+    positions: Option<(&Matrix, usize)>,
     out: &Tensor,
 ) -> Result<()> {
     run(rec, Ids::packed(ids, count)?, Some((table, scale)), positions, out)
@@ -63,20 +65,20 @@ pub fn embed_packed(
 /// The position part of [`embed_step`] alone: `out[i] = positions[position + offset]`.
 ///
 /// # Errors
-/// Shapes or dtypes that do not fit.
-pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Tensor, usize), out: &Tensor) -> Result<()> {
+/// Shapes that do not fit.
+pub fn positions_step(rec: &mut Recorder, rows: &Rows, positions: (&Matrix, usize), out: &Tensor) -> Result<()> {
     run(rec, Ids::of_rows(rows)?, None, Some(positions), out)
 }
 
 /// The position part of [`embed_packed`] alone.
 ///
 /// # Errors
-/// Shapes or dtypes that do not fit.
+/// Shapes that do not fit.
 pub fn positions_packed(
     rec: &mut Recorder,
     ids: TableRef<'_, TokenAt>,
     count: usize,
-    positions: (&Tensor, usize),
+    positions: (&Matrix, usize),
     out: &Tensor,
 ) -> Result<()> {
     run(rec, Ids::packed(ids, count)?, None, Some(positions), out)
@@ -114,37 +116,44 @@ impl<'a> Ids<'a> {
 fn run(
     rec: &mut Recorder,
     ids: Ids<'_>,
-    table: Option<(&Linear, f32)>,
-    positions: Option<(&Tensor, usize)>,
+    table: Option<(&Matrix, f32)>,
+    positions: Option<(&Matrix, usize)>,
     out: &Tensor,
 ) -> Result<()> {
-    let places = positions.map(|(p, _)| (p.cols, p.dtype));
-    let Some((cols, dtype)) = table.map(|(t, _)| (t.in_features, t.dtype)).or(places) else { return Ok(()) };
-    expect("embed", "out", out, ids.count, cols)?;
-    if let Some((p, offset)) = positions
-        && (p.cols != cols || p.dtype != dtype || p.rows <= offset)
-    {
-        let message =
-            format!("positions {} from {offset} for a table of {cols} columns in {}", p.describe(), dtype.name());
-        return Err(TensorError::Shape { op: "embed", message });
-    }
+    let op = "embed";
+    let Some(first) = table.map(|(table, _)| table).or(positions.map(|(positions, _)| positions)) else {
+        return Ok(());
+    };
+    expect(op, "out", out, ids.count, first.cols())?;
+    let places = match positions {
+        Some((p, offset)) if p.cols() != first.cols() || p.rows() <= offset => {
+            let message = format!("positions {} from {offset} for a table of {} columns", p.describe(), first.cols());
+            return Err(TensorError::Shape { op, message });
+        }
+        Some((p, _)) => Some(p.window(op)?),
+        None => None,
+    };
     let device = rec.device();
-    let kernel = device.kernel(&KernelSpec::new("embed").storage(device, dtype).define_if(ids.packed, "PACKED"))?;
-    // (table, its first row, its rows); without a table, or without positions, the other one fills the place of the binding.
-    let windows = table.iter().flat_map(|(table, _)| &table.windows).map(|w| (&w.tensor, w.first_row, w.rows));
-    let alone = positions.filter(|_| table.is_none()).map(|(p, _)| (p, 0, 0));
+    // Without a table the kernel reads no weights: any format does.
+    let format = table.map_or(WeightFormat::F32, |(table, _)| table.format());
+    let kernel = device.kernel(&format.select(KernelSpec::new("embed"), device).define_if(ids.packed, "PACKED"))?;
+    // Without a table, or without positions, the other one fills the place of the binding.
+    let windows = table.iter().flat_map(|(table, _)| table.windows()).map(|w| (w, w.first_row, w.rows));
+    let alone = places.filter(|_| table.is_none()).map(|places| (places, 0, 0));
     for (window, window_first, window_rows) in windows.chain(alone) {
-        let places = positions.map_or(window, |(p, _)| p);
-        let buffers = ids.buffers.and(&bind![window, places, out]);
-        for (first, count) in parts(0, ids.count, MAX_GROUPS) {
+        let table_or_places = bind![&window.buffer, &places.unwrap_or(window).buffer];
+        let buffers = Bindings::new(table_or_places).and(&ids.buffers).with(Some(out));
+        for (first_row, count) in parts(0, ids.count, MAX_GROUPS) {
             let params = Params {
-                first_row: first as u32,
-                quads: window.quads(),
+                first_row: first_row as u32,
+                w_quads: first.quads(),
                 window_first: window_first as u32,
                 window_rows: window_rows as u32,
                 scale: table.map_or(0.0, |(_, scale)| scale),
                 position_offset: positions.map_or(0, |(_, offset)| offset as u32),
-                position_rows: positions.map_or(0, |(p, _)| p.rows as u32),
+                position_rows: positions.map_or(0, |(p, _)| p.rows() as u32),
+                position_words: positions.map_or(0, |(p, _)| (p.format().row_bytes(p.cols()) / 4) as u32),
+                position_halves: positions.map_or(0, |(p, _)| u32::from(p.format().dtype() == DType::F16)),
                 max_length: ids.max_length as u32,
                 out_ld: out.quads(),
             };

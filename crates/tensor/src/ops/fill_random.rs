@@ -8,9 +8,9 @@ use crate::bind;
 use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
-use crate::ops::{Linear, MAX_GROUPS, parts};
+use crate::matrix::{Matrix, Window};
+use crate::ops::{MAX_GROUPS, parts};
 use crate::recorder::Recorder;
-use crate::tensor::Tensor;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -90,53 +90,12 @@ impl RandomMatrix {
     }
 }
 
-/// Fills rows `rows`, columns `cols` of a tensor: element (rows.start + r, cols.start + c) becomes `random.value(r, c)`. The columns begin at a
-/// whole quad; what the last quad has beyond them becomes 0.
-///
-/// # Errors
-/// The rectangle leaves the tensor or begins inside a quad; numbers beyond 2^32 - 1.
-pub fn fill_random(
-    rec: &mut Recorder,
-    tensor: &Tensor,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    random: &RandomMatrix,
-) -> Result<()> {
-    let longest = rows.len().max(cols.len());
-    let counted = [random.row, random.col].iter().all(|first| first.saturating_add(longest) <= u32::MAX as usize);
-    if !cols.start.is_multiple_of(4) || rows.end > tensor.rows || cols.end > tensor.cols || !counted {
-        let message = format!("rows {rows:?}, columns {cols:?} of {}", tensor.describe());
-        return Err(TensorError::Shape { op: "fill_random", message });
-    }
-    let device = rec.device().clone();
-    let spec = KernelSpec::new("fill_random").storage(&device, tensor.dtype).constant("WG", WIDTH);
-    let kernel = device.kernel(&spec)?;
-    for (row, count) in parts(0, rows.len(), MAX_GROUPS) {
-        let params = Params {
-            first_row: rows.start as u32,
-            row: row as u32,
-            first_quad: (cols.start / 4) as u32,
-            cols: cols.len() as u32,
-            ld: tensor.quads(),
-            key_low: random.key as u32,
-            key_high: (random.key >> 32) as u32,
-            from_row: random.row as u32,
-            from_col: random.col as u32,
-            transposed: u32::from(random.transposed),
-            step: random.step,
-        };
-        let grid = [(cols.len().div_ceil(4) as u32).div_ceil(WIDTH), count as u32, 1];
-        // SAFETY: the rectangle lies within the tensor, whose rows are whole quads.
-        unsafe { rec.dispatch_trusted(&kernel, &bind![tensor], &params, grid)? };
-    }
-    Ok(())
-}
-
-impl Linear {
-    /// [`fill_random`] for a matrix in any number of windows. Submits, does not wait.
+impl Matrix {
+    /// Fills rows `rows`, columns `cols`: element (rows.start + r, cols.start + c) becomes `random.value(r, c)`. The columns begin at a whole quad;
+    /// what the last quad has beyond them becomes 0. Submits, does not wait.
     ///
     /// # Errors
-    /// As [`fill_random`]; rows that leave the matrix.
+    /// The rectangle leaves the matrix or begins inside a quad; numbers beyond 2^32 - 1.
     pub fn fill_random(
         &self,
         device: &Device,
@@ -144,20 +103,51 @@ impl Linear {
         cols: Range<usize>,
         random: &RandomMatrix,
     ) -> Result<()> {
-        if rows.end > self.out_features {
-            let message = format!("rows {rows:?} of [{}, {}]", self.out_features, self.in_features);
+        let longest = rows.len().max(cols.len());
+        let counted = [random.row, random.col].iter().all(|first| first.saturating_add(longest) <= u32::MAX as usize);
+        if !cols.start.is_multiple_of(4) || rows.end > self.rows() || cols.end > self.cols() || !counted {
+            let message = format!("rows {rows:?}, columns {cols:?} of {}", self.describe());
             return Err(TensorError::Shape { op: "fill_random", message });
         }
         let mut rec = device.recorder();
-        for window in &self.windows {
-            let begin = rows.start.max(window.first_row);
-            let end = rows.end.min(window.first_row + window.rows);
-            if begin < end {
-                let part = begin - window.first_row..end - window.first_row;
-                fill_random(&mut rec, &window.tensor, part, cols.clone(), &random.offset(begin - rows.start, 0))?;
-            }
+        for (window, begin, end) in self.windows_of(rows.start, rows.end) {
+            let part = begin - window.first_row..end - window.first_row;
+            self.fill_window(&mut rec, window, part, &cols, &random.offset(begin - rows.start, 0))?;
         }
         rec.submit()?;
+        Ok(())
+    }
+
+    /// The part of it whose rows are those of a window.
+    fn fill_window(
+        &self,
+        rec: &mut Recorder,
+        window: &Window,
+        rows: Range<usize>,
+        cols: &Range<usize>,
+        random: &RandomMatrix,
+    ) -> Result<()> {
+        let device = rec.device().clone();
+        let spec = KernelSpec::new("fill_random").storage(&device, self.format().dtype()).constant("WG", WIDTH);
+        let kernel = device.kernel(&spec)?;
+        for (row, count) in parts(0, rows.len(), MAX_GROUPS) {
+            let params = Params {
+                first_row: rows.start as u32,
+                row: row as u32,
+                first_quad: (cols.start / 4) as u32,
+                cols: cols.len() as u32,
+                ld: self.quads(),
+                key_low: random.key as u32,
+                key_high: (random.key >> 32) as u32,
+                from_row: random.row as u32,
+                from_col: random.col as u32,
+                transposed: u32::from(random.transposed),
+                step: random.step,
+            };
+            let grid = [(cols.len().div_ceil(4) as u32).div_ceil(WIDTH), count as u32, 1];
+            // SAFETY: the rectangle lies within the window, whose rows are whole quads.
+            unsafe { rec.dispatch_trusted(&kernel, &bind![&window.buffer], &params, grid)? };
+        }
         Ok(())
     }
 }

@@ -2,15 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::arena::Arena;
 use crate::bind;
 use crate::binding::Bindings;
-use crate::device::Device;
 use crate::error::Result;
 use crate::kernel::KernelSpec;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor, tensor_bytes};
+use crate::tensor::{DType, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -23,9 +23,10 @@ struct Params {
     eps: f32,
 }
 
-/// Gain, shift and epsilon of a layer norm, or gain and epsilon of an RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467).
+/// The norm before or behind a block: a layer norm with gain, shift and epsilon, or an RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467) with gain
+/// and epsilon.
 #[derive(Clone, Debug)]
-pub struct LayerNorm {
+pub struct Norm {
     /// Gain `[1, D]`, f32.
     pub weight: Tensor,
     /// Shift `[1, D]`, f32; `None` makes this an RMS norm, which takes no mean and adds no shift.
@@ -34,28 +35,23 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
-impl LayerNorm {
-    /// Uploads a layer norm of `weight.len()` columns.
+impl Norm {
+    /// A layer norm of `weight.len()` columns; `what` names it in messages.
     ///
     /// # Errors
-    /// As [`Device::tensor_from`]; `bias` has another length.
-    pub fn new(device: &Device, what: &str, weight: &[f32], bias: &[f32], eps: f32) -> Result<Self> {
-        let upload = |values: &[f32]| device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, values);
+    /// As [`Arena::tensor_from`]; `bias` has another length.
+    pub fn layer_norm(arena: &Arena, what: &str, weight: &[f32], bias: &[f32], eps: f32) -> Result<Self> {
+        let upload = |values: &[f32]| arena.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, values);
         Ok(Self { weight: upload(weight)?, bias: Some(upload(bias)?), eps })
     }
 
-    /// Uploads an RMS norm of `weight.len()` columns.
+    /// An RMS norm of `weight.len()` columns.
     ///
     /// # Errors
-    /// As [`Device::tensor_from`].
-    pub fn rms(device: &Device, what: &str, weight: &[f32], eps: f32) -> Result<Self> {
-        let weight = device.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, weight)?;
+    /// As [`Arena::tensor_from`].
+    pub fn rms(arena: &Arena, what: &str, weight: &[f32], eps: f32) -> Result<Self> {
+        let weight = arena.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, weight)?;
         Ok(Self { weight, bias: None, eps })
-    }
-
-    /// Bytes of a layer norm of `cols` columns, or of an RMS norm, which has no shift.
-    pub fn bytes(cols: usize, has_shift: bool) -> u64 {
-        (1 + u64::from(has_shift)) * tensor_bytes(1, cols, DType::F32)
     }
 }
 
@@ -64,22 +60,27 @@ impl LayerNorm {
 ///
 /// # Errors
 /// Shapes that do not fit; `out` shares its buffer with `x`.
-pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &LayerNorm, out: &Tensor, rows: usize) -> Result<()> {
-    layer_norm_tiled(rec, x, norm, out, rows, None)
+pub fn layer_norm(rec: &mut Recorder, x: &Tensor, norm: &Norm, out: &Tensor, rows: usize) -> Result<()> {
+    run(rec, x, norm, out, rows, None)
 }
 
-/// [`layer_norm`] with a workgroup of `width` invocations, a power of two; for tests.
+/// [`layer_norm`] with a workgroup of `width` invocations, a power of two.
 ///
 /// # Errors
 /// As [`layer_norm`].
+#[cfg(feature = "testing")]
 pub fn layer_norm_tiled(
     rec: &mut Recorder,
     x: &Tensor,
-    norm: &LayerNorm,
+    norm: &Norm,
     out: &Tensor,
     rows: usize,
-    width: Option<u32>,
+    width: u32,
 ) -> Result<()> {
+    run(rec, x, norm, out, rows, Some(width))
+}
+
+fn run(rec: &mut Recorder, x: &Tensor, norm: &Norm, out: &Tensor, rows: usize, width: Option<u32>) -> Result<()> {
     let cols = norm.weight.cols;
     expect("layer_norm", "x", x, rows, cols)?;
     expect("layer_norm", "weight", &norm.weight, 1, cols)?;

@@ -2,22 +2,25 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::arena::Arena;
 use crate::bind;
-use crate::device::Device;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
-use crate::ops::{MAX_GROUPS, expect, parts};
+use crate::matrix::{Matrix, WeightFormat, Window};
+use crate::ops::{MAX_GROUPS, check_heads, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor, padded, product, tensor_bytes};
+use crate::tensor::{DType, Tensor, padded};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     first_row: u32,
     end_row: u32,
-    k_quads: u32,
+    w_quads: u32,
+    w_first: u32,
     n_quads: u32,
+    x_first: u32,
     x_head: u32,
     x_ld: u32,
     out_ld: u32,
@@ -49,131 +52,44 @@ impl Activation {
     pub const ALL: [Self; 6] = [Self::None, Self::Gelu, Self::GeluTanh, Self::QuickGelu, Self::Relu, Self::Silu];
 }
 
-/// A run of rows of a [`Linear`] that one binding holds.
-#[derive(Clone, Debug)]
-pub struct Window {
-    /// First row; a multiple of 4.
-    pub first_row: usize,
-    /// Rows that exist. The tensor has them rounded up to 4, with zeros behind.
-    pub rows: usize,
-    /// `[round_up(rows, 4), in_features]`.
-    pub tensor: Tensor,
-}
-
-/// A weight matrix `[out, in]` in row windows, each below one binding, and an optional f32 bias.
+/// A projection: a weight `[out, in]` and, if it has one, a bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// Columns of the output.
-    pub out_features: usize,
-    /// Columns of the input.
-    pub in_features: usize,
-    /// Storage of the matrix.
-    pub dtype: DType,
-    /// The matrix, in ascending row order.
-    pub windows: Vec<Window>,
-    /// `[1, out_features]` f32.
+    /// `[out, in]`.
+    pub weight: Matrix,
+    /// `[1, out]` f32.
     pub bias: Option<Tensor>,
 }
 
-/// Rows of the row windows of a matrix with `in_features` columns, but for the last one. Whole quads of rows, so that a window starts at a
-/// whole output quad. Four rows too long for a binding are refused by the allocation.
-fn window_rows(in_features: usize, dtype: DType, max_binding_bytes: u64) -> usize {
-    let row_bytes = product(&[padded(in_features), dtype.bytes() as usize]).max(1);
-    (max_binding_bytes / row_bytes / 4 * 4).clamp(4, u64::from(u32::MAX / 4 * 4)) as usize
-}
-
 impl Linear {
-    /// Allocates a matrix of zeros (class weights) and uploads the bias.
+    /// Allocates or counts a weight of zeros `[out, input]` and uploads the bias; `what` names it in messages.
     ///
     /// # Errors
-    /// As [`Device::tensor`]; a bias of another length; four rows that exceed one binding.
-    pub fn new(
-        device: &Device,
+    /// As [`Matrix::build`] and [`Arena::tensor`]; a bias of another length.
+    pub fn build(
+        arena: &Arena,
         what: &str,
-        out_features: usize,
-        in_features: usize,
-        dtype: DType,
+        out: usize,
+        input: usize,
+        format: WeightFormat,
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         if let Some(bias) = bias
-            && bias.len() != out_features
+            && bias.len() != out
         {
-            let message = format!("{what}: {} biases for [{out_features}, {in_features}]", bias.len());
+            let message = format!("{what}: {} biases for [{out}, {input}]", bias.len());
             return Err(TensorError::Shape { op: "linear", message });
         }
-        if out_features.max(in_features) > u32::MAX as usize {
-            let message = format!("{what}: [{out_features}, {in_features}] is more than a kernel counts");
-            return Err(TensorError::Shape { op: "linear", message });
-        }
-        let fitting = window_rows(in_features, dtype, device.capabilities().max_binding_bytes);
-        let windows = parts(0, out_features, fitting)
-            .map(|(first_row, rows)| {
-                let tensor = device.tensor(what, Class::Weights, padded(rows), in_features, dtype)?;
-                Ok(Window { first_row, rows, tensor })
-            })
-            .collect::<Result<_>>()?;
-        let bias =
-            bias.map(|b| device.tensor_from(what, Class::Weights, 1, out_features, DType::F32, b)).transpose()?;
-        Ok(Self { out_features, in_features, dtype, windows, bias })
+        let weight = Matrix::build(arena, what, out, input, format)?;
+        let upload = |bias: &[f32]| arena.tensor_from(what, Class::Weights, 1, out, DType::F32, bias);
+        Ok(Self { weight, bias: bias.map(upload).transpose()? })
     }
+}
 
-    /// Bytes that [`Linear::new`] takes on a device whose bindings hold `max_binding_bytes`.
-    pub fn bytes(out_features: usize, in_features: usize, dtype: DType, has_bias: bool, max_binding_bytes: u64) -> u64 {
-        let fitting = window_rows(in_features, dtype, max_binding_bytes);
-        let window = |rows: usize| tensor_bytes(padded(rows), in_features, dtype);
-        let whole = window(fitting).saturating_mul((out_features / fitting) as u64);
-        let last = match out_features % fitting {
-            0 => 0,
-            rows => window(rows),
-        };
-        let bias = if has_bias { tensor_bytes(1, out_features, DType::F32) } else { 0 };
-        whole.saturating_add(last).saturating_add(bias)
-    }
-
-    /// Writes whole rows of `in_features` values from row `first_row` on.
-    ///
-    /// # Errors
-    /// The values are not whole rows or leave the matrix.
-    pub fn write_rows(&self, device: &Device, first_row: usize, values: &[f32]) -> Result<()> {
-        let rows = values.len() / self.in_features.max(1);
-        let end = first_row.checked_add(rows);
-        if rows * self.in_features != values.len() || end.is_none_or(|end| end > self.out_features) {
-            let message = format!(
-                "{} values from row {first_row} on do not fit [{}, {}]",
-                values.len(),
-                self.out_features,
-                self.in_features
-            );
-            return Err(TensorError::Shape { op: "linear", message });
-        }
-        for window in &self.windows {
-            let begin = first_row.max(window.first_row);
-            let end = (first_row + rows).min(window.first_row + window.rows);
-            if begin < end {
-                let part = &values[(begin - first_row) * self.in_features..(end - first_row) * self.in_features];
-                device.write_rows(&window.tensor, begin - window.first_row, part)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The whole matrix as one tensor `[round_up(out, 4), in]`.
-    ///
-    /// # Errors
-    /// The matrix is split.
-    pub fn window_tensor(&self) -> Result<&Tensor> {
-        match &self.windows[..] {
-            [window] => Ok(&window.tensor),
-            windows => {
-                let message = format!(
-                    "[{}, {}] lies in {} windows, where one is needed",
-                    self.out_features,
-                    self.in_features,
-                    windows.len()
-                );
-                Err(TensorError::Shape { op: "linear", message })
-            }
-        }
+/// A matrix alone.
+impl From<Matrix> for Linear {
+    fn from(weight: Matrix) -> Self {
+        Self { weight, bias: None }
     }
 }
 
@@ -283,44 +199,60 @@ impl<'a> Other<'a> {
 struct Product<'a> {
     op: &'static str,
     x: &'a Tensor,
+    weight: &'a Matrix,
     activation: Activation,
     bias: Option<&'a Tensor>,
     other: Other<'a>,
     out: &'a Tensor,
     rows: usize,
-    heads: usize,
     tile: Option<Tile>,
 }
 
-/// Records `product` for the rows of `w` from output column `first_col` on; `w` covers all heads.
-fn run(rec: &mut Recorder, product: &Product<'_>, w: &Tensor, first_col: usize) -> Result<()> {
+/// Columns of a product whose weights lie in one window.
+struct Part<'a> {
+    window: &'a Window,
+    /// The window's row with which the columns begin, a multiple of 4.
+    first: usize,
+    heads: usize,
+    /// Columns of each head, a multiple of 4.
+    columns: usize,
+    /// Quad of x with which the first head begins.
+    x_first: usize,
+    /// Output column with which the first head begins, a multiple of 4.
+    out_first: usize,
+}
+
+/// Records `part` of `product`.
+fn run(rec: &mut Recorder, product: &Product<'_>, part: &Part<'_>) -> Result<()> {
     let device = rec.device();
-    let Product { op, x, activation, bias, other, out, rows, heads, tile } = *product;
+    let Product { op, x, weight, activation, bias, other, out, rows, tile } = *product;
     let residual = other.tensor();
-    let n_quads = (w.rows / 4 / heads) as u32;
-    let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, w.rows));
+    let (n_quads, w_quads) = ((part.columns / 4) as u32, weight.quads());
+    let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, part.heads * part.columns));
     // Bias, residual and gate are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
-    let spec = KernelSpec::new("linear").storage(device, w.dtype).constant("ACTIVATION", activation as u32);
+    let spec = weight.format().select(KernelSpec::new("linear"), device).constant("ACTIVATION", activation as u32);
     let (spec, [group_quads, group_rows]) = tile.kernel(spec, n_quads);
     let kernel = device.kernel(&spec)?;
     // An absent operand's place is filled by x, which is not read there.
-    let buffers = bind![x, w, bias.unwrap_or(x), residual.unwrap_or(x), out];
+    let buffers = bind![&part.window.buffer, x, bias.unwrap_or(x), residual.unwrap_or(x), out];
     for (first, count) in parts(0, rows, MAX_GROUPS * group_rows as usize) {
         let params = Params {
             first_row: first as u32,
             end_row: (first + count) as u32,
-            k_quads: w.quads(),
+            w_quads,
+            w_first: part.first as u32,
             n_quads,
-            x_head: w.quads(),
+            x_first: part.x_first as u32,
+            x_head: w_quads,
             x_ld: x.quads(),
             out_ld: out.quads(),
             residual_ld: residual.unwrap_or(x).quads(),
-            out_first: (first_col / 4) as u32,
+            out_first: (part.out_first / 4) as u32,
             operands: u32::from(bias.is_some()) | other.bit(),
         };
-        let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), heads as u32];
-        // SAFETY: `rows` rows of x, out and the operands that are there, and all of w, were found to have the columns that the product
-        // takes; lanes beyond the last row or quad clamp what they read and write nothing.
+        let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), part.heads as u32];
+        // SAFETY: `rows` rows of x, out and the operands that are there were found to have the columns that the product takes, and the part's
+        // rows lie in its window; lanes beyond the last row or quad clamp what they read and write nothing.
         let recorded = unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid) };
         recorded.map_err(|e| match e {
             TensorError::Kernel { kernel, message } => {
@@ -346,13 +278,14 @@ pub fn linear(
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
-    linear_tiled(rec, x, w, activation, residual, out, rows, None)
+    whole(rec, x, w, activation, residual.map_or(Other::Nothing, Other::Residual), out, rows, None)
 }
 
-/// [`linear`] with a chosen tile (`None`: [`Tile::choose`]), for tests and measurements.
+/// [`linear`] with a chosen tile (`None`: [`Tile::choose`]).
 ///
 /// # Errors
 /// As [`linear`].
+#[cfg(feature = "testing")]
 #[expect(clippy::too_many_arguments, reason = "those of linear, and the tile")]
 pub fn linear_tiled(
     rec: &mut Recorder,
@@ -398,72 +331,86 @@ fn whole(
     tile: Option<Tile>,
 ) -> Result<()> {
     let op = "linear";
-    expect(op, "x", x, rows, w.in_features)?;
-    expect(op, "out", out, rows, w.out_features)?;
+    let (columns, inputs) = (w.weight.rows(), w.weight.cols());
+    expect(op, "x", x, rows, inputs)?;
+    expect(op, "out", out, rows, columns)?;
     match other {
         Other::Nothing => {}
-        Other::Residual(residual) => expect(op, "residual", residual, rows, w.out_features)?,
-        Other::Gate(gate) => expect(op, "gate", gate, rows, w.out_features)?,
+        Other::Residual(residual) => expect(op, "residual", residual, rows, columns)?,
+        Other::Gate(gate) => expect(op, "gate", gate, rows, columns)?,
     }
-    let product = Product { op, x, activation, bias: w.bias.as_ref(), other, out, rows, heads: 1, tile };
-    w.windows.iter().try_for_each(|window| run(rec, &product, &window.tensor, window.first_row))
+    if let Some(bias) = &w.bias {
+        expect(op, "bias", bias, 1, columns)?;
+    }
+    let product = Product { op, x, weight: &w.weight, activation, bias: w.bias.as_ref(), other, out, rows, tile };
+    w.weight.windows().iter().try_for_each(|window| {
+        let columns = padded(window.rows);
+        run(rec, &product, &Part { window, first: 0, heads: 1, columns, x_first: 0, out_first: window.first_row })
+    })
 }
 
 /// EL-attention's way back from contexts to heads:
 /// `out[r, h * dh4 + n] = sum_{k < D} c[r, h * ld(D) + k] * w[h * dh4 + n, k] + bias[h * dh4 + n]` for rows `0..rows`.
-/// `c`: `[_, H * ld(D)]`; `w`: `W_v` as loaded, `[H * dh4, D]`; `bias`: `[1, H * dh4]`; `out`: `[_, H * dh4]`.
+/// `c`: `[_, H * ld(D)]`; `w`: `W_v` as loaded and its bias, `[H * dh4, D]`; `out`: `[_, H * dh4]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or heads that are not whole quads.
 pub fn heads_contract(
     rec: &mut Recorder,
     c: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
+    w: &Linear,
     num_heads: usize,
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
-    heads_contract_tiled(rec, c, w, bias, num_heads, out, rows, None)
+    contract(rec, c, w, num_heads, out, rows, None)
 }
 
-/// [`heads_contract`] with a chosen tile (`None`: [`Tile::choose`]), for tests and measurements.
+/// [`heads_contract`] with a chosen tile (`None`: [`Tile::choose`]).
 ///
 /// # Errors
 /// As [`heads_contract`].
-#[expect(clippy::too_many_arguments, reason = "those of heads_contract, and the tile")]
+#[cfg(feature = "testing")]
 pub fn heads_contract_tiled(
     rec: &mut Recorder,
     c: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
+    w: &Linear,
     num_heads: usize,
     out: &Tensor,
     rows: usize,
     tile: Option<Tile>,
 ) -> Result<()> {
-    let op = "heads_contract";
-    if num_heads == 0 || !w.rows.is_multiple_of(4 * num_heads) || w.rows == 0 {
-        return Err(TensorError::Shape {
-            op,
-            message: format!("w {} does not split into {num_heads} heads of whole quads", w.describe()),
-        });
+    contract(rec, c, w, num_heads, out, rows, tile)
+}
+
+fn contract(
+    rec: &mut Recorder,
+    c: &Tensor,
+    w: &Linear,
+    num_heads: usize,
+    out: &Tensor,
+    rows: usize,
+    tile: Option<Tile>,
+) -> Result<()> {
+    let (op, weight) = ("heads_contract", &w.weight);
+    check_heads(op, weight, num_heads)?;
+    let quads = weight.quads() as usize;
+    expect(op, "c", c, rows, num_heads * 4 * quads)?;
+    expect(op, "out", out, rows, weight.rows())?;
+    if let Some(bias) = &w.bias {
+        expect(op, "bias", bias, 1, weight.rows())?;
     }
-    expect(op, "c", c, rows, num_heads * w.ld())?;
-    expect(op, "out", out, rows, w.rows)?;
-    if let Some(bias) = bias {
-        expect(op, "bias", bias, 1, w.rows)?;
-    }
-    let product = Product {
-        op,
-        x: c,
-        activation: Activation::None,
-        bias,
-        other: Other::Nothing,
-        out,
-        rows,
-        heads: num_heads,
-        tile,
-    };
-    run(rec, &product, w, 0)
+    let (activation, other) = (Activation::None, Other::Nothing);
+    let product = Product { op, x: c, weight, activation, bias: w.bias.as_ref(), other, out, rows, tile };
+    weight.head_runs(num_heads).try_for_each(|part| {
+        let part = Part {
+            window: part.window,
+            first: part.row,
+            heads: part.heads,
+            columns: part.rows,
+            x_first: part.head * quads,
+            out_first: part.window.first_row + part.row,
+        };
+        run(rec, &product, &part)
+    })
 }

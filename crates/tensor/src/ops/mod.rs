@@ -16,19 +16,22 @@ mod stream;
 mod token_logprobs;
 
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
-pub use fill_random::{RandomMatrix, fill_random};
+pub use fill_random::RandomMatrix;
 pub use fma::{FMA_CHAINS, fma_rounds};
 pub use heads_expand::heads_expand;
-pub use layer_norm::{LayerNorm, layer_norm, layer_norm_tiled};
-pub use linear::{
-    Activation, Linear, Tile, Window, heads_contract, heads_contract_tiled, linear, linear_gated, linear_tiled,
-};
+#[cfg(feature = "testing")]
+pub use layer_norm::layer_norm_tiled;
+pub use layer_norm::{Norm, layer_norm};
+pub use linear::{Activation, Linear, Tile, heads_contract, linear, linear_gated};
+#[cfg(feature = "testing")]
+pub use linear::{heads_contract_tiled, linear_tiled};
 pub use matrix_fma::{MatrixLayout, matrix_rounds};
 pub use store::{store, store_packed};
 pub use stream::stream;
 pub use token_logprobs::{TokenScore, token_logprobs};
 
 use crate::error::{Result, TensorError};
+use crate::matrix::Matrix;
 use crate::tensor::{DType, Tensor};
 
 /// Workgroups that one dimension of a grid may have on every device.
@@ -49,4 +52,13 @@ fn expect(op: &'static str, name: &str, tensor: &Tensor, rows: usize, cols: usiz
         op,
         message: format!("{name} is {}, not [{rows} or more, {cols} or more] f32", tensor.describe()),
     })
+}
+
+/// Refuses weights whose rows are not `num_heads` heads of whole quads.
+fn check_heads(op: &'static str, weight: &Matrix, num_heads: usize) -> Result<()> {
+    if num_heads > 0 && weight.rows() > 0 && weight.rows().is_multiple_of(num_heads.saturating_mul(4)) {
+        return Ok(());
+    }
+    let message = format!("w {} does not split into {num_heads} heads of whole quads", weight.describe());
+    Err(TensorError::Shape { op, message })
 }
