@@ -27,14 +27,14 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     for (var id = lane; id < p.vocab; id += 32u) {
         let place = at.x * p.stride + id;
 #ifdef BANS
-        if ((id > 0u && id % 3u == 0u) || id == last) { scores[place] = bitcast<f32>(0xff800000u); }
+        if (id % 5u == 1u || id == last) { scores[place] = bitcast<f32>(0xff800000u); }
 #else
         if (id % 2u == length % 2u) { scores[place] = scores[place] * 0.5 + 1.5; }
 #endif
     }
 }";
 
-/// Bans ids that three divides, but for 0, and the one that was said last, or halves and lifts every other id, in turns.
+/// Bans the ids that are one above a multiple of five and the one that was said last, or halves and lifts every other id, in turns.
 #[derive(Debug)]
 struct OnDevice {
     source: KernelSource,
@@ -86,7 +86,7 @@ impl LogitsProcessor for OnHost {
         let (length, last) = (sequence.token_ids.len(), sequence.token_ids[sequence.token_ids.len() - 1] as usize);
         for (id, score) in scores.iter_mut().enumerate() {
             match self.0 {
-                true if (id > 0 && id % 3 == 0) || id == last => *score = f32::NEG_INFINITY,
+                true if id % 5 == 1 || id == last => *score = f32::NEG_INFINITY,
                 false if id % 2 == length % 2 => *score = *score * 0.5 + 1.5,
                 _ => {}
             }
