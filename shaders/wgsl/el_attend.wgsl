@@ -1,7 +1,7 @@
 #include storage
 // EL-attention of query rows over cached hidden states X, in one pass: out = softmax(scale * q' X^T + bias) X, with q' = q W_k of one head (docs/el-attention.md).
 //
-// The query rows that share an X are the pairs (row, head) of a group of rows: with SLOTS the heads of one hypothesis, whose keys are positions 0 .. length of
+// The query rows that share an X are the pairs (row, head) of a group of rows: with SLOTS the heads of one hypothesis, whose keys are the live ones of
 // its physical row, found through the slot table; without, all heads of a sentence's rows, whose keys are its range (first, count). A workgroup (tile, group,
 // split) takes #ROWS pairs and walks the keys of its split in chunks of 4. Invocation t owns the quads t, t + WG ... of a hidden state, #QUADS in all: q' and the
 // context of every pair, and each quad of X, which is loaded once, used for the scores, kept, and used again for the contexts.
@@ -54,8 +54,12 @@ fn main(at: Place) {
 #ifdef SLOTS
     let first_row = p.first + at.wg.y;
     let physical = active_rows[first_row];
-    let keys = vec2<u32>(physical * p.table_ld, state[physical].length);
+    let keys = vec2<u32>(physical * p.table_ld, state[physical].live);
     let pairs = p.heads;
+#ifdef BIASED
+    // The query stands at the last position of its row.
+    let position = i32(state[physical].length) - 1;
+#endif
 #else
     let group = groups[p.first + at.wg.y];
     let first_row = group.x;
@@ -128,9 +132,9 @@ fn main(at: Place) {
 #endif
             let numbers = vec4<u32>(key) + vec4<u32>(0u, 1u, 2u, 3u);
 #ifdef BIASED
-            // The query stands at the last position of its row.
+            // A key's index is its position only while its row keeps all keys. Once a policy drops some, those that stay must bring their positions.
             let reach = vec4<i32>(i32(p.bias_reach));
-            let columns = clamp(vec4<i32>(numbers) - vec4<i32>(i32(keys.y) - 1), -reach, reach) + reach;
+            let columns = clamp(vec4<i32>(numbers) - vec4<i32>(position), -reach, reach) + reach;
             let b = vec4<u32>(own_pair % p.heads * p.bias_ld) + vec4<u32>(columns);
             scores = fma(scores, vec4<f32>(p.scale), vec4<f32>(bias[b.x], bias[b.y], bias[b.z], bias[b.w]));
 #else

@@ -10,7 +10,7 @@
 // Three barriers a chunk of 4 * WG / HEADS keys. Chunks begin at position 0 (PARTIAL: of the split), and neither #ROWS nor the other rows have a part
 // in the order of any sum.
 //
-// SLOTS: query row i alone; its keys are positions 0 .. length of its physical row, through the slot table. Without: rows of group x, workgroup y's tile,
+// SLOTS: query row i alone; its keys are the live ones of its physical row, through the slot table. Without: rows of group x, workgroup y's tile,
 // over the range (first, count) of the tile's first row. A row without keys gets a zero context.
 // BIASED: scores += bias[head, clamp(key position - query position, -reach, reach) + reach] (T5); the query stands at the last position of its row.
 // COUNTING (for tests): counts loads of the cache and multiply-adds.
@@ -86,7 +86,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let rows = 1u;
     let row = index[first_row];
     let base = row * p.table_ld;
-    let length = state[row].length;
+    let count = state[row].live;
+#ifdef BIASED
+    let position = i32(state[row].length) - 1;
+#endif
 #else
     let group = groups[p.first + wg.x];
     let behind = wg.y / (column_tiles * head_tiles) * #ROWS;
@@ -94,10 +97,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let first_row = group.x + behind;
     let rows = min(#ROWS, group.y - behind);
     let base = ranges[index[first_row]].x;
-    let length = ranges[index[first_row]].y;
+    let count = ranges[index[first_row]].y;
 #endif
-    let begin = min(wg.z * p.split, length);
-    let end = begin + min(p.split, length - begin);
+    let begin = min(wg.z * p.split, count);
+    let end = begin + min(p.split, count - begin);
 
     // As a lane. Heads beyond the last repeat it; so do rows below.
     let lanes = WG / HEADS;
@@ -154,7 +157,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             }
 #ifdef BIASED
             let reach = i32(p.bias_reach);
-            let distance = vec4<i32>(real) - vec4<i32>(i32(length) - 1);
+            // A key's index is its position only while its row keeps all keys. Once a policy drops some, those that stay must bring their positions.
+            let distance = vec4<i32>(real) - vec4<i32>(position);
             let entry = vec4<u32>(clamp(distance, vec4<i32>(-reach), vec4<i32>(reach)) + vec4<i32>(reach))
                 + vec4<u32>(min(head0 + head, p.heads - 1u) * p.bias_ld);
             let shift = vec4<f32>(bias[entry.x], bias[entry.y], bias[entry.z], bias[entry.w]);
@@ -240,7 +244,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                 stats[to * p.heads + head0 + c_head] = vec2<f32>(select(-3.0e38, top[r * HEADS + c_head], begin < end), mass[r]);
             }
 #else
-            out[(first_row + r) * p.out_ld + head0 * p.width + column] = acc[r] * select(0.0, 1.0 / mass[r], length > 0u);
+            out[(first_row + r) * p.out_ld + head0 * p.width + column] = acc[r] * select(0.0, 1.0 / mass[r], count > 0u);
 #endif
         }
     }

@@ -160,7 +160,7 @@ fn a_decoder_counts_from_its_own_position() {
                 let (mut input, mut want) = (Vec::new(), Vec::new());
                 for s in 0..2 {
                     let position = PROMPTS[s] + step;
-                    states[s].length = position as u32 + 1;
+                    states[s] = states[s].with_length(position as u32 + 1);
                     for p in 0..=position {
                         table[s * 80 + p] = states[s].own_slot(p as u32);
                     }

@@ -145,7 +145,7 @@ impl Decode {
         let history = vec![Vec::new(); states.len()];
         let mut this = Self { rows, table: vec![u32::MAX; states.len() * TABLE], states, slabs, history };
         for row in 0..this.states.len() {
-            this.states[row].length = 1;
+            this.states[row] = this.states[row].with_length(1);
             this.table[row * TABLE] = this.states[row].own_slot(0);
         }
         this
@@ -160,14 +160,14 @@ impl Decode {
         let (table, history) = (self.table.clone(), self.history.clone());
         for row in self.rows.active_rows().to_vec() {
             let row = row as usize;
-            let state = &mut self.states[row];
+            let state = self.states[row];
             let length = state.length as usize;
             let beam = state.beam as usize;
             let parent = row - beam + if length >= state.prompt_len as usize { parents[beam] } else { beam };
             self.table[row * TABLE..][..length].copy_from_slice(&table[parent * TABLE..][..length]);
             self.table[row * TABLE + length] = state.own_slot(state.length);
             self.history[row].clone_from(&history[parent]);
-            state.length += 1;
+            self.states[row] = state.with_length(state.length + 1);
         }
     }
 
@@ -283,7 +283,7 @@ impl SelfBlock {
         for row in 0..decode.states.len() {
             let (n, sentence) = (decode.prompt_len(row), u64::from(decode.states[row].sentence));
             decode.history[row] = (0..n - 1).map(|p| input(sentence, p as u64, 99, d)).collect();
-            decode.states[row].length = n as u32;
+            decode.states[row] = decode.states[row].with_length(n as u32);
             for p in 0..n {
                 decode.table[row * TABLE + p] = decode.states[row].own_slot(p as u32);
             }

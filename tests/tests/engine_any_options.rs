@@ -440,7 +440,7 @@ fn sizes_without_end_are_errors() {
     }
     let mut rows = Rows::new(device, 2, 4).expect("rows");
     assert!(rows.set_active(device, vec![7], &[0, 0]).is_err() && rows.set_active(device, vec![1], &[0]).is_err());
-    let state = RowState { width: 1, length: 9, prompt_len: 9, ..RowState::default() };
+    let state = RowState { width: 1, length: 9, live: 9, prompt_len: 9, ..RowState::default() };
     assert!(rows.begin(device, &[RowStart { state, prompt: &[1; 9], slab: 0, max_length: 9 }]).is_err());
     let limits = model("gpt2-one-head").limits();
     for options in [

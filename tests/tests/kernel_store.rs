@@ -22,6 +22,7 @@ fn states(lengths: &[(u32, u32)]) -> Vec<RowState> {
                 beam,
                 width: WIDTH,
                 length: 1 + generated,
+                live: 1 + generated,
                 prompt_len: *prompt_len,
                 prompt_base: base,
                 gen_base: base + prompt_len + beam,

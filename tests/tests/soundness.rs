@@ -60,7 +60,7 @@ impl Operands {
 fn placed(device: &Device, lengths: [u32; 2], slots: &[u32; 8]) -> Rows {
     let mut rows = Rows::new(device, 2, 4).expect("tables");
     rows.set_active(device, vec![0, 1], &[0, 0]).expect("two rows");
-    let states = lengths.map(|length| RowState { length, prompt_len: length, ..RowState::default() });
+    let states = lengths.map(|length| RowState { length, live: length, prompt_len: length, ..RowState::default() });
     rows.place(device, &states, None, Some(slots)).expect("rows that the tables hold");
     rows
 }
@@ -107,7 +107,15 @@ fn slots_of_rows_lie_in_the_cache_or_are_refused() {
         store(&mut rec, &good, SEGMENT, &operands.q, 0, &operands.x).expect("slots 1 and 2");
         let mut rows = Rows::new(device, 2, 4).expect("tables");
         let states = |gen_base: u32, width: u32| {
-            [0, 1].map(|beam| RowState { beam, width, length: 3, prompt_len: 1, gen_base, ..RowState::default() })
+            [0, 1].map(|beam| RowState {
+                beam,
+                width,
+                length: 3,
+                live: 3,
+                prompt_len: 1,
+                gen_base,
+                ..RowState::default()
+            })
         };
         for (what, states) in [
             ("a base behind the cache", states(SLOTS as u32, 1)),
@@ -135,13 +143,13 @@ fn slots_of_rows_lie_in_the_cache_or_are_refused() {
 fn rows_begin_and_are_placed_within_their_tables() {
     let device = &devices()[2].device;
     let mut rows = Rows::new(device, 2, 4).expect("tables");
-    let state = RowState { width: 1, length: 2, prompt_len: 2, ..RowState::default() };
+    let state = RowState { width: 1, length: 2, live: 2, prompt_len: 2, ..RowState::default() };
     let good = RowStart { state, prompt: &[1, 2], slab: 0, max_length: 4 };
     rows.begin(device, &[good, good]).expect("two rows");
     let bad = [
         ("a third row", vec![good; 3]),
         ("no prompt", vec![RowStart { prompt: &[], ..good }]),
-        ("another length", vec![RowStart { state: RowState { length: 3, ..state }, ..good }]),
+        ("another length", vec![RowStart { state: state.with_length(3), ..good }]),
         ("another prompt", vec![RowStart { state: RowState { prompt_len: 1, ..state }, ..good }]),
         ("no room for the prompt", vec![RowStart { max_length: 1, ..good }]),
         ("more ids than the table has", vec![RowStart { max_length: 5, ..good }]),
@@ -150,7 +158,7 @@ fn rows_begin_and_are_placed_within_their_tables() {
     for (what, starts) in bad {
         refused(rows.begin(device, &starts), what);
     }
-    let long = RowState { length: 5, ..state };
+    let long = state.with_length(5);
     refused(rows.place(device, &[long], None, None), "a length behind the table");
     refused(rows.place(device, &[state; 3], None, None), "a third row");
     refused(rows.place(device, &[state], None, Some(&[0; 5])), "slots of another size");
@@ -314,6 +322,7 @@ fn a_search_takes_the_rows_of_its_batch_alone() {
                 beam: row % 2,
                 width: 2,
                 length: 1,
+                live: 1,
                 prompt_len: 1,
                 ..RowState::default()
             },

@@ -289,6 +289,7 @@ impl Placement {
             beam,
             width: self.need.width as u32,
             length: prompt,
+            live: prompt,
             prompt_len: prompt,
             prompt_base: self.self_first + if self.replicate_self { beam * prompt } else { 0 },
             gen_base: self.self_first + self.prompt_slots + beam,

@@ -81,7 +81,7 @@ impl Trial {
         let mut tables = Rows::new(device, rows, self.keys)?;
         tables.set_active(device, vec![0, 1], &[0, 0])?;
         let slots: Vec<u32> = (0..2 * keys).map(|i| i % keys).collect();
-        tables.place(device, &[RowState { length: keys, ..RowState::default() }; 2], None, Some(&slots))?;
+        tables.place(device, &[RowState::default().with_length(keys); 2], None, Some(&slots))?;
         let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
         let product = ElAttend { shape: self.shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
         let segments = [segment];

@@ -288,6 +288,7 @@ fn cut_short(device: &Device, config: &GenerationConfig, hooks: &Hooks, steps: u
             beam,
             width: width as u32,
             length: 1,
+            live: 1,
             prompt_len: 1,
             gen_base: 1 + beam,
             ..RowState::default()

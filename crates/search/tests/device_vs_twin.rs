@@ -271,6 +271,7 @@ fn what_does_not_fit_is_refused() {
         beam: row % 3,
         width: 3,
         length: 1,
+        live: 1,
         prompt_len: 1,
         ..RowState::default()
     };

@@ -5,8 +5,6 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::arena::Arena;
 use crate::binding::Binding;
 use crate::device::{Device, lock};
@@ -16,51 +14,11 @@ use crate::recorder::Recorder;
 use crate::table::{Range, TableRef, Versions};
 use crate::tensor::{Buffer, product};
 
-/// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct RowState {
-    /// Index into the per-sentence tables.
-    pub sentence: u32,
-    /// Index of this row within its sentence.
-    pub beam: u32,
-    /// Rows of the sentence.
-    pub width: u32,
-    /// Ids in `tokens[row]`; the one at `length - 1` is fed next.
-    pub length: u32,
-    /// Ids of the decoder prompt.
-    pub prompt_len: u32,
-    /// Slot of prompt position 0 in the sentence's slab.
-    pub prompt_base: u32,
-    /// Slot of this row's first generated position.
-    pub gen_base: u32,
-    /// 1 if this row writes the prompt's slots.
-    pub owns_prompt: u32,
-    /// Positions that slots were reserved for; 0: any. The last id of a row is never fed, so it has none.
-    pub limit: u32,
-}
+mod state;
+#[cfg(feature = "testing")]
+mod testing;
 
-impl RowState {
-    /// The slot of a position that this row itself writes, or its last one for positions behind its limit. Positions and slots that no table
-    /// has wrap around.
-    pub fn own_slot(&self, position: u32) -> u32 {
-        let position = position.min(self.limit.wrapping_sub(1));
-        if position < self.prompt_len {
-            self.prompt_base.wrapping_add(position)
-        } else {
-            self.gen_base.wrapping_add((position - self.prompt_len).wrapping_mul(self.width))
-        }
-    }
-
-    /// One more than the largest slot that it writes at positions below `length`.
-    fn slot_end(&self, length: u32) -> u64 {
-        let length = if self.limit > 0 { length.min(self.limit) } else { length };
-        let within = |first: u32, steps: u32, by: u32| u64::from(first) + u64::from(steps) * u64::from(by) + 1;
-        let prompt = length.min(self.prompt_len).checked_sub(1).map_or(0, |last| within(self.prompt_base, last, 1));
-        let behind = length.checked_sub(self.prompt_len).and_then(|n| n.checked_sub(1));
-        prompt.max(behind.map_or(0, |steps| within(self.gen_base, steps, self.width)))
-    }
-}
+pub use state::RowState;
 
 /// A row that begins.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +186,7 @@ impl Rows {
     /// Starts a batch: rows from 0 on, with their decoder prompts. All become active, in one segment per slab (in ascending order).
     ///
     /// # Errors
-    /// More rows or ids than the tables hold, or an empty prompt.
+    /// More rows or ids than the tables hold, an empty prompt, or a row whose live keys are not those of all its positions.
     pub fn begin(&mut self, device: &Device, starts: &[RowStart<'_>]) -> Result<()> {
         let fail = |message: String| TensorError::Shape { op: "rows", message };
         if starts.len() > self.capacity {
@@ -245,6 +203,7 @@ impl Rows {
                 return Err(fail(message));
             }
         }
+        RowState::check_whole(starts.iter().map(|start| &start.state))?;
         let _order = self.invalidate(device);
         self.parity = 0;
         let states: Vec<RowState> = starts.iter().map(|start| start.state).collect();
@@ -286,7 +245,8 @@ impl Rows {
     /// their positions, `tokens` (if the step is to read any) their ids. They get no longer than they are. Which rows are active stays.
     ///
     /// # Errors
-    /// More rows than there are places, more ids than the tables hold, tables of another size.
+    /// More rows than there are places, more ids than the tables hold, tables of another size, a row whose live keys are not those of all its
+    /// positions.
     pub fn place(
         &mut self,
         device: &Device,
@@ -311,6 +271,7 @@ impl Rows {
             );
             return Err(TensorError::Shape { op: "rows", message });
         }
+        RowState::check_whole(states)?;
         let (active, segments) = (std::mem::take(&mut self.active_rows), std::mem::take(&mut self.segments));
         let groups = std::mem::take(&mut self.row_groups);
         let _order = self.invalidate(device);
@@ -481,7 +442,7 @@ impl Rows {
         self.binding(&self.tokens[self.parity])
     }
 
-    /// `slots[row][position]`: where the cached vector of a position lies in the row's slab.
+    /// `slots[row][key]`: where the cached vector of a live key lies in the row's slab; of whole histories, that of a position.
     pub fn slots(&self) -> Binding<'_> {
         self.binding(&self.slots[self.parity])
     }
@@ -518,18 +479,6 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_row_that_has_got_all_its_ids_keeps_off_its_neighbours_slots() {
-        let row = RowState { width: 2, prompt_len: 3, prompt_base: 10, gen_base: 13, ..RowState::default() };
-        assert_eq!([0, 2, 3, 4, 5].map(|position| row.own_slot(position)), [10, 12, 13, 15, 17]);
-        assert_eq!([0, 1, 3, 4, 6].map(|length| row.slot_end(length)), [0, 11, 13, 14, 18]);
-        let row = RowState { limit: 4, ..row };
-        assert_eq!([2, 3, 4, u32::MAX].map(|position| row.own_slot(position)), [12, 13, 13, 13]);
-        assert_eq!([3, 4, 5, u32::MAX].map(|length| row.slot_end(length)), [13, 14, 14, 14]);
-        let row = RowState { limit: 1, ..row };
-        assert_eq!((row.own_slot(7), row.slot_end(7)), (10, 11));
-    }
 
     #[test]
     fn rows_of_a_sentence_are_a_group_and_never_cross_a_slab() {

@@ -67,11 +67,17 @@ impl Step {
         let out = device.tensor("out", Class::Activations, n, d_model, DType::F32)?;
         let mut rows = Rows::new(device, n, keys)?;
         let states: Vec<RowState> = (0..n)
-            .map(|i| RowState { sentence: (i / beams) as u32, length: 1, prompt_len: 1, ..RowState::default() })
+            .map(|i| RowState {
+                sentence: (i / beams) as u32,
+                length: 1,
+                live: 1,
+                prompt_len: 1,
+                ..RowState::default()
+            })
             .collect();
         let start = |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length: 1 };
         rows.begin(device, &states.iter().map(start).collect::<Vec<_>>())?;
-        let lengths: Vec<RowState> = states.iter().map(|s| RowState { length: keys as u32, ..*s }).collect();
+        let lengths: Vec<RowState> = states.iter().map(|s| s.with_length(keys as u32)).collect();
         let first = |i: usize| if copies == 1 { i / beams * keys } else { i * keys };
         // Slots as beams leave them: neighbouring positions of a row lie `beams` slots apart.
         let table: Vec<u32> = (0..n)

@@ -329,10 +329,7 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
         let mut rows = Rows::new(device, count, size.keys)?;
         let slabs: Vec<usize> = bench.placements.iter().map(|p| p.slab).collect();
         let mut timed = |keys: usize| -> Result<f64> {
-            let state = |(s, p): (u32, &Placement)| {
-                let row = p.row(s, 0);
-                elgen_tensor::RowState { length: keys as u32, ..row }
-            };
+            let state = |(s, p): (u32, &Placement)| p.row(s, 0).with_length(keys as u32);
             let states: Vec<_> = (0..).zip(&bench.placements).map(state).collect();
             let slots: Vec<u32> = states
                 .iter()
