@@ -49,6 +49,7 @@ mod kernel_embed;
 mod kernel_fill_random;
 mod kernel_layer_norm;
 mod kernel_linear;
+mod kernel_live_keys;
 mod kernel_mha_attend;
 mod kernel_peaks;
 mod kernel_store;

@@ -158,6 +158,17 @@ fn rows_begin_and_are_placed_within_their_tables() {
     for (what, starts) in bad {
         refused(rows.begin(device, &starts), what);
     }
+    for (what, live) in [("a dropped key", 1), ("a key too many", 3), ("no key", 0), ("endless keys", u32::MAX)] {
+        let kept = RowState { live, ..state };
+        let starts = [good, RowStart { state: kept, ..good }];
+        let errors = [rows.begin(device, &starts), rows.place(device, &[state, kept], None, None)];
+        for error in errors.map(|result| result.expect_err(what)) {
+            let message =
+                format!("rows: row 1 has {live} live keys of 2 positions; only whole histories are supported yet");
+            assert_eq!(error.to_string(), message, "{what}");
+            assert!(matches!(error, TensorError::Shape { op: "rows", .. }), "{what}: {error:?}");
+        }
+    }
     let long = state.with_length(5);
     refused(rows.place(device, &[long], None, None), "a length behind the table");
     refused(rows.place(device, &[state; 3], None, None), "a third row");
