@@ -87,12 +87,12 @@ fn a_search_appends_the_slot_of_the_position_behind_the_live_keys() {
     let prompt = PROMPT.len() as u32;
     for variant in devices() {
         let (device, name) = (&variant.device, &variant.name);
-        for (options, parents) in [(&sample, [0, 1]), (&beams, [1, 0])] {
+        for (mode, options, parents) in [("sampling", &sample, [0, 1]), ("beams", &beams, [1, 0])] {
             let (_, whole, _) = searched(device, options, prompt);
             for live in [1, 3, prompt] {
                 let (states, tokens, slots) = searched(device, options, live);
                 for (row, (state, parent)) in states.iter().zip(parents).enumerate() {
-                    let what = format!("{name}, {live} live keys, row {row}, {options:?}");
+                    let what = format!("{name}, {live} live keys, row {row}, {mode}");
                     assert_eq!([state.length, state.live], [prompt + 2, live + 2], "{what}");
                     let of = |table: &[u32], count: u32| table[row * MAX_LENGTH..][..count as usize].to_vec();
                     assert_eq!(of(&tokens, state.length), of(&whole, state.length), "{what}");
