@@ -1,6 +1,6 @@
 // Beam search, last stage, one workgroup per active row: takes the parent's prefix of the token and slot tables into
 // the other parity and appends the new token with a slot of the row's own. A row of a finished sentence copies its own
-// prefix and does not grow. All rows of a sentence have one length.
+// prefix and does not grow. All rows of a sentence have one length and as many live keys.
 #include rows
 struct Params { table: u32 }
 #include params
@@ -23,13 +23,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let to = physical * p.table;
     for (var j = tid; j < row.length; j += WG) {
         next_tokens[to + j] = tokens[parent + j];
-        next_slots[to + j] = slots[parent + j];
+        if (j < row.live) { next_slots[to + j] = slots[parent + j]; }
     }
-    // Every invocation has read the length.
+    // Every invocation has read the state.
     storageBarrier();
     if (tid == 0u && chosen.grows == 1u) {
         next_tokens[to + row.length] = chosen.token;
-        next_slots[to + row.length] = own_slot(row, row.length);
+        next_slots[to + row.live] = own_slot(row, row.length);
         state[physical].length = row.length + 1u;
         state[physical].live = row.live + 1u;
     }

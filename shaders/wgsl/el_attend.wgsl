@@ -54,10 +54,12 @@ fn main(at: Place) {
 #ifdef SLOTS
     let first_row = p.first + at.wg.y;
     let physical = active_rows[first_row];
-    // Keys and the position part where keys are evicted.
     let keys = vec2<u32>(physical * p.table_ld, state[physical].live);
-    let position = i32(state[physical].length) - 1;
     let pairs = p.heads;
+#ifdef BIASED
+    // The query stands at the last position of its row.
+    let position = i32(state[physical].length) - 1;
+#endif
 #else
     let group = groups[p.first + at.wg.y];
     let first_row = group.x;
@@ -130,7 +132,7 @@ fn main(at: Place) {
 #endif
             let numbers = vec4<u32>(key) + vec4<u32>(0u, 1u, 2u, 3u);
 #ifdef BIASED
-            // The query stands at the last position of its row.
+            // A key's index is its position only while its row keeps all keys. Once a policy drops some, those that stay must bring their positions.
             let reach = vec4<i32>(i32(p.bias_reach));
             let columns = clamp(vec4<i32>(numbers) - vec4<i32>(position), -reach, reach) + reach;
             let b = vec4<u32>(own_pair % p.heads * p.bias_ld) + vec4<u32>(columns);

@@ -53,7 +53,9 @@ fn main(
     let row = active_rows[first_row];
     let pairs = p.heads;
     let keys = state[row].live;
+#ifdef BIASED
     let position = i32(state[row].length) - 1;
+#endif
     let base = row * p.table_ld;
 #else
     let group = groups[p.first + wg.y];
@@ -144,12 +146,12 @@ fn main(
     var contexts: array<array<Sums, #BANDS>, #OWNED>;
     for (var start = begin; start < end; start += EDGE) {
         // Rows behind the last key are zero: whatever lies there must not meet a P of 0.
-        let position = start + staged_row;
-        if (position < end) {
+        let staged = start + staged_row;
+        if (staged < end) {
 #ifdef SLOTS
-            let at = slots[base + position] * p.x_ld;
+            let at = slots[base + staged] * p.x_ld;
 #else
-            let at = (base + position) * p.x_ld;
+            let at = (base + staged) * p.x_ld;
 #endif
             for (var c = lane; c < p.width; c += lanes) { stage[staged_row * STAGE_LD + c] = x[at + c]; }
         } else {
@@ -182,6 +184,7 @@ fn main(
             sum = sum * unit[r] * p.scale;
 #ifdef BIASED
             let reach = i32(p.bias_reach);
+            // A key's index is its position only while a row keeps all its keys: see el_attend.wgsl.
             let distance = clamp(i32(key) - position, -reach, reach);
             sum += bias[min(first_pair + r, pairs - 1u) % p.heads * p.bias_ld + u32(distance + reach)];
 #endif

@@ -86,9 +86,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let rows = 1u;
     let row = index[first_row];
     let base = row * p.table_ld;
-    // Keys and the position part where keys are evicted.
-    let length = state[row].live;
+    let count = state[row].live;
+#ifdef BIASED
     let position = i32(state[row].length) - 1;
+#endif
 #else
     let group = groups[p.first + wg.x];
     let behind = wg.y / (column_tiles * head_tiles) * #ROWS;
@@ -96,10 +97,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let first_row = group.x + behind;
     let rows = min(#ROWS, group.y - behind);
     let base = ranges[index[first_row]].x;
-    let length = ranges[index[first_row]].y;
+    let count = ranges[index[first_row]].y;
 #endif
-    let begin = min(wg.z * p.split, length);
-    let end = begin + min(p.split, length - begin);
+    let begin = min(wg.z * p.split, count);
+    let end = begin + min(p.split, count - begin);
 
     // As a lane. Heads beyond the last repeat it; so do rows below.
     let lanes = WG / HEADS;
@@ -156,7 +157,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             }
 #ifdef BIASED
             let reach = i32(p.bias_reach);
-            // A key's number is its position as long as none is evicted.
+            // A key's index is its position only while its row keeps all keys. Once a policy drops some, those that stay must bring their positions.
             let distance = vec4<i32>(real) - vec4<i32>(position);
             let entry = vec4<u32>(clamp(distance, vec4<i32>(-reach), vec4<i32>(reach)) + vec4<i32>(reach))
                 + vec4<u32>(min(head0 + head, p.heads - 1u) * p.bias_ld);
@@ -243,7 +244,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                 stats[to * p.heads + head0 + c_head] = vec2<f32>(select(-3.0e38, top[r * HEADS + c_head], begin < end), mass[r]);
             }
 #else
-            out[(first_row + r) * p.out_ld + head0 * p.width + column] = acc[r] * select(0.0, 1.0 / mass[r], length > 0u);
+            out[(first_row + r) * p.out_ld + head0 * p.width + column] = acc[r] * select(0.0, 1.0 / mass[r], count > 0u);
 #endif
         }
     }

@@ -71,7 +71,7 @@ fn main(at: Invocation) {
         if (!(row_sum == 0.0)) { logprob = logprob - row_peak - log(row_sum); }
         trace[step * p.trace_rows + physical] = Trace(token, row.beam, logprob);
         tokens[said + row.length] = token;
-        slots[said + row.length] = own_slot(row, row.length);
+        slots[said + row.live] = own_slot(row, row.length);
         state[physical].length = row.length + 1u;
         state[physical].live = row.live + 1u;
         if (row.length + 1u >= limits.max_length || is_eos(token) || !is_finite(logprob)) { atomicSub(&open[row.sentence], 1u); }

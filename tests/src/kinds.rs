@@ -138,11 +138,11 @@ impl Loaded {
             for (row, logits) in rows.active_rows().iter().zip(got.chunks(vocab_size)) {
                 let row = *row as usize;
                 seen[row].push(logits.to_vec());
-                let state = &mut states[row];
+                let state = states[row];
                 let at = state.length as usize;
                 tokens[row * longest + at] = targets[row][place];
                 slots[row * longest + at] = state.own_slot(at as u32);
-                *state = state.with_length(state.length + 1);
+                states[row] = state.with_length(state.length + 1);
             }
             if !(0..count).any(|s| place + 1 < targets[s].len()) {
                 break;

@@ -160,14 +160,14 @@ impl Decode {
         let (table, history) = (self.table.clone(), self.history.clone());
         for row in self.rows.active_rows().to_vec() {
             let row = row as usize;
-            let state = &mut self.states[row];
+            let state = self.states[row];
             let length = state.length as usize;
             let beam = state.beam as usize;
             let parent = row - beam + if length >= state.prompt_len as usize { parents[beam] } else { beam };
             self.table[row * TABLE..][..length].copy_from_slice(&table[parent * TABLE..][..length]);
             self.table[row * TABLE + length] = state.own_slot(state.length);
             self.history[row].clone_from(&history[parent]);
-            *state = state.with_length(state.length + 1);
+            self.states[row] = state.with_length(state.length + 1);
         }
     }
 

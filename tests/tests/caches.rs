@@ -47,7 +47,10 @@ fn slots_of(placement: &Placement, need: &Need, shared_self: bool, shared_cross:
     let (mut own, mut cross) = (HashSet::new(), HashSet::new());
     for beam in 0..need.width as u32 {
         let row = placement.row(0, beam);
-        assert_eq!((row.beam, row.width, row.length), (beam, need.width as u32, need.prompt_len as u32));
+        assert_eq!(
+            [row.beam, row.width, row.length, row.live],
+            [beam, need.width as u32, need.prompt_len as u32, need.prompt_len as u32]
+        );
         assert_eq!(row.owns_prompt == 1, beam == 0 || !shared_self);
         for position in 0..(need.prompt_len + need.max_new.saturating_sub(1)) as u32 {
             let fresh = own.insert(row.own_slot(position));

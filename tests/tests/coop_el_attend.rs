@@ -34,6 +34,8 @@ struct Case {
     /// Factor on q', which the scale takes back.
     magnitude: f32,
     reach: Option<usize>,
+    /// Positions that each row has beyond its live keys, as if an eviction policy had dropped so many; only through the slot table.
+    dropped: usize,
     seed: u64,
 }
 
@@ -47,6 +49,7 @@ const PLAIN: Case = Case {
     outliers: 0.0,
     magnitude: 1.0,
     reach: None,
+    dropped: 0,
     seed: 1,
 };
 
@@ -127,7 +130,8 @@ impl Case {
         for (q, places) in q.chunks(self.columns()).zip(self.places()) {
             let keys: Vec<&[f64]> = places.iter().map(|s| x[*s as usize]).collect();
             let bias = |head: usize, key: usize| {
-                let distance = key as i64 - (places.len() as i64 - 1);
+                // A key's index for its position, as the kernel has it.
+                let distance = key as i64 - ((places.len() + self.dropped) as i64 - 1);
                 self.reach.map_or(0.0, |reach| twin::distance_bias(&self.bias(reach), reach, head, distance))
             };
             out.extend(twin::attend_biased(q, &keys, &keys, self.heads, true, f64::from(self.scale()), bias));
@@ -174,11 +178,15 @@ impl Case {
         let mut states = vec![RowState::default(); n];
         let mut slots = vec![u32::MAX; n * SLOTS];
         for (row, places) in places.iter().enumerate() {
-            states[row] = states[row].with_length(places.len() as u32);
+            states[row] = states[row].with_length((places.len() + self.dropped) as u32);
             slots[row * SLOTS..][..places.len()].copy_from_slice(places);
+            // Slots that are there, so that only the number of keys keeps the kernel off them.
+            slots[row * SLOTS + places.len()..][..self.dropped].fill(7);
         }
+        let live: Vec<u32> = places.iter().map(|places| places.len() as u32).collect();
         tables.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
         tables.place(device, &states, None, Some(&slots)).unwrap();
+        tables.set_live(device, &live).unwrap();
         let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
         let range = |p: &Vec<u32>| [p.first().copied().unwrap_or(5), p.len() as u32];
         let ranges = harness::ranges(device, &places.iter().map(range).collect::<Vec<_>>());
@@ -262,6 +270,23 @@ proptest! {
             // f32 sums of scores that spread by 40 round at that magnitude.
             let bar = if case.spread > 10.0 || case.ramp != 0.0 { 1e-4 } else { 5e-6 };
             prop_assert!(e <= bar, "{name}: error {e:e}");
+        }
+    }
+}
+
+/// A row attends to its live keys alone, however many positions it has; its query stands at the last position all the same.
+#[test]
+fn coop_keys_are_the_live_ones_and_distances_those_of_positions() {
+    for Variant { name, device } in coop_devices() {
+        for (groups, reach) in [(&[(2, 1100), (1, 0)][..], None), (&[(3, 40), (1, 0), (1, 5)], Some(30))] {
+            let whole = Case { slots: true, groups: groups.to_vec(), reach, ..PLAIN };
+            let case = Case { dropped: 20, ..whole.clone() };
+            let got = case.all(device);
+            let e = error(&case, &got, &case.twin());
+            assert!(e < 5e-6, "{name}, {case:?}: {e:e}");
+            if reach.is_none() {
+                assert_same_bits(&got, &whole.all(device), &format!("{name}, {case:?}"));
+            }
         }
     }
 }

@@ -69,10 +69,7 @@ impl Step {
             let longest = self.sentences.iter().max().copied().unwrap_or(1);
             let mut table = Rows::new(device, rows, longest).unwrap();
             table.set_active(device, (0..rows as u32).collect(), &vec![0; rows]).unwrap();
-            let states: Vec<RowState> = lists
-                .iter()
-                .map(|l| RowState { length: l.len() as u32, live: l.len() as u32, ..RowState::default() })
-                .collect();
+            let states: Vec<RowState> = lists.iter().map(|l| RowState::default().with_length(l.len() as u32)).collect();
             let mut slots = vec![u32::MAX; rows * longest];
             for (row, list) in lists.iter().enumerate() {
                 slots[row * longest..][..list.len()].copy_from_slice(list);

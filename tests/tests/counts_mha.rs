@@ -63,7 +63,7 @@ fn count(device: &Device, rule: Rule, keys: usize, rows: u32, dtype: DType) -> W
     if let Rule::Slots = rule {
         let mut table = Rows::new(device, n, keys).unwrap();
         table.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
-        let states = vec![RowState { length: keys as u32, live: keys as u32, ..RowState::default() }; n];
+        let states = vec![RowState::default().with_length(keys as u32); n];
         // Beams of a sentence take turns, as a search leaves them.
         let slot = |i: usize, k: usize| (i / BEAMS * BEAMS * keys + k * BEAMS + i % BEAMS) as u32;
         let slots: Vec<u32> = (0..n).flat_map(|i| (0..keys).map(move |k| slot(i, k))).collect();

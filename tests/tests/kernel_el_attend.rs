@@ -14,7 +14,7 @@ use proptest::prelude::*;
 /// Slots of the slab: more than the keys of any row.
 const SLOTS: usize = 211;
 /// Row stride of the slot table.
-const TABLE: usize = 203;
+const TABLE: usize = 303;
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -38,6 +38,8 @@ struct Case {
     splits: usize,
     /// With a bias for distances up to this.
     reach: Option<usize>,
+    /// Positions that each row has beyond its live keys, as if an eviction policy had dropped so many; only through the slot table.
+    dropped: usize,
     seed: u64,
 }
 
@@ -57,6 +59,7 @@ impl Case {
             split: SPLIT,
             splits: 1,
             reach: None,
+            dropped: 0,
             seed: 5,
         }
     }
@@ -137,7 +140,8 @@ impl Case {
         for (row, slots) in q.chunks(self.columns()).skip(self.first).zip(self.places()) {
             let keys: Vec<&[f64]> = slots.iter().map(|s| x[*s as usize]).collect();
             let bias = |head: usize, key: usize| {
-                let distance = key as i64 - (slots.len() as i64 - 1);
+                // A key's index for its position, as the kernel has it.
+                let distance = key as i64 - ((slots.len() + self.dropped) as i64 - 1);
                 bias.as_ref().map_or(0.0, |(reach, table)| twin::distance_bias(table, *reach, head, distance))
             };
             out.extend(twin::attend_biased(row, &keys, &keys, self.heads, true, f64::from(self.scale()), bias));
@@ -193,14 +197,20 @@ impl Case {
         if self.slots {
             // The table as a beam search leaves it: a row's slots in any order.
             let mut rows = Rows::new(device, capacity, TABLE).unwrap();
-            let mut states = vec![RowState { length: 77, live: 77, ..RowState::default() }; capacity];
+            let mut states = vec![RowState::default().with_length(77); capacity];
+            let mut live = vec![77; capacity];
             let mut table = vec![u32::MAX; capacity * TABLE];
             for (row, slots) in physical[self.first..].iter().zip(&places) {
-                states[*row as usize] = states[*row as usize].with_length(slots.len() as u32);
-                table[*row as usize * TABLE..][..slots.len()].copy_from_slice(slots);
+                let (row, keys) = (*row as usize, slots.len());
+                states[row] = states[row].with_length((keys + self.dropped) as u32);
+                live[row] = keys as u32;
+                table[row * TABLE..][..keys].copy_from_slice(slots);
+                // Slots that are there, so that only the number of keys keeps the kernel off them.
+                table[row * TABLE + keys..][..self.dropped].fill(7);
             }
             rows.set_active(device, physical, &vec![0; capacity]).unwrap();
             rows.place(device, &states, None, Some(&table)).unwrap();
+            rows.set_live(device, &live).unwrap();
             el_attend_tiled(&mut rec, ElQueries::Slots(&rows), product, tile, None).unwrap();
         } else {
             let mut pairs = vec![[u32::MAX; 2]; capacity];
@@ -261,9 +271,9 @@ fn case() -> impl Strategy<Value = Case> {
     let heads = prop::sample::select(vec![1usize, 3, 5, 8, 17]);
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F16)];
     let reach = prop::sample::select(vec![None, Some(0), Some(1), Some(30), Some(128), Some(300)]);
-    let cut = (splits(), 0..=2usize);
+    let cut = (splits(), 0..=2usize, prop::sample::select(vec![0usize, 0, 1, 3, 90]));
     (heads, widths, any::<bool>(), dtype, groups(), scores(), cut, reach, any::<u64>()).prop_map(
-        |(heads, dim, slots, dtype, groups, (shift, spread), ((split, splits), first), reach, seed)| Case {
+        |(heads, dim, slots, dtype, groups, (shift, spread), ((split, splits), first, dropped), reach, seed)| Case {
             dtype,
             first,
             shift,
@@ -271,6 +281,7 @@ fn case() -> impl Strategy<Value = Case> {
             split,
             splits,
             reach: reach.filter(|_| slots),
+            dropped: if slots { dropped } else { 0 },
             seed,
             ..Case::plain(heads, dim, slots, &groups)
         },
@@ -313,6 +324,25 @@ fn every_tile_matches_the_twin() {
             compare(&got, &want).unwrap_or_else(|e| panic!("{case:?}: {e}"));
             let empty = 3 * case.columns()..4 * case.columns();
             assert!(got[empty].iter().all(|x| *x == 0.0), "a row without keys has a zero context");
+        }
+    }
+}
+
+/// A row attends to its live keys alone, however many positions it has; its query stands at the last position all the same.
+#[test]
+fn keys_are_the_live_ones_and_distances_those_of_positions() {
+    let whole = Case { split: 64, ..Case::plain(3, 30, true, &[(2, 150), (1, 5), (1, 0), (1, 1)]) };
+    for (splits, reach, dropped) in
+        [(1, None, 3), (3, None, 90), (4, None, 1), (1, Some(120), 90), (3, Some(20), 3), (2, Some(0), 2)]
+    {
+        let whole = Case { splits, reach, ..whole.clone() };
+        let case = Case { dropped, ..whole.clone() };
+        for variant in devices() {
+            let got = case.all(&variant.device);
+            compare(&got, &case.twin()).unwrap_or_else(|e| panic!("{}, {case:?}: {e}", variant.name));
+            if reach.is_none() {
+                assert_same_bits(&got, &whole.all(&variant.device), &format!("{}, {case:?}", variant.name));
+            }
         }
     }
 }

@@ -67,12 +67,8 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
         let states: Vec<RowState> = case
             .prompts
             .iter()
-            .map(|ids| RowState {
-                length: ids.len() as u32,
-                live: ids.len() as u32,
-                prompt_len: ids.len() as u32,
-                width: 1,
-                ..RowState::default()
+            .map(|ids| {
+                RowState { prompt_len: ids.len() as u32, width: 1, ..RowState::default() }.with_length(ids.len() as u32)
             })
             .collect();
         let starts: Vec<RowStart<'_>> = states

@@ -47,6 +47,8 @@ struct Case {
     splits: Option<usize>,
     /// With a bias for distances up to this; only with [`Rule::Slots`].
     reach: Option<usize>,
+    /// Positions that each row has beyond its live keys, as if an eviction policy had dropped so many; only with [`Rule::Slots`].
+    dropped: usize,
     seed: u64,
 }
 
@@ -65,6 +67,7 @@ impl Case {
             tiling: None,
             splits: None,
             reach: None,
+            dropped: 0,
             seed: 11,
         }
     }
@@ -164,7 +167,8 @@ impl Case {
             let (keys, values): (Vec<&[f64]>, Vec<&[f64]>) =
                 (keys.iter().map(Vec::as_slice).collect(), values.iter().map(Vec::as_slice).collect());
             let bias = |head: usize, key: usize| {
-                let distance = key as i64 - (slots.len() as i64 - 1);
+                // A key's index for its position, as the kernel has it.
+                let distance = key as i64 - ((slots.len() + self.dropped) as i64 - 1);
                 table.as_ref().map_or(0.0, |(reach, table)| twin::distance_bias(table, *reach, head, distance))
             };
             let scale = f64::from(self.scale());
@@ -216,14 +220,20 @@ impl Case {
         if self.rule == Rule::Slots {
             // The table as a beam search leaves it: a row's slots in any order.
             let mut table_rows = Rows::new(device, capacity, SLOTS).unwrap();
-            let mut states = vec![RowState { length: 77, live: 77, ..RowState::default() }; capacity];
+            let mut states = vec![RowState::default().with_length(77); capacity];
+            let mut live = vec![77; capacity];
             let mut table = vec![u32::MAX; capacity * SLOTS];
             for (row, slots) in physical.iter().zip(&slots) {
-                states[*row as usize] = states[*row as usize].with_length(slots.len() as u32);
-                table[*row as usize * SLOTS..][..slots.len()].copy_from_slice(slots);
+                let (row, keys) = (*row as usize, slots.len());
+                states[row] = states[row].with_length((keys + self.dropped) as u32);
+                live[row] = keys as u32;
+                table[row * SLOTS..][..keys].copy_from_slice(slots);
+                // Slots that are there, so that only the number of keys keeps the kernel off them.
+                table[row * SLOTS + keys..][..self.dropped].fill(7);
             }
             table_rows.set_active(device, physical.clone(), &vec![0; capacity]).unwrap();
             table_rows.place(device, &states, None, Some(&table)).unwrap();
+            table_rows.set_live(device, &live).unwrap();
             mha_attend_tiled(&mut rec, QueryRows::Slots(&table_rows, &segment), product, self.tiling, None).unwrap();
         } else {
             let mut pairs = vec![[u32::MAX; 2]; capacity];
@@ -271,9 +281,10 @@ fn case() -> impl Strategy<Value = Case> {
     // Plain scores, and scores far beyond what exp can take without the running maximum.
     let scores = prop::sample::select(vec![(0.0f32, 1.0f32), (0.0, 1.0), (0.0, 40.0), (80.0, 2.0), (-80.0, 20.0)]);
     let reach = prop::sample::select(vec![None, Some(0), Some(1), Some(30), Some(300)]);
-    let cut = (tiling(), any::<bool>(), 0..=2usize, 0..=2usize);
+    let dropped = prop::sample::select(vec![0usize, 0, 1, 3, 90]);
+    let cut = (tiling(), any::<bool>(), 0..=2usize, 0..=2usize, dropped);
     (rule, heads, widths, dtype, groups, scores, reach, cut, any::<u64>()).prop_map(
-        |(rule, heads, dim, dtype, groups, (shift, spread), reach, (tiling, split, skipped, lead), seed)| {
+        |(rule, heads, dim, dtype, groups, (shift, spread), reach, (tiling, split, skipped, lead, dropped), seed)| {
             let most = Splits::of(groups.iter().map(|g| g.1).max().unwrap_or(0), 0).self_;
             // What the shader can do: several heads only if their columns fit.
             let tiling = tiling.map(|(workgroup, heads, rows)| {
@@ -297,6 +308,7 @@ fn case() -> impl Strategy<Value = Case> {
                 tiling,
                 splits: (split || most > 1).then_some(most + usize::from(split)),
                 reach: reach.filter(|_| rule == Rule::Slots),
+                dropped: if rule == Rule::Slots { dropped } else { 0 },
                 seed,
             }
         },
@@ -330,6 +342,25 @@ fn every_tile_of_rows_with_every_group() {
         let got = case.run(device);
         compare(&got, &case.twin()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
         assert!(got[3 * 32..3 * 3 * 32].iter().all(|x| *x == 0.0), "rows without keys have a zero context");
+    }
+}
+
+/// A row attends to its live keys alone, however many positions it has; its query stands at the last position all the same.
+#[test]
+fn keys_are_the_live_ones_and_distances_those_of_positions() {
+    let whole = Case::plain(Rule::Slots, 3, 30, vec![(2, SPLIT + 40), (1, 5), (1, 0), (1, 1)]);
+    for (splits, reach, dropped) in
+        [(None, None, 3), (Some(2), None, 90), (Some(3), None, 1), (None, Some(200), 90), (Some(2), Some(20), 3)]
+    {
+        let whole = Case { splits, reach, ..whole.clone() };
+        let case = Case { dropped, ..whole.clone() };
+        for variant in devices() {
+            let got = case.run(&variant.device);
+            compare(&got, &case.twin()).unwrap_or_else(|e| panic!("{}, {case:?}: {e}", variant.name));
+            if reach.is_none() {
+                assert_same_bits(&got, &whole.run(&variant.device), &format!("{}, {case:?}", variant.name));
+            }
+        }
     }
 }
 

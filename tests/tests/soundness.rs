@@ -149,7 +149,7 @@ fn rows_begin_and_are_placed_within_their_tables() {
     let bad = [
         ("a third row", vec![good; 3]),
         ("no prompt", vec![RowStart { prompt: &[], ..good }]),
-        ("another length", vec![RowStart { state: RowState { length: 3, live: 3, ..state }, ..good }]),
+        ("another length", vec![RowStart { state: state.with_length(3), ..good }]),
         ("another prompt", vec![RowStart { state: RowState { prompt_len: 1, ..state }, ..good }]),
         ("no room for the prompt", vec![RowStart { max_length: 1, ..good }]),
         ("more ids than the table has", vec![RowStart { max_length: 5, ..good }]),
@@ -158,7 +158,18 @@ fn rows_begin_and_are_placed_within_their_tables() {
     for (what, starts) in bad {
         refused(rows.begin(device, &starts), what);
     }
-    let long = RowState { length: 5, live: 5, ..state };
+    for (what, live) in [("a dropped key", 1), ("a key too many", 3), ("no key", 0), ("endless keys", u32::MAX)] {
+        let kept = RowState { live, ..state };
+        let starts = [good, RowStart { state: kept, ..good }];
+        let errors = [rows.begin(device, &starts), rows.place(device, &[state, kept], None, None)];
+        for error in errors.map(|result| result.expect_err(what)) {
+            let message =
+                format!("rows: row 1 has {live} live keys of 2 positions; only whole histories are supported yet");
+            assert_eq!(error.to_string(), message, "{what}");
+            assert!(matches!(error, TensorError::Shape { op: "rows", .. }), "{what}: {error:?}");
+        }
+    }
+    let long = state.with_length(5);
     refused(rows.place(device, &[long], None, None), "a length behind the table");
     refused(rows.place(device, &[state; 3], None, None), "a third row");
     // Fewer keys than positions is what an eviction will leave; more, what nothing does.

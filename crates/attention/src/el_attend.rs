@@ -35,7 +35,7 @@ const MAX_WORKGROUP: u32 = 256;
 /// Which query rows share hidden states, and where these are.
 #[derive(Clone, Copy, Debug)]
 pub enum ElQueries<'a> {
-    /// The heads of one hypothesis: all positions so far of its physical row, through the slot table.
+    /// The heads of one hypothesis: the live keys of its physical row, through the slot table.
     Slots(&'a Rows),
     /// All heads of a group of rows: the range of the group's first row, `ranges[index[i]]` = (first slot, count).
     Groups(CrossQueries<'a>),

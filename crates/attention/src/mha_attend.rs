@@ -40,7 +40,7 @@ const ROW_TILES: [u32; 7] = [1, 2, 3, 4, 5, 6, 8];
 /// Which query rows attend, and where their keys are.
 #[derive(Clone, Copy, Debug)]
 pub enum QueryRows<'a> {
-    /// Each row of the segment to all positions so far of its physical row, through the slot table.
+    /// Each row of the segment to the live keys of its physical row, through the slot table.
     Slots(&'a Rows, &'a Segment),
     /// The groups of the segment, each to the range of its rows.
     Groups {

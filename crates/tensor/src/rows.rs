@@ -5,6 +5,8 @@
 
 mod grouping;
 mod state;
+#[cfg(feature = "testing")]
+mod testing;
 
 use std::sync::{Arc, MutexGuard};
 
@@ -146,7 +148,7 @@ impl Rows {
                 return Err(fail(message));
             }
         }
-        check_live(starts.iter().map(|start| &start.state))?;
+        RowState::check_whole(starts.iter().map(|start| &start.state))?;
         let _order = self.invalidate(device);
         self.parity = 0;
         let states: Vec<RowState> = starts.iter().map(|start| start.state).collect();
@@ -196,36 +198,11 @@ impl Rows {
         tokens: Option<&[u32]>,
         slots: Option<&[u32]>,
     ) -> Result<()> {
-        check_live(states)?;
-        self.place_any(device, states, tokens, slots)
-    }
-
-    /// [`Rows::place`] of rows that have fewer keys than ids: what an eviction would leave.
-    ///
-    /// # Errors
-    /// As there.
-    #[cfg(feature = "testing")]
-    pub fn place_evicted(
-        &mut self,
-        device: &Device,
-        states: &[RowState],
-        tokens: Option<&[u32]>,
-        slots: Option<&[u32]>,
-    ) -> Result<()> {
-        self.place_any(device, states, tokens, slots)
-    }
-
-    fn place_any(
-        &mut self,
-        device: &Device,
-        states: &[RowState],
-        tokens: Option<&[u32]>,
-        slots: Option<&[u32]>,
-    ) -> Result<()> {
+        RowState::check_whole(states)?;
         let sized = |table: Option<&[u32]>| {
             table.is_none_or(|ids| ids.len() as u64 == product(&[states.len(), self.max_length]))
         };
-        let whole = states.iter().all(|state| state.length.max(state.live) as usize <= self.max_length);
+        let whole = states.iter().all(|state| state.length as usize <= self.max_length);
         if states.len() > self.capacity || !sized(tokens) || !sized(slots) || !whole {
             let message = format!(
                 "{} rows in {} places, {} ids and {} slots for tables of {} each, lengths from {:?} to {:?}",
@@ -239,6 +216,7 @@ impl Rows {
             );
             return Err(TensorError::Shape { op: "rows", message });
         }
+        RowState::check_whole(states)?;
         let (active, segments) = (std::mem::take(&mut self.active_rows), std::mem::take(&mut self.segments));
         let groups = std::mem::take(&mut self.row_groups);
         let _order = self.invalidate(device);
@@ -251,7 +229,7 @@ impl Rows {
         }
         self.known.resize(self.known.len().max(states.len()), Known::default());
         for (row, (known, state)) in self.known.iter_mut().zip(states).enumerate() {
-            let named = slots.map(|slots| &slots[row * self.max_length..][..state.length.max(state.live) as usize]);
+            let named = slots.map(|slots| &slots[row * self.max_length..][..state.length as usize]);
             let largest = named.and_then(|slots| slots.iter().max()).map_or(0, |slot| u64::from(*slot) + 1);
             // Without new slots, those of before stay.
             let before = if slots.is_some() { 0 } else { known.slot_end };
@@ -409,7 +387,7 @@ impl Rows {
         self.binding(&self.tokens[self.parity])
     }
 
-    /// `slots[row][position]`: where the cached vector of a position lies in the row's slab.
+    /// `slots[row][key]`: where the cached vector of a live key lies in the row's slab; of whole histories, that of a position.
     pub fn slots(&self) -> Binding<'_> {
         self.binding(&self.slots[self.parity])
     }
@@ -440,18 +418,5 @@ impl Rows {
         let read = |table: &Buffer| device.read(table, product(&[count, self.max_length, 4]));
         let (tokens, slots) = (read(&self.tokens[self.parity])?, read(&self.slots[self.parity])?);
         Ok((bytemuck::pod_collect_to_vec(&tokens), bytemuck::pod_collect_to_vec(&slots)))
-    }
-}
-
-/// Refuses rows whose live keys are not all of their positions: no kernel knows which ones they are.
-fn check_live<'a>(states: impl IntoIterator<Item = &'a RowState>) -> Result<()> {
-    match states.into_iter().enumerate().find(|(_, state)| state.live != state.length) {
-        None => Ok(()),
-        Some((row, RowState { live, length, .. })) => Err(TensorError::Shape {
-            op: "rows",
-            message: format!(
-                "row {row} has {live} live keys of {length} positions; evicted keys are not supported yet"
-            ),
-        }),
     }
 }

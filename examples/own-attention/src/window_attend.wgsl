@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let keys = range.y;
 #else
     let physical = active_rows[row];
-    let keys = state[physical].length;
+    let keys = state[physical].live;
 #endif
     let seen = min(keys, p.keep_first + p.window);
     let q_at = row * p.q_ld + head;

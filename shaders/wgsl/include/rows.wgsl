@@ -1,9 +1,10 @@
-// The state of one physical row (a beam or a sample of a sentence); mirrors `RowState` in crates/tensor/src/rows.rs.
+// The state of one physical row (a beam or a sample of a sentence); mirrors `RowState` in crates/tensor/src/rows/state.rs.
 struct RowState {
     sentence: u32,    // index into the per-sentence tables
     beam: u32,        // index of this row within its sentence
     width: u32,       // rows of the sentence
     length: u32,      // ids in tokens[row] now; the one at length - 1 is fed next
+    live: u32,        // keys attended to in the step that feeds that id, its own included: the first entries of slots[row]
     prompt_len: u32,  // ids of the decoder prompt
     prompt_base: u32, // slot of prompt position 0
     gen_base: u32,    // slot of this row's first generated position

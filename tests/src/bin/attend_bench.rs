@@ -72,8 +72,7 @@ impl Step {
             .collect();
         let start = |state: &RowState| RowStart { state: *state, prompt: &[1], slab: 0, max_length: 1 };
         rows.begin(device, &states.iter().map(start).collect::<Vec<_>>())?;
-        let lengths: Vec<RowState> =
-            states.iter().map(|s| RowState { length: keys as u32, live: keys as u32, ..*s }).collect();
+        let lengths: Vec<RowState> = states.iter().map(|s| s.with_length(keys as u32)).collect();
         let first = |i: usize| if copies == 1 { i / beams * keys } else { i * keys };
         // Slots as beams leave them: neighbouring positions of a row lie `beams` slots apart.
         let table: Vec<u32> = (0..n)

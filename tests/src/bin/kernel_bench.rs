@@ -127,7 +127,7 @@ fn time_el(
     let (ranges, groups) = (Table::of(device, "ranges", &ranges)?, Table::of(device, "groups", &grouping.groups)?);
     let mut table = Rows::new(device, rows, keys)?;
     table.set_active(device, (0..rows as u32).collect(), &vec![0; rows])?;
-    let states = vec![RowState { length: keys as u32, live: keys as u32, ..RowState::default() }; rows];
+    let states = vec![RowState::default().with_length(keys as u32); rows];
     // Generated slots of a sentence's beams alternate.
     let slot = |r: usize, k: usize| (r / beams * beams * keys + k * beams + r % beams) as u32;
     let slots: Vec<u32> = (0..rows).flat_map(|r| (0..keys).map(move |k| slot(r, k))).collect();

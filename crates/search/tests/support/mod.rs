@@ -112,6 +112,7 @@ impl DecodeStep for Toy {
         let table = rows.max_length();
         for &row in rows.active_rows() {
             let (state, base) = (states[row as usize], row as usize * table);
+            assert_eq!(state.live, state.length, "row {row}: all keys of a whole history are live");
             let fed = state.length as usize - 1;
             if fed >= state.prompt_len as usize || state.owns_prompt == 1 {
                 assert_eq!(slots[base + fed], state.own_slot(fed as u32), "row {row}, position {fed}");

@@ -1,6 +1,8 @@
-//! The state of a physical row.
+//! The state of one physical row, as the device has it.
 
 use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Result, TensorError};
 
 /// One physical row; mirrors `shaders/wgsl/include/rows.wgsl`.
 #[repr(C)]
@@ -14,6 +16,9 @@ pub struct RowState {
     pub width: u32,
     /// Ids in `tokens[row]`; the one at `length - 1` is fed next.
     pub length: u32,
+    /// Keys that the row attends to in the step that feeds its last id, that id's own included; the first `live` entries of its slot table are
+    /// theirs. `length`, as long as no cached vector of a row is dropped.
+    pub live: u32,
     /// Ids of the decoder prompt.
     pub prompt_len: u32,
     /// Slot of prompt position 0 in the sentence's slab.
@@ -24,16 +29,29 @@ pub struct RowState {
     pub owns_prompt: u32,
     /// Positions that slots were reserved for; 0: any. The last id of a row is never fed, so it has none.
     pub limit: u32,
-    /// Keys that the row attends to in the step that feeds its last id, that id's own counted; its first slots are theirs. Apart from
-    /// `length` because it is less where keys are evicted. No policy evicts yet: rows begin and are placed with as many keys as ids.
-    pub live: u32,
 }
 
 impl RowState {
-    /// The same row with `length` ids, all of which are keys.
+    /// The row with `length` ids, all of which it attends to.
     #[must_use]
     pub fn with_length(self, length: u32) -> Self {
         Self { length, live: length, ..self }
+    }
+
+    /// Refuses rows that attend to fewer keys than they have positions, or to more.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(super) fn check_whole<'a>(states: impl IntoIterator<Item = &'a Self>) -> Result<()> {
+        match states.into_iter().enumerate().find(|(_, state)| state.live != state.length) {
+            Some((row, Self { live, length, .. })) => {
+                let message = format!(
+                    "row {row} has {live} live keys of {length} positions; only whole histories are supported yet"
+                );
+                Err(TensorError::Shape { op: "rows", message })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The slot of a position that this row itself writes, or its last one for positions behind its limit. Positions and slots that no table
@@ -48,7 +66,7 @@ impl RowState {
     }
 
     /// One more than the largest slot that it writes at positions below `length`.
-    pub(crate) fn slot_end(&self, length: u32) -> u64 {
+    pub(super) fn slot_end(&self, length: u32) -> u64 {
         let length = if self.limit > 0 { length.min(self.limit) } else { length };
         let within = |first: u32, steps: u32, by: u32| u64::from(first) + u64::from(steps) * u64::from(by) + 1;
         let prompt = length.min(self.prompt_len).checked_sub(1).map_or(0, |last| within(self.prompt_base, last, 1));
