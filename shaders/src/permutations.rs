@@ -116,10 +116,11 @@ const STAGED_TILES: &[&[&str]] =
 /// Beam search's candidates: the best, or drawn.
 const CHOICE: &[&[&str]] = &[&["SAMPLE"], &[]];
 const PACKING: &[&[&str]] = &[&["PACKED"], &[]];
+const LISTED: &[&[&str]] = &[&["LISTED"], &[]];
 
 const FAMILIES: &[Family] = &[
-    Family { shader: "linear", axes: &[STORAGE, PARAMS, ROW_TILES] },
-    Family { shader: "linear", axes: &[STORAGE, PARAMS, STAGED_TILES] },
+    Family { shader: "linear", axes: &[STORAGE, PARAMS, ROW_TILES, LISTED] },
+    Family { shader: "linear", axes: &[STORAGE, PARAMS, STAGED_TILES, LISTED] },
     Family { shader: "heads_expand", axes: &[STORAGE, PARAMS, ROW_TILES] },
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },

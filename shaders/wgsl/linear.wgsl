@@ -6,6 +6,7 @@
 // agree to the bit.
 //
 // Without STAGED, lanes lie along n and read from memory: right where all lanes of a row load one x (a scalar) and caches are large, as on a CPU.
+// LISTED: rows are numbers of a list of rows, whose places in x, the operands and out they have.
 // With STAGED, a workgroup of COLUMNS x ROWS invocations stages KQ quads of its rows and columns in workgroup memory, read in order of memory.
 struct Params {
     first_row: u32,
@@ -26,6 +27,12 @@ struct Params {
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+#ifdef LISTED
+@group(0) @binding(5) var<storage, read> list: array<u32>;
+fn line(row: u32) -> u32 { return list[row]; }
+#else
+fn line(row: u32) -> u32 { return row; }
+#endif
 #include activate
 
 // Adds to a sum what x quad v and the weights of four columns (rows of `t` by k) give for four k.
@@ -33,7 +40,8 @@ fn advance(sum: vec4<f32>, v: vec4<f32>, t: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4(v.w), t[3], fma(vec4(v.z), t[2], fma(vec4(v.y), t[1], fma(vec4(v.x), t[0], sum))));
 }
 
-fn finish(sum: vec4<f32>, row: u32, n: u32) {
+fn finish(sum: vec4<f32>, number: u32, n: u32) {
+    let row = line(number);
     let column = p.out_first + n;
     var v = sum;
     if ((p.operands & 1u) != 0u) { v += bias[column]; }
@@ -64,7 +72,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) at: 
         workgroupBarrier();
         // Rows, columns and quads beyond the edge repeat the last one.
         for (var i = tid; i < ROWS * #TILE_M * KQ; i += COLUMNS * ROWS) {
-            let row = min(first_row + i / KQ, p.end_row - 1u);
+            let row = line(min(first_row + i / KQ, p.end_row - 1u));
             let k = min(first_k + i % KQ, p.w_quads - 1u);
             x_stage[i / KQ * (KQ + 1u) + i % KQ] = x[row * p.x_ld + head + k];
         }
@@ -108,7 +116,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let w_at = vec4(weight_row(w_row), weight_row(w_row + 1u), weight_row(w_row + 2u), weight_row(w_row + 3u));
     var x_at: array<u32, #TILE_M>;
     var acc: array<vec4<f32>, #TILE_M>;
-    for (var m = 0u; m < #TILE_M; m++) { x_at[m] = min(row + m, p.end_row - 1u) * p.x_ld + head; }
+    for (var m = 0u; m < #TILE_M; m++) { x_at[m] = line(min(row + m, p.end_row - 1u)) * p.x_ld + head; }
     for (var k = 0u; k < p.w_quads; k++) {
         let t = transpose(mat4x4<f32>(weight(w_at.x, k), weight(w_at.y, k), weight(w_at.z, k), weight(w_at.w, k)));
         for (var m = 0u; m < #TILE_M; m++) { acc[m] = advance(acc[m], x[x_at[m] + k], t); }

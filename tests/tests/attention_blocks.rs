@@ -1,7 +1,7 @@
 //! Whole attention blocks against plain attention in f64.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds, Need, Pass,
+    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Input, Kind, Kinds, Need, Pass,
     Placement, PositionScheme, Rotary, SelfAttention, Shape, Step, Workspace, store_encoder_output,
 };
 use elgen_tensor::ops;
@@ -11,7 +11,6 @@ use elgen_tests::blocks::Weights;
 use elgen_tests::harness::{
     assert_same_bits, compare_within, devices, poisoned, read_rows, stored, table, upload, values,
 };
-use elgen_tests::twin;
 
 fn wide(v: &[f32]) -> Vec<f64> {
     stored(v, DType::F32)
@@ -60,59 +59,29 @@ fn assert_within(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
 /// docs/el-attention.md §2: f32 outputs differ by 1e-5 of their magnitude at most.
 const F32: f64 = 1e-5;
 
-/// A norm divides by a row's deviation and may widen an error by the residual that it adds up with.
-const NORMED: f64 = 2e-5;
-
-/// A norm with gains and shifts, on the host and on the device.
-struct Norm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    device: ops::Norm,
-}
-
-impl Norm {
-    fn new(device: &Device, d: usize) -> Self {
-        let (weight, bias) = (values(90, d), values(91, d));
-        let norm = ops::Norm::layer_norm(&device.into(), "norm", &weight, &bias, 1e-5).unwrap();
-        Self { weight, bias, device: norm }
-    }
-
-    fn apply(&self, x: &[f64]) -> Vec<f64> {
-        twin::layer_norm(x, &wide(&self.weight), &wide(&self.bias), 1e-5)
-    }
-}
-
 /// Where a block's outputs go, and the residual that it adds.
 struct Outputs {
     residual: Tensor,
     values: Vec<f32>,
     out: Tensor,
-    normed: Tensor,
 }
 
 impl Outputs {
     fn new(device: &Device, rows: usize, d: usize, seed: u64) -> Self {
         let values = values(seed, rows * d);
-        let empty = || poisoned(device, rows + 1, d, DType::F32);
-        Self { residual: upload(device, rows, d, &values), values, out: empty(), normed: empty() }
+        Self { residual: upload(device, rows, d, &values), values, out: poisoned(device, rows + 1, d, DType::F32) }
     }
 
-    fn epilogue<'a>(&'a self, norm: &'a Norm) -> Epilogue<'a> {
-        Epilogue { residual: Some(&self.residual), out: &self.out, norm: Some((&norm.device, &self.normed)) }
+    fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue { residual: Some(&self.residual), out: &self.out }
     }
 
     /// Compares with the block's outputs without the residual; returns what was read.
     #[track_caller]
-    fn check(&self, device: &Device, rows: usize, blocks: &[f64], norm: &Norm, what: &str) -> Vec<f32> {
+    fn check(&self, device: &Device, rows: usize, blocks: &[f64], what: &str) -> Vec<f32> {
         let want: Vec<f64> = blocks.iter().zip(&self.values).map(|(b, r)| b + f64::from(*r)).collect();
         let got = read_rows(device, &self.out, rows, what);
         assert_within(&got, &want, F32, what);
-        assert_within(
-            &read_rows(device, &self.normed, rows, what),
-            &norm.apply(&want),
-            NORMED,
-            &format!("{what}, normed"),
-        );
         got
     }
 }
@@ -216,7 +185,6 @@ struct SelfBlock {
     placements: Vec<Placement>,
     prompt_work: Workspace,
     work: Workspace,
-    norm: Norm,
 }
 
 impl SelfBlock {
@@ -230,7 +198,7 @@ impl SelfBlock {
             Workspace::new(device, shape, PROMPTS.len() * BEAMS, extras).unwrap()
         };
         let (prompt_work, work) = (work(Pass::Prompt), work(Pass::Step));
-        Self { weights, block, caches, placements, prompt_work, work, norm: Norm::new(device, shape.d_model) }
+        Self { weights, block, caches, placements, prompt_work, work }
     }
 
     /// One step of all active rows, checked against the reference; returns the outputs.
@@ -244,7 +212,7 @@ impl SelfBlock {
         let step = Step { rows: &decode.rows, cross_ranges: None };
         let x = upload(device, n, d, &x);
         let mut cx = Cx::new(&mut rec, &self.caches, &self.work);
-        self.block.step(&mut cx, &x, &outputs.epilogue(&self.norm), step).unwrap();
+        self.block.step(&mut cx, &Input::plain(&x), &outputs.epilogue(), step).unwrap();
         rec.submit().unwrap();
         let blocks: Vec<f64> = decode
             .rows
@@ -256,7 +224,7 @@ impl SelfBlock {
                 self.weights.attend(memory[memory.len() - 1], &memory, DType::F32)
             })
             .collect();
-        outputs.check(device, n, &blocks, &self.norm, what)
+        outputs.check(device, n, &blocks, what)
     }
 
     /// Prompts but for their last positions as packed rows, checked; the rows then stand at the last one.
@@ -275,7 +243,7 @@ impl SelfBlock {
         let x = upload(device, batch.tokens, d, &rows.concat());
         let mut rec = device.recorder();
         let mut cx = Cx::new(&mut rec, &self.caches, &self.prompt_work);
-        self.block.prefill(&mut cx, &x, &outputs.epilogue(&self.norm), &batch).unwrap();
+        self.block.prefill(&mut cx, &Input::plain(&x), &outputs.epilogue(), &batch).unwrap();
         rec.submit().unwrap();
         let mut blocks = Vec::new();
         let mut at = 0;
@@ -285,7 +253,7 @@ impl SelfBlock {
             (0..*n).for_each(|p| blocks.extend(self.weights.attend(memory[p], &memory[..=p], DType::F32)));
             at += n;
         }
-        outputs.check(device, batch.tokens, &blocks, &self.norm, what);
+        outputs.check(device, batch.tokens, &blocks, what);
         for row in 0..decode.states.len() {
             let (n, sentence) = (decode.prompt_len(row), u64::from(decode.states[row].sentence));
             decode.history[row] = (0..n - 1).map(|p| input(sentence, p as u64, 99, d)).collect();
@@ -427,7 +395,9 @@ impl CrossBlock {
             count: rows.count(),
         };
         let mut rec = device.recorder();
-        self.block.attend(&mut Cx::new(&mut rec, &self.caches, &self.work), &x, epilogue, queries).unwrap();
+        self.block
+            .attend(&mut Cx::new(&mut rec, &self.caches, &self.work), &Input::plain(&x), epilogue, queries)
+            .unwrap();
         rec.submit().unwrap();
     }
 
@@ -457,20 +427,18 @@ fn cross_attention_of_every_kind_is_plain_attention() {
                     memory.into_iter().map(|m| m[..m.len().min(longest * d)].to_vec()).collect();
                 let block =
                     CrossBlock::new(&device, kind, shape, DType::F32, Weights::new(shape, biases, 3000), memory);
-                let norm = Norm::new(&device, d);
                 assert!(kind == Kind::EL || block.caches.slabs().len() > 1, "{kind}: one slab");
                 let all: Vec<u32> = (0..(block.memory.len() * BEAMS) as u32).collect();
                 let some: Vec<u32> = all.iter().copied().filter(|r| r / BEAMS as u32 != 1).collect();
                 for active in [all, some] {
                     let queries = values(700, active.len() * d);
                     let outputs = Outputs::new(&device, active.len(), d, 79);
-                    block.run(&device, active.clone(), &queries, &outputs.epilogue(&norm));
+                    block.run(&device, active.clone(), &queries, &outputs.epilogue());
                     let want = block.reference(&active, &queries, DType::F32);
                     outputs.check(
                         &device,
                         active.len(),
                         &want,
-                        &norm,
                         &format!("{kind}, {name}, biases {biases:?}, {} rows", active.len()),
                     );
                 }
@@ -495,13 +463,13 @@ fn el_slabs_are_several_too_and_rows_do_not_change_a_bit() {
         let queries = values(700, all.len() * d);
         let outputs = |n: usize| poisoned(&device, n, d, DType::F32);
         let out = outputs(all.len());
-        block.run(&device, all.clone(), &queries, &Epilogue { residual: None, out: &out, norm: None });
+        block.run(&device, all.clone(), &queries, &Epilogue { residual: None, out: &out });
         let together = read_rows(&device, &out, all.len(), "all");
         assert_within(&together, &block.reference(&all, &queries, DType::F32), F32, &format!("{kind}"));
         for row in all {
             let at = row as usize * d..(row as usize + 1) * d;
             let out = outputs(1);
-            block.run(&device, vec![row], &queries[at.clone()], &Epilogue { residual: None, out: &out, norm: None });
+            block.run(&device, vec![row], &queries[at.clone()], &Epilogue { residual: None, out: &out });
             assert_same_bits(&read_rows(&device, &out, 1, "alone"), &together[at], &format!("{kind}, row {row}"));
         }
     }
@@ -522,10 +490,12 @@ fn encoder_attention_sees_its_own_sentence_only() {
         let x = values(800, batch.tokens * d);
         let extras = Extras { encodes: true, ..Extras::default() };
         let work = Workspace::new(device, shape, batch.tokens + 3, extras).unwrap();
-        let (norm, outputs) = (Norm::new(device, d), Outputs::new(device, batch.tokens, d, 81));
+        let outputs = Outputs::new(device, batch.tokens, d, 81);
         let mut rec = device.recorder();
         let rows = upload(device, batch.tokens, d, &x);
-        block.forward(&mut Cx::new(&mut rec, &caches, &work), &rows, &outputs.epilogue(&norm), &batch).unwrap();
+        block
+            .forward(&mut Cx::new(&mut rec, &caches, &work), &Input::plain(&rows), &outputs.epilogue(), &batch)
+            .unwrap();
         rec.submit().unwrap();
         let x = wide(&x);
         let rows: Vec<&[f64]> = x.chunks(d).collect();
@@ -535,7 +505,7 @@ fn encoder_attention_sees_its_own_sentence_only() {
             (at..at + n).for_each(|i| want.extend(weights.attend(rows[i], &rows[at..at + n], DType::F32)));
             at += n;
         }
-        outputs.check(device, batch.tokens, &want, &norm, &variant.name);
+        outputs.check(device, batch.tokens, &want, &variant.name);
     }
 }
 
@@ -572,9 +542,11 @@ fn weights_that_do_not_fit_are_errors() {
     let decode = Decode::new(device, &placements);
     let (x, out) =
         (upload(device, 12, 30, &[0.0; 360]), device.tensor("out", Class::Activations, 12, 30, DType::F32).unwrap());
-    let epilogue = Epilogue { residual: None, out: &out, norm: None };
+    let epilogue = Epilogue { residual: None, out: &out };
     let step = Step { rows: &decode.rows, cross_ranges: None };
-    let error = block.step(&mut Cx::new(&mut device.recorder(), &caches, &work), &x, &epilogue, step).unwrap_err();
+    let error = block
+        .step(&mut Cx::new(&mut device.recorder(), &caches, &work), &Input::plain(&x), &epilogue, step)
+        .unwrap_err();
     assert!(error.to_string().contains("no room for EL queries"), "{error}");
 }
 
@@ -597,6 +569,67 @@ fn what_only_exists_as_a_type_is_refused_by_name() {
             for (built, wanted) in [(encoder, &of_encoder), (own, &wanted), (cross, &wanted)] {
                 assert_eq!(built.unwrap_err().to_string(), *wanted);
             }
+        }
+    }
+}
+
+/// The norm before a block belongs to it: what it gives is what is multiplied, stored, and there for others behind the block.
+#[test]
+fn a_norm_before_a_block_gives_what_normed_rows_give() {
+    let shape = odd_shape();
+    let d = shape.d_model;
+    for (name, device) in small_devices(64) {
+        let norm = ops::Norm::layer_norm(&(&device).into(), "norm", &values(90, d), &values(91, d), 1e-5).unwrap();
+        for kind in [Kind::MHA, Kind::EL] {
+            // (outputs, what was cached, normed rows) of a prompt and a step behind it.
+            let run = |lazy: bool| {
+                let block = SelfBlock::new(&device, kind, [true; 4]);
+                let mut decode = Decode::new(&device, &block.placements);
+                for row in 0..decode.states.len() {
+                    decode.states[row] = decode.states[row].with_length(decode.prompt_len(row) as u32);
+                    for p in 0..decode.prompt_len(row) {
+                        decode.table[row * TABLE + p] = decode.states[row].own_slot(p as u32);
+                    }
+                }
+                decode.upload(&device);
+                let lengths = [PROMPTS[0] - 1, PROMPTS[2] - 1];
+                let placements = [block.placements[0], block.placements[2]];
+                let slot = |p: &Placement, copy, position| p.row(0, copy).own_slot(position);
+                let batch = pack(&device, &placements, &lengths, true, placements[0].copies().0, slot);
+                let mut found = Vec::new();
+                for (n, seed) in [(batch.tokens, 5), (decode.rows.count(), 6)] {
+                    let (raw, normed) =
+                        (upload(&device, n, d, &values(seed, n * d)), poisoned(&device, n, d, DType::F32));
+                    let outputs = Outputs::new(&device, n, d, 79);
+                    let mut rec = device.recorder();
+                    let input = if lazy {
+                        Input { states: &raw, norm: Some((&norm, &normed)) }
+                    } else {
+                        ops::layer_norm(&mut rec, &raw, &norm, &normed, n).unwrap();
+                        Input::plain(&normed)
+                    };
+                    if seed == 5 {
+                        let mut cx = Cx::new(&mut rec, &block.caches, &block.prompt_work);
+                        block.block.prefill(&mut cx, &input, &outputs.epilogue(), &batch).unwrap();
+                    } else {
+                        let step = Step { rows: &decode.rows, cross_ranges: None };
+                        let mut cx = Cx::new(&mut rec, &block.caches, &block.work);
+                        block.block.step(&mut cx, &input, &outputs.epilogue(), step).unwrap();
+                    }
+                    rec.submit().unwrap();
+                    found.push(read_rows(&device, &outputs.out, n, &name));
+                    found.push(read_rows(&device, &normed, n, &name));
+                }
+                for slab in block.caches.slabs() {
+                    found.push(device.read_tensor(&slab.self_layers[1]).unwrap());
+                }
+                found
+            };
+            let (lazy, wanted) = (run(true), run(false));
+            for (a, b) in lazy.iter().zip(&wanted) {
+                assert_same_bits(a, b, &format!("{kind}, {name}"));
+            }
+            assert!(wanted.iter().flatten().all(|x| x.is_finite()));
         }
     }
 }

@@ -4,9 +4,9 @@
 //! passes, unless `ELGEN_REQUIRE_COOP` is 1; `scripts/lavapipe-coopmat` runs these tests on a software driver that has them.
 
 use elgen_attention::{
-    CrossQueries, ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
-    el_uses_matrices,
+    CrossQueries, ElAttend, ElQueries, ElTile, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled, el_uses_matrices,
 };
+use elgen_tensor::ops::{Partials, combine};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment};
 use elgen_tests::harness::{
     self, Variant, assert_same_bits, coop_devices, numbers, poisoned, read_raw, stored, upload, values,
@@ -171,7 +171,7 @@ impl Case {
             x: &x,
             bias: bias.as_ref(),
             out: &out,
-            splits: (splits, partials.as_ref()),
+            splits: partials.as_ref().map(|partials| (partials, splits)),
             segment,
         };
         let mut tables = Rows::new(device, n, SLOTS).unwrap();
@@ -210,6 +210,10 @@ impl Case {
         } else {
             assert!(el_uses_matrices(device, self.dim, DType::F16));
             el_attend(&mut rec, queries, product).unwrap();
+        }
+        if let Some((partials, splits)) = product.splits.filter(|(_, splits)| *splits > 1) {
+            let heads = (self.heads, self.width());
+            combine(&mut rec, partials, splits, heads, &out, segment.first, segment.count).unwrap();
         }
         rec.submit().unwrap();
         let raw = read_raw(device, &out);

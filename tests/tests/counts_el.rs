@@ -1,7 +1,8 @@
 //! What the EL kernel really loads and computes, counted by itself: the unique bytes of docs/el-attention.md §1.5 to 1.7, times the tiles that the
 //! query rows are cut into, and the FLOPs of §1.7, rounded up to whole tiles, chunks of keys and invocations.
 
-use elgen_attention::{CrossQueries, ElAttend, ElQueries, ElTile, Partials, SPLIT, Shape, el_attend_tiled};
+use elgen_attention::{CrossQueries, ElAttend, ElQueries, ElTile, SPLIT, Shape, el_attend_tiled};
+use elgen_tensor::ops::Partials;
 use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows};
 use elgen_tests::harness::{devices, numbers, table, upload, upload_u32};
 
@@ -60,7 +61,7 @@ impl Step {
             x: &x,
             bias: None,
             out: &out,
-            splits: (self.splits(), Some(&partials)),
+            splits: Some((&partials, self.splits())),
             segment: grouping.segments[0],
         };
         let tile = ElTile { rows: self.tile.0, quads: quads(self.d_model), subgroup: false, split: self.tile.1 };

@@ -1,6 +1,7 @@
 //! What the decode kernel of multi-head attention really loads and multiplies, counted by the kernel itself, against docs/el-attention.md §1.5 to 1.7.
 
-use elgen_attention::{CrossQueries, MhaAttend, Partials, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend_tiled};
+use elgen_attention::{CrossQueries, MhaAttend, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend_tiled};
+use elgen_tensor::ops::Partials;
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment};
 use elgen_tests::harness::{devices, numbers, ranges, upload, upload_u32, values};
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use elgen_attention::{
-    Attend, CacheLayout, Caches, Extras, Keys, Kind, Kinds, Need, Partials, Pass, Shape, Splits, Workspace, attend,
+    Attend, CacheLayout, Caches, Extras, Keys, Kind, Kinds, Need, Pass, Shape, Splits, Workspace, attend,
 };
 use elgen_engine::{
     AttentionChoice, BatchSize, DtypeChoice, EngineError, Expected, Generation, Model, Request, RunOptions,
@@ -14,6 +14,7 @@ use elgen_engine::{
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Runner, Sentence, load};
 use elgen_search::device::{DecodeStep, DeviceSearch, SearchError};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationConfig, GenerationOptions, Mode, TokenIds, twin};
+use elgen_tensor::ops::Partials;
 use elgen_tensor::{
     Arena, Class, Cooperative, DType, Device, DeviceOptions, Matrix, Range, RowStart, RowState, Rows, Table, Tensor,
     TokenAt, WeightFormat, ops,

@@ -53,6 +53,7 @@ mod kernel_linear;
 mod kernel_live_keys;
 mod kernel_mha_attend;
 mod kernel_peaks;
+mod kernel_product;
 mod kernel_store;
 mod kernel_token_logprobs;
 mod kl_kinds;

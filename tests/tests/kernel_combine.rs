@@ -1,6 +1,6 @@
 //! `combine.wgsl` against its twin.
 
-use elgen_attention::{Partials, combine};
+use elgen_tensor::ops::{Partials, combine};
 use elgen_tensor::{DType, TensorError};
 use elgen_tests::harness::{assert_same_bits, compare, devices, poisoned, read_raw, upload, values};
 use elgen_tests::twin;

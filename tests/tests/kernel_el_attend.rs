@@ -1,8 +1,9 @@
 //! `el_attend.wgsl` against its twin: tiles of query rows over hidden states that they share, through the slot table or in ranges, whole or in key splits.
 
 use elgen_attention::{
-    CrossQueries, ElAttend, ElQueries, ElTile, Partials, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
+    CrossQueries, ElAttend, ElQueries, ElTile, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
 };
+use elgen_tensor::ops::{Partials, combine};
 use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows, Segment, TensorError};
 use elgen_tests::harness::{
     HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, table,
@@ -183,7 +184,7 @@ impl Case {
             x: &x,
             bias: bias.as_ref(),
             out: &out,
-            splits: (self.splits, partials.as_ref()),
+            splits: partials.as_ref().map(|partials| (partials, self.splits)),
             segment,
         };
         let chosen = ElTile::choose(device, self.width(), 2 * self.heads).unwrap();
@@ -230,6 +231,10 @@ impl Case {
                 count: physical.len(),
             });
             el_attend_tiled(&mut rec, queries, product, tile, None).unwrap();
+        }
+        if let Some((partials, splits)) = product.splits.filter(|(_, splits)| *splits > 1) {
+            let heads = (self.heads, self.width());
+            combine(&mut rec, partials, splits, heads, &out, segment.first, segment.count).unwrap();
         }
         rec.submit().unwrap();
         let first = segment.first as usize * columns;
@@ -422,7 +427,7 @@ fn more_rows_than_one_dispatch_holds() {
     let ranges = ranges(device, &(0..n as u32).map(|i| [i % 3, 1]).collect::<Vec<_>>());
     let shape = Shape::new(4, 1, 4, 0.5);
     let segment = Segment { slab: 0, first: 0, count: n as u32, first_group: 0, groups: n as u32, widest_group: 1 };
-    let product = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
+    let product = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: None, segment };
     let mut rec = device.recorder();
     let segments = [segment];
     let queries = ElQueries::Groups(CrossQueries {
@@ -449,7 +454,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let ranges = ranges(device, &[[0, 1], [0, 0]]);
     let shape = Shape::new(8, 2, 4, 1.0);
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 2, widest_group: 1 };
-    let good = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
+    let good = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: None, segment };
     let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();
     let small = Partials::new(device, 1, 2, 2, 16).unwrap();
     let segments = [segment];
@@ -471,8 +476,7 @@ fn shapes_that_do_not_fit_are_errors() {
         ("hidden states of fewer columns", ElAttend { shape: Shape { d_model: 12, num_heads: 1, ..shape }, ..good }),
         ("half queries", ElAttend { q: &half, ..good }),
         ("a bias for groups", ElAttend { bias: Some(&bias), ..good }),
-        ("splits without room", ElAttend { splits: (2, None), ..good }),
-        ("splits with room for fewer rows", ElAttend { splits: (2, Some(&small)), ..good }),
+        ("splits with room for fewer rows", ElAttend { splits: Some((&small, 2)), ..good }),
         ("too wide", ElAttend { shape: wide, ..good }),
     ];
     for (what, a) in bad {

@@ -1,7 +1,8 @@
 //! `linear.wgsl` and `heads_expand.wgsl` against their twins, and the promise that the number of rows never changes a bit.
 
 use elgen_tensor::ops::{
-    Activation, Linear, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_gated, linear_tiled,
+    Activation, Linear, Prologue, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_gated,
+    linear_tiled,
 };
 use elgen_tensor::{Arena, DType, Device, WeightFormat};
 use elgen_tests::harness::{
@@ -179,7 +180,7 @@ proptest! {
             let narrow = poisoned(device, rows + 2, heads * width, DType::F32);
             let mut rec = device.recorder();
             heads_expand(&mut rec, &q, &w.weight, heads, &wide, rows).unwrap();
-            heads_contract(&mut rec, &c, &w, heads, &narrow, rows).unwrap();
+            heads_contract(&mut rec, Prologue::None, &c, &w, heads, &narrow, rows).unwrap();
             rec.submit().unwrap();
             let got = read_rows(device, &wide, rows, "heads_expand");
             prop_assert!(got.chunks(ld).all(|head| head[d..].iter().all(|v| *v == 0.0)), "{}: a head's pad is not 0", variant.name);
@@ -356,7 +357,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let write = |first: usize, values: &[f32]| w.weight.write_rows(&arena, first, values);
     assert!(write(5, &[0.0; 10]).is_err() && write(0, &[0.0; 7]).is_err());
     assert!(heads_expand(&mut rec, &out, &w.weight, 1, &out, 1).is_err(), "heads of 6 columns");
-    assert!(heads_contract(&mut rec, &out, &w, 1, &out, 1).is_err(), "heads of 6 columns");
+    assert!(heads_contract(&mut rec, Prologue::None, &out, &w, 1, &out, 1).is_err(), "heads of 6 columns");
     let counted = zeros_of(&Arena::counting(1 << 20), 8, 5);
     assert!(linear(&mut rec, &x, &counted, Activation::None, None, &poisoned(device, 2, 8, DType::F32), 2).is_err());
 }
@@ -385,7 +386,7 @@ fn windows_do_not_change_a_bit_of_a_head() {
                 let narrow = poisoned(device, rows + 1, heads * width, DType::F32);
                 let mut rec = device.recorder();
                 heads_expand(&mut rec, &q, &w.weight, heads, &wide, rows).unwrap();
-                heads_contract(&mut rec, &c, &w, heads, &narrow, rows).unwrap();
+                heads_contract(&mut rec, Prologue::None, &c, &w, heads, &narrow, rows).unwrap();
                 rec.submit().unwrap();
                 (windows, read_rows(device, &wide, rows, "expand"), read_rows(device, &narrow, rows, "contract"))
             };

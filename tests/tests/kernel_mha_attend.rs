@@ -1,9 +1,9 @@
 //! `mha_attend.wgsl` against its twin: rows through the slot table, groups that share a range, and rows of a group with a range each.
 
 use elgen_attention::{
-    CrossQueries, MhaAttend, Partials, PositionBias, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend,
-    mha_attend_tiled,
+    CrossQueries, MhaAttend, PositionBias, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend, mha_attend_tiled,
 };
+use elgen_tensor::ops::{Partials, combine};
 use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment, TensorError};
 use elgen_tests::harness::{
     HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, upload,
@@ -247,6 +247,10 @@ impl Case {
             let shared = self.rule == Rule::Shared;
             let which = QueryRows::Groups { queries: &queries, segment: &segment, shared };
             mha_attend_tiled(&mut rec, which, product, self.tiling, None).unwrap();
+        }
+        if let Some((partials, splits)) = product.splits.filter(|(_, splits)| *splits > 1) {
+            let heads = (self.heads, self.width());
+            combine(&mut rec, partials, splits, heads, &out, segment.first, segment.count).unwrap();
         }
         rec.submit().unwrap();
         let live = before * columns..rows * columns;

@@ -52,7 +52,7 @@ impl Operands {
 
     fn el(&self, segment: Segment) -> ElAttend<'_> {
         let (q, x, out) = (&self.q, &self.x, &self.wide);
-        ElAttend { shape: SHAPE, q, x, bias: None, out, splits: (1, None), segment }
+        ElAttend { shape: SHAPE, q, x, bias: None, out, splits: None, segment }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use elgen_tensor::ops::{Activation, Linear, Norm, layer_norm, linear};
+use elgen_tensor::ops::{Linear, Norm, Operand, Product, Prologue};
 use elgen_tensor::{Entry, Range, Recorder, Rows, Segment, Table, TableRef, Tensor, TensorError};
 
 use crate::align::Probabilities;
@@ -29,28 +29,56 @@ impl<'a> Cx<'a> {
     }
 }
 
-/// How a block ends: `out = context W_o + b_o + residual`, then `normed = LayerNorm(out)`.
+/// What a block reads: the hidden states between two blocks, and the norm that stands before its products, if one does.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// `[rows, d_model]`.
+    pub states: &'a Tensor,
+    /// The norm, and where its result goes.
+    pub norm: Option<(&'a Norm, &'a Tensor)>,
+}
+
+impl<'a> Input<'a> {
+    /// States that are multiplied as they are.
+    pub fn plain(states: &'a Tensor) -> Self {
+        Self { states, norm: None }
+    }
+
+    /// The prologue of the block's first product over `states`.
+    pub fn prologue(&self) -> Prologue<'a> {
+        self.norm.map_or(Prologue::None, |(norm, normed)| Prologue::Norm { norm, normed })
+    }
+
+    /// What is fed to the block's products, for those behind the first one, and for what is cached of it.
+    pub fn normed(&self) -> &'a Tensor {
+        self.norm.map_or(self.states, |(_, normed)| normed)
+    }
+}
+
+/// How a block ends: `out = context W_o + b_o + residual`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// Added to the block's output.
     pub residual: Option<&'a Tensor>,
     /// Receives the sum.
     pub out: &'a Tensor,
-    /// The norm that follows, and where its result goes.
-    pub norm: Option<(&'a Norm, &'a Tensor)>,
 }
 
-impl Epilogue<'_> {
-    /// Records the end of a block: `out = input W + b + residual` with the last projection, then the norm. `input`: `[rows or more, in]`.
+impl<'a> Epilogue<'a> {
+    /// Records the end of a block with the last projection. `input`: `[rows or more, in]`, which `prologue` comes before.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn apply(&self, rec: &mut Recorder, context: &Tensor, output: &Linear, rows: usize) -> Result<(), TensorError> {
-        linear(rec, context, output, Activation::None, self.residual, self.out, rows)?;
-        match self.norm {
-            Some((norm, normed)) => layer_norm(rec, self.out, norm, normed, rows),
-            None => Ok(()),
-        }
+    pub fn apply(
+        &self,
+        rec: &mut Recorder,
+        prologue: Prologue<'a>,
+        input: &'a Tensor,
+        output: &'a Linear,
+        rows: usize,
+    ) -> Result<(), TensorError> {
+        let operand = self.residual.map_or(Operand::None, Operand::Residual);
+        Product { prologue, operand, ..Product::new(input, output, self.out, rows) }.record(rec)
     }
 }
 
@@ -82,32 +110,32 @@ pub struct Step<'a> {
     pub cross_ranges: Option<TableRef<'a, Range>>,
 }
 
-/// Bidirectional self-attention of one encoder layer. It receives exactly the tensor that is fed to the QKV projection, owns its four
+/// Bidirectional self-attention of one encoder layer. Its [`Input`] is exactly what is fed to the QKV projection; it owns its four
 /// projections, and ends in the [`Epilogue`].
 pub trait EncoderBlock: fmt::Debug + Send + Sync {
     /// Packed rows `[tokens, d_model]`, each attending to its range. Nothing is cached: `cx.caches` is for others.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn forward(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
+    fn forward(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
 }
 
 /// The decoder's self-attention of one layer.
 ///
-/// It receives exactly the tensor that is fed to the QKV projection, owns its four projections, and ends in the [`Epilogue`]. It only
+/// Its [`Input`] is exactly what is fed to the QKV projection; it owns its four projections, and ends in the [`Epilogue`]. It only
 /// records: nothing is submitted, waited for or read back.
 pub trait SelfAttention: fmt::Debug + Send + Sync {
     /// Packed prompt rows `[tokens, d_model]`, each attending to its range; stores what the kind caches into the rows' slots.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
 
     /// One row per active hypothesis `[rows, d_model]`: stores the fed position and attends to all positions so far.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()>;
+    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()>;
 }
 
 /// The cross-attention of one decoder layer.
@@ -123,8 +151,13 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn attend(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, queries: CrossQueries<'_>)
-    -> Result<()>;
+    fn attend(
+        &self,
+        cx: &mut Cx<'_>,
+        input: &Input<'_>,
+        epilogue: &Epilogue<'_>,
+        queries: CrossQueries<'_>,
+    ) -> Result<()>;
 
     /// The attention probabilities of these query rows `[count, d_model]` over their sentences' encoder outputs, instead of the block's
     /// output: what [`CrossAttention::attend`] weighs values with.
@@ -134,7 +167,7 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Tensor,
+        input: &Input<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()>;

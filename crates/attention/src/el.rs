@@ -7,13 +7,13 @@
 //! b_k adds the same number to every key of a head, so the softmax removes it: it is never used, in prefill neither. b_v is part of b_o: probabilities
 //! sum to one. q' and c stay in f32.
 
-use elgen_tensor::ops::{Activation, Linear, heads_contract, heads_expand, linear, store};
+use elgen_tensor::ops::{Linear, Product, Prologue, heads_contract, heads_expand};
 use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
 use crate::bias::PositionBias;
-use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
+use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
 use crate::el_trial::try_out;
 use crate::error::Result;
@@ -147,9 +147,9 @@ impl Projections {
     }
 
     /// Queries of `rows` rows, expanded to the width of the hidden states.
-    fn expand(&self, rec: &mut Recorder, input: &Tensor, rows: usize, work: &Workspace) -> Result<()> {
+    fn expand(&self, rec: &mut Recorder, input: &Input<'_>, rows: usize, work: &Workspace) -> Result<()> {
         let (queries, expanded) = (work.contexts(), work.scratch(EXPANDED[0])?);
-        linear(rec, input, &self.q, Activation::None, None, queries, rows)?;
+        Product { prologue: input.prologue(), ..Product::new(input.states, &self.q, queries, rows) }.record(rec)?;
         heads_expand(rec, queries, &self.k.weight, self.shape.num_heads, expanded, rows)?;
         Ok(())
     }
@@ -168,16 +168,17 @@ impl Projections {
             x,
             bias: self.bias.as_ref(),
             out: work.scratch(EXPANDED[1])?,
-            splits: (splits, work.partials()),
+            splits: work.room(splits),
             segment,
         })
     }
 
-    /// Contexts back to head width, and the end of the block.
-    fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, rows: usize) -> Result<()> {
-        let (wide, contexts) = (cx.work.scratch(EXPANDED[1])?, cx.work.contexts());
-        heads_contract(cx.rec, wide, &self.v, self.shape.num_heads, contexts, rows)?;
-        Ok(epilogue.apply(cx.rec, contexts, &self.output, rows)?)
+    /// Contexts, merged of `splits` splits of keys, back to head width, and the end of the block.
+    fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, splits: usize, rows: usize) -> Result<()> {
+        let (heads, contexts) = (self.shape.num_heads, cx.work.contexts());
+        let merge = cx.work.merge(splits, heads, padded(self.shape.d_model));
+        heads_contract(cx.rec, merge, cx.work.scratch(EXPANDED[1])?, &self.v, heads, contexts, rows)?;
+        Ok(epilogue.apply(cx.rec, Prologue::None, contexts, &self.output, rows)?)
     }
 }
 
@@ -191,14 +192,15 @@ struct ElSelf {
 impl SelfAttention for ElSelf {
     /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
     /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (docs/el-attention.md §1.8).
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (p, work) = (&self.projections, cx.work);
         let [q, k, v] = TRIPLE.map(|what| work.scratch(what));
         let (q, k, v) = (q?, k?, v?);
-        for (projection, to) in [(&p.q, q), (&p.k, k), (&p.v, v)] {
-            linear(cx.rec, input, projection, Activation::None, None, to, batch.tokens)?;
+        Product { prologue: input.prologue(), ..Product::new(input.states, &p.q, q, batch.tokens) }.record(cx.rec)?;
+        for (projection, to) in [(&p.k, k), (&p.v, v)] {
+            Product::new(input.normed(), projection, to, batch.tokens).record(cx.rec)?;
         }
-        store_prompt(cx.rec, input, 0, batch, cx.caches, StoreTo::SelfLayer(self.layer))?;
+        store_prompt(cx.rec, input.normed(), 0, batch, cx.caches, StoreTo::SelfLayer(self.layer))?;
         let product = Attend {
             shape: p.shape,
             q: (q, 0),
@@ -210,19 +212,22 @@ impl SelfAttention for ElSelf {
             count: batch.tokens as u32,
         };
         attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
-        Ok(epilogue.apply(cx.rec, work.contexts(), &p.output, batch.tokens)?)
+        Ok(epilogue.apply(cx.rec, Prologue::None, work.contexts(), &p.output, batch.tokens)?)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
         let (rows, work) = (step.rows, cx.work);
         self.projections.expand(cx.rec, input, rows.count(), work)?;
+        let splits = work.splits().self_;
+        let (caches, rec) = (cx.caches, &mut *cx.rec);
+        caches.step_stores(rows, 0, self.layer, |stores| {
+            Ok(stores.iter().try_for_each(|store| store.record(rec, input.normed()))?)
+        })?;
         for segment in rows.segments() {
-            let slab = cx.caches.self_layer(segment, self.layer)?;
-            store(cx.rec, rows, *segment, input, 0, slab)?;
-            let product = self.projections.product(slab, *segment, work.splits().self_, work)?;
-            el_attend(cx.rec, ElQueries::Slots(rows), product)?;
+            let x = cx.caches.self_layer(segment, self.layer)?;
+            el_attend(cx.rec, ElQueries::Slots(rows), self.projections.product(x, *segment, splits, work)?)?;
         }
-        self.projections.finish(cx, epilogue, rows.count())
+        self.projections.finish(cx, epilogue, splits, rows.count())
     }
 }
 
@@ -242,7 +247,7 @@ impl CrossAttention for ElCross {
     fn attend(
         &self,
         cx: &mut Cx<'_>,
-        input: &Tensor,
+        input: &Input<'_>,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
     ) -> Result<()> {
@@ -253,13 +258,13 @@ impl CrossAttention for ElCross {
             let product = self.projections.product(x, *segment, work.splits().cross, work)?;
             el_attend(cx.rec, ElQueries::Groups(queries), product)?;
         }
-        self.projections.finish(cx, epilogue, queries.count)
+        self.projections.finish(cx, epilogue, work.splits().cross, queries.count)
     }
 
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Tensor,
+        input: &Input<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()> {

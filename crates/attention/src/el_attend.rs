@@ -1,6 +1,7 @@
 //! Dispatching `el_attend.wgsl`: EL-attention of expanded queries over hidden states, each read once per tile of query rows.
 
 use bytemuck::{Pod, Zeroable};
+use elgen_tensor::ops::Partials;
 use elgen_tensor::{
     Bindings, Buffer, DType, Device, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind, padded,
 };
@@ -8,9 +9,9 @@ use elgen_tensor::{
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::block::CrossQueries;
-use crate::combine::{Partials, SPLIT, combine};
 use crate::el_attend_coop;
 use crate::shape::Shape;
+use crate::splits::SPLIT;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -54,9 +55,9 @@ pub struct ElAttend<'a> {
     pub bias: Option<&'a PositionBias>,
     /// Receives the contexts `[rows, num_heads * padded(d_model)]` f32.
     pub out: &'a Tensor,
-    /// Key splits of the longest row, and their room; needed for more than one. With fewer splits than a row needs, the last takes all
-    /// remaining keys.
-    pub splits: (usize, Option<&'a Partials>),
+    /// Where the key splits leave what they make instead of `out`, to be merged ([`elgen_tensor::ops::combine`]), and how many the longest row
+    /// has. With fewer than a row needs, the last takes all remaining keys. `None`: a workgroup walks all keys of its rows.
+    pub splits: Option<(&'a Partials, usize)>,
     /// The query rows and, for [`ElQueries::Groups`], their groups.
     pub segment: Segment,
 }
@@ -148,7 +149,8 @@ pub fn el_attend_tiled(
 ) -> Result<(), TensorError> {
     let width = padded(a.shape.d_model);
     let (heads, columns) = (a.shape.num_heads, a.shape.num_heads.saturating_mul(width));
-    let (splits, partials) = (a.splits.0.max(1), a.splits.1);
+    let (partials, splits) =
+        a.splits.filter(|(_, splits)| *splits > 1).map_or((None, 1), |(p, splits)| (Some(p), splits));
     let slots = matches!(queries, ElQueries::Slots(_));
     // One more than the largest query row, and whether all that the tables name is there.
     let (end, listed) = match queries {
@@ -187,7 +189,6 @@ pub fn el_attend_tiled(
         );
         return Err(TensorError::Shape { op: "el_attend", message });
     };
-    let partials = if splits > 1 { partials } else { None };
     let matrices = if chosen { None } else { el_attend_coop::spec(&device, width, a.x.dtype) };
     let rows = if matrices.is_some() { el_attend_coop::ROWS } else { tile.rows };
     let spec = matrices.unwrap_or_else(|| portable(&device, a.x.dtype, tile, width, counts.is_some()));
@@ -224,10 +225,7 @@ pub fn el_attend_tiled(
         // distances are clamped to the bias, and there is room for the splits.
         unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
-    match partials {
-        Some(p) => combine(rec, p, splits, (heads, width), a.out, a.segment.first, a.segment.count),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The portable kernel, without the symbols that its cooperative twin has too.

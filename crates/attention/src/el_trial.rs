@@ -83,7 +83,7 @@ impl Trial {
         let slots: Vec<u32> = (0..2 * keys).map(|i| i % keys).collect();
         tables.place(device, &[RowState::default().with_length(keys); 2], None, Some(&slots))?;
         let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 1, widest_group: 2 };
-        let product = ElAttend { shape: self.shape, q: &q, x: &x, bias: None, out: &out, splits: (1, None), segment };
+        let product = ElAttend { shape: self.shape, q: &q, x: &x, bias: None, out: &out, splits: None, segment };
         let segments = [segment];
         let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
         let queries = CrossQueries { index, ranges, groups, segments: &segments, count: rows };

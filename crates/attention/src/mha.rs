@@ -1,18 +1,18 @@
 //! Multi-head attention (Vaswani et al. 2017), with the cache variants that the EL-attention paper compares: shared, replicated, recomputed.
 
-use elgen_tensor::ops::{Activation, Linear, linear, store};
+use elgen_tensor::ops::{Linear, Product};
 use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, Keys, attend};
-use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
+use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
 use crate::error::Result;
 use crate::kind::{AttentionKind, Pass, Place, Standing};
 use crate::mha_attend::{MhaAttend, QueryRows, mha_attend};
 use crate::planner::cost::{KindCost, StepLoad, mha_cross, mha_self};
 use crate::self_projections::{SelfProjections, device};
 use crate::shape::Shape;
-use crate::slab_store::{StoreTo, store_prompt};
+use crate::slab_store::StoreTo;
 use crate::slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
 use crate::spec::BlockSpec;
 use crate::weights::{AttentionWeights, Placed, output_projection, stack_heads};
@@ -149,7 +149,7 @@ fn attend_packed(
         count: batch.tokens as u32,
     };
     attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
-    projections.finish(cx, epilogue, batch.tokens)
+    projections.finish(cx, epilogue, 1, batch.tokens)
 }
 
 /// Self-attention of an encoder layer.
@@ -157,8 +157,8 @@ fn attend_packed(
 struct MhaEncoder(SelfProjections);
 
 impl EncoderBlock for MhaEncoder {
-    fn forward(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
-        self.0.project(cx, input, batch.tokens)?;
+    fn forward(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+        self.0.project(cx, input, &[], batch.tokens)?;
         attend_packed(&self.0, cx, epilogue, batch)
     }
 }
@@ -171,31 +171,32 @@ struct MhaSelf {
 }
 
 impl SelfAttention for MhaSelf {
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
-        self.projections.project(cx, input, batch.tokens)?;
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (keys, to) = (self.projections.shape().inner(), StoreTo::SelfLayer(self.layer));
-        store_prompt(cx.rec, cx.work.projections(), keys, batch, cx.caches, to)?;
+        self.projections.project(cx, input, &cx.caches.prompt_stores(batch, keys, to)?, batch.tokens)?;
         attend_packed(&self.projections, cx, epilogue, batch)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
         let (shape, rows, work) = (self.projections.shape(), step.rows, cx.work);
-        self.projections.project(cx, input, rows.count())?;
+        let caches = cx.caches;
+        caches.step_stores(rows, shape.inner(), self.layer, |stores| {
+            self.projections.project(cx, input, stores, rows.count())
+        })?;
+        let splits = work.splits().self_;
         for segment in rows.segments() {
-            let slab = cx.caches.self_layer(segment, self.layer)?;
-            store(cx.rec, rows, *segment, work.projections(), shape.inner(), slab)?;
             let product = MhaAttend {
                 shape,
                 q: (work.projections(), 0),
-                kv: slab,
+                kv: cx.caches.self_layer(segment, self.layer)?,
                 columns: [0, shape.inner()],
                 bias: self.projections.position_bias(),
                 out: work.contexts(),
-                splits: work.partials().map(|partials| (partials, work.splits().self_)),
+                splits: work.room(splits),
             };
             mha_attend(cx.rec, QueryRows::Slots(rows, segment), product)?;
         }
-        self.projections.finish(cx, epilogue, rows.count())
+        self.projections.finish(cx, epilogue, splits, rows.count())
     }
 }
 
@@ -225,8 +226,9 @@ impl MhaCross {
     }
 
     /// Queries of `rows` rows.
-    fn project(&self, rec: &mut Recorder, input: &Tensor, to: &Tensor, rows: usize) -> Result<()> {
-        Ok(linear(rec, input, &self.q, Activation::None, None, to, rows)?)
+    fn project(&self, rec: &mut Recorder, input: &Input<'_>, to: &Tensor, rows: usize) -> Result<()> {
+        let product = Product::new(input.states, &self.q, to, rows);
+        Ok(Product { prologue: input.prologue(), ..product }.record(rec)?)
     }
 
     /// The slab's keys and values of this layer.
@@ -236,7 +238,7 @@ impl MhaCross {
             return Ok(cached);
         }
         let made = cx.work.scratch(RECOMPUTED)?;
-        linear(cx.rec, cached, &self.kv, Activation::None, None, made, cached.rows)?;
+        Product::new(cached, &self.kv, made, cached.rows).record(cx.rec)?;
         Ok(made)
     }
 }
@@ -246,15 +248,15 @@ impl CrossAttention for MhaCross {
         if self.variant == Mha::Nocache {
             return Ok(());
         }
-        let made = cx.work.projections();
-        linear(cx.rec, encoder_output, &self.kv, Activation::None, None, made, batch.tokens)?;
-        store_prompt(cx.rec, made, 0, batch, cx.caches, StoreTo::CrossLayer(self.layer))
+        let stores = &cx.caches.prompt_stores(batch, 0, StoreTo::CrossLayer(self.layer))?;
+        let product = Product::new(encoder_output, &self.kv, cx.work.projections(), batch.tokens);
+        Ok(Product { stores, ..product }.record(cx.rec)?)
     }
 
     fn attend(
         &self,
         cx: &mut Cx<'_>,
-        input: &Tensor,
+        input: &Input<'_>,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
     ) -> Result<()> {
@@ -268,19 +270,20 @@ impl CrossAttention for MhaCross {
                 columns: [0, self.shape.inner()],
                 bias: None,
                 out: work.contexts(),
-                splits: work.partials().map(|partials| (partials, work.splits().cross)),
+                splits: work.room(work.splits().cross),
             };
             // Replicated copies are each their own row's: reading one for all would be the shared cache under another name.
             let shared = self.variant != Mha::Replicated;
             mha_attend(cx.rec, QueryRows::Groups { queries: &queries, segment, shared }, product)?;
         }
-        Ok(epilogue.apply(cx.rec, work.contexts(), &self.output, queries.count)?)
+        let merge = work.merge(work.splits().cross, self.shape.num_heads, self.shape.head_width());
+        Ok(epilogue.apply(cx.rec, merge, work.contexts(), &self.output, queries.count)?)
     }
 
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Tensor,
+        input: &Input<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Dispatching `mha_attend.wgsl`: multi-head attention of few query rows over many cached keys and values.
 
 use bytemuck::{Pod, Zeroable};
+use elgen_tensor::ops::Partials;
 use elgen_tensor::{
     Bindings, Buffer, Capabilities, DType, KernelSpec, Recorder, Rows, Segment, Tensor, TensorError, bind,
 };
@@ -8,8 +9,8 @@ use elgen_tensor::{
 use crate::MAX_GROUPS;
 use crate::bias::PositionBias;
 use crate::block::CrossQueries;
-use crate::combine::{Partials, SPLIT, combine};
 use crate::shape::Shape;
+use crate::splits::SPLIT;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,7 +69,8 @@ pub struct MhaAttend<'a> {
     pub bias: Option<&'a PositionBias>,
     /// Receives the contexts.
     pub out: &'a Tensor,
-    /// Where key splits leave what they make, and how many there are at most. `None`: a workgroup walks all keys of its rows.
+    /// Where key splits leave what they make instead of `out`, to be merged ([`elgen_tensor::ops::combine`]), and how many there are at most.
+    /// `None`: a workgroup walks all keys of its rows.
     pub splits: Option<(&'a Partials, usize)>,
 }
 
@@ -227,10 +229,7 @@ pub fn mha_attend_tiled(
         // distances are clamped to the bias, and there is room for the splits.
         unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
-    match splits {
-        Some((partials, splits)) => combine(rec, partials, splits, (heads, width), a.out, segment.first, segment.count),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]

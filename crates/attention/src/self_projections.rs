@@ -1,10 +1,10 @@
 //! The projections of self-attention, for kinds that project queries, keys and values of one input in one product.
 
-use elgen_tensor::ops::{Activation, Linear, linear};
-use elgen_tensor::{Arena, Device, Tensor, TensorError};
+use elgen_tensor::ops::{Linear, Product, Store};
+use elgen_tensor::{Arena, Device, TensorError};
 
 use crate::bias::PositionBias;
-use crate::block::{Cx, Epilogue};
+use crate::block::{Cx, Epilogue, Input};
 use crate::error::Result;
 use crate::shape::Shape;
 use crate::spec::BlockSpec;
@@ -48,20 +48,23 @@ impl SelfProjections {
     }
 
     /// Records queries, keys and values of `rows` rows `[_, d_model]` into the workspace's projections: in columns from 0, `inner` and
-    /// `2 * inner` on.
+    /// `2 * inner` on; `stores` are where keys and values go beside.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn project(&self, cx: &mut Cx<'_>, input: &Tensor, rows: usize) -> Result<()> {
-        Ok(linear(cx.rec, input, &self.qkv, Activation::None, None, cx.work.projections(), rows)?)
+    pub fn project(&self, cx: &mut Cx<'_>, input: &Input<'_>, stores: &[Store<'_>], rows: usize) -> Result<()> {
+        let product = Product::new(input.states, &self.qkv, cx.work.projections(), rows);
+        Ok(Product { prologue: input.prologue(), stores, ..product }.record(cx.rec)?)
     }
 
-    /// Records the output projection of the workspace's contexts, and the end of the block.
+    /// Records the output projection of the workspace's contexts, and the end of the block. `splits`: of the keys of a row, which are merged
+    /// first.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, rows: usize) -> Result<()> {
-        Ok(epilogue.apply(cx.rec, cx.work.contexts(), &self.output, rows)?)
+    pub fn finish(&self, cx: &mut Cx<'_>, epilogue: &Epilogue<'_>, splits: usize, rows: usize) -> Result<()> {
+        let merge = cx.work.merge(splits, self.shape.num_heads, self.shape.head_width());
+        Ok(epilogue.apply(cx.rec, merge, cx.work.contexts(), &self.output, rows)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finding the slab of a run of rows, and storing packed rows into it.
 
-use elgen_tensor::ops::store_packed;
-use elgen_tensor::{Recorder, Segment, Tensor, TensorError};
+use elgen_tensor::ops::{Slots, Store};
+use elgen_tensor::{Recorder, Rows, Segment, Tensor, TensorError};
 
 use crate::block::Packed;
 use crate::caches::{Caches, Slab};
@@ -44,7 +44,56 @@ pub enum StoreTo {
     CrossLayer(usize),
 }
 
-/// Stores packed rows at their slots, once per copy, slab by slab: columns of `x` `[tokens, _]` from `first_column` on, as many as a slot has.
+impl Caches {
+    /// Where packed rows are stored, once per copy, slab by slab: columns from `first_column` on, as many as a slot has.
+    ///
+    /// # Errors
+    /// A slab that does not exist or lacks the buffer.
+    pub fn prompt_stores<'a>(
+        &'a self,
+        batch: &'a Packed,
+        first_column: usize,
+        to: StoreTo,
+    ) -> Result<Vec<Store<'a>>, TensorError> {
+        let mut stores = Vec::with_capacity(batch.slots.len() * batch.segments.len());
+        for slots in &batch.slots {
+            for segment in &batch.segments {
+                let slab = match to {
+                    StoreTo::SelfLayer(layer) => self.self_layer(segment, layer)?,
+                    StoreTo::CrossLayer(layer) => self.cross_layer(segment, layer)?,
+                };
+                let (slots, first, count) = (slots.view(), segment.first as usize, segment.count as usize);
+                stores.push(Store { first_column, to: Slots::Packed { slots, first, count }, slab });
+            }
+        }
+        Ok(stores)
+    }
+}
+
+impl Caches {
+    /// Gives `record` where the rows of a decode step are stored in layer `layer`, slab by slab: columns from `first_column` on, as many as a
+    /// slot has. Without an allocation where all lie in one slab.
+    ///
+    /// # Errors
+    /// A slab that does not exist or lacks the buffer; those of `record`.
+    pub fn step_stores(
+        &self,
+        rows: &Rows,
+        first_column: usize,
+        layer: usize,
+        record: impl FnOnce(&[Store<'_>]) -> Result<()>,
+    ) -> Result<()> {
+        let store = |segment: &Segment| -> Result<Store<'_>> {
+            Ok(Store { first_column, to: Slots::Step(rows, *segment), slab: self.self_layer(segment, layer)? })
+        };
+        match rows.segments() {
+            [segment] => record(&[store(segment)?]),
+            segments => record(&segments.iter().map(store).collect::<Result<Vec<_>>>()?),
+        }
+    }
+}
+
+/// Stores packed rows at their slots: columns of `x` `[tokens, _]` from `first_column` on, as many as a slot has.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -56,15 +105,8 @@ pub fn store_prompt(
     caches: &Caches,
     to: StoreTo,
 ) -> Result<()> {
-    for slots in &batch.slots {
-        for segment in &batch.segments {
-            let slab = match to {
-                StoreTo::SelfLayer(layer) => caches.self_layer(segment, layer)?,
-                StoreTo::CrossLayer(layer) => caches.cross_layer(segment, layer)?,
-            };
-            let (first, count) = (segment.first as usize, segment.count as usize);
-            store_packed(rec, slots.view(), first, count, x, first_column, slab)?;
-        }
+    for store in caches.prompt_stores(batch, first_column, to)? {
+        store.record(rec, x)?;
     }
     Ok(())
 }

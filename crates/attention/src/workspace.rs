@@ -1,11 +1,12 @@
 //! Intermediate results of attention blocks: the common ones, and what kinds ask for.
 
+use elgen_tensor::ops::{Merge, Partials, Prologue};
 use elgen_tensor::{Arena, Class, DType, Device, Tensor, TensorError};
 
-use crate::combine::{Partials, Splits};
 use crate::error::Result;
 use crate::kind::{AttentionKind, Kind, Kinds, Pass, Place};
 use crate::shape::Shape;
+use crate::splits::Splits;
 
 /// A working tensor `[rows, columns]` f32 that a kind asks for. Those of one name are one tensor, as wide as the widest of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +171,16 @@ impl Workspace {
         self.splits
     }
 
-    /// Where splits leave what they make; `None` where no row has more than one.
-    pub fn partials(&self) -> Option<&Partials> {
-        self.partials.as_ref()
+    /// Where `splits` splits of a row leave what they make; `None` for one, whose contexts are whole.
+    pub fn room(&self, splits: usize) -> Option<(&Partials, usize)> {
+        self.partials.as_ref().filter(|_| splits > 1).map(|partials| (partials, splits))
+    }
+
+    /// What makes contexts of it, `num_heads` of `head_width` columns each, before they are multiplied.
+    pub fn merge(&self, splits: usize, num_heads: usize, head_width: usize) -> Prologue<'_> {
+        match self.room(splits) {
+            Some((partials, splits)) => Prologue::Merge(Merge { partials, splits, num_heads, head_width }),
+            None => Prologue::None,
+        }
     }
 }

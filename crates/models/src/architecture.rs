@@ -9,6 +9,7 @@ use elgen_tensor::{Recorder, TableRef, Tensor, TokenAt};
 use crate::embeddings::InputEmbeddings;
 use crate::error::ModelError;
 use crate::space::{Space, StackShape};
+use crate::stack::Stream;
 
 /// Sees hidden states while they are recorded: (recorder, "encoder" or "decoder", index, `[rows, d_model]`, rows). Index 0 is the
 /// embedding, index `l` the output of layer `l`; `Probe::none` costs nothing. The recorder marks these places anyway.
@@ -34,21 +35,6 @@ impl<'p> Probe<'p> {
             Some(f) => Some(&mut **f),
             None => None,
         })
-    }
-
-    pub(crate) fn see(
-        &mut self,
-        rec: &mut Recorder,
-        stack: &'static str,
-        index: usize,
-        x: &Tensor,
-        rows: usize,
-    ) -> Result<(), ModelError> {
-        rec.mark(stack, index);
-        match &mut self.0 {
-            Some(f) => f(rec, stack, index, x, rows),
-            None => Ok(()),
-        }
     }
 }
 
@@ -83,6 +69,24 @@ impl<'r, 's> PassCx<'r, 's> {
     #[must_use]
     pub fn with_embeddings(self, embeddings: InputEmbeddings<'s>) -> Self {
         Self { embeddings, ..self }
+    }
+
+    /// Marks a place of a stack, and lets the probe look at the hidden states there.
+    pub(crate) fn see(
+        &mut self,
+        stack: &'static str,
+        index: usize,
+        stream: &mut Stream<'_>,
+        rows: usize,
+    ) -> Result<(), ModelError> {
+        self.rec.mark(stack, index);
+        match &mut self.probe.0 {
+            Some(see) => {
+                let states = stream.states(self.rec)?;
+                see(self.rec, stack, index, states, rows)
+            }
+            None => Ok(()),
+        }
     }
 
     /// What an attention block gets.

@@ -1,6 +1,6 @@
 //! What stands before the layers of a stack: token embeddings, positions, and what turns their sum into hidden states.
 
-use elgen_tensor::ops::{self, Linear, Norm, embed_packed, embed_step, linear, positions_packed, positions_step};
+use elgen_tensor::ops::{Linear, Norm, Operand, Product, embed_packed, embed_step, positions_packed, positions_step};
 use elgen_tensor::{Matrix, Recorder, Rows, TableRef, Tensor, TensorError, TokenAt};
 
 use crate::error::ModelError;
@@ -105,7 +105,7 @@ impl Embeddings {
         if let Some(places) = places {
             ids.place(rec, places, &space.h)?;
         }
-        linear(rec, narrow, projection, ops::Activation::None, places.map(|_| &space.h), out, ids.count())?;
-        Ok(())
+        let operand = places.map_or(Operand::None, |_| Operand::Residual(&space.h));
+        Ok(Product { operand, ..Product::new(narrow, projection, out, ids.count()) }.record(rec)?)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use elgen_attention::Epilogue;
-use elgen_tensor::ops::{Activation, Linear, linear, linear_gated};
+use elgen_attention::{Epilogue, Input};
+use elgen_tensor::ops::{Activation, Linear, Operand, Product, Prologue};
 use elgen_tensor::{Recorder, Tensor, TensorError};
 
 use crate::error::ModelError;
@@ -17,7 +17,7 @@ pub(crate) trait FeedForwardBlock: fmt::Debug + Send + Sync {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Tensor,
+        input: &Input<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
@@ -45,13 +45,15 @@ impl FeedForwardBlock for DenseFeedForward {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Tensor,
+        input: &Input<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
     ) -> Result<(), ModelError> {
-        linear(rec, input, &self.up_proj, self.activation, None, &space.inner, rows)?;
-        Ok(epilogue.apply(rec, &space.inner, &self.down_proj, rows)?)
+        let (prologue, activation) = (input.prologue(), self.activation);
+        let up = Product::new(input.states, &self.up_proj, &space.inner, rows);
+        Product { prologue, activation, ..up }.record(rec)?;
+        Ok(epilogue.apply(rec, Prologue::None, &space.inner, &self.down_proj, rows)?)
     }
 }
 
@@ -68,7 +70,7 @@ impl FeedForwardBlock for GatedFeedForward {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Tensor,
+        input: &Input<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
@@ -77,8 +79,11 @@ impl FeedForwardBlock for GatedFeedForward {
             let message = "the working tensors have no room for a gate".into();
             return Err(TensorError::Shape { op: "feed-forward", message }.into());
         };
-        linear(rec, input, &self.up_proj, Activation::None, None, up, rows)?;
-        linear_gated(rec, input, &self.gate_proj, self.activation, up, &space.inner, rows)?;
-        Ok(epilogue.apply(rec, &space.inner, &self.down_proj, rows)?)
+        let prologue = input.prologue();
+        Product { prologue, ..Product::new(input.states, &self.up_proj, up, rows) }.record(rec)?;
+        let (activation, operand) = (self.activation, Operand::Gate(up));
+        let gate = Product::new(input.normed(), &self.gate_proj, &space.inner, rows);
+        Product { activation, operand, ..gate }.record(rec)?;
+        Ok(epilogue.apply(rec, Prologue::None, &space.inner, &self.down_proj, rows)?)
     }
 }

@@ -1,6 +1,6 @@
-//! A stack of layers as a stream of hidden states: where its norms stand decides which tensor a block reads and which one it adds to.
+//! A stack of layers as a stream of hidden states: where its norms stand decides what a block reads and which tensor it adds to.
 
-use elgen_attention::Epilogue;
+use elgen_attention::{Epilogue, Input};
 use elgen_tensor::ops::{Norm, layer_norm};
 use elgen_tensor::{Recorder, Tensor};
 
@@ -37,22 +37,24 @@ impl Norms {
     }
 }
 
-/// The tensors through which the hidden states of a stack pass, `[rows, d_model]` each.
+/// The tensors through which the hidden states of a stack pass, `[rows, d_model]` each. A norm stands before the block that reads its result: it
+/// is the prologue of that block's first product.
 pub(crate) struct Stream<'s> {
     norms: &'s Norms,
-    /// What the next block reads. In post-norm order this is `residual` itself.
-    pub(crate) input: &'s Tensor,
-    /// What the next block adds to: the hidden states between two layers.
-    pub(crate) residual: &'s Tensor,
+    /// What the next block reads.
+    input: Input<'s>,
+    /// What the next block adds to. In post-norm order it is what the norm of `input` gives.
+    residual: &'s Tensor,
     /// Where the next block's sum goes.
     spare: &'s Tensor,
+    /// In pre-norm order, where norms go.
+    normed: &'s Tensor,
     rows: usize,
 }
 
 impl<'s> Stream<'s> {
     pub(crate) fn new(norms: &'s Norms, space: &'s Space, rows: usize) -> Self {
-        let input = if norms.order == NormOrder::Pre { &space.h } else { &space.x };
-        Self { norms, input, residual: &space.x, spare: &space.y, rows }
+        Self { norms, input: Input::plain(&space.x), residual: &space.x, spare: &space.y, normed: &space.h, rows }
     }
 
     /// Where the embeddings go.
@@ -60,36 +62,60 @@ impl<'s> Stream<'s> {
         if norm.is_some() { self.spare } else { self.residual }
     }
 
-    /// Applies the norm behind the embeddings, if there is one, and the first norm of the stack.
-    pub(crate) fn begin(&self, rec: &mut Recorder, embedding_norm: Option<&Norm>) -> Result<(), ModelError> {
+    /// Sets the norm behind the embeddings, if there is one, and the first norm of the stack.
+    pub(crate) fn begin(&mut self, rec: &mut Recorder, embedding_norm: Option<&'s Norm>) -> Result<(), ModelError> {
         if let Some(norm) = embedding_norm {
-            layer_norm(rec, self.spare, norm, self.residual, self.rows)?;
+            self.input = Input { states: self.spare, norm: Some((norm, self.residual)) };
         }
         if let Some(norm) = self.norms.first() {
-            layer_norm(rec, self.residual, norm, self.input, self.rows)?;
+            self.settle(rec)?;
+            self.input = Input { states: self.residual, norm: Some((norm, self.normed)) };
         }
         Ok(())
     }
 
-    /// How block `block` of layer `layer` ends. The norm may write the block's input: that has been read by then.
-    pub(crate) fn epilogue(&self, layer: usize, block: usize) -> Epilogue<'s> {
-        let norm = self.norms.behind(layer, block).map(|norm| (norm, self.input));
-        Epilogue { residual: Some(self.residual), out: self.spare, norm }
+    /// What the next block reads.
+    pub(crate) fn input(&self) -> Input<'s> {
+        self.input
     }
 
-    /// Goes on to the next block.
-    pub(crate) fn advance(&mut self) {
-        // Post-norm: the normalised sum lies in `input`, which is `residual`, and the sum itself is done with.
-        if self.norms.order == NormOrder::Pre {
-            std::mem::swap(&mut self.residual, &mut self.spare);
+    /// How the next block ends. It is done with its input by then.
+    pub(crate) fn epilogue(&self) -> Epilogue<'s> {
+        Epilogue { residual: Some(self.residual), out: self.spare }
+    }
+
+    /// Goes on behind block `block` of layer `layer`.
+    pub(crate) fn advance(&mut self, layer: usize, block: usize) {
+        let (sum, norm) = (self.spare, self.norms.behind(layer, block));
+        match self.norms.order {
+            // The next block reads what its prologue writes over this block's input, and adds to it.
+            NormOrder::Post => self.input = Input { states: sum, norm: norm.map(|norm| (norm, self.residual)) },
+            NormOrder::Pre => {
+                std::mem::swap(&mut self.residual, &mut self.spare);
+                self.input = Input { states: sum, norm: norm.map(|norm| (norm, self.normed)) };
+            }
         }
+    }
+
+    /// The hidden states between two layers, computed: for those who look at them.
+    pub(crate) fn states(&mut self, rec: &mut Recorder) -> Result<&'s Tensor, ModelError> {
+        if self.norms.order == NormOrder::Post {
+            self.settle(rec)?;
+        }
+        Ok(self.residual)
     }
 
     /// What the stack gives, after its last norm.
-    pub(crate) fn output(&self) -> &'s Tensor {
-        match (self.norms.order, &self.norms.last) {
-            (NormOrder::Pre, None) => self.residual,
-            _ => self.input,
+    pub(crate) fn output(&mut self, rec: &mut Recorder) -> Result<&'s Tensor, ModelError> {
+        self.settle(rec)
+    }
+
+    /// Applies the norm that stands before the next block.
+    fn settle(&mut self, rec: &mut Recorder) -> Result<&'s Tensor, ModelError> {
+        if let Some((norm, normed)) = self.input.norm {
+            layer_norm(rec, self.input.states, norm, normed, self.rows)?;
+            self.input = Input::plain(normed);
         }
+        Ok(self.input.states)
     }
 }

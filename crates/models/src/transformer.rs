@@ -6,7 +6,7 @@ use elgen_attention::{
     store_encoder_output,
 };
 use elgen_search::ModelLimits;
-use elgen_tensor::ops::{self, Linear, linear};
+use elgen_tensor::ops::{Linear, Product};
 use elgen_tensor::{Range, Recorder, Table, TableRef, Tensor, TensorError, TokenAt};
 
 use crate::architecture::{Architecture, PassCx};
@@ -42,7 +42,7 @@ pub(crate) struct Stack<L> {
 impl<L> Stack<L> {
     /// Records the embeddings; gives the stream that the first block reads.
     fn begin<'s>(&'s self, cx: &mut PassCx<'_, 's>, ids: Ids<'_>) -> Result<Stream<'s>, ModelError> {
-        let stream = Stream::new(&self.norms, cx.space, ids.count());
+        let mut stream = Stream::new(&self.norms, cx.space, ids.count());
         let norm = self.embeddings.norm.as_ref();
         self.embeddings.write(cx.rec, ids, cx.embeddings, cx.space, stream.embeddings(norm))?;
         stream.begin(cx.rec, norm)?;
@@ -95,33 +95,34 @@ impl Transformer {
     ) -> Result<&'s Tensor, ModelError> {
         let count = rows.ids.count();
         let mut stream = self.decoder.begin(cx, rows.ids)?;
-        cx.probe.see(cx.rec, "decoder", 0, stream.residual, count)?;
+        cx.see("decoder", 0, &mut stream, count)?;
         for (l, layer) in self.decoder.layers.iter().enumerate() {
-            let epilogue = stream.epilogue(l, 0);
+            let (input, epilogue) = (stream.input(), stream.epilogue());
             match own {
                 SelfRows::Packed(batch) => {
-                    layer.attention.prefill(&mut cx.attention(), stream.input, &epilogue, batch)?;
+                    layer.attention.prefill(&mut cx.attention(), &input, &epilogue, batch)?;
                 }
-                SelfRows::Step(step) => layer.attention.step(&mut cx.attention(), stream.input, &epilogue, step)?,
+                SelfRows::Step(step) => layer.attention.step(&mut cx.attention(), &input, &epilogue, step)?,
             }
-            stream.advance();
+            stream.advance(l, 0);
             let cross = layer.cross.as_deref().zip(rows.queries);
             if let Some((cross, queries)) = cross {
                 if let Some((_, out)) = align.filter(|(at, _)| *at == l) {
-                    cross.probabilities(&mut cx.attention(), stream.input, queries, out)?;
+                    cross.probabilities(&mut cx.attention(), &stream.input(), queries, out)?;
                     break;
                 }
-                cross.attend(&mut cx.attention(), stream.input, &stream.epilogue(l, 1), queries)?;
-                stream.advance();
+                cross.attend(&mut cx.attention(), &stream.input(), &stream.epilogue(), queries)?;
+                stream.advance(l, 1);
             }
-            let last = stream.epilogue(l, 1 + usize::from(cross.is_some()));
-            layer.feed_forward.forward(cx.rec, stream.input, &cx.space.feed_forward, &last, count)?;
-            stream.advance();
-            cx.probe.see(cx.rec, "decoder", l + 1, stream.residual, count)?;
+            let (input, space) = (stream.input(), &cx.space.feed_forward);
+            layer.feed_forward.forward(cx.rec, &input, space, &stream.epilogue(), count)?;
+            stream.advance(l, 1 + usize::from(cross.is_some()));
+            cx.see("decoder", l + 1, &mut stream, count)?;
         }
-        let Some(projection) = &self.output_projection else { return Ok(stream.output()) };
+        let output = stream.output(cx.rec)?;
+        let Some(projection) = &self.output_projection else { return Ok(output) };
         let narrow = &cx.space.feed_forward.inner;
-        linear(cx.rec, stream.output(), projection, ops::Activation::None, None, narrow, count)?;
+        Product::new(output, projection, narrow, count).record(cx.rec)?;
         Ok(narrow)
     }
 
@@ -184,15 +185,16 @@ impl Architecture for Transformer {
         };
         let n = batch.tokens;
         let mut stream = encoder.begin(cx, Ids::Packed(ids, n))?;
-        cx.probe.see(cx.rec, "encoder", 0, stream.residual, n)?;
+        cx.see("encoder", 0, &mut stream, n)?;
         for (l, layer) in encoder.layers.iter().enumerate() {
-            layer.attention.forward(&mut cx.attention(), stream.input, &stream.epilogue(l, 0), batch)?;
-            stream.advance();
-            layer.feed_forward.forward(cx.rec, stream.input, &cx.space.feed_forward, &stream.epilogue(l, 1), n)?;
-            stream.advance();
-            cx.probe.see(cx.rec, "encoder", l + 1, stream.residual, n)?;
+            layer.attention.forward(&mut cx.attention(), &stream.input(), &stream.epilogue(), batch)?;
+            stream.advance(l, 0);
+            let (input, space) = (stream.input(), &cx.space.feed_forward);
+            layer.feed_forward.forward(cx.rec, &input, space, &stream.epilogue(), n)?;
+            stream.advance(l, 1);
+            cx.see("encoder", l + 1, &mut stream, n)?;
         }
-        let states = stream.output();
+        let states = stream.output(cx.rec)?;
         store_encoder_output(cx.rec, states, batch, cx.caches)?;
         for cross in self.decoder.layers.iter().filter_map(|layer| layer.cross.as_ref()) {
             cross.cache_sources(&mut cx.attention(), states, batch)?;
@@ -241,6 +243,6 @@ impl Architecture for Transformer {
     }
 
     fn head(&self, rec: &mut Recorder, hidden: &Tensor, logits: &Tensor, rows: usize) -> Result<(), ModelError> {
-        Ok(linear(rec, hidden, &self.head, ops::Activation::None, None, logits, rows)?)
+        Ok(Product::new(hidden, &self.head, logits, rows).record(rec)?)
     }
 }

@@ -1,10 +1,8 @@
 //! The block: projections, the cache and the epilogue are elgen's, the core between them is [`window_attend`].
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, Cx, Epilogue, Packed, Result, SelfAttention, SelfProjections, Step, StoreTo,
-    store_prompt,
+    AttentionWeights, BlockSpec, Cx, Epilogue, Input, Packed, Result, SelfAttention, SelfProjections, Step, StoreTo,
 };
-use elgen_tensor::ops::store;
 use elgen_tensor::{Arena, Tensor};
 
 use crate::kind::Windowed;
@@ -45,23 +43,23 @@ impl WindowedSelf {
 }
 
 impl SelfAttention for WindowedSelf {
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (inner, projections) = (self.projections.shape().inner(), cx.work.projections());
-        self.projections.project(cx, input, batch.tokens)?;
-        store_prompt(cx.rec, projections, inner, batch, cx.caches, StoreTo::SelfLayer(self.layer))?;
+        let stores = cx.caches.prompt_stores(batch, inner, StoreTo::SelfLayer(self.layer))?;
+        self.projections.project(cx, input, &stores, batch.tokens)?;
         let core = self.core(cx, projections, [inner, 2 * inner]);
         window_attend(cx.rec, WindowRows::Packed(batch), core)?;
-        self.projections.finish(cx, epilogue, batch.tokens)
+        self.projections.finish(cx, epilogue, 1, batch.tokens)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Tensor, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
-        let (rows, inner) = (step.rows, self.projections.shape().inner());
-        self.projections.project(cx, input, rows.count())?;
+    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+        let (rows, inner, caches) = (step.rows, self.projections.shape().inner(), cx.caches);
+        caches
+            .step_stores(rows, inner, self.layer, |stores| self.projections.project(cx, input, stores, rows.count()))?;
         for segment in rows.segments() {
-            let slab = cx.caches.self_layer(segment, self.layer)?;
-            store(cx.rec, rows, *segment, cx.work.projections(), inner, slab)?;
+            let slab = caches.self_layer(segment, self.layer)?;
             window_attend(cx.rec, WindowRows::Step(rows, segment), self.core(cx, slab, [0, inner]))?;
         }
-        self.projections.finish(cx, epilogue, rows.count())
+        self.projections.finish(cx, epilogue, 1, rows.count())
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! `kernel_bench [rows,..]`; `$ELGEN_TEST_DEVICE` selects the adapter.
 
-use elgen_attention::{CrossQueries, ElAttend, ElQueries, Partials, SPLIT, Shape, el_attend};
-use elgen_tensor::ops::{Activation, Linear, Tile, heads_contract, heads_expand, linear, linear_tiled};
+use elgen_attention::{CrossQueries, ElAttend, ElQueries, SPLIT, Shape, el_attend};
+use elgen_tensor::ops::Partials;
+use elgen_tensor::ops::{Activation, Linear, Prologue, Tile, heads_contract, heads_expand, linear, linear_tiled};
 use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table};
 use elgen_tests::harness::{matrix, values};
 use elgen_tests::timing::best_seconds;
@@ -83,7 +84,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let back = device.tensor("back", Class::Activations, rows, heads * width, DType::F32)?;
             let seconds = best_seconds(&device, &|rec| heads_expand(rec, &q, &w.weight, heads, &c, rows))?;
             note("heads_expand", dtype, rows, heads * d, width, seconds);
-            let seconds = best_seconds(&device, &|rec| heads_contract(rec, &c, &w, heads, &back, rows))?;
+            let seconds =
+                best_seconds(&device, &|rec| heads_contract(rec, Prologue::None, &c, &w, heads, &back, rows))?;
             note("heads_contract", dtype, rows, heads * width, d, seconds);
         }
     }
@@ -140,7 +142,7 @@ fn time_el(
         x: &x,
         bias: None,
         out: &out,
-        splits: (splits, Some(&partials)),
+        splits: Some((&partials, splits)),
         segment: grouping.segments[0],
     };
     let queries = match own {

@@ -13,15 +13,15 @@ use elgen_tensor::{
 
 use super::device_class::{Curve, DeviceClass};
 use super::repeat::{Measured, Patience, until_steady};
-use crate::block::{CrossQueries, Cx, Epilogue, Step};
+use crate::block::{CrossQueries, Cx, Epilogue, Input, Step};
 use crate::caches::{Caches, Placement};
-use crate::combine::Splits;
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Kinds, Pass};
 use crate::layout::{CacheLayout, Need};
 use crate::position_scheme::PositionScheme;
 use crate::shape::Shape;
 use crate::spec::BlockSpec;
+use crate::splits::Splits;
 use crate::weights::{AttentionWeights, MatrixSource, Projection};
 use crate::workspace::{Extras, Workspace};
 
@@ -299,7 +299,7 @@ impl Bench {
     }
 
     fn epilogue(&self) -> Epilogue<'_> {
-        Epilogue { residual: None, out: &self.out, norm: None }
+        Epilogue { residual: None, out: &self.out }
     }
 
     /// Builds a block of made-up weights.
@@ -346,7 +346,7 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
             rows.set_active(device, (0..count as u32).collect(), &slabs)?;
             rows.place(device, &states, None, Some(&slots))?;
             let step = Step { rows: &rows, cross_ranges: None };
-            timer.seconds(&|rec| block.step(&mut bench.cx(rec), &bench.x, &bench.epilogue(), step))
+            timer.seconds(&|rec| block.step(&mut bench.cx(rec), &Input::plain(&bench.x), &bench.epilogue(), step))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (count * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);
@@ -377,7 +377,7 @@ fn cross_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType) -> Resu
             let ranges = Table::of(device, "key ranges", &ranges)?;
             let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
             let queries = CrossQueries { index, ranges, groups, segments: &grouping.segments, count };
-            timer.seconds(&|rec| block.attend(&mut bench.cx(rec), &bench.x, &bench.epilogue(), queries))
+            timer.seconds(&|rec| block.attend(&mut bench.cx(rec), &Input::plain(&bench.x), &bench.epilogue(), queries))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (size.sentences * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);

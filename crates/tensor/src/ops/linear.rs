@@ -4,12 +4,15 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::arena::Arena;
 use crate::bind;
+use crate::binding::Bindings;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
 use crate::matrix::{Matrix, WeightFormat, Window};
+use crate::ops::product::Prologue;
 use crate::ops::{MAX_GROUPS, check_heads, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
+use crate::table::TableRef;
 use crate::tensor::{DType, Tensor, padded};
 
 #[repr(C)]
@@ -170,7 +173,7 @@ pub(super) fn direct_width(n_quads: u32) -> u32 {
 
 /// What an activated sum meets before it is written.
 #[derive(Clone, Copy)]
-enum Other<'a> {
+pub(super) enum Other<'a> {
     Nothing,
     /// Added.
     Residual(&'a Tensor),
@@ -196,7 +199,7 @@ impl<'a> Other<'a> {
     }
 }
 
-struct Product<'a> {
+struct Operands<'a> {
     op: &'static str,
     x: &'a Tensor,
     weight: &'a Matrix,
@@ -204,7 +207,9 @@ struct Product<'a> {
     bias: Option<&'a Tensor>,
     other: Other<'a>,
     out: &'a Tensor,
+    /// Rows; of a list, its entries.
     rows: usize,
+    list: Option<TableRef<'a, u32>>,
     tile: Option<Tile>,
 }
 
@@ -223,18 +228,20 @@ struct Part<'a> {
 }
 
 /// Records `part` of `product`.
-fn run(rec: &mut Recorder, product: &Product<'_>, part: &Part<'_>) -> Result<()> {
+fn run(rec: &mut Recorder, product: &Operands<'_>, part: &Part<'_>) -> Result<()> {
     let device = rec.device();
-    let Product { op, x, weight, activation, bias, other, out, rows, tile } = *product;
+    let Operands { op, x, weight, activation, bias, other, out, rows, list, tile } = *product;
     let residual = other.tensor();
     let (n_quads, w_quads) = ((part.columns / 4) as u32, weight.quads());
     let tile = tile.unwrap_or_else(|| Tile::choose(device.capabilities().software, rows, part.heads * part.columns));
     // Bias, residual and gate are flags, not constants of the pipeline: they cost a branch per output, and a pipeline takes longer to compile.
     let spec = weight.format().select(KernelSpec::new("linear"), device).constant("ACTIVATION", activation as u32);
+    let spec = spec.define_if(list.is_some(), "LISTED");
     let (spec, [group_quads, group_rows]) = tile.kernel(spec, n_quads);
     let kernel = device.kernel(&spec)?;
     // An absent operand's place is filled by x, which is not read there.
     let buffers = bind![&part.window.buffer, x, bias.unwrap_or(x), residual.unwrap_or(x), out];
+    let buffers = Bindings::new(buffers).with(list);
     for (first, count) in parts(0, rows, MAX_GROUPS * group_rows as usize) {
         let params = Params {
             first_row: first as u32,
@@ -251,7 +258,7 @@ fn run(rec: &mut Recorder, product: &Product<'_>, part: &Part<'_>) -> Result<()>
             operands: u32::from(bias.is_some()) | other.bit(),
         };
         let grid = [n_quads.div_ceil(group_quads), (count as u32).div_ceil(group_rows), part.heads as u32];
-        // SAFETY: `rows` rows of x, out and the operands that are there were found to have the columns that the product takes, and the part's
+        // SAFETY: `rows` rows, or those that the list names, of x, out and the operands that are there were found to have the columns that the product takes, and the part's
         // rows lie in its window; lanes beyond the last row or quad clamp what they read and write nothing.
         let recorded = unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid) };
         recorded.map_err(|e| match e {
@@ -278,7 +285,7 @@ pub fn linear(
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
-    whole(rec, x, w, activation, residual.map_or(Other::Nothing, Other::Residual), out, rows, None)
+    multiply(rec, x, w, activation, residual.map_or(Other::Nothing, Other::Residual), out, rows, None, None)
 }
 
 /// [`linear`] with a chosen tile (`None`: [`Tile::choose`]).
@@ -298,7 +305,7 @@ pub fn linear_tiled(
     tile: Option<Tile>,
 ) -> Result<()> {
     let other = residual.map_or(Other::Nothing, Other::Residual);
-    whole(rec, x, w, activation, other, out, rows, tile)
+    multiply(rec, x, w, activation, other, out, rows, None, tile)
 }
 
 /// `out[r, n] = activation(sum_k x[r, k] w[n, k] + bias[n]) * gate[r, n]` for rows `0..rows`: the first half of a gated feed-forward block
@@ -315,12 +322,12 @@ pub fn linear_gated(
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
-    whole(rec, x, w, activation, Other::Gate(gate), out, rows, None)
+    multiply(rec, x, w, activation, Other::Gate(gate), out, rows, None, None)
 }
 
-/// All windows of a product.
-#[expect(clippy::too_many_arguments, reason = "the union of two public operations")]
-fn whole(
+/// All windows of a product over the first `rows` rows; with a list, over those of them that its first so many entries name.
+#[expect(clippy::too_many_arguments, reason = "the union of the public operations")]
+pub(super) fn multiply(
     rec: &mut Recorder,
     x: &Tensor,
     w: &Linear,
@@ -328,6 +335,7 @@ fn whole(
     other: Other<'_>,
     out: &Tensor,
     rows: usize,
+    list: Option<(TableRef<'_, u32>, usize)>,
     tile: Option<Tile>,
 ) -> Result<()> {
     let op = "linear";
@@ -342,7 +350,16 @@ fn whole(
     if let Some(bias) = &w.bias {
         expect(op, "bias", bias, 1, columns)?;
     }
-    let product = Product { op, x, weight: &w.weight, activation, bias: w.bias.as_ref(), other, out, rows, tile };
+    let (list, rows) = match list {
+        None => (None, rows),
+        Some((list, count)) if list.holds(0, count, rows) => (Some(list), count),
+        Some((_, count)) => {
+            let message = format!("{count} listed rows that are not all below {rows}");
+            return Err(TensorError::Shape { op, message });
+        }
+    };
+    let product =
+        Operands { op, x, weight: &w.weight, activation, bias: w.bias.as_ref(), other, out, rows, list, tile };
     w.weight.windows().iter().try_for_each(|window| {
         let columns = padded(window.rows);
         run(rec, &product, &Part { window, first: 0, heads: 1, columns, x_first: 0, out_first: window.first_row })
@@ -351,18 +368,20 @@ fn whole(
 
 /// EL-attention's way back from contexts to heads:
 /// `out[r, h * dh4 + n] = sum_{k < D} c[r, h * ld(D) + k] * w[h * dh4 + n, k] + bias[h * dh4 + n]` for rows `0..rows`.
-/// `c`: `[_, H * ld(D)]`; `w`: `W_v` as loaded and its bias, `[H * dh4, D]`; `out`: `[_, H * dh4]`.
+/// `c`: `[_, H * ld(D)]`, which `prologue` comes before; `w`: `W_v` as loaded and its bias, `[H * dh4, D]`; `out`: `[_, H * dh4]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or heads that are not whole quads.
 pub fn heads_contract(
     rec: &mut Recorder,
+    prologue: Prologue<'_>,
     c: &Tensor,
     w: &Linear,
     num_heads: usize,
     out: &Tensor,
     rows: usize,
 ) -> Result<()> {
+    let c = prologue.record(rec, c, rows)?;
     contract(rec, c, w, num_heads, out, rows, None)
 }
 
@@ -401,7 +420,8 @@ fn contract(
         expect(op, "bias", bias, 1, weight.rows())?;
     }
     let (activation, other) = (Activation::None, Other::Nothing);
-    let product = Product { op, x: c, weight, activation, bias: w.bias.as_ref(), other, out, rows, tile };
+    let bias = w.bias.as_ref();
+    let product = Operands { op, x: c, weight, activation, bias, other, out, rows, list: None, tile };
     weight.head_runs(num_heads).try_for_each(|part| {
         let part = Part {
             window: part.window,

@@ -4,6 +4,7 @@
 //! are used. Pad columns of
 //! outputs are written as 0. Every matrix kernel sums an element as `fma` over k = 0, 1, 2 … whatever the number of rows and the variant.
 
+mod combine;
 mod embed;
 mod fill_random;
 mod fma;
@@ -11,10 +12,12 @@ mod heads_expand;
 mod layer_norm;
 mod linear;
 mod matrix_fma;
+mod product;
 mod store;
 mod stream;
 mod token_logprobs;
 
+pub use combine::{Partials, combine};
 pub use embed::{embed_packed, embed_step, positions_packed, positions_step};
 pub use fill_random::RandomMatrix;
 pub use fma::{FMA_CHAINS, fma_rounds};
@@ -26,6 +29,7 @@ pub use linear::{Activation, Linear, Tile, heads_contract, linear, linear_gated}
 #[cfg(feature = "testing")]
 pub use linear::{heads_contract_tiled, linear_tiled};
 pub use matrix_fma::{MatrixLayout, matrix_rounds};
+pub use product::{Merge, Operand, Product, Prologue, RowList, Slots, Store};
 pub use store::{store, store_packed};
 pub use stream::stream;
 pub use token_logprobs::{TokenScore, token_logprobs};

@@ -1,39 +1,16 @@
-//! Key splits: how the keys of a long row are cut over workgroups, the room for what each leaves behind, and `combine.wgsl`, which merges it.
+//! What splits of keys leave behind, and `combine.wgsl`, which merges it.
 
 use bytemuck::{Pod, Zeroable};
-use elgen_tensor::{Arena, Buffer, Class, DType, Device, KernelSpec, Recorder, Tensor, TensorError, bind, product};
 
-use crate::MAX_GROUPS;
-
-/// Keys of one split. A row's splits begin at its position 0 and depend on nothing but its own number of keys: what else is in a batch
-/// never changes a bit of its result.
-pub const SPLIT: usize = 512;
-
-/// Splits that the longest row of a batch needs. 0 counts as 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Splits {
-    /// Of the decoder's self-attention.
-    pub self_: usize,
-    /// Of cross-attention.
-    pub cross: usize,
-}
-
-impl Splits {
-    /// For rows of at most so many keys.
-    pub fn of(self_keys: usize, cross_keys: usize) -> Self {
-        Self { self_: self_keys.div_ceil(SPLIT).max(1), cross: cross_keys.div_ceil(SPLIT).max(1) }
-    }
-
-    /// The larger number.
-    pub fn most(self) -> usize {
-        self.self_.max(self.cross).max(1)
-    }
-
-    /// True if both parts have room for what `other` needs.
-    pub fn hold(self, other: Self) -> bool {
-        self.self_.max(1) >= other.self_ && self.cross.max(1) >= other.cross
-    }
-}
+use crate::arena::Arena;
+use crate::bind;
+use crate::device::Device;
+use crate::error::{Result, TensorError};
+use crate::kernel::KernelSpec;
+use crate::ops::MAX_GROUPS;
+use crate::pool::Class;
+use crate::recorder::Recorder;
+use crate::tensor::{Buffer, DType, Tensor, product};
 
 /// What splits leave behind: un-normalised contexts, and the maximum and sum of the weights of each head.
 #[derive(Debug)]
@@ -53,13 +30,7 @@ impl Partials {
     ///
     /// # Errors
     /// Out of memory, or larger than a binding.
-    pub fn new(
-        device: &Device,
-        rows: usize,
-        splits: usize,
-        num_heads: usize,
-        columns: usize,
-    ) -> Result<Self, TensorError> {
+    pub fn new(device: &Device, rows: usize, splits: usize, num_heads: usize, columns: usize) -> Result<Self> {
         Self::build(&device.into(), rows, splits, num_heads, columns)
     }
 
@@ -67,13 +38,7 @@ impl Partials {
     ///
     /// # Errors
     /// As [`Arena::tensor`].
-    pub fn build(
-        arena: &Arena,
-        rows: usize,
-        splits: usize,
-        num_heads: usize,
-        columns: usize,
-    ) -> Result<Self, TensorError> {
+    pub fn build(arena: &Arena, rows: usize, splits: usize, num_heads: usize, columns: usize) -> Result<Self> {
         let all = splits.saturating_mul(rows);
         let contexts = arena.tensor("partial contexts", Class::Activations, all, columns, DType::F32)?;
         let stats = arena.buffer("partial sums", Class::Activations, product(&[splits, rows, num_heads, 8]))?;
@@ -81,7 +46,7 @@ impl Partials {
     }
 
     /// True if there is room for so many splits of query rows below `rows`, with `columns` columns.
-    pub(crate) fn hold(&self, splits: usize, rows: usize, columns: usize) -> bool {
+    pub fn hold(&self, splits: usize, rows: usize, columns: usize) -> bool {
         splits <= self.splits && rows <= self.rows && columns <= self.contexts.ld()
     }
 }
@@ -99,7 +64,7 @@ pub fn combine(
     out: &Tensor,
     first: u32,
     count: u32,
-) -> Result<(), TensorError> {
+) -> Result<()> {
     #[repr(C)]
     #[derive(Clone, Copy, Pod, Zeroable)]
     struct Params {
@@ -130,7 +95,7 @@ pub fn combine(
         return Err(TensorError::Shape { op: "combine", message });
     }
     let kernel = rec.device().kernel(&KernelSpec::new("combine").constant("WG", 64))?;
-    for at in (first..first + count).step_by(MAX_GROUPS as usize) {
+    for at in (first..first + count).step_by(MAX_GROUPS) {
         let params = Params {
             first_row: at,
             rows: partials.rows as u32,
@@ -141,7 +106,7 @@ pub fn combine(
             out_ld: out.quads(),
         };
         let buffers = bind![&partials.contexts, &partials.stats, out];
-        let grid = [MAX_GROUPS.min(first + count - at), num_heads as u32, 1];
+        let grid = [(MAX_GROUPS as u32).min(first + count - at), num_heads as u32, 1];
         // SAFETY: contexts and sums of all splits and rows, and the rows of out, were found to be there.
         unsafe { rec.dispatch_trusted(&kernel, &buffers, &params, grid)? };
     }
@@ -151,17 +116,6 @@ pub fn combine(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn splits_begin_at_position_0_and_cover_every_key() {
-        let of = |keys| Splits::of(keys, 1).self_;
-        assert_eq!([0, 1, SPLIT, SPLIT + 1, 3 * SPLIT].map(of), [1, 1, 1, 2, 3]);
-        assert_eq!(Splits::of(SPLIT + 1, 5 * SPLIT).most(), 5);
-        assert_eq!(Splits::default().most(), 1);
-        let two_and_one = Splits { self_: 2, cross: 1 };
-        assert!(two_and_one.hold(Splits::default()) && two_and_one.hold(two_and_one));
-        assert!(!two_and_one.hold(Splits { self_: 1, cross: 2 }) && !Splits::default().hold(two_and_one));
-    }
 
     #[test]
     fn odd_heads_and_columns_are_padded() {
