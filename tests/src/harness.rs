@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{
-    Arena, Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Matrix, Range, Table, Tensor, WeightFormat,
+    Arena, Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Matrix, Range, RowState, Rows, Table,
+    Tensor, WeightFormat,
 };
 
 /// One way of running the same kernels.
@@ -130,6 +131,36 @@ pub fn numbers(device: &Device, numbers: &[u32]) -> Table<u32> {
 /// It does not fit.
 pub fn ranges(device: &Device, pairs: &[[u32; 2]]) -> Table<Range> {
     table(device, &pairs.iter().map(|[first, count]| Range::new(*first, *count)).collect::<Vec<_>>())
+}
+
+/// Rows of decode kernels, `[capacity, max_length]`, some of them active: `keys` are physical rows with the slots of their live keys, in any order, as a beam
+/// search leaves them. Each of these has `dropped` positions more, whose slots are there too: only the number of live keys keeps a kernel off them. The other
+/// rows name slots that no cache has.
+///
+/// # Panics
+/// They do not fit.
+pub fn placed<'a>(
+    device: &Device,
+    [capacity, max_length]: [usize; 2],
+    active: Vec<u32>,
+    keys: impl Iterator<Item = (u32, &'a Vec<u32>)>,
+    dropped: usize,
+) -> Rows {
+    let mut states = vec![RowState::default().with_length(77); capacity];
+    let mut table = vec![u32::MAX; capacity * max_length];
+    let mut live = vec![77; capacity];
+    for (row, slots) in keys.map(|(row, slots)| (row as usize, slots)) {
+        let (named, behind) = table[row * max_length..][..max_length].split_at_mut(slots.len());
+        named.copy_from_slice(slots);
+        behind[..dropped].fill(7);
+        states[row] = states[row].with_length((slots.len() + dropped) as u32);
+        live[row] = slots.len() as u32;
+    }
+    let mut rows = Rows::new(device, capacity, max_length).unwrap();
+    rows.set_active(device, active, &vec![0; capacity]).unwrap();
+    rows.place(device, &states, None, Some(&table)).unwrap();
+    rows.set_live(device, &live).unwrap();
+    rows
 }
 
 /// `n` values in [-1, 1) that depend on the seed alone.

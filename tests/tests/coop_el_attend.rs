@@ -7,9 +7,9 @@ use elgen_attention::{
     CrossQueries, ElAttend, ElQueries, ElTile, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled, el_uses_matrices,
 };
 use elgen_tensor::ops::{Partials, combine};
-use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment};
+use elgen_tensor::{Class, DType, Device, Segment};
 use elgen_tests::harness::{
-    self, Variant, assert_same_bits, coop_devices, numbers, poisoned, read_raw, stored, upload, values,
+    self, Variant, assert_same_bits, coop_devices, numbers, placed, poisoned, read_raw, stored, upload, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -174,19 +174,7 @@ impl Case {
             splits: partials.as_ref().map(|partials| (partials, splits)),
             segment,
         };
-        let mut tables = Rows::new(device, n, SLOTS).unwrap();
-        let mut states = vec![RowState::default(); n];
-        let mut slots = vec![u32::MAX; n * SLOTS];
-        for (row, places) in places.iter().enumerate() {
-            states[row] = states[row].with_length((places.len() + self.dropped) as u32);
-            slots[row * SLOTS..][..places.len()].copy_from_slice(places);
-            // Slots that are there, so that only the number of keys keeps the kernel off them.
-            slots[row * SLOTS + places.len()..][..self.dropped].fill(7);
-        }
-        let live: Vec<u32> = places.iter().map(|places| places.len() as u32).collect();
-        tables.set_active(device, (0..n as u32).collect(), &vec![0; n]).unwrap();
-        tables.place(device, &states, None, Some(&slots)).unwrap();
-        tables.set_live(device, &live).unwrap();
+        let tables = placed(device, [n, SLOTS], (0..n as u32).collect(), (0..).zip(&places), self.dropped);
         let index = numbers(device, &(0..n as u32).collect::<Vec<_>>());
         let range = |p: &Vec<u32>| [p.first().copied().unwrap_or(5), p.len() as u32];
         let ranges = harness::ranges(device, &places.iter().map(range).collect::<Vec<_>>());

@@ -4,10 +4,10 @@ use elgen_attention::{
     CrossQueries, ElAttend, ElQueries, ElTile, PositionBias, SPLIT, Shape, el_attend, el_attend_tiled,
 };
 use elgen_tensor::ops::{Partials, combine};
-use elgen_tensor::{Class, DType, Device, Grouping, RowState, Rows, Segment, TensorError};
+use elgen_tensor::{Class, DType, Device, Grouping, Segment, TensorError};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, table,
-    upload, values,
+    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, placed, poisoned, ranges, read_raw, stored,
+    table, upload, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -196,22 +196,8 @@ impl Case {
         let mut rec = device.recorder();
         let capacity = self.rows() + 2;
         if self.slots {
-            // The table as a beam search leaves it: a row's slots in any order.
-            let mut rows = Rows::new(device, capacity, TABLE).unwrap();
-            let mut states = vec![RowState::default().with_length(77); capacity];
-            let mut live = vec![77; capacity];
-            let mut table = vec![u32::MAX; capacity * TABLE];
-            for (row, slots) in physical[self.first..].iter().zip(&places) {
-                let (row, keys) = (*row as usize, slots.len());
-                states[row] = states[row].with_length((keys + self.dropped) as u32);
-                live[row] = keys as u32;
-                table[row * TABLE..][..keys].copy_from_slice(slots);
-                // Slots that are there, so that only the number of keys keeps the kernel off them.
-                table[row * TABLE + keys..][..self.dropped].fill(7);
-            }
-            rows.set_active(device, physical, &vec![0; capacity]).unwrap();
-            rows.place(device, &states, None, Some(&table)).unwrap();
-            rows.set_live(device, &live).unwrap();
+            let keys = physical[self.first..].iter().copied().zip(&places);
+            let rows = placed(device, [capacity, TABLE], physical.clone(), keys, self.dropped);
             el_attend_tiled(&mut rec, ElQueries::Slots(&rows), product, tile, None).unwrap();
         } else {
             let mut pairs = vec![[u32::MAX; 2]; capacity];

@@ -4,10 +4,10 @@ use elgen_attention::{
     CrossQueries, MhaAttend, PositionBias, QueryRows, SPLIT, Shape, Splits, Tiling, mha_attend, mha_attend_tiled,
 };
 use elgen_tensor::ops::{Partials, combine};
-use elgen_tensor::{Class, DType, Device, RowState, Rows, Segment, TensorError};
+use elgen_tensor::{Class, DType, Device, Rows, Segment, TensorError};
 use elgen_tests::harness::{
-    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, upload,
-    values,
+    HeadRows, assert_same_bits, compare, compare_within, devices, numbers, placed, poisoned, ranges, read_raw, stored,
+    upload, values,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -218,22 +218,8 @@ impl Case {
         let capacity = rows + 2;
         let mut rec = device.recorder();
         if self.rule == Rule::Slots {
-            // The table as a beam search leaves it: a row's slots in any order.
-            let mut table_rows = Rows::new(device, capacity, SLOTS).unwrap();
-            let mut states = vec![RowState::default().with_length(77); capacity];
-            let mut live = vec![77; capacity];
-            let mut table = vec![u32::MAX; capacity * SLOTS];
-            for (row, slots) in physical.iter().zip(&slots) {
-                let (row, keys) = (*row as usize, slots.len());
-                states[row] = states[row].with_length((keys + self.dropped) as u32);
-                live[row] = keys as u32;
-                table[row * SLOTS..][..keys].copy_from_slice(slots);
-                // Slots that are there, so that only the number of keys keeps the kernel off them.
-                table[row * SLOTS + keys..][..self.dropped].fill(7);
-            }
-            table_rows.set_active(device, physical.clone(), &vec![0; capacity]).unwrap();
-            table_rows.place(device, &states, None, Some(&table)).unwrap();
-            table_rows.set_live(device, &live).unwrap();
+            let keys = physical.iter().copied().zip(&slots);
+            let table_rows = placed(device, [capacity, SLOTS], physical.clone(), keys, self.dropped);
             mha_attend_tiled(&mut rec, QueryRows::Slots(&table_rows, &segment), product, self.tiling, None).unwrap();
         } else {
             let mut pairs = vec![[u32::MAX; 2]; capacity];
