@@ -10,7 +10,6 @@ struct RowState {
     gen_base: u32,    // slot of this row's first generated position
     owns_prompt: u32, // 1 if this row writes the prompt's slots
     limit: u32,       // positions that slots were reserved for; 0: any
-    live: u32,        // keys that the row attends to in the step that feeds its last id, that id's own counted: the first of its slots
 }
 
 // The slot of a position that this row itself writes. A row that has got all its ids needs none for the last: it writes its own last slot, and
