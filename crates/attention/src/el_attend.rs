@@ -64,6 +64,7 @@ pub struct ElAttend<'a> {
 
 /// How a product is cut. A row's result depends on `quads`, `subgroup` and `split`, which follow from the width and the device alone, and
 /// not on `rows`.
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests choose it"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElTile {
     /// Pairs of query row and head per workgroup.
@@ -76,6 +77,7 @@ pub struct ElTile {
     pub split: usize,
 }
 
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests choose it"))]
 impl ElTile {
     /// Every (rows, quads) that is compiled. 16 rows are what a matrix unit takes; rows * quads bounds the registers of an invocation: 4
     /// numbers each for the query and for the context.
@@ -132,7 +134,7 @@ fn choose_rows(candidates: impl Iterator<Item = u32> + Clone, pairs: usize) -> O
 /// # Errors
 /// Shapes that do not fit, keys beyond `x`, hidden states wider than 8 quads of 256 invocations, a bias for groups.
 pub fn el_attend(rec: &mut Recorder, queries: ElQueries<'_>, a: ElAttend<'_>) -> Result<(), TensorError> {
-    el_attend_tiled(rec, queries, a, None, None)
+    run(rec, queries, a, None, None)
 }
 
 /// [`el_attend`] with a chosen tile of the portable kernel, for tests and measurements. `counts`: two u32 to which the kernel adds the quads of hidden states
@@ -140,7 +142,18 @@ pub fn el_attend(rec: &mut Recorder, queries: ElQueries<'_>, a: ElAttend<'_>) ->
 ///
 /// # Errors
 /// As [`el_attend`]; a tile that is not in [`ElTile::ALL`] or does not cover the width.
+#[cfg(feature = "testing")]
 pub fn el_attend_tiled(
+    rec: &mut Recorder,
+    queries: ElQueries<'_>,
+    a: ElAttend<'_>,
+    tile: Option<ElTile>,
+    counts: Option<&Buffer>,
+) -> Result<(), TensorError> {
+    run(rec, queries, a, tile, counts)
+}
+
+fn run(
     rec: &mut Recorder,
     queries: ElQueries<'_>,
     a: ElAttend<'_>,

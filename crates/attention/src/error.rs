@@ -1,6 +1,6 @@
 //! Errors of attention blocks and caches.
 
-use elgen_tensor::TensorError;
+use elgen_tensor::{ErrorKind, TensorError};
 
 /// Why an attention block could not be built, admitted to, or recorded.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,19 @@ pub enum AttentionError {
         /// Largest binding.
         limit: u64,
     },
+}
+
+impl AttentionError {
+    /// What kind of thing went wrong. Of weights that could not be read, only the source knows more.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Tensor(error) => error.kind(),
+            Self::Weights(error) => error.downcast_ref().map_or(ErrorKind::BadModel, TensorError::kind),
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::SentenceTooLarge { .. } => ErrorKind::BadInput,
+            Self::Shape(_) => ErrorKind::Internal,
+        }
+    }
 }
 
 /// Shorthand for results of this crate.

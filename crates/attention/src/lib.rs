@@ -51,12 +51,16 @@ pub use attend::{Attend, Keys, attend};
 pub use bias::PositionBias;
 pub use block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
 pub use caches::{Caches, Placement, Slab};
-pub use el_attend::{ElAttend, ElQueries, ElTile, el_attend, el_attend_tiled};
+pub use el_attend::{ElAttend, ElQueries, el_attend};
+#[cfg(feature = "testing")]
+pub use el_attend::{ElTile, el_attend_tiled};
 pub use el_attend_coop::el_uses_matrices;
 pub use error::{AttentionError, Result};
 pub use kind::{AttentionKind, Kind, Kinds, Pass, Place, Standing};
 pub use layout::{Alike, CacheBytes, CacheLayout, Need};
-pub use mha_attend::{MhaAttend, QueryRows, Tiling, mha_attend, mha_attend_tiled};
+pub use mha_attend::{MhaAttend, QueryRows, mha_attend};
+#[cfg(feature = "testing")]
+pub use mha_attend::{Tiling, mha_attend_tiled};
 pub use position_scheme::{PositionScheme, Rotary};
 pub use self_projections::SelfProjections;
 pub use shape::Shape;

@@ -75,6 +75,7 @@ pub struct MhaAttend<'a> {
 }
 
 /// How a product is cut into workgroups. A result's bits depend on `workgroup` and `heads`, never on `rows`.
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests choose it"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     /// Invocations of a workgroup, a power of two.
@@ -85,6 +86,7 @@ pub struct Tiling {
     pub rows: u32,
 }
 
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests choose it"))]
 impl Tiling {
     /// For heads of `width` columns in groups of at most `group` rows.
     pub fn choose(device: Capabilities, num_heads: usize, width: usize, group: u32) -> Self {
@@ -119,7 +121,7 @@ impl Tiling {
 /// # Errors
 /// Shapes that do not fit; keys beyond `kv`.
 pub fn mha_attend(rec: &mut Recorder, rows: QueryRows<'_>, a: MhaAttend<'_>) -> Result<(), TensorError> {
-    mha_attend_tiled(rec, rows, a, None, None)
+    run(rec, rows, a, None, None)
 }
 
 /// [`mha_attend`] with a chosen tiling, for tests and measurements. `counts` (without a bias, 1 or 4 rows): u32 to which the kernel adds the
@@ -127,7 +129,18 @@ pub fn mha_attend(rec: &mut Recorder, rows: QueryRows<'_>, a: MhaAttend<'_>) -> 
 ///
 /// # Errors
 /// As [`mha_attend`].
+#[cfg(feature = "testing")]
 pub fn mha_attend_tiled(
+    rec: &mut Recorder,
+    rows: QueryRows<'_>,
+    a: MhaAttend<'_>,
+    tiling: Option<Tiling>,
+    counts: Option<&Buffer>,
+) -> Result<(), TensorError> {
+    run(rec, rows, a, tiling, counts)
+}
+
+fn run(
     rec: &mut Recorder,
     rows: QueryRows<'_>,
     a: MhaAttend<'_>,

@@ -357,6 +357,7 @@ fn parse_text(text: &str) -> Content {
 }
 
 /// Reads records from `bytes` to the end; gives the number of usable ones.
+#[cfg(feature = "testing")]
 pub(crate) fn read_all(bytes: &[u8]) -> usize {
     let lines = Box::new(io::Cursor::new(bytes.to_owned()));
     let mut reader = RecordReader::from_lines(lines, "input.jsonl".to_owned(), RecordFormat::Jsonl);

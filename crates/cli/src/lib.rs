@@ -139,8 +139,8 @@ fn stdout_error(source: std::io::Error) -> CliError {
     CliError::File { action: "write", path: "<stdout>".into(), source }
 }
 
-/// The reader of records on bytes instead of a file, for the fuzz targets and tests. Not part of the interface.
-#[doc(hidden)]
+/// The reader of records on bytes instead of a file, for the fuzz targets and tests.
+#[cfg(feature = "testing")]
 pub fn fuzz_jsonl(bytes: &[u8]) -> usize {
     input::read_all(bytes)
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use elgen_attention::AttentionError;
-use elgen_models::{CheckpointError, ConfigError, ModelError, TokenizerError};
+use elgen_models::ModelError;
 use elgen_search::device::SearchError;
 use elgen_search::{NotFinite, OptionError};
+pub use elgen_tensor::ErrorKind;
 use elgen_tensor::TensorError;
 
 /// Why a session could not be opened, or a request not be served.
@@ -112,51 +112,14 @@ pub enum EngineError {
     },
 }
 
-/// What kind of thing went wrong, for programs that decide by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The memory limit is reached, or the driver has no more; a smaller batch may do.
-    OutOfMemory,
-    /// A buffer would be larger than the device can bind or create; a smaller batch may do.
-    TooLarge,
-    /// The model, or what was asked of it, is sound and not supported.
-    Unsupported,
-    /// A file of the model is missing, damaged, or contradicts another.
-    BadModel,
-    /// The request's own text or ids cannot be run.
-    BadInput,
-    /// An option does not fit the model or another option.
-    BadOption,
-    /// Weights, states or scores are not finite, or beyond the range of their dtype.
-    NotFinite,
-    /// It was cancelled, or its deadline passed.
-    Cancelled,
-    /// There is no device, or it failed.
-    Device,
-    /// The system refused to read a file.
-    Io,
-    /// A hook failed.
-    Hook,
-    /// What cannot be by itself: a broken invariant.
-    Internal,
-}
-
-impl ErrorKind {
-    /// Whether fewer sentences together may succeed.
-    pub fn may_fit_smaller(self) -> bool {
-        matches!(self, Self::OutOfMemory | Self::TooLarge)
-    }
-}
-
 impl EngineError {
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Tensor(error) => of_tensor(error),
-            Self::Model(error) => of_model(error),
-            Self::UnusableTokenizer(error) => of_model(error),
-            Self::Search(error) => of_search(error),
+            Self::Tensor(error) => error.kind(),
+            Self::Model(error) => error.kind(),
+            Self::UnusableTokenizer(error) => error.kind(),
+            Self::Search(error) => error.kind(),
             Self::Option(_) | Self::StreamsOneBeam { .. } | Self::StopString { .. } => ErrorKind::BadOption,
             Self::CheckpointOptions { .. } => ErrorKind::BadModel,
             Self::InputTooLong { .. }
@@ -179,57 +142,9 @@ impl EngineError {
     }
 }
 
-fn of_tensor(error: &TensorError) -> ErrorKind {
-    match error {
-        TensorError::MemoryLimit { .. } | TensorError::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-        TensorError::TooLarge { .. } => ErrorKind::TooLarge,
-        TensorError::OutOfRange { .. } => ErrorKind::NotFinite,
-        TensorError::Shape { .. } => ErrorKind::Internal,
-        _ => ErrorKind::Device,
-    }
-}
-
-fn of_attention(error: &AttentionError) -> ErrorKind {
-    match error {
-        AttentionError::Tensor(error) => of_tensor(error),
-        AttentionError::SentenceTooLarge { .. } => ErrorKind::BadInput,
-        AttentionError::Weights(_) => ErrorKind::BadModel,
-        _ => ErrorKind::Internal,
-    }
-}
-
-fn of_model(error: &ModelError) -> ErrorKind {
-    match error {
-        ModelError::Tensor(error) => of_tensor(error),
-        ModelError::Attention(error) => of_attention(error),
-        ModelError::Io { .. } => ErrorKind::Io,
-        ModelError::Checkpoint(CheckpointError::NonFinite { .. } | CheckpointError::OutOfRange { .. }) => {
-            ErrorKind::NotFinite
-        }
-        ModelError::Config(ConfigError::UnsupportedModelType { .. })
-        | ModelError::Checkpoint(CheckpointError::UnsupportedDtype { .. })
-        | ModelError::KindNeedsEncoder { .. }
-        | ModelError::NoCrossAttention => ErrorKind::Unsupported,
-        ModelError::NoSuchLayer { .. } | ModelError::Tokenizer(TokenizerError::Language { .. }) => ErrorKind::BadOption,
-        ModelError::Tokenizer(TokenizerError::Tokenize { .. } | TokenizerError::TextTooLong { .. })
-        | ModelError::TokenOutsideVocabulary { .. } => ErrorKind::BadInput,
-        _ => ErrorKind::BadModel,
-    }
-}
-
-fn of_search(error: &SearchError) -> ErrorKind {
-    match error {
-        SearchError::Tensor(error) => of_tensor(error),
-        SearchError::Option(_) | SearchError::TooManyBeams { .. } | SearchError::VocabularyTooSmall { .. } => {
-            ErrorKind::BadOption
-        }
-        SearchError::Hook(_) => ErrorKind::Hook,
-        _ => ErrorKind::Internal,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use elgen_attention::AttentionError;
     use elgen_tensor::Class;
 
     use super::*;

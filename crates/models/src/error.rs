@@ -6,6 +6,9 @@ mod tokenizer;
 
 use std::path::PathBuf;
 
+use elgen_attention::AttentionError;
+use elgen_tensor::ErrorKind;
+
 pub use checkpoint::{CheckpointError, HeaderProblem};
 pub use config::ConfigError;
 pub use tokenizer::{LanguageRole, TokenizerError};
@@ -70,7 +73,7 @@ pub enum ModelError {
     Tensor(#[from] elgen_tensor::TensorError),
     /// An attention block or cache refused.
     #[error(transparent)]
-    Attention(#[from] elgen_attention::AttentionError),
+    Attention(#[from] AttentionError),
     /// An attention kind that this family cannot have.
     #[error("{family}: attention {kind} needs an encoder, this model has none")]
     KindNeedsEncoder {
@@ -90,6 +93,28 @@ pub enum ModelError {
         /// Decoder layers.
         layers: usize,
     },
+}
+
+impl ModelError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Tensor(error) => error.kind(),
+            // A weight is read by this crate.
+            Self::Attention(AttentionError::Weights(error)) => {
+                error.downcast_ref().map_or(ErrorKind::BadModel, Self::kind)
+            }
+            Self::Attention(error) => error.kind(),
+            Self::Checkpoint(error) => error.kind(),
+            Self::Config(error) => error.kind(),
+            Self::Tokenizer(error) => error.kind(),
+            Self::Io { .. } => ErrorKind::Io,
+            Self::KindNeedsEncoder { .. } | Self::NoCrossAttention => ErrorKind::Unsupported,
+            Self::NoSuchLayer { .. } => ErrorKind::BadOption,
+            Self::TokenOutsideVocabulary { .. } => ErrorKind::BadInput,
+            Self::MissingFile { .. } | Self::LfsPointer { .. } | Self::Json { .. } => ErrorKind::BadModel,
+        }
+    }
 }
 
 /// Text from a file as it may appear in a one-line message: line breaks and control characters escaped, and shortened.

@@ -22,7 +22,7 @@ pub mod families;
 mod family;
 mod feed_forward;
 pub mod files;
-#[doc(hidden)]
+#[cfg(feature = "testing")]
 pub mod fuzzing;
 pub mod generation_defaults;
 mod json;

@@ -1,6 +1,6 @@
 //! Errors of the runtime.
 
-use crate::{bytes::Bytes, pool::Class};
+use crate::{bytes::Bytes, error_kind::ErrorKind, pool::Class};
 
 /// Why an operation of the runtime failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -87,6 +87,19 @@ pub enum TensorError {
     /// The device was lost or the driver reported an error.
     #[error("device failure: {0}")]
     Device(String),
+}
+
+impl TensorError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MemoryLimit { .. } | Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::OutOfRange { .. } => ErrorKind::NotFinite,
+            Self::Shape { .. } => ErrorKind::Internal,
+            Self::NoAdapter { .. } | Self::NoDevice { .. } | Self::Kernel { .. } | Self::Device(_) => ErrorKind::Device,
+        }
+    }
 }
 
 /// Shorthand for results of this crate.

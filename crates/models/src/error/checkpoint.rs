@@ -1,5 +1,6 @@
 //! What can go wrong with the weights of a model directory.
 
+use elgen_tensor::ErrorKind;
 use std::path::PathBuf;
 
 /// An error of a checkpoint's files.
@@ -223,5 +224,16 @@ fn also_tried(tried: &[String]) -> String {
     match tried {
         [] => String::new(),
         names => format!(" (also tried `{}`)", names.join("`, `")),
+    }
+}
+
+impl CheckpointError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NonFinite { .. } | Self::OutOfRange { .. } => ErrorKind::NotFinite,
+            Self::UnsupportedDtype { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::BadModel,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with `config.json`.
 
+use elgen_tensor::ErrorKind;
 use std::path::PathBuf;
 
 /// An error of a config file.
@@ -28,4 +29,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl ConfigError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnsupportedModelType { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::BadModel,
+        }
+    }
 }

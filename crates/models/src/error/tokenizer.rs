@@ -1,5 +1,6 @@
 //! What can go wrong with a tokenizer.
 
+use elgen_tensor::ErrorKind;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -60,5 +61,16 @@ impl fmt::Display for LanguageRole {
             Self::Source => "source",
             Self::Target => "target",
         })
+    }
+}
+
+impl TokenizerError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Language { .. } => ErrorKind::BadOption,
+            Self::Tokenize { .. } | Self::TextTooLong { .. } => ErrorKind::BadInput,
+            _ => ErrorKind::BadModel,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a search on the device fails.
 
-use elgen_tensor::TensorError;
+use elgen_tensor::{ErrorKind, TensorError};
 
 use crate::error::{OptionError, TwinError};
 use crate::hooks::HookError;
@@ -55,6 +55,18 @@ pub enum SearchError {
         /// What does not fit.
         message: String,
     },
+}
+
+impl SearchError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Tensor(error) => error.kind(),
+            Self::Option(_) | Self::TooManyBeams { .. } | Self::VocabularyTooSmall { .. } => ErrorKind::BadOption,
+            Self::Hook(_) | Self::Processor { .. } => ErrorKind::Hook,
+            Self::Trace(_) | Self::Batch { .. } => ErrorKind::Internal,
+        }
+    }
 }
 
 impl From<TwinError> for SearchError {
