@@ -1,8 +1,8 @@
 //! One decode step of one attention block whose caches hold given hidden states.
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Epilogue, Extras, Input, Kind, Kinds, Need,
-    Packed, Pass, Placement, Step, Workspace, store_encoder_output,
+    AttentionWeights, BlockInput, BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds,
+    Need, Packed, Pass, Placement, Step, Workspace, store_encoder_output,
 };
 use elgen_tensor::{DType, Device, Grouping, Range, RowStart, RowState, Rows};
 
@@ -117,7 +117,7 @@ pub fn cross_step(
     };
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &out };
-    block.attend(&mut Cx::new(&mut rec, &caches, &work), &Input::plain(&queries), &epilogue, of).unwrap();
+    block.attend(&mut Cx::new(&mut rec, &caches, &work), &BlockInput::plain(&queries), &epilogue, of).unwrap();
     rec.submit().unwrap();
     read_rows(device, &out, rows.count(), "cross-attention")
 }
@@ -150,7 +150,7 @@ pub fn self_step(
     let x = upload(device, batch.tokens, d, &prompts.concat());
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &ignored };
-    block.prefill(&mut Cx::new(&mut rec, &caches, &prompt_work), &Input::plain(&x), &epilogue, &batch).unwrap();
+    block.prefill(&mut Cx::new(&mut rec, &caches, &prompt_work), &BlockInput::plain(&x), &epilogue, &batch).unwrap();
     rec.submit().unwrap();
 
     let rows = rows(device, &placements, 1);
@@ -159,7 +159,7 @@ pub fn self_step(
     let mut rec = device.recorder();
     let epilogue = Epilogue { residual: None, out: &out };
     let step = Step { rows: &rows, cross_ranges: None };
-    block.step(&mut Cx::new(&mut rec, &caches, &work), &Input::plain(&x), &epilogue, step).unwrap();
+    block.step(&mut Cx::new(&mut rec, &caches, &work), &BlockInput::plain(&x), &epilogue, step).unwrap();
     rec.submit().unwrap();
     read_rows(device, &out, rows.count(), "self-attention")
 }

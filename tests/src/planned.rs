@@ -2,7 +2,8 @@
 
 use elgen_attention::Kinds;
 use elgen_engine::{
-    AttentionChoice, BatchSize, ConfigOnly, DtypeChoice, MemoryPlan, Model, PlannedBytes, Request, Session, Workload,
+    AttentionChoice, BatchSize, BatchWorkload, ConfigOnly, DtypeChoice, MemoryPlan, Model, PlannedBytes, Request,
+    Session,
 };
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions};
@@ -85,7 +86,7 @@ impl Planned<'_> {
         &self,
         session: &Session,
         config: &GenerationConfig,
-        see: impl FnOnce(MemoryPlan<'_>, &Workload<'_>) -> R,
+        see: impl FnOnce(MemoryPlan<'_>, &BatchWorkload<'_>) -> R,
     ) -> R {
         let outline = Outline::new(self.config_only().config());
         let plan = MemoryPlan {
@@ -96,14 +97,14 @@ impl Planned<'_> {
             memory_limit: session.device().pool().limit(),
         };
         let (source, prompt) = if outline.encoder.is_some() { (self.input, 1) } else { (0, self.input) };
-        see(plan, &Workload::new(config, source, prompt, self.max_new))
+        see(plan, &BatchWorkload::new(config, source, prompt, self.max_new))
     }
 
     /// Runs a batch in a fresh session: what was predicted, and the session behind it.
     pub fn run(&self) -> (PlannedBytes, Session) {
         let mut session = self.session(self.batch.into());
         let config = self.config(&session);
-        let predict = |plan: MemoryPlan<'_>, workload: &Workload<'_>| plan.predict(workload, self.batch);
+        let predict = |plan: MemoryPlan<'_>, workload: &BatchWorkload<'_>| plan.predict(workload, self.batch);
         let planned = self.plan(&session, &config, predict).expect("a batch that fits the device");
         generate(&mut session, &self.requests(self.batch), &config);
         (planned, session)

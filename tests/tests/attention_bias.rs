@@ -1,7 +1,7 @@
 //! Attention blocks with a bias by head and distance (T5) against plain attention in f64: encoders, decoder prompts and steps, MHA and EL.
 
 use elgen_attention::{
-    BlockSpec, CacheFormat, CacheLayout, Caches, Cx, Epilogue, Extras, Input, Kind, Kinds, Need, Packed, Pass,
+    BlockInput, BlockSpec, CacheFormat, CacheLayout, Caches, Cx, Epilogue, Extras, Kind, Kinds, Need, Packed, Pass,
     Placement, PositionBias, PositionScheme, Shape, Step, Workspace,
 };
 use elgen_tensor::{DType, Device, Grouping, Rows};
@@ -117,7 +117,7 @@ fn an_encoder_looks_both_ways() {
         }
         let x = upload(device, batch.tokens, SHAPE.d_model, &x.concat().concat());
         check(device, &want, &variant.name, |rec, epilogue| {
-            block.forward(&mut Cx::new(rec, &caches, &work), &Input::plain(&x), epilogue, &batch).unwrap();
+            block.forward(&mut Cx::new(rec, &caches, &work), &BlockInput::plain(&x), epilogue, &batch).unwrap();
         });
     }
 }
@@ -159,7 +159,7 @@ fn a_decoder_counts_from_its_own_position() {
             let input = upload(device, prompt_rows, SHAPE.d_model, &prompts);
             check(device, &want, &what("prefill"), |rec, epilogue| {
                 block
-                    .prefill(&mut Cx::new(rec, &caches, &prompt_work), &Input::plain(&input), epilogue, &batch)
+                    .prefill(&mut Cx::new(rec, &caches, &prompt_work), &BlockInput::plain(&input), epilogue, &batch)
                     .unwrap();
             });
 
@@ -182,7 +182,7 @@ fn a_decoder_counts_from_its_own_position() {
                 let input = upload(device, 2, SHAPE.d_model, &input);
                 check(device, &want, &what(&format!("step {step}")), |rec, epilogue| {
                     let step = Step { rows: &rows, cross_ranges: None };
-                    block.step(&mut Cx::new(rec, &caches, &work), &Input::plain(&input), epilogue, step).unwrap();
+                    block.step(&mut Cx::new(rec, &caches, &work), &BlockInput::plain(&input), epilogue, step).unwrap();
                 });
             }
         }

@@ -1,8 +1,8 @@
 //! Whole attention blocks against plain attention in f64.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Input, Kind, Kinds, Need, Pass,
-    Placement, PositionScheme, Rotary, SelfAttention, Shape, Step, Workspace, store_encoder_output,
+    BlockInput, BlockSpec, CacheLayout, Caches, CrossAttention, CrossQueries, Cx, Epilogue, Extras, Kind, Kinds, Need,
+    Pass, Placement, PositionScheme, Rotary, SelfAttention, Shape, Step, Workspace, store_encoder_output,
 };
 use elgen_tensor::ops;
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Range, RowState, Rows, Tensor};
@@ -212,7 +212,7 @@ impl SelfBlock {
         let step = Step { rows: &decode.rows, cross_ranges: None };
         let x = upload(device, n, d, &x);
         let mut cx = Cx::new(&mut rec, &self.caches, &self.work);
-        self.block.step(&mut cx, &Input::plain(&x), &outputs.epilogue(), step).unwrap();
+        self.block.step(&mut cx, &BlockInput::plain(&x), &outputs.epilogue(), step).unwrap();
         rec.submit().unwrap();
         let blocks: Vec<f64> = decode
             .rows
@@ -243,7 +243,7 @@ impl SelfBlock {
         let x = upload(device, batch.tokens, d, &rows.concat());
         let mut rec = device.recorder();
         let mut cx = Cx::new(&mut rec, &self.caches, &self.prompt_work);
-        self.block.prefill(&mut cx, &Input::plain(&x), &outputs.epilogue(), &batch).unwrap();
+        self.block.prefill(&mut cx, &BlockInput::plain(&x), &outputs.epilogue(), &batch).unwrap();
         rec.submit().unwrap();
         let mut blocks = Vec::new();
         let mut at = 0;
@@ -396,7 +396,7 @@ impl CrossBlock {
         };
         let mut rec = device.recorder();
         self.block
-            .attend(&mut Cx::new(&mut rec, &self.caches, &self.work), &Input::plain(&x), epilogue, queries)
+            .attend(&mut Cx::new(&mut rec, &self.caches, &self.work), &BlockInput::plain(&x), epilogue, queries)
             .unwrap();
         rec.submit().unwrap();
     }
@@ -494,7 +494,7 @@ fn encoder_attention_sees_its_own_sentence_only() {
         let mut rec = device.recorder();
         let rows = upload(device, batch.tokens, d, &x);
         block
-            .forward(&mut Cx::new(&mut rec, &caches, &work), &Input::plain(&rows), &outputs.epilogue(), &batch)
+            .forward(&mut Cx::new(&mut rec, &caches, &work), &BlockInput::plain(&rows), &outputs.epilogue(), &batch)
             .unwrap();
         rec.submit().unwrap();
         let x = wide(&x);
@@ -545,7 +545,7 @@ fn weights_that_do_not_fit_are_errors() {
     let epilogue = Epilogue { residual: None, out: &out };
     let step = Step { rows: &decode.rows, cross_ranges: None };
     let error = block
-        .step(&mut Cx::new(&mut device.recorder(), &caches, &work), &Input::plain(&x), &epilogue, step)
+        .step(&mut Cx::new(&mut device.recorder(), &caches, &work), &BlockInput::plain(&x), &epilogue, step)
         .unwrap_err();
     assert!(error.to_string().contains("no room for EL queries"), "{error}");
 }
@@ -603,10 +603,10 @@ fn a_norm_before_a_block_gives_what_normed_rows_give() {
                     let outputs = Outputs::new(&device, n, d, 79);
                     let mut rec = device.recorder();
                     let input = if lazy {
-                        Input { states: &raw, norm: Some((&norm, &normed)) }
+                        BlockInput { states: &raw, norm: Some((&norm, &normed)) }
                     } else {
                         ops::layer_norm(&mut rec, &raw, &norm, &normed, n).unwrap();
-                        Input::plain(&normed)
+                        BlockInput::plain(&normed)
                     };
                     if seed == 5 {
                         let mut cx = Cx::new(&mut rec, &block.caches, &block.prompt_work);

@@ -1,7 +1,7 @@
 //! The probabilities that cross-attention blocks give on request, every kind against plain attention in f64.
 
 use elgen_attention::{
-    BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Extras, Input, Kind, Kinds, Need, Packed, Pass, Placement,
+    BlockInput, BlockSpec, CacheLayout, Caches, CrossQueries, Cx, Extras, Kind, Kinds, Need, Packed, Pass, Placement,
     PositionScheme, Probabilities, Shape, Workspace, store_encoder_output,
 };
 use elgen_tensor::{DType, Device, DeviceOptions, Grouping};
@@ -91,7 +91,7 @@ fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f
     let out = Probabilities { mean: &mean, log_sum_exp: None };
     let queries = upload(device, rows, shape.d_model, queries);
     let mut rec = device.recorder();
-    block.probabilities(&mut Cx::new(&mut rec, &caches, &work), &Input::plain(&queries), cross, &out).unwrap();
+    block.probabilities(&mut Cx::new(&mut rec, &caches, &work), &BlockInput::plain(&queries), cross, &out).unwrap();
     rec.submit().unwrap();
     read_rows(device, &mean, rows, kind.name())
 }
@@ -146,7 +146,7 @@ fn room_that_is_not_there_is_an_error() {
         CrossQueries { index: index.view(), ranges: pairs.view(), groups: pairs.view(), segments: &[], count: 2 };
     let out = Probabilities { mean: &mean, log_sum_exp: None };
     let error = block
-        .probabilities(&mut Cx::new(&mut device.recorder(), &caches, &work), &Input::plain(&x), queries, &out)
+        .probabilities(&mut Cx::new(&mut device.recorder(), &caches, &work), &BlockInput::plain(&x), queries, &out)
         .unwrap_err();
     assert!(error.to_string().contains("no room for EL queries"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use elgen_attention::{
-    Attend, CacheLayout, Caches, Extras, Keys, Kind, Kinds, Need, Pass, Shape, Splits, Workspace, attend,
+    Attend, CacheLayout, Caches, Extras, KeyRanges, Kind, Kinds, Need, Pass, Shape, Splits, Workspace, attend,
 };
 use elgen_engine::{
     AttentionChoice, BatchSize, DtypeChoice, EngineError, Expected, Generation, Model, Request, RunOptions,
@@ -379,7 +379,7 @@ fn operations_on_more_rows_than_there_are_are_errors() {
     for (first, count) in [(u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
         let product = Attend { shape, q: (&x, 0), k: (&x, 0), v: (&x, 0), bias: None, out: &y, first, count };
         assert!(
-            attend(&mut rec, Keys { index: numbers.view(), ranges: ranges.view() }, product).is_err(),
+            attend(&mut rec, KeyRanges { index: numbers.view(), ranges: ranges.view() }, product).is_err(),
             "{first} {count}"
         );
     }

@@ -22,7 +22,6 @@ mod device_beam_sample;
 mod device_finite;
 #[path = "../../crates/search/tests/device_hooks.rs"]
 mod device_hooks;
-mod device_processors;
 #[path = "../../crates/search/tests/device_processors.rs"]
 mod device_processors;
 #[path = "../../crates/search/tests/device_vs_twin.rs"]
@@ -66,6 +65,7 @@ mod parity_real_bart;
 mod parity_search;
 mod parity_states;
 mod pool_reuse;
+mod processor_kernels;
 mod recording;
 mod soundness;
 mod step_cost;

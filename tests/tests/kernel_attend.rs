@@ -1,6 +1,6 @@
 //! `attend.wgsl` against its twin: multi-head attention over ranges of keys, as encoders and prompts use it.
 
-use elgen_attention::{Attend, Keys, PositionBias, Shape, attend};
+use elgen_attention::{Attend, KeyRanges, PositionBias, Shape, attend};
 use elgen_tensor::{Class, DType, Device, TensorError};
 use elgen_tests::harness::{
     HeadRows, assert_same_bits, compare, compare_within, devices, numbers, poisoned, ranges, read_raw, stored, upload,
@@ -161,7 +161,7 @@ impl Case {
             pairs[*row as usize] = [slots.first().copied().unwrap_or(3), slots.len() as u32];
         }
         let (index, ranges) = (numbers(device, &places.physical), ranges(device, &pairs));
-        attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, product).unwrap();
+        attend(&mut rec, KeyRanges { index: index.view(), ranges: ranges.view() }, product).unwrap();
         rec.submit().unwrap();
         let live = (self.first + only.start) * columns..(self.first + only.end) * columns;
         let raw = read_raw(device, &out);
@@ -328,7 +328,7 @@ fn more_rows_than_one_dispatch_holds() {
     let product =
         Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: n as u32 };
     let mut rec = device.recorder();
-    attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, product).unwrap();
+    attend(&mut rec, KeyRanges { index: index.view(), ranges: ranges.view() }, product).unwrap();
     rec.submit().unwrap();
     let raw = read_raw(device, &out);
     let wrong = raw.chunks(4).enumerate().find(|(i, row)| row[0] != (i % 3 + 1) as f32);
@@ -346,7 +346,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
     let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
-    let mut run = |a: Attend<'_>| attend(&mut rec, Keys { index: index.view(), ranges: ranges.view() }, a);
+    let mut run = |a: Attend<'_>| attend(&mut rec, KeyRanges { index: index.view(), ranges: ranges.view() }, a);
     assert!(run(good).is_ok());
     let bad = [
         ("rows", Attend { first: 1, ..good }),
@@ -373,6 +373,6 @@ fn heads_wider_than_workgroup_memory_are_an_error() {
     let shape = Shape::new(d, 1, d, 1.0);
     let product = Attend { shape, q: (&q, 0), k: (&kv, 0), v: (&kv, 0), bias: None, out: &out, first: 0, count: 1 };
     let error =
-        attend(&mut device.recorder(), Keys { index: index.view(), ranges: ranges.view() }, product).unwrap_err();
+        attend(&mut device.recorder(), KeyRanges { index: index.view(), ranges: ranges.view() }, product).unwrap_err();
     assert!(error.to_string().contains(&format!("heads of width {d}")), "{error}");
 }

@@ -2,8 +2,8 @@
 //! that are checked and in those that are not.
 
 use elgen_attention::{
-    Align, Attend, CrossQueries, ElAttend, ElQueries, Keys, MhaAttend, Probabilities, QueryRows, Shape, align, attend,
-    el_attend, mha_attend,
+    Align, Attend, CrossQueries, ElAttend, ElQueries, KeyRanges, MhaAttend, Probabilities, QueryRows, Shape, align,
+    attend, el_attend, mha_attend,
 };
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::{GenerationOptions, ModelLimits};
@@ -243,7 +243,7 @@ fn ranges_lie_within_the_keys_or_are_refused() {
                 results.push(align(&mut rec, index, pairs, rows, &out));
                 let (k, v, out) = ((&operands.kv, 0), (&operands.kv, 8), &operands.out);
                 let product = Attend { shape: SHAPE, q, k, v, bias: None, out, first: 0, count: 2 };
-                results.push(attend(&mut rec, Keys { index, ranges: pairs }, product));
+                results.push(attend(&mut rec, KeyRanges { index, ranges: pairs }, product));
             }
             for result in results {
                 match fits {

@@ -29,7 +29,7 @@ const WORKGROUP: u32 = 64;
 
 /// Where the keys of each row are: `ranges[index[i]]` = (first key row, count), as u32 pairs.
 #[derive(Clone, Copy, Debug)]
-pub struct Keys<'a> {
+pub struct KeyRanges<'a> {
     /// Row numbers: entry `i` belongs to query row `i`.
     pub index: TableRef<'a, u32>,
     /// Key ranges by row number.
@@ -43,7 +43,7 @@ pub struct Attend<'a> {
     pub shape: Shape,
     /// Queries, and the column where they begin.
     pub q: (&'a Tensor, usize),
-    /// Keys, and the column where they begin.
+    /// KeyRanges, and the column where they begin.
     pub k: (&'a Tensor, usize),
     /// Values, and the column where they begin.
     pub v: (&'a Tensor, usize),
@@ -61,7 +61,7 @@ pub struct Attend<'a> {
 ///
 /// # Errors
 /// Shapes that do not fit, ranges beyond the keys, or heads wider than workgroup memory.
-pub fn attend(rec: &mut Recorder, keys: Keys<'_>, a: Attend<'_>) -> Result<(), TensorError> {
+pub fn attend(rec: &mut Recorder, keys: KeyRanges<'_>, a: Attend<'_>) -> Result<(), TensorError> {
     let width = a.shape.head_width();
     let (columns, end) = (a.shape.inner(), (a.first as usize).saturating_add(a.count as usize));
     let fits = [a.q.1, a.k.1, a.v.1].iter().all(|column| column % 4 == 0)

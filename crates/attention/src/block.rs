@@ -31,14 +31,14 @@ impl<'a> Cx<'a> {
 
 /// What a block reads: the hidden states between two blocks, and the norm that stands before its products, if one does.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct BlockInput<'a> {
     /// `[rows, d_model]`.
     pub states: &'a Tensor,
     /// The norm, and where its result goes.
     pub norm: Option<(&'a Norm, &'a Tensor)>,
 }
 
-impl<'a> Input<'a> {
+impl<'a> BlockInput<'a> {
     /// States that are multiplied as they are.
     pub fn plain(states: &'a Tensor) -> Self {
         Self { states, norm: None }
@@ -110,32 +110,32 @@ pub struct Step<'a> {
     pub cross_ranges: Option<TableRef<'a, Range>>,
 }
 
-/// Bidirectional self-attention of one encoder layer. Its [`Input`] is exactly what is fed to the QKV projection; it owns its four
+/// Bidirectional self-attention of one encoder layer. Its [`BlockInput`] is exactly what is fed to the QKV projection; it owns its four
 /// projections, and ends in the [`Epilogue`].
 pub trait EncoderBlock: fmt::Debug + Send + Sync {
     /// Packed rows `[tokens, d_model]`, each attending to its range. Nothing is cached: `cx.caches` is for others.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn forward(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
+    fn forward(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
 }
 
 /// The decoder's self-attention of one layer.
 ///
-/// Its [`Input`] is exactly what is fed to the QKV projection; it owns its four projections, and ends in the [`Epilogue`]. It only
+/// Its [`BlockInput`] is exactly what is fed to the QKV projection; it owns its four projections, and ends in the [`Epilogue`]. It only
 /// records: nothing is submitted, waited for or read back.
 pub trait SelfAttention: fmt::Debug + Send + Sync {
     /// Packed prompt rows `[tokens, d_model]`, each attending to its range; stores what the kind caches into the rows' slots.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
+    fn prefill(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()>;
 
     /// One row per active hypothesis `[rows, d_model]`: stores the fed position and attends to all positions so far.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()>;
+    fn step(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()>;
 }
 
 /// The cross-attention of one decoder layer.
@@ -154,7 +154,7 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
     fn attend(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
     ) -> Result<()>;
@@ -167,7 +167,7 @@ pub trait CrossAttention: fmt::Debug + Send + Sync {
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()>;

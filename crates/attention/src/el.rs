@@ -11,9 +11,9 @@ use elgen_tensor::ops::{Linear, Product, Prologue, heads_contract, heads_expand}
 use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
-use crate::attend::{Attend, Keys, attend};
+use crate::attend::{Attend, KeyRanges, attend};
 use crate::bias::PositionBias;
-use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
+use crate::block::{BlockInput, CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
 use crate::el_attend::{ElAttend, ElQueries, el_attend};
 use crate::el_trial::try_out;
 use crate::error::Result;
@@ -147,7 +147,7 @@ impl Projections {
     }
 
     /// Queries of `rows` rows, expanded to the width of the hidden states.
-    fn expand(&self, rec: &mut Recorder, input: &Input<'_>, rows: usize, work: &Workspace) -> Result<()> {
+    fn expand(&self, rec: &mut Recorder, input: &BlockInput<'_>, rows: usize, work: &Workspace) -> Result<()> {
         let (queries, expanded) = (work.contexts(), work.scratch(EXPANDED[0])?);
         Product { prologue: input.prologue(), ..Product::new(input.states, &self.q, queries, rows) }.record(rec)?;
         heads_expand(rec, queries, &self.k.weight, self.shape.num_heads, expanded, rows)?;
@@ -192,7 +192,7 @@ struct ElSelf {
 impl SelfAttention for ElSelf {
     /// Transient keys and values, plain multi-head attention, and only the input is stored: EL's core costs `num_heads` times the
     /// arithmetic, which does not pay where more than about `head_dim` query rows share an X (docs/el-attention.md §1.8).
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn prefill(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (p, work) = (&self.projections, cx.work);
         let [q, k, v] = TRIPLE.map(|what| work.scratch(what));
         let (q, k, v) = (q?, k?, v?);
@@ -211,11 +211,11 @@ impl SelfAttention for ElSelf {
             first: 0,
             count: batch.tokens as u32,
         };
-        attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
+        attend(cx.rec, KeyRanges { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
         Ok(epilogue.apply(cx.rec, Prologue::None, work.contexts(), &p.output, batch.tokens)?)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+    fn step(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
         let (rows, work) = (step.rows, cx.work);
         self.projections.expand(cx.rec, input, rows.count(), work)?;
         let splits = work.splits().self_;
@@ -247,7 +247,7 @@ impl CrossAttention for ElCross {
     fn attend(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
     ) -> Result<()> {
@@ -264,7 +264,7 @@ impl CrossAttention for ElCross {
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()> {

@@ -47,9 +47,9 @@ mod workspace;
 pub(crate) const MAX_GROUPS: u32 = 65535;
 
 pub use align::{Align, Probabilities, align};
-pub use attend::{Attend, Keys, attend};
+pub use attend::{Attend, KeyRanges, attend};
 pub use bias::PositionBias;
-pub use block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
+pub use block::{BlockInput, CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
 pub use caches::{Caches, Placement, Slab};
 pub use el_attend::{ElAttend, ElQueries, el_attend};
 #[cfg(feature = "testing")]

@@ -4,8 +4,8 @@ use elgen_tensor::ops::{Linear, Product};
 use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
-use crate::attend::{Attend, Keys, attend};
-use crate::block::{CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Input, Packed, SelfAttention, Step};
+use crate::attend::{Attend, KeyRanges, attend};
+use crate::block::{BlockInput, CrossAttention, CrossQueries, Cx, EncoderBlock, Epilogue, Packed, SelfAttention, Step};
 use crate::error::Result;
 use crate::kind::{AttentionKind, Pass, Place, Standing};
 use crate::mha_attend::{MhaAttend, QueryRows, mha_attend};
@@ -148,7 +148,7 @@ fn attend_packed(
         first: 0,
         count: batch.tokens as u32,
     };
-    attend(cx.rec, Keys { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
+    attend(cx.rec, KeyRanges { index: batch.index.view(), ranges: batch.ranges.view() }, product)?;
     projections.finish(cx, epilogue, 1, batch.tokens)
 }
 
@@ -157,7 +157,7 @@ fn attend_packed(
 struct MhaEncoder(SelfProjections);
 
 impl EncoderBlock for MhaEncoder {
-    fn forward(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn forward(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         self.0.project(cx, input, &[], batch.tokens)?;
         attend_packed(&self.0, cx, epilogue, batch)
     }
@@ -171,13 +171,13 @@ struct MhaSelf {
 }
 
 impl SelfAttention for MhaSelf {
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn prefill(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (keys, to) = (self.projections.shape().inner(), StoreTo::SelfLayer(self.layer));
         self.projections.project(cx, input, &cx.caches.prompt_stores(batch, keys, to)?, batch.tokens)?;
         attend_packed(&self.projections, cx, epilogue, batch)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+    fn step(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
         let (shape, rows, work) = (self.projections.shape(), step.rows, cx.work);
         let caches = cx.caches;
         caches.step_stores(rows, shape.inner(), self.layer, |stores| {
@@ -226,7 +226,7 @@ impl MhaCross {
     }
 
     /// Queries of `rows` rows.
-    fn project(&self, rec: &mut Recorder, input: &Input<'_>, to: &Tensor, rows: usize) -> Result<()> {
+    fn project(&self, rec: &mut Recorder, input: &BlockInput<'_>, to: &Tensor, rows: usize) -> Result<()> {
         let product = Product::new(input.states, &self.q, to, rows);
         Ok(Product { prologue: input.prologue(), ..product }.record(rec)?)
     }
@@ -256,7 +256,7 @@ impl CrossAttention for MhaCross {
     fn attend(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         epilogue: &Epilogue<'_>,
         queries: CrossQueries<'_>,
     ) -> Result<()> {
@@ -283,7 +283,7 @@ impl CrossAttention for MhaCross {
     fn probabilities(
         &self,
         cx: &mut Cx<'_>,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         queries: CrossQueries<'_>,
         out: &Probabilities<'_>,
     ) -> Result<()> {

@@ -4,7 +4,7 @@ use elgen_tensor::ops::{Linear, Product, Store};
 use elgen_tensor::{Arena, Device, TensorError};
 
 use crate::bias::PositionBias;
-use crate::block::{Cx, Epilogue, Input};
+use crate::block::{BlockInput, Cx, Epilogue};
 use crate::error::Result;
 use crate::shape::Shape;
 use crate::spec::BlockSpec;
@@ -52,7 +52,7 @@ impl SelfProjections {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn project(&self, cx: &mut Cx<'_>, input: &Input<'_>, stores: &[Store<'_>], rows: usize) -> Result<()> {
+    pub fn project(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, stores: &[Store<'_>], rows: usize) -> Result<()> {
         let product = Product::new(input.states, &self.qkv, cx.work.projections(), rows);
         Ok(Product { prologue: input.prologue(), stores, ..product }.record(cx.rec)?)
     }

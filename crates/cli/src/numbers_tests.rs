@@ -10,7 +10,7 @@ use std::{
 use clap::{Arg, CommandFactory, Parser, error::ErrorKind};
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    ConfigOnly, Expected, MemoryPlan, ModelDescription, Registry, Workload,
+    BatchWorkload, ConfigOnly, Expected, MemoryPlan, ModelDescription, Registry,
     bench::{BUILTIN_CONFIGS, BatchRows, Sources, Trial},
     describe,
 };
@@ -193,7 +193,7 @@ fn sums(
     memory_limit: u64,
 ) -> Result<String, String> {
     let (source, prompt) = if outline.limits.is_encoder_decoder { (source, 1) } else { (0, source.max(1)) };
-    let workload = Workload::new(config, source, prompt, new);
+    let workload = BatchWorkload::new(config, source, prompt, new);
     let mut told = String::new();
     for kind in Kind::BUILT_IN {
         let plan = MemoryPlan {

@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    Comparison, DtypeChoice, PlanRow, Registry, Workload, best_device, compared, device_class, storage_dtype,
+    BatchWorkload, Comparison, DtypeChoice, PlanRow, Registry, best_device, compared, device_class, storage_dtype,
 };
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
@@ -77,7 +77,7 @@ pub(crate) fn text(arguments: &PlanArgs, registry: &Registry) -> Result<String, 
     let limits = limits(arguments)?;
     let choice = arguments.dtype.map_or(DtypeChoice::Auto, StorageFlag::choice);
     let dtype = storage_dtype(choice, limits.software, &model);
-    let workload = Workload::new(&config, source_length, prompt_length, max_new_tokens);
+    let workload = BatchWorkload::new(&config, source_length, prompt_length, max_new_tokens);
     // A device that is consulted for its limits is also measured, unless it was before.
     let class = limits
         .device

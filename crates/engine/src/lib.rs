@@ -74,7 +74,7 @@ pub use metrics::{AttentionKinds, Metrics, PeakBytes, PeakCacheBytes, PerStep, S
 pub use model::{Model, ModelParts, open_device, storage_dtype};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
 pub use plan::{
-    AttentionPlan, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, Workload, compared,
+    AttentionPlan, BatchWorkload, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, compared,
 };
 pub use registry::Registry;
 pub use request::{Generation, Input, Request, RequestOptions, Sequence};

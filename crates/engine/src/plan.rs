@@ -25,7 +25,7 @@ const MOST_SENTENCES: usize = 1 << 20;
 
 /// The sentences of a batch, all of one size, and how they are generated.
 #[derive(Clone, Debug)]
-pub struct Workload<'a> {
+pub struct BatchWorkload<'a> {
     /// Encoder positions; 0 for decoder-only models.
     pub source_len: usize,
     /// Ids of the decoder prompt: 1 where it is the start token.
@@ -38,7 +38,7 @@ pub struct Workload<'a> {
     pub traits: BatchTraits,
 }
 
-impl<'a> Workload<'a> {
+impl<'a> BatchWorkload<'a> {
     /// A workload without anything that only a run can plug in: streaming, users' processors, criteria and noise.
     pub fn new(config: &'a GenerationConfig, source_len: usize, prompt_len: usize, max_new: usize) -> Self {
         let sees_tokens = !config.stop_strings.is_empty() || config.max_time.is_some();
@@ -80,7 +80,7 @@ pub struct PlannedBytes {
 ///
 /// ```
 /// use elgen_attention::Kind;
-/// use elgen_engine::{MemoryPlan, Workload};
+/// use elgen_engine::{MemoryPlan, BatchWorkload};
 /// use elgen_models::{Kinds, ModelConfig, Outline};
 /// use elgen_search::GenerationOptions;
 /// use elgen_tensor::DType;
@@ -94,7 +94,7 @@ pub struct PlannedBytes {
 ///     ..GenerationOptions::default()
 /// };
 /// let (config, _) = options.resolve(&outline.limits)?;
-/// let workload = Workload::new(&config, 1024, 1, 140);
+/// let workload = BatchWorkload::new(&config, 1024, 1, 140);
 /// let plan = |kind| MemoryPlan {
 ///     outline: &outline,
 ///     kinds: Kinds::both(kind),
@@ -125,7 +125,7 @@ impl MemoryPlan<'_> {
     ///
     /// # Errors
     /// A sentence whose slots of a layer exceed one binding, or a batch of which a buffer does.
-    pub fn predict(&self, workload: &Workload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
+    pub fn predict(&self, workload: &BatchWorkload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
         let budget = prefill_budget(self.memory_limit);
         let footprint = Footprint::new(self.outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
         // One run of sentences, however many they are: what a prediction costs does not depend on their number.
@@ -165,7 +165,7 @@ impl MemoryPlan<'_> {
     }
 
     /// The most sentences that run together within the memory limit; `None` if one does not.
-    pub fn largest_batch(&self, workload: &Workload<'_>) -> Option<usize> {
+    pub fn largest_batch(&self, workload: &BatchWorkload<'_>) -> Option<usize> {
         largest(MOST_SENTENCES, |batch| {
             self.predict(workload, batch).is_ok_and(|bytes| bytes.total <= self.memory_limit)
         })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use elgen_attention::{Epilogue, Input};
+use elgen_attention::{BlockInput, Epilogue};
 use elgen_tensor::ops::{Activation, Linear, Operand, Product, Prologue};
 use elgen_tensor::{Recorder, Tensor, TensorError};
 
@@ -17,7 +17,7 @@ pub(crate) trait FeedForwardBlock: fmt::Debug + Send + Sync {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
@@ -45,7 +45,7 @@ impl FeedForwardBlock for DenseFeedForward {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,
@@ -70,7 +70,7 @@ impl FeedForwardBlock for GatedFeedForward {
     fn forward(
         &self,
         rec: &mut Recorder,
-        input: &Input<'_>,
+        input: &BlockInput<'_>,
         space: &FeedForwardSpace,
         epilogue: &Epilogue<'_>,
         rows: usize,

@@ -1,6 +1,6 @@
 //! A stack of layers as a stream of hidden states: where its norms stand decides what a block reads and which tensor it adds to.
 
-use elgen_attention::{Epilogue, Input};
+use elgen_attention::{BlockInput, Epilogue};
 use elgen_tensor::ops::{Norm, layer_norm};
 use elgen_tensor::{Recorder, Tensor};
 
@@ -42,7 +42,7 @@ impl Norms {
 pub(crate) struct Stream<'s> {
     norms: &'s Norms,
     /// What the next block reads.
-    input: Input<'s>,
+    input: BlockInput<'s>,
     /// What the next block adds to. In post-norm order it is what the norm of `input` gives.
     residual: &'s Tensor,
     /// Where the next block's sum goes.
@@ -54,7 +54,7 @@ pub(crate) struct Stream<'s> {
 
 impl<'s> Stream<'s> {
     pub(crate) fn new(norms: &'s Norms, space: &'s Space, rows: usize) -> Self {
-        Self { norms, input: Input::plain(&space.x), residual: &space.x, spare: &space.y, normed: &space.h, rows }
+        Self { norms, input: BlockInput::plain(&space.x), residual: &space.x, spare: &space.y, normed: &space.h, rows }
     }
 
     /// Where the embeddings go.
@@ -65,17 +65,17 @@ impl<'s> Stream<'s> {
     /// Sets the norm behind the embeddings, if there is one, and the first norm of the stack.
     pub(crate) fn begin(&mut self, rec: &mut Recorder, embedding_norm: Option<&'s Norm>) -> Result<(), ModelError> {
         if let Some(norm) = embedding_norm {
-            self.input = Input { states: self.spare, norm: Some((norm, self.residual)) };
+            self.input = BlockInput { states: self.spare, norm: Some((norm, self.residual)) };
         }
         if let Some(norm) = self.norms.first() {
             self.settle(rec)?;
-            self.input = Input { states: self.residual, norm: Some((norm, self.normed)) };
+            self.input = BlockInput { states: self.residual, norm: Some((norm, self.normed)) };
         }
         Ok(())
     }
 
     /// What the next block reads.
-    pub(crate) fn input(&self) -> Input<'s> {
+    pub(crate) fn input(&self) -> BlockInput<'s> {
         self.input
     }
 
@@ -89,10 +89,10 @@ impl<'s> Stream<'s> {
         let (sum, norm) = (self.spare, self.norms.behind(layer, block));
         match self.norms.order {
             // The next block reads what its prologue writes over this block's input, and adds to it.
-            NormOrder::Post => self.input = Input { states: sum, norm: norm.map(|norm| (norm, self.residual)) },
+            NormOrder::Post => self.input = BlockInput { states: sum, norm: norm.map(|norm| (norm, self.residual)) },
             NormOrder::Pre => {
                 std::mem::swap(&mut self.residual, &mut self.spare);
-                self.input = Input { states: sum, norm: norm.map(|norm| (norm, self.normed)) };
+                self.input = BlockInput { states: sum, norm: norm.map(|norm| (norm, self.normed)) };
             }
         }
     }
@@ -114,7 +114,7 @@ impl<'s> Stream<'s> {
     fn settle(&mut self, rec: &mut Recorder) -> Result<&'s Tensor, ModelError> {
         if let Some((norm, normed)) = self.input.norm {
             layer_norm(rec, self.input.states, norm, normed, self.rows)?;
-            self.input = Input::plain(normed);
+            self.input = BlockInput::plain(normed);
         }
         Ok(self.input.states)
     }

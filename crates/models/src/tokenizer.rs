@@ -144,6 +144,7 @@ impl Tokenizer {
     }
 
     /// Marian's, from the content of a SentencePiece model, used for both sides, and of `vocab.json`.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn from_marian(model: &[u8], vocab: &str, dir: &Path, settings: &Settings) -> Result<Self, ModelError> {
         let files = marian::Files { source: model, target: model, vocab, target_vocab: None };
         let rules = settings.rules(Form::Files { single: None })?;

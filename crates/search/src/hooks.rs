@@ -29,7 +29,7 @@
 //! let limits = ModelLimits { vocab_size: model.vocab, max_position_embeddings: None, is_encoder_decoder: false };
 //! let asked = GenerationOptions { num_beams: Some(3), max_new_tokens: Some(10), ..Default::default() };
 //! let (config, _) = asked.resolve(&limits)?;
-//! let input = twin::Input { ordinal: 0, prompt: &[2], source: &[2] };
+//! let input = twin::TwinInput { ordinal: 0, prompt: &[2], source: &[2] };
 //! let found = twin::generate_with(&config, config.lengths(1)?, input, &hooks, &mut |rows| {
 //!     rows.iter().map(|row| model.logits(row.tokens)).collect()
 //! })?;

@@ -1,7 +1,8 @@
 //! The block: projections, the cache and the epilogue are elgen's, the core between them is [`window_attend`].
 
 use elgen_attention::{
-    AttentionWeights, BlockSpec, Cx, Epilogue, Input, Packed, Result, SelfAttention, SelfProjections, Step, StoreTo,
+    AttentionWeights, BlockInput, BlockSpec, Cx, Epilogue, Packed, Result, SelfAttention, SelfProjections, Step,
+    StoreTo,
 };
 use elgen_tensor::{Arena, Tensor};
 
@@ -43,7 +44,7 @@ impl WindowedSelf {
 }
 
 impl SelfAttention for WindowedSelf {
-    fn prefill(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
+    fn prefill(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, batch: &Packed) -> Result<()> {
         let (inner, projections) = (self.projections.shape().inner(), cx.work.projections());
         let stores = cx.caches.prompt_stores(batch, inner, StoreTo::SelfLayer(self.layer))?;
         self.projections.project(cx, input, &stores, batch.tokens)?;
@@ -52,7 +53,7 @@ impl SelfAttention for WindowedSelf {
         self.projections.finish(cx, epilogue, 1, batch.tokens)
     }
 
-    fn step(&self, cx: &mut Cx<'_>, input: &Input<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
+    fn step(&self, cx: &mut Cx<'_>, input: &BlockInput<'_>, epilogue: &Epilogue<'_>, step: Step<'_>) -> Result<()> {
         let (rows, inner, caches) = (step.rows, self.projections.shape().inner(), cx.caches);
         caches
             .step_stores(rows, inner, self.layer, |stores| self.projections.project(cx, input, stores, rows.count()))?;

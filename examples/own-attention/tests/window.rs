@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    DtypeChoice, Generation, MemoryPlan, Request, RunOptions, Session, SessionOptions, Workload, on_done,
+    BatchWorkload, DtypeChoice, Generation, MemoryPlan, Request, RunOptions, Session, SessionOptions, on_done,
 };
 use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Outline, Probe, Runner, Sentence, load};
 use elgen_search::twin;
@@ -162,7 +162,7 @@ fn bytes_are_those_of_the_plan() {
         max_binding_bytes: session.device().capabilities().max_binding_bytes,
         memory_limit: session.device().pool().limit(),
     };
-    let planned = plan.predict(&Workload::new(&config, 0, 17, NEW), 8).expect("a plan");
+    let planned = plan.predict(&BatchWorkload::new(&config, 0, 17, NEW), 8).expect("a plan");
     generate(&mut session, &inputs, &config);
     let peak = session.device().pool().peak();
     let caches = planned.self_cache + planned.cross_cache + planned.tables;

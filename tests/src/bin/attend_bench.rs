@@ -4,7 +4,7 @@
 //! `attend_bench [self|cross|prefill|tilings]..`; `$ELGEN_TEST_DEVICE` selects the adapter. `tilings` times every tiling of a few shapes: where
 //! `Tiling::choose` gets its numbers from.
 
-use elgen_attention::{Attend, CrossQueries, Keys, MhaAttend, QueryRows, Shape, Tiling, attend, mha_attend_tiled};
+use elgen_attention::{Attend, CrossQueries, KeyRanges, MhaAttend, QueryRows, Shape, Tiling, attend, mha_attend_tiled};
 use elgen_tensor::{
     Class, DType, Device, DeviceOptions, Range, Recorder, Result, RowStart, RowState, Rows, Segment, Table, Tensor,
 };
@@ -204,7 +204,7 @@ impl Bench {
                     count: tokens as u32,
                 };
                 let seconds = best_seconds(&self.device, &|rec| {
-                    attend(rec, Keys { index: index.view(), ranges: ranges.view() }, product)
+                    attend(rec, KeyRanges { index: index.view(), ranges: ranges.view() }, product)
                 })?;
                 let gflops = (4 * tokens * tokens * d_model) as f64 / seconds / 1e9;
                 eprintln!(

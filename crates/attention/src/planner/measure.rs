@@ -13,7 +13,7 @@ use elgen_tensor::{
 
 use super::device_class::{Curve, DeviceClass};
 use super::repeat::{Measured, Patience, until_steady};
-use crate::block::{CrossQueries, Cx, Epilogue, Input, Step};
+use crate::block::{BlockInput, CrossQueries, Cx, Epilogue, Step};
 use crate::caches::{Caches, Placement};
 use crate::error::{AttentionError, Result};
 use crate::kind::{Kind, Kinds, Pass};
@@ -346,7 +346,7 @@ fn self_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType, heads: &
             rows.set_active(device, (0..count as u32).collect(), &slabs)?;
             rows.place(device, &states, None, Some(&slots))?;
             let step = Step { rows: &rows, cross_ranges: None };
-            timer.seconds(&|rec| block.step(&mut bench.cx(rec), &Input::plain(&bench.x), &bench.epilogue(), step))
+            timer.seconds(&|rec| block.step(&mut bench.cx(rec), &BlockInput::plain(&bench.x), &bench.epilogue(), step))
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (count * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);
@@ -377,7 +377,9 @@ fn cross_curve(timer: &Timer<'_>, size: &Size, kind: Kind, dtype: DType) -> Resu
             let ranges = Table::of(device, "key ranges", &ranges)?;
             let (index, ranges, groups) = (index.view(), ranges.view(), groups.view());
             let queries = CrossQueries { index, ranges, groups, segments: &grouping.segments, count };
-            timer.seconds(&|rec| block.attend(&mut bench.cx(rec), &Input::plain(&bench.x), &bench.epilogue(), queries))
+            timer.seconds(&|rec| {
+                block.attend(&mut bench.cx(rec), &BlockInput::plain(&bench.x), &bench.epilogue(), queries)
+            })
         };
         let (few, many) = (timed(FEW_KEYS)?, timed(size.keys)?);
         let elements = (size.sentences * (size.keys - FEW_KEYS)) as f64 * key_elements(kind, shape);

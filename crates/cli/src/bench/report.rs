@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elgen_engine::bench::{Cost, PRESETS, Peaks};
+use elgen_engine::bench::{PRESETS, Peaks, RunCost};
 use elgen_models::files::read_regular;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ pub(super) struct Measured {
     pub(super) status: Status,
     /// Why there is no cost.
     pub(super) message: Option<String>,
-    pub(super) cost: Option<Cost>,
+    pub(super) cost: Option<RunCost>,
     /// What the device can do at this dtype, if it could be measured.
     pub(super) peaks: Option<Peaks>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use elgen_engine::bench::{Cost, Peaks, Spread};
+use elgen_engine::bench::{Peaks, RunCost, Spread};
 
 use super::report::{Measured, Report, Status};
 use crate::flags::BenchFormat;
@@ -174,12 +174,12 @@ fn people(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 /// "self el, cross mha"
-fn picked(cost: &Cost) -> String {
+fn picked(cost: &RunCost) -> String {
     let cross = cost.cross_attention.as_ref().map_or_else(String::new, |kind| format!(", cross {kind}"));
     format!("self {}{cross}", cost.self_attention)
 }
 
-fn costs(cost: &Cost, peaks: Option<&Peaks>) -> Vec<String> {
+fn costs(cost: &RunCost, peaks: Option<&Peaks>) -> Vec<String> {
     let spread = |spread: Spread| format!("{} ± {}", number(spread.mean), number(spread.deviation));
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / MIB);
     let peak = &cost.peak_bytes;
@@ -282,7 +282,7 @@ fn csv(report: &Report) -> String {
     text
 }
 
-fn raw(cost: &Cost, peaks: Option<&Peaks>) -> Vec<String> {
+fn raw(cost: &RunCost, peaks: Option<&Peaks>) -> Vec<String> {
     let (samples, tokens, peak) = (cost.samples_per_second, cost.tokens_per_second, &cost.peak_bytes);
     vec![
         cost.repetitions.to_string(),

@@ -2,8 +2,8 @@
 
 use elgen_attention::{Kinds, Standing};
 use elgen_engine::{
-    AttentionChoice, EngineError, ErrorKind, Expected, MemoryPlan, Registry, SessionOptions, Workload, best_device,
-    storage_dtype,
+    AttentionChoice, BatchWorkload, EngineError, ErrorKind, Expected, MemoryPlan, Registry, SessionOptions,
+    best_device, storage_dtype,
 };
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::GenerationConfig;
@@ -26,7 +26,7 @@ pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &Gene
     let outline = Outline::new(model);
     let dtype = storage_dtype(options.dtype, device.software, model);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
-    let workload = Workload::new(config, source, prompt, new);
+    let workload = BatchWorkload::new(config, source, prompt, new);
     let bytes = kinds(options.attention, &options.registry, outline.limits.is_encoder_decoder).into_iter().filter_map(
         |kinds| {
             let total = |memory_limit| {

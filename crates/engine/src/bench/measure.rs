@@ -17,7 +17,7 @@ use crate::error::{EngineError, ErrorKind};
 use crate::metrics::PeakBytes;
 use crate::model::Model;
 use crate::options::Expected;
-use crate::plan::{MemoryPlan, Workload, shape};
+use crate::plan::{BatchWorkload, MemoryPlan, shape};
 use crate::request::Request;
 use crate::session::Session;
 
@@ -96,7 +96,7 @@ impl Trial {
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It ran.
-    Measured(Box<Cost>),
+    Measured(Box<RunCost>),
     /// It did not fit: what asked for memory, in words.
     OutOfMemory(String),
 }
@@ -104,7 +104,7 @@ pub enum Outcome {
 /// What running a trial cost. Times are means over the repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Cost {
+pub struct RunCost {
     /// Sentences of the batch.
     pub batch: usize,
     /// Measured repetitions.
@@ -235,7 +235,7 @@ fn cannot_fit(
     }
     let (source, prompt) = if encoder_decoder { (shortest, 1) } else { (0, shortest) };
     let new = config.lengths(prompt)?.max_length - prompt;
-    let bytes = match plan.predict(&Workload::new(config, source, prompt, new), count) {
+    let bytes = match plan.predict(&BatchWorkload::new(config, source, prompt, new), count) {
         Ok(bytes) => bytes,
         Err(error) if error.kind().may_fit_smaller() => return Ok(Some(error.to_string())),
         Err(error) => return Err(error),
@@ -261,7 +261,7 @@ fn repeat(
     requests: &[Request],
     config: &GenerationConfig,
     trial: &Trial,
-) -> Result<Cost, EngineError> {
+) -> Result<RunCost, EngineError> {
     let begun = Instant::now();
     let warm_up = hash(&session.run_as_one(requests, config)?);
     session.reset_counters();
@@ -290,7 +290,7 @@ fn repeat(
     let load = step_load(session, requests, config, trial);
     let widths = shape(&Outline::new(session.model().model_config()));
     let step = cost::decode_step(&widths, session.model().kinds(), &load).total();
-    Ok(Cost {
+    Ok(RunCost {
         batch: requests.len(),
         repetitions: samples.len(),
         self_attention: metrics.attention.self_,

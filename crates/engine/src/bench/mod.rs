@@ -23,7 +23,7 @@ mod sources;
 mod spread;
 
 pub use configs::{BUILTIN_CONFIGS, builtin_config, scaled_config};
-pub use measure::{BatchRows, Cost, Outcome, Peaks, Trial, measure, peaks};
+pub use measure::{BatchRows, Outcome, Peaks, RunCost, Trial, measure, peaks};
 pub use presets::{PRESETS, Preset};
 pub use sources::Sources;
 pub use spread::Spread;

@@ -115,7 +115,7 @@ fn workload(
 /// The most sentences of a workload that the memory limit allows.
 fn largest_batch(memory: &MemoryPlan<'_>, workload: &Workload, run: &GenerationConfig) -> Option<usize> {
     let Workload { source_length, prompt_length, max_new_tokens, batch_limit, .. } = *workload;
-    let sentences = super::Workload::new(run, source_length, prompt_length, max_new_tokens);
+    let sentences = super::BatchWorkload::new(run, source_length, prompt_length, max_new_tokens);
     largest(batch_limit, |batch| {
         memory.predict(&sentences, batch).is_ok_and(|bytes| bytes.total <= memory.memory_limit)
     })

@@ -7,7 +7,7 @@ use elgen_tensor::DType;
 use serde::Serialize;
 
 use super::report::{AttentionPlan, report, shape};
-use super::{MemoryPlan, PlannedBytes, Workload};
+use super::{BatchWorkload, MemoryPlan, PlannedBytes};
 use crate::device_class::MeasuredClass;
 
 /// What one attention kind takes.
@@ -51,7 +51,7 @@ pub struct Comparison<'a> {
     /// The kinds that are known.
     pub kinds: &'a [Kind],
     /// The sentences.
-    pub workload: &'a Workload<'a>,
+    pub workload: &'a BatchWorkload<'a>,
     /// What the device was measured at; without, `auto` goes by memory alone.
     pub class: Option<&'a MeasuredClass>,
 }
@@ -163,7 +163,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-fn bytes_per_sentence(plan: &MemoryPlan<'_>, workload: &Workload<'_>) -> Option<u64> {
+fn bytes_per_sentence(plan: &MemoryPlan<'_>, workload: &BatchWorkload<'_>) -> Option<u64> {
     let total = |batch| plan.predict(workload, batch).ok().map(|bytes| bytes.total);
     // Where two large batches cannot run, smaller ones tell.
     let mut batch = LARGE_BATCH;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::groups::Groups;
 use super::processors::{candidate_key, log_softmax};
 use super::task::Task;
-use super::{Row, Step, run_step};
+use super::{Row, TwinStep, run_step};
 use crate::config::{GenerationConfig, Lengths, Mode};
 use crate::error::{NotFinite, TwinError};
 use crate::hypothesis::{FinishReason, Hypothesis};
@@ -121,7 +121,7 @@ impl Search {
     }
 }
 
-pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> Result<Vec<Hypothesis>, TwinError> {
+pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut TwinStep<'_>) -> Result<Vec<Hypothesis>, TwinError> {
     let mut search = Search::new(task.config, prompt);
     loop {
         let rows: Vec<Row<'_>> = search.running().iter().map(|beam| Row { tokens: &beam.tokens }).collect();

@@ -1,11 +1,11 @@
 //! Greedy search (§5), and the loop that it shares with sampling.
 
 use super::task::Task;
-use super::{Row, Step, processors, run_step};
+use super::{Row, TwinStep, processors, run_step};
 use crate::error::{NotFinite, TwinError};
 use crate::hypothesis::Hypothesis;
 
-pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> Result<Vec<Hypothesis>, TwinError> {
+pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut TwinStep<'_>) -> Result<Vec<Hypothesis>, TwinError> {
     let found = extend(task, 0, prompt, step, &mut |scores, _| {
         task.warp(scores);
         processors::argmax(scores)
@@ -19,7 +19,7 @@ pub(super) fn extend(
     task: &Task<'_>,
     row: usize,
     prompt: &[u32],
-    step: &mut Step<'_>,
+    step: &mut TwinStep<'_>,
     choose: &mut dyn FnMut(&mut [f32], usize) -> usize,
 ) -> Result<Hypothesis, TwinError> {
     let mut tokens = prompt.to_vec();

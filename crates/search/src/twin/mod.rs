@@ -40,11 +40,11 @@ pub struct Row<'a> {
 }
 
 /// The model as the twin sees it: for each row, the logits of the token that follows, one per id of the vocabulary.
-pub type Step<'a> = dyn FnMut(&[Row<'_>]) -> Vec<Vec<f32>> + 'a;
+pub type TwinStep<'a> = dyn FnMut(&[Row<'_>]) -> Vec<Vec<f32>> + 'a;
 
 /// What a sentence starts from.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub struct TwinInput<'a> {
     /// The sentence's number among all inputs of a run, which makes its random numbers its own whatever the batch.
     pub ordinal: u64,
     /// The decoder's prompt: the start token of an encoder-decoder, the text of a decoder-only model.
@@ -62,9 +62,9 @@ pub fn generate(
     lengths: Lengths,
     prompt: &[u32],
     ordinal: u64,
-    step: &mut Step<'_>,
+    step: &mut TwinStep<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
-    generate_with(config, lengths, Input { ordinal, prompt, source: prompt }, &Hooks::default(), step)
+    generate_with(config, lengths, TwinInput { ordinal, prompt, source: prompt }, &Hooks::default(), step)
 }
 
 /// Generates the sequences of one sentence: `num_return_sequences` hypotheses, for beam search the best first.
@@ -74,11 +74,11 @@ pub fn generate(
 pub fn generate_with(
     config: &GenerationConfig,
     lengths: Lengths,
-    input: Input<'_>,
+    input: TwinInput<'_>,
     hooks: &Hooks,
-    step: &mut Step<'_>,
+    step: &mut TwinStep<'_>,
 ) -> Result<Vec<Hypothesis>, TwinError> {
-    let Input { ordinal, prompt, source } = input;
+    let TwinInput { ordinal, prompt, source } = input;
     config.check_fields()?;
     if prompt.is_empty() || prompt.len() >= lengths.max_length {
         return Err(TwinError::Prompt { prompt_len: prompt.len(), max_length: lengths.max_length });
@@ -95,7 +95,7 @@ pub fn generate_with(
 }
 
 /// Runs the model and checks that it kept the contract.
-fn run_step(config: &GenerationConfig, rows: &[Row<'_>], step: &mut Step<'_>) -> Result<Vec<Vec<f32>>, TwinError> {
+fn run_step(config: &GenerationConfig, rows: &[Row<'_>], step: &mut TwinStep<'_>) -> Result<Vec<Vec<f32>>, TwinError> {
     let logits = step(rows);
     if logits.len() != rows.len() {
         return Err(TwinError::StepRows { expected: rows.len(), found: logits.len() });

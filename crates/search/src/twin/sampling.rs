@@ -1,11 +1,11 @@
 //! Multinomial sampling (§5).
 
 use super::task::Task;
-use super::{Step, greedy, random};
+use super::{TwinStep, greedy, random};
 use crate::error::TwinError;
 use crate::hypothesis::Hypothesis;
 
-pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut Step<'_>) -> Result<Vec<Hypothesis>, TwinError> {
+pub(super) fn generate(task: &Task<'_>, prompt: &[u32], step: &mut TwinStep<'_>) -> Result<Vec<Hypothesis>, TwinError> {
     let mut noise = vec![0.0; task.config.vocab_size];
     (0..task.config.num_return_sequences)
         .map(|row| {

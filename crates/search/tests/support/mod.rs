@@ -302,7 +302,7 @@ pub(crate) fn by_twin_with(
     let lengths = config.lengths(prompt.len()).unwrap();
     let mut step = |rows: &[twin::Row<'_>]| rows.iter().map(|row| model.logits(row.tokens)).collect();
     let source = source_of(prompt);
-    twin::generate_with(config, lengths, twin::Input { ordinal, prompt, source: &source }, hooks, &mut step)
+    twin::generate_with(config, lengths, twin::TwinInput { ordinal, prompt, source: &source }, hooks, &mut step)
 }
 
 pub(crate) fn close(a: f32, b: f32) -> bool {

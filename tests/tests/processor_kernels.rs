@@ -263,7 +263,7 @@ fn what_cannot_run_is_refused_by_name() {
     assert!(!error.contains('\n'), "{error}");
     generate(&mut session, 2, &config, Hooks::default()).unwrap();
     let mut step = |rows: &[twin::Row<'_>]| vec![vec![0.0; config.vocab_size]; rows.len()];
-    let input = twin::Input { ordinal: 0, prompt: &[5], source: &[5] };
+    let input = twin::TwinInput { ordinal: 0, prompt: &[5], source: &[5] };
     let hooks = device(OnDevice::new(true, Some(Effect::Bans)));
     let error = twin::generate_with(&config, config.lengths(1).unwrap(), input, &hooks, &mut step).unwrap_err();
     assert_eq!(error.to_string(), "the logits processor rules runs on a device alone");
