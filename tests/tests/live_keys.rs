@@ -86,7 +86,7 @@ fn multi_head_attention_sees_live_keys_from_the_rows_position() {
             let rows = Evicted::new(device, ids, live);
             let (q, kv) = (values(1, 2 * 8), values(2, 2 * ids * 16));
             let value = |head: usize, distance: i64| (head as f32 + 1.0) * 0.3 * (distance as f32 * 0.7).sin();
-            let bias = PositionBias::new(device, "bias", 2, ids, value).unwrap();
+            let bias = PositionBias::new(&device.into(), "bias", 2, ids, value).unwrap();
             let (on_q, on_kv) = (upload(device, 2, 8, &q), upload(device, 2 * ids, 16, &kv));
             let out = poisoned(device, 2, 8, DType::F32);
             let splits = ids.div_ceil(SPLIT);
@@ -126,7 +126,7 @@ fn el_attention_sees_live_keys_from_the_rows_position() {
             let rows = Evicted::new(device, ids, live);
             let (q, x) = (values(1, 2 * 16), values(2, 2 * ids * 8));
             let value = |head: usize, distance: i64| (head as f32 + 1.0) * 0.3 * (distance as f32 * 0.7).sin();
-            let bias = PositionBias::new(device, "bias", 2, ids, value).unwrap();
+            let bias = PositionBias::new(&device.into(), "bias", 2, ids, value).unwrap();
             let (on_q, on_x) = (upload(device, 2, 16, &q), upload(device, 2 * ids, 8, &x));
             let out = poisoned(device, 2, 16, DType::F32);
             let splits = ids.div_ceil(SPLIT);
