@@ -1,8 +1,8 @@
 //! Attention blocks on the host: random weights, and plain attention in f64 with them.
 
-use elgen_attention::{AttentionWeights, MatrixSource, Projection, Shape};
-use elgen_tensor::DType;
+use elgen_attention::{AttentionWeights, Projection, Shape};
 use elgen_tensor::ops::Activation;
+use elgen_tensor::{DType, MatrixSource, SourceError, Vector, WeightFormat};
 
 use crate::harness::{stored, values};
 use crate::twin;
@@ -25,7 +25,7 @@ impl MatrixSource for Matrix {
         self.cols
     }
 
-    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: WeightFormat) -> Result<(), SourceError> {
         let at = first * self.cols;
         out.copy_from_slice(self.values.get(at..at + out.len()).ok_or("rows that do not exist")?);
         Ok(())
@@ -61,7 +61,7 @@ impl Weights {
 
     /// As a block takes them.
     pub fn get(&self) -> AttentionWeights<'_> {
-        let part = |i: usize| Projection { weight: &self.matrices[i], bias: self.biases[i].as_deref() };
+        let part = |i: usize| Projection { weight: &self.matrices[i], bias: self.biases[i].as_ref().map(Vector::from) };
         AttentionWeights { q: part(0), k: part(1), v: part(2), o: part(3) }
     }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use elgen_tensor::ops::Linear;
 use elgen_tensor::{
     Arena, Buffer, Class, Cooperative, DType, Device, DeviceOptions, Entry, Matrix, Range, RowState, Rows, Table,
-    Tensor, WeightFormat,
+    Tensor, Vector, WeightFormat,
 };
 
 /// One way of running the same kernels.
@@ -218,7 +218,7 @@ pub fn zeros(
     format: impl Into<WeightFormat>,
     bias: Option<&[f32]>,
 ) -> Linear {
-    Linear::build(&device.into(), "test", out, input, format.into(), bias).unwrap()
+    Linear::build(&device.into(), "test", out, input, format.into(), bias.map(Vector::from)).unwrap()
 }
 
 /// A buffer of u32.

@@ -88,15 +88,16 @@ impl Planned<'_> {
         config: &GenerationConfig,
         see: impl FnOnce(MemoryPlan<'_>, &BatchWorkload<'_>) -> R,
     ) -> R {
-        let outline = Outline::new(self.config_only().config());
+        let model = self.config_only();
         let plan = MemoryPlan {
-            outline: &outline,
+            model: model.config(),
             kinds: kinds(self.attention),
             dtype: self.dtype,
             max_binding_bytes: session.device().capabilities().max_binding_bytes,
             memory_limit: session.device().pool().limit(),
         };
-        let (source, prompt) = if outline.encoder.is_some() { (self.input, 1) } else { (0, self.input) };
+        let (source, prompt) =
+            if Outline::new(model.config()).encoder.is_some() { (self.input, 1) } else { (0, self.input) };
         see(plan, &BatchWorkload::new(config, source, prompt, self.max_new))
     }
 

@@ -31,7 +31,7 @@ impl Bias {
         let columns = 2 * REACH + 1;
         let table: Vec<f32> = values(40, heads * columns).into_iter().map(|x| 3.0 * x).collect();
         let value = |head: usize, distance: i64| table[head * columns + (distance + REACH as i64) as usize];
-        let on_device = PositionBias::new(device, "bias", heads, REACH, value).unwrap();
+        let on_device = PositionBias::new(&device.into(), "bias", heads, REACH, value).unwrap();
         assert_eq!((on_device.num_heads(), on_device.reach()), (heads, REACH));
         Self { table, device: on_device }
     }
@@ -201,5 +201,5 @@ fn biases_that_do_not_fit_are_errors() {
         let error = kind.self_attention(&device.into(), &spec("decoder", &other), weights.get()).unwrap_err();
         assert!(error.to_string().contains("decoder") && error.to_string().contains("3 heads"), "{error}");
     }
-    assert!(PositionBias::new(device, "bias", 1, usize::MAX / 2, |_, _| 0.0).is_err());
+    assert!(PositionBias::new(&device.into(), "bias", 1, usize::MAX / 2, |_, _| 0.0).is_err());
 }

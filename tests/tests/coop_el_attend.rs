@@ -148,7 +148,7 @@ impl Case {
         let shape = Shape::new(self.dim, self.heads, 4, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
-            PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
+            PositionBias::new(&device.into(), "bias", self.heads, reach, |head, distance| {
                 table[head * (2 * reach + 1) + (distance + reach as i64) as usize]
             })
             .unwrap()

@@ -87,7 +87,7 @@ fn f16_holds_the_same_weights() {
 #[test]
 fn weights_have_their_full_size_and_no_staging() {
     let model = model(CONFIGS[0], 1, AttentionChoice::MHA, DtypeChoice::F32);
-    let parameters = model.model_config().summary().parameters;
+    let parameters = model.model_config().parameters().unwrap();
     let held = model.device().pool().current();
     let weights = held.of(Class::Weights);
     assert!(weights >= 4 * parameters, "{weights} bytes for {parameters} parameters");

@@ -139,7 +139,7 @@ impl Case {
         let shape = Shape::new(columns, self.heads, self.dim, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
-            PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
+            PositionBias::new(&device.into(), "bias", self.heads, reach, |head, distance| {
                 table[head * (2 * reach + 1) + (distance + reach as i64) as usize]
             })
             .unwrap()
@@ -344,7 +344,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let (index, ranges) = (numbers(device, &[0, 1, 0, 0]), ranges(device, &[[0, 1], [0, 0]]));
     let shape = Shape::new(8, 2, 4, 1.0);
     let good = Attend { shape, q: (&q, 4), k: (&kv, 0), v: (&kv, 8), bias: None, out: &out, first: 0, count: 2 };
-    let bias = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
+    let bias = PositionBias::new(&device.into(), "bias", 3, 4, |_, _| 0.0).unwrap();
     let mut rec = device.recorder();
     let mut run = |a: Attend<'_>| attend(&mut rec, KeyRanges { index: index.view(), ranges: ranges.view() }, a);
     assert!(run(good).is_ok());

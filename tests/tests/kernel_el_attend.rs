@@ -159,7 +159,7 @@ impl Case {
         let shape = Shape::new(self.dim, self.heads, 4, self.scale());
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
-            PositionBias::new(device, "bias", self.heads, reach, |head, distance| {
+            PositionBias::new(&device.into(), "bias", self.heads, reach, |head, distance| {
                 table[head * (2 * reach + 1) + (distance + reach as i64) as usize]
             })
             .unwrap()
@@ -441,7 +441,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let shape = Shape::new(8, 2, 4, 1.0);
     let segment = Segment { slab: 0, first: 0, count: 2, first_group: 0, groups: 2, widest_group: 1 };
     let good = ElAttend { shape, q: &q, x: &x, bias: None, out: &out, splits: None, segment };
-    let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();
+    let bias = PositionBias::new(&device.into(), "bias", 2, 4, |_, _| 0.0).unwrap();
     let small = Partials::new(device, 1, 2, 2, 16).unwrap();
     let segments = [segment];
     let groups = ElQueries::Groups(CrossQueries {

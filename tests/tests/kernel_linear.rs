@@ -4,7 +4,7 @@ use elgen_tensor::ops::{
     Activation, Linear, Prologue, Tile, heads_contract, heads_contract_tiled, heads_expand, linear, linear_gated,
     linear_tiled,
 };
-use elgen_tensor::{Arena, DType, Device, WeightFormat};
+use elgen_tensor::{Arena, DType, Device, Vector, WeightFormat};
 use elgen_tests::harness::{
     assert_close, assert_same_bits, compare, devices, matrix, poisoned, read_raw, read_rows, stored, upload, values,
     windowed_devices, zeros,
@@ -350,7 +350,7 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(linear(&mut rec, &x, &w, Activation::None, None, &out, 0).is_ok(), "no rows, no work");
     assert_eq!(rec.dispatches(), 0);
     let arena = Arena::from(device);
-    let biased = Linear::build(&arena, "w", 6, 5, WeightFormat::F32, Some(&[0.0; 5]));
+    let biased = Linear::build(&arena, "w", 6, 5, WeightFormat::F32, Some(Vector::Values(&[0.0; 5])));
     assert!(biased.is_err(), "bias of another length");
     let short = Linear { bias: Some(upload(device, 1, 5, &[0.0; 5])), ..w.clone() };
     assert!(linear(&mut rec, &x, &short, Activation::None, None, &out, 2).is_err(), "a short bias");

@@ -195,7 +195,7 @@ impl Case {
         let bias = self.reach.map(|reach| {
             let table = self.bias(reach);
             let entry = |head, distance| table[head * (2 * reach + 1) + (distance + reach as i64) as usize];
-            PositionBias::new(device, "bias", self.heads, reach, entry).unwrap()
+            PositionBias::new(&device.into(), "bias", self.heads, reach, entry).unwrap()
         });
         let product = MhaAttend {
             shape: Shape::new(columns, self.heads, self.dim, self.scale()),
@@ -456,8 +456,8 @@ fn shapes_that_do_not_fit_are_errors() {
     let good = MhaAttend { shape, q: (&q, 4), kv: &kv, columns: [0, 8], bias: None, out: &out, splits: None };
     let (index, ranges, groups) = (index.view(), pairs.view(), pairs.view());
     let queries = CrossQueries { index, ranges, groups, segments: &[segment], count: 2 };
-    let bias = PositionBias::new(device, "bias", 2, 4, |_, _| 0.0).unwrap();
-    let three = PositionBias::new(device, "bias", 3, 4, |_, _| 0.0).unwrap();
+    let bias = PositionBias::new(&device.into(), "bias", 2, 4, |_, _| 0.0).unwrap();
+    let three = PositionBias::new(&device.into(), "bias", 3, 4, |_, _| 0.0).unwrap();
     let small = Partials::new(device, 1, 2, 2, 8).unwrap();
     let mut rec = device.recorder();
     let mut run = |segment: Segment, shared: bool, a: MhaAttend<'_>, tiling: Option<Tiling>| {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use elgen_attention::{Kind, matrix_bytes};
+use elgen_attention::Kind;
 use elgen_models::checkpoint::Weights;
 use elgen_models::families::BartConfig;
 use elgen_models::{Checkpoint, Kinds, ModelConfig, Outline, load};
-use elgen_tensor::{Class, DType, Device, tensor_bytes};
+use elgen_tensor::{Arena, Class, DType, Device, Matrix, tensor_bytes};
 use elgen_tests::harness::{devices, windowed_devices};
 
 /// Directories of models: all small ones and those of the demo.
@@ -33,7 +33,12 @@ fn own_table(config: &ModelConfig, checkpoint: &Checkpoint, dtype: DType, max_bi
         .shared_embeddings(BartConfig::SUBSTITUTES, c.vocab_size, c.d_model, false)
         .unwrap();
     let same = views.encoder.name() == views.decoder.name();
-    if same { 0 } else { matrix_bytes(c.vocab_size, c.d_model, dtype, max_binding_bytes) }
+    if same {
+        return 0;
+    }
+    let arena = Arena::counting(max_binding_bytes);
+    Matrix::build(&arena, "embedding", c.vocab_size, c.d_model, dtype.into()).unwrap();
+    arena.tally().usage().total
 }
 
 /// Loads the model and compares.
@@ -42,7 +47,7 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
     let before = device.pool().current().of(Class::Weights);
     let model = load(device, config, checkpoint, kinds, dtype).unwrap();
     let held = device.pool().current().of(Class::Weights) - before;
-    let told = outline.weight_bytes(kinds, dtype, device.capabilities().max_binding_bytes);
+    let told = config.tally_weights(kinds, dtype, device.capabilities().max_binding_bytes).unwrap().usage().total;
     let told = told + own_table(config, checkpoint, dtype, device.capabilities().max_binding_bytes);
     // A bias of zeros on the logits is not loaded; nothing in the config tells.
     let bias = tensor_bytes(1, config.vocab_size(), DType::F32);

@@ -1,6 +1,6 @@
 //! A bias on the scores by head and distance (T5, Raffel et al. 2020, section 2.1).
 
-use elgen_tensor::{Class, DType, Device, Tensor, TensorError};
+use elgen_tensor::{Arena, Class, DType, Tensor, TensorError, tensor_bytes};
 
 use crate::error::Result;
 
@@ -15,12 +15,12 @@ pub struct PositionBias {
 }
 
 impl PositionBias {
-    /// Uploads the table whose entries `value(head, key position - query position)` gives for distances `-reach ..= reach`.
+    /// Uploads the table, or counts it, whose entries `value(head, key position - query position)` gives for distances `-reach ..= reach`.
     ///
     /// # Errors
     /// Out of memory, or a table larger than a binding.
     pub fn new(
-        device: &Device,
+        arena: &Arena,
         what: &str,
         num_heads: usize,
         reach: usize,
@@ -32,7 +32,11 @@ impl PositionBias {
             op: "attend",
             message: format!("{what}: a bias for distances up to {reach}"),
         })?;
-        let table = device.tensor(what, Class::Weights, num_heads, cols, DType::F32)?;
+        let table = arena.tensor(what, Class::Weights, num_heads, cols, DType::F32)?;
+        let Some(device) = arena.device() else {
+            arena.will_upload(tensor_bytes(1, cols, DType::F32));
+            return Ok(Self { table, reach });
+        };
         let reach_i64 = reach as i64;
         for head in 0..num_heads {
             let row: Vec<f32> = (-reach_i64..=reach_i64).map(|distance| value(head, distance)).collect();

@@ -8,7 +8,7 @@
 //! sum to one. q' and c stay in f32.
 
 use elgen_tensor::ops::{Linear, Product, Prologue, heads_contract, heads_expand};
-use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
+use elgen_tensor::{Arena, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, KeyRanges, attend};
@@ -19,7 +19,6 @@ use crate::el_trial::try_out;
 use crate::error::Result;
 use crate::kind::{AttentionKind, Kind, Pass, Place, Standing};
 use crate::planner::cost::{KindCost, StepLoad, el_cross, el_self};
-use crate::self_projections::device;
 use crate::shape::Shape;
 use crate::slab_store::{StoreTo, store_prompt};
 use crate::slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
@@ -105,7 +104,7 @@ impl AttentionKind for El {
         weights: AttentionWeights<'_>,
     ) -> Result<Box<dyn SelfAttention>> {
         self.supports(Place::SelfAttention, spec)?;
-        Ok(Box::new(ElSelf { layer: spec.layer, projections: Projections::new(device(arena)?, spec, weights)? }))
+        Ok(Box::new(ElSelf { layer: spec.layer, projections: Projections::new(arena, spec, weights)? }))
     }
 
     fn cross_attention(
@@ -115,7 +114,7 @@ impl AttentionKind for El {
         weights: AttentionWeights<'_>,
     ) -> Result<Box<dyn CrossAttention>> {
         self.supports(Place::CrossAttention, spec)?;
-        Ok(Box::new(ElCross { layer: spec.layer, projections: Projections::new(device(arena)?, spec, weights)? }))
+        Ok(Box::new(ElCross { layer: spec.layer, projections: Projections::new(arena, spec, weights)? }))
     }
 }
 
@@ -132,17 +131,19 @@ struct Projections {
 }
 
 impl Projections {
-    fn new(device: &Device, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+    fn new(arena: &Arena, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
-        try_out(device, shape.d_model, dtype)?;
+        if let Some(device) = arena.device() {
+            try_out(device, shape.d_model, dtype)?;
+        }
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.position_bias()?,
-            q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
-            k: stack_heads(device, &format!("{what} k"), shape, dtype, &[w.k])?,
-            v: stack_heads(device, &format!("{what} v"), shape, dtype, &[w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
+            q: stack_heads(arena, &format!("{what} q"), shape, dtype.into(), &[w.q])?,
+            k: stack_heads(arena, &format!("{what} k"), shape, dtype.into(), &[w.k])?,
+            v: stack_heads(arena, &format!("{what} v"), shape, dtype.into(), &[w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Errors of attention blocks and caches.
 
-use elgen_tensor::{ErrorKind, TensorError};
+use elgen_tensor::{ErrorKind, LoadError, SourceError, TensorError};
 
 /// Why an attention block could not be built, admitted to, or recorded.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum AttentionError {
     Tensor(#[from] TensorError),
     /// The weights could not be read.
     #[error(transparent)]
-    Weights(Box<dyn std::error::Error + Send + Sync>),
+    Weights(SourceError),
     /// Weights, dimensions and kind do not fit together.
     #[error("attention: {0}")]
     Shape(String),
@@ -54,3 +54,13 @@ impl AttentionError {
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = AttentionError> = std::result::Result<T, E>;
+
+impl From<LoadError> for AttentionError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Tensor(error) => Self::Tensor(error),
+            LoadError::Source(error) => Self::Weights(error),
+            other => Self::Weights(Box::new(other)),
+        }
+    }
+}

@@ -39,7 +39,6 @@ mod slot_format;
 mod slots;
 mod spec;
 mod splits;
-mod weight_bytes;
 mod weights;
 mod workspace;
 
@@ -68,6 +67,5 @@ pub use slab_store::{StoreTo, store_encoder_output, store_prompt};
 pub use slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
 pub use spec::BlockSpec;
 pub use splits::{SPLIT, Splits};
-pub use weight_bytes::{BlockPlace, block_weight_bytes, matrix_bytes, position_bias_bytes};
-pub use weights::{AttentionWeights, MatrixSource, Projection, UPLOAD_WINDOW, load_linear};
+pub use weights::{AttentionWeights, Projection};
 pub use workspace::{Extras, Scratch, ScratchRows, Workspace};

@@ -1,7 +1,7 @@
 //! Multi-head attention (Vaswani et al. 2017), with the cache variants that the EL-attention paper compares: shared, replicated, recomputed.
 
 use elgen_tensor::ops::{Linear, Product};
-use elgen_tensor::{Arena, Device, Recorder, Segment, Tensor, padded};
+use elgen_tensor::{Arena, Recorder, Segment, Tensor, padded};
 
 use crate::align::{Align, Probabilities, align};
 use crate::attend::{Attend, KeyRanges, attend};
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::kind::{AttentionKind, Pass, Place, Standing};
 use crate::mha_attend::{MhaAttend, QueryRows, mha_attend};
 use crate::planner::cost::{KindCost, StepLoad, mha_cross, mha_self};
-use crate::self_projections::{SelfProjections, device};
+use crate::self_projections::SelfProjections;
 use crate::shape::Shape;
 use crate::slab_store::StoreTo;
 use crate::slot_format::{CacheFormat, Owner, SlotBuffers, SlotFormat};
@@ -126,7 +126,7 @@ impl AttentionKind for Mha {
         weights: AttentionWeights<'_>,
     ) -> Result<Box<dyn CrossAttention>> {
         self.supports(Place::CrossAttention, spec)?;
-        Ok(Box::new(MhaCross::new(device(arena)?, *self, spec, weights)?))
+        Ok(Box::new(MhaCross::new(arena, *self, spec, weights)?))
     }
 }
 
@@ -212,16 +212,16 @@ struct MhaCross {
 }
 
 impl MhaCross {
-    fn new(device: &Device, variant: Mha, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
+    fn new(arena: &Arena, variant: Mha, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, layer, shape, dtype, .. } = *spec;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             layer,
             variant,
-            q: stack_heads(device, &format!("{what} q"), shape, dtype, &[w.q])?,
-            kv: stack_heads(device, &format!("{what} kv"), shape, dtype, &[w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
+            q: stack_heads(arena, &format!("{what} q"), shape, dtype.into(), &[w.q])?,
+            kv: stack_heads(arena, &format!("{what} kv"), shape, dtype.into(), &[w.k, w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The projections of self-attention, for kinds that project queries, keys and values of one input in one product.
 
 use elgen_tensor::ops::{Linear, Product, Store};
-use elgen_tensor::{Arena, Device, TensorError};
+use elgen_tensor::{Arena};
 
 use crate::bias::PositionBias;
 use crate::block::{BlockInput, Cx, Epilogue};
@@ -27,13 +27,12 @@ impl SelfProjections {
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(arena: &Arena, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
         let BlockSpec { what, shape, dtype, .. } = *spec;
-        let device = device(arena)?;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.position_bias()?,
-            qkv: stack_heads(device, &format!("{what} qkv"), shape, dtype, &[w.q, w.k, w.v])?,
-            output: output_projection(device, &format!("{what} out"), shape, dtype, w.o, folded)?,
+            qkv: stack_heads(arena, &format!("{what} qkv"), shape, dtype.into(), &[w.q, w.k, w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
         })
     }
 
@@ -66,9 +65,4 @@ impl SelfProjections {
         let merge = cx.work.merge(splits, self.shape.num_heads, self.shape.head_width());
         Ok(epilogue.apply(cx.rec, merge, cx.work.contexts(), &self.output, rows)?)
     }
-}
-
-/// The device to load onto.
-pub(crate) fn device(arena: &Arena) -> Result<&Device, TensorError> {
-    arena.device().ok_or_else(|| TensorError::Shape { op: "load", message: "there is no device to load onto".into() })
 }

@@ -1,31 +1,11 @@
 //! Reading projection weights into the head layout of docs/architecture.md: every head starts at a whole quad.
 
-use elgen_tensor::ops::{Linear, RandomMatrix};
-use elgen_tensor::{Class, DType, Device};
+use elgen_tensor::ops::Linear;
+use elgen_tensor::{Arena, Class, MatrixSource, SeeRows, SourceError, Vector, WeightFormat};
 
 use crate::error::{AttentionError, Result};
 use crate::shape::Shape;
 use crate::spec::BlockSpec;
-
-/// A matrix `[rows, cols]` that can be read row by row, for example out of a checkpoint.
-pub trait MatrixSource {
-    /// Number of rows (output features).
-    fn rows(&self) -> usize;
-    /// Number of columns (input features).
-    fn cols(&self) -> usize;
-    /// Reads whole rows from `first` on into `out`, as many as it holds. They will be stored as `dtype`: the source, which knows their
-    /// name, refuses values beyond [`DType::limit`].
-    ///
-    /// # Errors
-    /// Whatever the source meets; it is passed through.
-    fn read(&self, first: usize, out: &mut [f32], dtype: DType)
-    -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-    /// The matrix as random numbers that the device can make itself; then nothing is read.
-    fn random(&self) -> Option<RandomMatrix> {
-        None
-    }
-}
 
 /// One projection: a weight `[out, in]` and its bias.
 #[derive(Clone, Copy)]
@@ -33,7 +13,7 @@ pub struct Projection<'a> {
     /// The weight.
     pub weight: &'a dyn MatrixSource,
     /// The bias `[out]`, if there is one.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<Vector<'a>>,
 }
 
 /// The four projections of an attention block.
@@ -55,7 +35,7 @@ pub(crate) struct Placed<'a> {
     /// The weights; `v` has no bias, and `k` only where the scores need it.
     pub(crate) weights: AttentionWeights<'a>,
     /// b_v, for [`output_projection`] to fold.
-    pub(crate) folded: Option<&'a [f32]>,
+    pub(crate) folded: Option<Vector<'a>>,
 }
 
 impl<'a> Placed<'a> {
@@ -93,31 +73,19 @@ impl<'a> Placed<'a> {
 }
 
 /// `b_o + W_o b_v`, row by row as W_o is read: in f64, from values that no storage has rounded yet.
-struct Folding<'a> {
-    b_v: &'a [f32],
+struct Folding {
+    b_v: Vec<f32>,
     b_o: Vec<f32>,
 }
 
-impl<'a> Folding<'a> {
-    fn new(b_v: &'a [f32], b_o: Option<&[f32]>, d_model: usize) -> Self {
-        Self { b_v, b_o: b_o.map_or_else(|| vec![0.0; d_model], <[f32]>::to_vec) }
-    }
-
+impl Folding {
     /// Takes whole rows of W_o from `first` on.
     fn see(&mut self, first: usize, rows: &[f32]) {
         for (b_o, row) in self.b_o[first..].iter_mut().zip(rows.chunks_exact(self.b_v.len().max(1))) {
-            let product: f64 = row.iter().zip(self.b_v).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum();
+            let product: f64 = row.iter().zip(&self.b_v).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum();
             *b_o = (f64::from(*b_o) + product) as f32;
         }
     }
-}
-
-/// Values that loading reads and uploads at a time: bounds host memory.
-pub const UPLOAD_WINDOW: usize = 1 << 20;
-
-/// Rows of `cols` values that are read at a time, of `rows`.
-fn window_rows(cols: usize, rows: usize) -> usize {
-    (UPLOAD_WINDOW / cols.max(1)).clamp(1, rows.max(1))
 }
 
 fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Result<()> {
@@ -127,12 +95,20 @@ fn check(what: &str, weight: &dyn MatrixSource, rows: usize, cols: usize) -> Res
     Err(AttentionError::Shape(format!("{what} is [{}, {}], expected [{rows}, {cols}]", weight.rows(), weight.cols())))
 }
 
+/// Spreads numbers of heads side by side to padded heads; `out` begins as zeros.
+fn spread(shape: Shape, narrow: &[f32], out: &mut [f32]) {
+    let (dim, width) = (shape.head_dim.max(1), shape.head_width().max(1));
+    for (head, to) in narrow.chunks_exact(dim).zip(out.chunks_exact_mut(width)) {
+        to[..dim].copy_from_slice(head);
+    }
+}
+
 /// Stacks projections `[num_heads * head_dim, d_model]` into one matrix `[parts * inner, d_model]`, heads padded to quads.
 pub(crate) fn stack_heads(
-    device: &Device,
+    arena: &Arena,
     what: &str,
     shape: Shape,
-    dtype: DType,
+    format: WeightFormat,
     parts: &[Projection<'_>],
 ) -> Result<Linear> {
     let (heads, dim, width, cols) = (shape.num_heads, shape.head_dim, shape.head_width(), shape.d_model);
@@ -140,150 +116,110 @@ pub(crate) fn stack_heads(
     for part in parts {
         check(what, part.weight, heads.saturating_mul(dim), cols)?;
     }
-    let has_bias = parts.iter().any(|p| p.bias.is_some());
-    // The parts are there, so their rows can be counted.
-    let mut bias = vec![0.0; if has_bias { all } else { 0 }];
-    for (p, part) in parts.iter().enumerate() {
-        let Some(values) = part.bias else { continue };
-        for h in 0..heads {
-            let at = p * shape.inner() + h * width;
-            bias[at..at + dim].copy_from_slice(&values[h * dim..(h + 1) * dim]);
+    let mut stacked = Vec::new();
+    let bias = match (parts.iter().any(|part| part.bias.is_some()), arena.device()) {
+        (false, _) => None,
+        (true, None) => Some(Vector::Counted(all)),
+        (true, Some(_)) => {
+            // The parts are there, so their rows can be counted.
+            stacked.resize(all, 0.0);
+            for (part, to) in parts.iter().zip(stacked.chunks_exact_mut(shape.inner().max(1))) {
+                if let Some(values) = part.bias.and_then(Vector::values) {
+                    spread(shape, values, to);
+                }
+            }
+            Some(Vector::Values(&stacked))
         }
-    }
-    let linear = Linear::build(&device.into(), what, all, cols, dtype.into(), has_bias.then_some(&bias[..]))?;
+    };
+    let linear = Linear::build(arena, what, all, cols, format, bias)?;
     for (p, part) in parts.iter().enumerate() {
-        let base = p * shape.inner();
+        let base = shape.inner().saturating_mul(p);
         if dim == width {
-            copy_rows(device, &linear, dtype, part.weight, base, None)?;
+            linear.weight.load(arena, base, part.weight, 0..part.weight.rows())?;
             continue;
         }
         // Pad rows stay the zeros that the matrix was allocated with.
-        if let Some(random) = part.weight.random() {
-            for h in 0..heads {
-                let first = base + h * width;
-                linear.weight.fill_random(device, first..first + dim, 0..cols, &random.offset(h * dim, 0))?;
-            }
-            continue;
-        }
-        let step = window_rows(cols, dim);
-        let mut values = vec![0.0; step * cols];
-        for h in 0..heads {
-            for first in (0..dim).step_by(step) {
-                let values = &mut values[..step.min(dim - first) * cols];
-                part.weight.read(h * dim + first, values, dtype).map_err(AttentionError::Weights)?;
-                linear.weight.write_rows(&device.into(), base + h * width + first, values)?;
-            }
-        }
+        arena.each(heads, |arena, head| {
+            linear.weight.load(arena, base + head * width, part.weight, head * dim..(head + 1) * dim)
+        })?;
     }
-    Ok(linear)
-}
-
-/// Copies all rows of a source into a matrix from row `base` on, a window at a time, and shows them to `folding`.
-fn copy_rows(
-    device: &Device,
-    linear: &Linear,
-    dtype: DType,
-    source: &dyn MatrixSource,
-    base: usize,
-    mut folding: Option<&mut Folding<'_>>,
-) -> Result<()> {
-    let (rows, cols) = (source.rows(), source.cols());
-    if let Some(random) = source.random() {
-        return Ok(linear.weight.fill_random(device, base..base + rows, 0..cols, &random)?);
-    }
-    let step = window_rows(cols, rows);
-    let mut values = vec![0.0; step * cols];
-    for first in (0..rows).step_by(step) {
-        let n = step.min(rows - first);
-        source.read(first, &mut values[..n * cols], dtype).map_err(AttentionError::Weights)?;
-        linear.weight.write_rows(&device.into(), base + first, &values[..n * cols])?;
-        if let Some(folding) = &mut folding {
-            folding.see(first, &values[..n * cols]);
-        }
-    }
-    Ok(())
-}
-
-/// A plain matrix `[out, in]` from a source.
-///
-/// # Errors
-/// The source fails, or the device refuses.
-pub fn load_linear(
-    device: &Device,
-    what: &str,
-    dtype: DType,
-    weight: &dyn MatrixSource,
-    bias: Option<&[f32]>,
-) -> Result<Linear> {
-    let linear = Linear::build(&device.into(), what, weight.rows(), weight.cols(), dtype.into(), bias)?;
-    copy_rows(device, &linear, dtype, weight, 0, None)?;
     Ok(linear)
 }
 
 /// The output projection `[d_model, num_heads * head_dim]`, its columns spread to padded heads. `folded` (b_v, `[num_heads * head_dim]`) becomes part of
 /// its bias.
 pub(crate) fn output_projection(
-    device: &Device,
+    arena: &Arena,
     what: &str,
     shape: Shape,
-    dtype: DType,
+    format: WeightFormat,
     o: Projection<'_>,
-    folded: Option<&[f32]>,
+    folded: Option<Vector<'_>>,
 ) -> Result<Linear> {
-    let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
-    check(what, o.weight, shape.d_model, heads.saturating_mul(dim))?;
-    let mut folding = folded.map(|b_v| Folding::new(b_v, o.bias, shape.d_model));
-    let own = if folding.is_some() { None } else { o.bias };
-    let mut linear = Linear::build(&device.into(), what, shape.d_model, shape.inner(), dtype.into(), own)?;
+    let (heads, dim, width, d_model) = (shape.num_heads, shape.head_dim, shape.head_width(), shape.d_model);
+    check(what, o.weight, d_model, heads.saturating_mul(dim))?;
+    let mut folding = folded.and_then(Vector::values).map(|b_v| {
+        let mut wide = vec![0.0; shape.inner()];
+        spread(shape, b_v, &mut wide);
+        let b_o = o.bias.and_then(Vector::values).map_or_else(|| vec![0.0; d_model], <[f32]>::to_vec);
+        Folding { b_v: wide, b_o }
+    });
+    // What is folded is uploaded once W_o has been seen.
+    let own = match (&folding, folded) {
+        (Some(_), _) => None,
+        (None, Some(_)) => Some(Vector::Counted(d_model)),
+        (None, None) => o.bias,
+    };
+    let mut linear = Linear::build(arena, what, d_model, shape.inner(), format, own)?;
+    let mut see = folding.as_mut().map(|folding| |first: usize, rows: &[f32]| folding.see(first, rows));
+    let see = see.as_mut().map(|see| see as SeeRows<'_>);
     if dim == width {
-        copy_rows(device, &linear, dtype, o.weight, 0, folding.as_mut())?;
+        linear.weight.load_seen(arena, 0, o.weight, 0..d_model, see)?;
+    } else if let (Some(device), Some(random)) = (arena.device(), o.weight.random()) {
+        for head in 0..heads {
+            let columns = head * width..head * width + dim;
+            linear.weight.fill_random(device, 0..d_model, columns, &random.offset(0, head * dim))?;
+        }
     } else {
-        spread_columns(device, &linear, dtype, shape, o.weight, folding.as_mut())?;
+        linear.weight.load_seen(arena, 0, &PaddedColumns { shape, o: o.weight }, 0..d_model, see)?;
     }
     if let Some(Folding { b_o, .. }) = folding {
-        linear.bias = Some(device.tensor_from(what, Class::Weights, 1, shape.d_model, DType::F32, &b_o)?);
+        linear.bias = Some(arena.vector(what, Class::Weights, &b_o)?);
     }
     Ok(linear)
 }
 
-/// Copies W_o, each head's columns to where the padded head begins, and shows the rows to `folding`.
-fn spread_columns(
-    device: &Device,
-    linear: &Linear,
-    dtype: DType,
+/// W_o with each head's columns where the padded head begins.
+struct PaddedColumns<'a> {
     shape: Shape,
-    source: &dyn MatrixSource,
-    mut folding: Option<&mut Folding<'_>>,
-) -> Result<()> {
-    let (heads, dim, width) = (shape.num_heads, shape.head_dim, shape.head_width());
-    if let Some(random) = source.random() {
-        for h in 0..heads {
-            linear.weight.fill_random(
-                device,
-                0..shape.d_model,
-                h * width..h * width + dim,
-                &random.offset(0, h * dim),
-            )?;
-        }
-        return Ok(());
+    o: &'a dyn MatrixSource,
+}
+
+impl MatrixSource for PaddedColumns<'_> {
+    fn rows(&self) -> usize {
+        self.o.rows()
     }
-    let mut narrow = vec![0.0; heads * dim];
-    let mut wide = vec![0.0; shape.inner()];
-    for row in 0..shape.d_model {
-        source.read(row, &mut narrow, dtype).map_err(AttentionError::Weights)?;
-        for h in 0..heads {
-            wide[h * width..h * width + dim].copy_from_slice(&narrow[h * dim..(h + 1) * dim]);
-        }
-        linear.weight.write_rows(&device.into(), row, &wide)?;
-        if let Some(folding) = &mut folding {
-            folding.see(row, &narrow);
-        }
+
+    fn cols(&self) -> usize {
+        self.shape.inner()
     }
-    Ok(())
+
+    fn read(&self, first: usize, out: &mut [f32], format: WeightFormat) -> Result<(), SourceError> {
+        let wide = self.cols().max(1);
+        let mut narrow = vec![0.0; out.len() / wide * self.o.cols()];
+        self.o.read(first, &mut narrow, format)?;
+        out.fill(0.0);
+        for (row, to) in narrow.chunks_exact(self.o.cols().max(1)).zip(out.chunks_exact_mut(wide)) {
+            spread(self.shape, row, to);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use elgen_tensor::DType;
+
     use super::*;
     use crate::position_scheme::{PositionScheme, Rotary};
 
@@ -297,7 +233,7 @@ mod tests {
         fn cols(&self) -> usize {
             self.1
         }
-        fn read(&self, _: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn read(&self, _: usize, out: &mut [f32], _: WeightFormat) -> Result<(), SourceError> {
             out.fill(0.0);
             Ok(())
         }
@@ -307,7 +243,7 @@ mod tests {
     #[test]
     fn a_key_bias_is_dropped_only_where_positions_allow_it() {
         let (weight, bias) = (Zeros(4, 4), [1.0; 4]);
-        let each = Projection { weight: &weight, bias: Some(&bias) };
+        let each = Projection { weight: &weight, bias: Some(Vector::from(&bias)) };
         let weights = AttentionWeights { q: each, k: each, v: each, o: each };
         let placed = |positions| {
             let shape = Shape::new(4, 1, 4, 1.0);
@@ -321,13 +257,34 @@ mod tests {
 
     #[test]
     fn value_biases_are_folded_in_f64() {
-        let mut folding = Folding::new(&[1.0, 2.0], Some(&[10.0, 20.0, 30.0]), 3);
+        let mut folding = Folding { b_v: vec![1.0, 2.0], b_o: vec![10.0, 20.0, 30.0] };
         folding.see(0, &[1.0, 0.5]);
         folding.see(1, &[0.0, -1.0, 4.0, 0.25]);
         assert_eq!(folding.b_o, [12.0, 18.0, 34.5]);
         // In f32, 1e8 would swallow the ones.
-        let mut folding = Folding::new(&[1.0; 4], None, 1);
+        let mut folding = Folding { b_v: vec![1.0; 4], b_o: vec![0.0] };
         folding.see(0, &[1e8, 1.0, 1.0, -1e8]);
         assert_eq!(folding.b_o, [2.0]);
+    }
+
+    #[test]
+    fn columns_of_padded_heads_begin_at_whole_quads() {
+        struct Count;
+        impl MatrixSource for Count {
+            fn rows(&self) -> usize {
+                2
+            }
+            fn cols(&self) -> usize {
+                6
+            }
+            fn read(&self, first: usize, out: &mut [f32], _: WeightFormat) -> Result<(), SourceError> {
+                out.iter_mut().enumerate().for_each(|(i, x)| *x = (6 * first + i + 1) as f32);
+                Ok(())
+            }
+        }
+        let wide = PaddedColumns { shape: Shape::new(2, 2, 3, 1.0), o: &Count };
+        let mut rows = [9.0; 16];
+        wide.read(0, &mut rows, WeightFormat::F32).unwrap();
+        assert_eq!(rows, [1., 2., 3., 0., 4., 5., 6., 0., 7., 8., 9., 0., 10., 11., 12., 0.]);
     }
 }

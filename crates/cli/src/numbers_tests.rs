@@ -14,7 +14,7 @@ use elgen_engine::{
     bench::{BUILTIN_CONFIGS, BatchRows, Sources, Trial},
     describe,
 };
-use elgen_models::Outline;
+use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
 use elgen_tensor::DType;
 use serde_json::{Map, Value};
@@ -160,9 +160,8 @@ fn run_for(
     config.check(&model.limits).map_err(|error| format!("what was resolved does not pass: {error}"))?;
     let lengths = config.lengths(1).map_err(|error| error.to_string())?;
     let options = engine.session_options(&Registry::default(), Expected::default());
-    let outline = Outline::new(&model.config);
     let sentences = engine.first_window();
-    sums(&outline, config, source, lengths.max_length - 1, sentences, options.memory_limit.unwrap_or(1 << 30))
+    sums(&model.config, config, source, lengths.max_length - 1, sentences, options.memory_limit.unwrap_or(1 << 30))
 }
 
 /// The sums of a trial of `bench`.
@@ -181,28 +180,23 @@ fn run_trial(model: &ConfigOnly, trial: &Trial, memory_limit: u64) -> Result<Str
         BatchRows::Sentences(sentences) => sentences,
         BatchRows::Largest => usize::MAX,
     };
-    sums(&outline, &config, source, new, sentences, memory_limit)
+    sums(model.config(), &config, source, new, sentences, memory_limit)
 }
 
 fn sums(
-    outline: &Outline,
+    model: &ModelConfig,
     config: &GenerationConfig,
     source: usize,
     new: usize,
     sentences: usize,
     memory_limit: u64,
 ) -> Result<String, String> {
-    let (source, prompt) = if outline.limits.is_encoder_decoder { (source, 1) } else { (0, source.max(1)) };
+    let (source, prompt) = if Outline::new(model).limits.is_encoder_decoder { (source, 1) } else { (0, source.max(1)) };
     let workload = BatchWorkload::new(config, source, prompt, new);
     let mut told = String::new();
     for kind in Kind::BUILT_IN {
-        let plan = MemoryPlan {
-            outline,
-            kinds: Kinds::both(kind),
-            dtype: DType::F16,
-            max_binding_bytes: 2 << 30,
-            memory_limit,
-        };
+        let plan =
+            MemoryPlan { model, kinds: Kinds::both(kind), dtype: DType::F16, max_binding_bytes: 2 << 30, memory_limit };
         match plan.predict(&workload, sentences) {
             Ok(bytes) => told += &format!("{} bytes, ", bytes.total),
             Err(error) => told += &format!("{error}, "),
@@ -294,18 +288,17 @@ fn every_pair_of_counts_and_sizes() {
 }
 
 /// Options of a file, checked and planned with for T5's widths.
-fn planned(limits: &ModelLimits, outline: &Outline, options: &Map<String, Value>) -> Result<String, String> {
+fn planned(limits: &ModelLimits, model: &ModelConfig, options: &Map<String, Value>) -> Result<String, String> {
     let options = GenerationOptions::from_json(options).map_err(|error| error.to_string())?;
     let (config, _) = options.resolve(limits).map_err(|error| error.to_string())?;
     config.check(limits).map_err(|error| format!("what was resolved does not pass: {error}"))?;
     let new = config.lengths(1).map_err(|error| error.to_string())?.max_length - 1;
-    sums(outline, &config, 7, new, 3, 1 << 30)
+    sums(model, &config, 7, new, 3, 1 << 30)
 }
 
 #[test]
 fn every_number_of_generation_options_in_files() {
     let model = describe(&models()[0]).unwrap();
-    let outline = Outline::new(&model.config);
     let values =
         ENDS.iter().chain(&["-1", "1e308", "9.2e18", "0.5"]).map(|number| serde_json::from_str(number).unwrap());
     let values: Vec<Value> = values.collect();
@@ -325,7 +318,7 @@ fn every_number_of_generation_options_in_files() {
                     options.insert("do_sample".to_owned(), sampling.into());
                     options.insert((*option).to_owned(), form);
                     let case = format!("{options:?}");
-                    let found = cheap(&case, || planned(&model.limits, &outline, &options));
+                    let found = cheap(&case, || planned(&model.limits, &model.config, &options));
                     planned_cases += usize::from(found.is_some());
                 }
             }
@@ -351,16 +344,17 @@ fn every_number_of_a_config() {
                     let text = Value::Object(config.clone()).to_string();
                     let found = ConfigOnly::parse(&text, "config.json".as_ref()).map_err(|error| error.to_string())?;
                     found.config().summary();
-                    let outline = Outline::new(found.config());
+                    found.config().parameters().map_err(|error| error.to_string())?;
+                    let limits = Outline::new(found.config()).limits;
                     let options = GenerationOptions {
                         max_new_tokens: Some(20),
                         decoder_start_token_id: Some(0),
                         eos_token_id: None,
                         ..GenerationOptions::default()
                     };
-                    let (config, _) = options.resolve(&outline.limits).map_err(|error| error.to_string())?;
+                    let (config, _) = options.resolve(&limits).map_err(|error| error.to_string())?;
                     for sentences in [1, usize::MAX] {
-                        sums(&outline, &config, 7, 20, sentences, u64::MAX)?;
+                        sums(found.config(), &config, 7, 20, sentences, u64::MAX)?;
                     }
                     Ok(())
                 });

@@ -85,7 +85,7 @@ pub(crate) fn text(arguments: &PlanArgs, registry: &Registry) -> Result<String, 
         .then(|| device_class(arguments.device.as_deref(), dtype, tell_measurement))
         .transpose()?;
     let comparison = Comparison {
-        outline: &outline,
+        model: &model,
         dtype,
         max_binding_bytes: limits.binding,
         memory_limit: limits.memory,

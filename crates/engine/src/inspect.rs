@@ -103,7 +103,7 @@ pub fn inspect(model_dir: &Path) -> Result<Inspection, EngineError> {
         vocab_size: summary.vocab_size,
         positions: summary.positions,
         tied_embeddings: summary.tied,
-        parameters: summary.parameters,
+        parameters: config.parameters()?,
         tokenizer: tokenizer.is_some(),
         tokenizer_error,
         tokenizer_ids: tokenizer.as_ref().map(Tokenizer::vocab_size),

@@ -5,10 +5,10 @@ mod report;
 mod rows;
 
 use elgen_attention::{Alike, Kinds, Need};
-use elgen_models::{Footprint, Outline, prefill_budget};
+use elgen_models::{Footprint, ModelConfig, Outline, prefill_budget};
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Arena, Class, DType, Tally, TensorError};
+use elgen_tensor::{Arena, Class, DType, TensorError};
 use serde::Serialize;
 
 pub(crate) use choose::decide;
@@ -86,17 +86,17 @@ pub struct PlannedBytes {
 /// use elgen_tensor::DType;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264, "decoder_start_token_id": 2 });
-/// let outline = Outline::new(&ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?);
+/// let model = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?;
 /// let options = GenerationOptions {
 ///     num_beams: Some(4),
 ///     max_new_tokens: Some(140),
 ///     decoder_start_token_id: Some(2),
 ///     ..GenerationOptions::default()
 /// };
-/// let (config, _) = options.resolve(&outline.limits)?;
+/// let (config, _) = options.resolve(&Outline::new(&model).limits)?;
 /// let workload = BatchWorkload::new(&config, 1024, 1, 140);
 /// let plan = |kind| MemoryPlan {
-///     outline: &outline,
+///     model: &model,
 ///     kinds: Kinds::both(kind),
 ///     dtype: DType::F16,
 ///     max_binding_bytes: 2 << 30,
@@ -109,7 +109,7 @@ pub struct PlannedBytes {
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan<'a> {
     /// The model.
-    pub outline: &'a Outline,
+    pub model: &'a ModelConfig,
     /// Attention kinds.
     pub kinds: Kinds,
     /// Storage of weights and caches.
@@ -124,10 +124,11 @@ impl MemoryPlan<'_> {
     /// The bytes of a fresh session that runs `batch` sentences at a time. The limit itself is not checked.
     ///
     /// # Errors
-    /// A sentence whose slots of a layer exceed one binding, or a batch of which a buffer does.
+    /// A sentence whose slots of a layer exceed one binding, or a batch of which a buffer does; a kind that does not support the model's blocks.
     pub fn predict(&self, workload: &BatchWorkload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
         let budget = prefill_budget(self.memory_limit);
-        let footprint = Footprint::new(self.outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
+        let outline = Outline::new(self.model);
+        let footprint = Footprint::new(&outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
         // One run of sentences, however many they are: what a prediction costs does not depend on their number.
         let runs = [Alike { need: workload.need(), count: batch }];
         let arena = Arena::counting(self.max_binding_bytes);
@@ -147,8 +148,7 @@ impl MemoryPlan<'_> {
             .into());
         }
         tally.upload_ring(self.memory_limit);
-        let mut load = Tally::default();
-        self.outline.tally_weights(self.kinds, self.dtype, self.max_binding_bytes, &mut load);
+        let mut load = self.model.tally_weights(self.kinds, self.dtype, self.max_binding_bytes)?;
         load.upload_ring(self.memory_limit);
         // The ring of loading is gone before the first run.
         let (run, load) = (tally.usage(), load.usage());

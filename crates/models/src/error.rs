@@ -117,6 +117,12 @@ impl ModelError {
     }
 }
 
+impl From<elgen_tensor::LoadError> for ModelError {
+    fn from(error: elgen_tensor::LoadError) -> Self {
+        Self::Attention(error.into())
+    }
+}
+
 /// Text from a file as it may appear in a one-line message: line breaks and control characters escaped, and shortened.
 pub(crate) fn excerpt(text: &str) -> String {
     const LIMIT: usize = 120;

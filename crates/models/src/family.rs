@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use elgen_attention::Kinds;
-use elgen_tensor::{DType, Device};
+use elgen_tensor::{Arena, DType, Tally};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{Checkpoint, RandomRules};
@@ -60,10 +60,11 @@ pub trait FamilyConfig: RandomRules + Any {
         self.summary().vocab_size
     }
 
-    /// Shapes, caches and bytes of the model.
+    /// Shapes and caches of the model.
     fn outline(&self) -> Outline;
 
-    /// Loads the weights onto the device.
+    /// Loads the weights onto a device, or counts them: what is asked for in the one case is asked for in the other. Equal layers are built by
+    /// [`Arena::each`], of which a counting arena sees one.
     ///
     /// # Errors
     /// Tensors that are missing, misshapen or not finite; out of memory.
@@ -75,8 +76,8 @@ pub trait FamilyConfig: RandomRules + Any {
 pub struct LoadArgs<'a> {
     /// The row of the model's family.
     pub family: &'static Family,
-    /// The device.
-    pub device: &'a Device,
+    /// The device, or what counts.
+    pub arena: &'a Arena,
     /// The weights.
     pub checkpoint: &'a Checkpoint,
     /// The attention kinds.
@@ -108,8 +109,6 @@ pub struct ModelSummary {
     pub positions: Option<usize>,
     /// Whether the config ties embeddings and head.
     pub tied: bool,
-    /// Parameters that the config implies, tied tables counted once.
-    pub parameters: u64,
 }
 
 /// The config of a model of any family.
@@ -196,6 +195,40 @@ impl ModelConfig {
         self.config.summary()
     }
 
+    /// What loading the weights takes where a binding holds `max_binding_bytes`: bytes, and the largest upload, which sizes the upload ring
+    /// ([`Tally::upload_ring`]). Tables that the config ties are counted once; a checkpoint may hold different ones all the same.
+    /// `final_logits_bias` is counted for the families that have it, though one of zeros is not loaded.
+    ///
+    /// ```
+    /// use elgen_attention::Kind;
+    /// use elgen_models::{Kinds, ModelConfig};
+    /// use elgen_tensor::{Class, DType};
+    /// # fn main() -> Result<(), elgen_models::ModelError> {
+    /// // BART-large: the defaults of its config class.
+    /// let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264 });
+    /// let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?;
+    /// let weights = config.tally_weights(Kinds::both(Kind::EL), DType::F16, 2 << 30)?;
+    /// assert_eq!(weights.usage().of(Class::Weights) >> 20, 775);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// A kind that does not support the model's blocks; sizes that a kernel cannot count.
+    pub fn tally_weights(&self, kinds: Kinds, dtype: DType, max_binding_bytes: u64) -> Result<Tally, ModelError> {
+        // Random weights have any tensor that is asked for, and nothing of them is made.
+        let (arena, checkpoint) = (Arena::counting(max_binding_bytes), self.random_checkpoint(0));
+        self.config.load(&LoadArgs { family: self.family, arena: &arena, checkpoint: &checkpoint, kinds, dtype })?;
+        Ok(arena.tally())
+    }
+
+    /// Parameters that the config implies: tied tables counted once, computed positions and `final_logits_bias` not at all.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::tally_weights`].
+    pub fn parameters(&self) -> Result<u64, ModelError> {
+        Ok(self.tally_weights(Kinds::default(), DType::F32, u64::MAX)?.parameters())
+    }
+
     /// Random weights for a model of this config ([`Checkpoint::random`]).
     pub fn random_checkpoint(&self, seed: u64) -> Checkpoint {
         Checkpoint::random(self.config.clone(), seed)
@@ -225,20 +258,20 @@ impl Outline {
     }
 }
 
-/// Loads the weights of a model onto the device.
+/// Loads the weights of a model onto a device, or counts them: then nothing is read but what tells tied tables from others.
 ///
 /// # Errors
 /// Tensors that are missing, misshapen or not finite; a kind that the family cannot have; out of memory.
 pub fn load(
-    device: &Device,
+    onto: impl Into<Arena>,
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     kinds: Kinds,
     dtype: DType,
 ) -> Result<Box<dyn Architecture>, ModelError> {
-    let family = config.family;
+    let (family, arena) = (config.family, &onto.into());
     if !family.is_encoder_decoder && kinds.self_.needs_encoder() {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type, kind: kinds.self_ });
     }
-    config.config.load(&LoadArgs { family, device, checkpoint, kinds, dtype })
+    config.config.load(&LoadArgs { family, arena, checkpoint, kinds, dtype })
 }

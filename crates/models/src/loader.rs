@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use elgen_attention::{AttentionWeights, MatrixSource, Projection, load_linear};
+use elgen_attention::{AttentionWeights, Projection};
 use elgen_tensor::ops::{Linear, Norm, RandomMatrix};
-use elgen_tensor::{DType, Device, Matrix};
+use elgen_tensor::{Arena, Matrix, MatrixSource, SourceError, Vector, WeightFormat, load_linear, product};
 
 use crate::checkpoint::{DecoderEmbeddings, Seq2SeqEmbeddings, TensorView, Weights};
 use crate::error::ModelError;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A `Linear` weight `[out, in]` as it lies in the file.
 struct Rows<'a>(TensorView<'a>);
@@ -21,12 +19,18 @@ impl MatrixSource for Rows<'_> {
     fn cols(&self) -> usize {
         self.0.shape()[1]
     }
-    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), BoxError> {
+    fn read(&self, first: usize, out: &mut [f32], format: WeightFormat) -> Result<(), SourceError> {
         let count = out.len() / self.cols().max(1);
-        Ok(self.0.rows_as(first..first + count, out, dtype)?)
+        Ok(self.0.rows_as(first..first + count, out, format)?)
     }
     fn random(&self) -> Option<RandomMatrix> {
         self.0.random()
+    }
+    fn format(&self) -> Option<WeightFormat> {
+        self.0.stored_format()
+    }
+    fn read_stored(&self, first: usize, count: usize, out: &mut [u8]) -> Result<(), SourceError> {
+        Ok(self.0.rows_stored(first..first + count, out)?)
     }
 }
 
@@ -44,40 +48,89 @@ impl MatrixSource for Columns<'_> {
     fn cols(&self) -> usize {
         self.view.shape()[0]
     }
-    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), BoxError> {
+    fn read(&self, first: usize, out: &mut [f32], format: WeightFormat) -> Result<(), SourceError> {
         let count = out.len() / self.cols().max(1);
         let first = self.first + first;
-        Ok(self.view.columns_as(first..first + count, out, dtype)?)
+        Ok(self.view.columns_as(first..first + count, out, format)?)
     }
     fn random(&self) -> Option<RandomMatrix> {
         Some(self.view.random()?.transpose().offset(self.first, 0))
     }
 }
 
+/// A vector as it lies in the file; where bytes are counted, its length.
+pub(crate) enum StoredVector {
+    Values(Vec<f32>),
+    Counted(usize),
+}
+
+impl StoredVector {
+    pub(crate) fn view(&self) -> Vector<'_> {
+        match self {
+            Self::Values(values) => values.into(),
+            Self::Counted(len) => Vector::Counted(*len),
+        }
+    }
+
+    /// The numbers, times `factor`.
+    pub(crate) fn scaled(mut self, factor: f32) -> Self {
+        if let Self::Values(values) = &mut self {
+            values.iter_mut().for_each(|value| *value *= factor);
+        }
+        self
+    }
+}
+
 /// A projection as it lies in the file.
 pub(crate) struct StoredProjection<'a> {
     weight: Box<dyn MatrixSource + 'a>,
-    bias: Option<Vec<f32>>,
+    bias: Option<StoredVector>,
 }
 
 impl StoredProjection<'_> {
     fn view(&self) -> Projection<'_> {
-        Projection { weight: &*self.weight, bias: self.bias.as_deref() }
+        Projection { weight: &*self.weight, bias: self.bias.as_ref().map(StoredVector::view) }
     }
 }
 
-/// Where a model's weights come from and how they are stored on the device.
+/// Where a model's weights come from, where they go, and how matrices are stored there. Where bytes are counted, nothing is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Loader<'a> {
-    pub(crate) device: &'a Device,
+    pub(crate) arena: &'a Arena,
     pub(crate) weights: Weights<'a>,
-    pub(crate) dtype: DType,
+    pub(crate) format: WeightFormat,
 }
 
 impl<'a> Loader<'a> {
+    /// The same for another arena: that of one layer of many.
+    pub(crate) fn on<'b>(self, arena: &'b Arena) -> Loader<'b>
+    where
+        'a: 'b,
+    {
+        Loader { arena, ..self }
+    }
+
+    /// `layers` equal layers, each with a loader of its own; where bytes are counted, the first stands for all.
+    pub(crate) fn each<R>(
+        &self,
+        layers: usize,
+        mut build: impl FnMut(&Loader<'_>, usize) -> Result<R, ModelError>,
+    ) -> Result<Vec<R>, ModelError> {
+        self.arena.each(layers, |arena, layer| build(&self.on(arena), layer))
+    }
+
+    /// All numbers of a tensor.
+    pub(crate) fn numbers(&self, view: &TensorView<'_>) -> Result<StoredVector, ModelError> {
+        self.arena.will_read(view.len() as u64);
+        match self.arena.device() {
+            Some(_) => Ok(StoredVector::Values(view.to_f32()?)),
+            None => Ok(StoredVector::Counted(view.len())),
+        }
+    }
+
     /// A vector `[len]`.
-    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        self.weights.tensor(name, &[len])?.to_f32()
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<StoredVector, ModelError> {
+        self.numbers(&self.weights.tensor(name, &[len])?)
     }
 
     /// `NAME.weight` `[out, in]` and, if `biased`, `NAME.bias` `[out]`.
@@ -88,7 +141,9 @@ impl<'a> Loader<'a> {
         input: usize,
         biased: bool,
     ) -> Result<StoredProjection<'a>, ModelError> {
-        let weight = Box::new(Rows(self.weights.tensor(&format!("{name}.weight"), &[out, input])?));
+        let view = self.weights.tensor(&format!("{name}.weight"), &[out, input])?;
+        self.arena.will_read(view.len() as u64);
+        let weight = Box::new(Rows(view));
         let bias = if biased { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
         Ok(StoredProjection { weight, bias })
     }
@@ -102,9 +157,12 @@ impl<'a> Loader<'a> {
         columns: Range<usize>,
     ) -> Result<StoredProjection<'a>, ModelError> {
         let view = self.weights.tensor(&format!("{name}.weight"), &[input, out])?;
-        let mut bias = self.vector(&format!("{name}.bias"), out)?;
-        bias.truncate(columns.end);
-        bias.drain(..columns.start);
+        let whole = self.weights.tensor(&format!("{name}.bias"), &[out])?;
+        self.arena.will_read(product(&[input + 1, columns.len()]));
+        let bias = match self.arena.device() {
+            Some(_) => StoredVector::Values(whole.to_f32()?.get(columns.clone()).unwrap_or_default().to_vec()),
+            None => StoredVector::Counted(columns.len()),
+        };
         let weight = Box::new(Columns { view, first: columns.start, count: columns.len() });
         Ok(StoredProjection { weight, bias: Some(bias) })
     }
@@ -120,7 +178,8 @@ impl<'a> Loader<'a> {
     }
 
     fn place(&self, name: &str, stored: &StoredProjection<'_>) -> Result<Linear, ModelError> {
-        Ok(load_linear(self.device, name, self.dtype, &*stored.weight, stored.bias.as_deref())?)
+        let bias = stored.bias.as_ref().map(StoredVector::view);
+        Ok(load_linear(self.arena, name, self.format, &*stored.weight, bias)?)
     }
 
     /// The projections q, k, v and o of an attention block, handed to `build`.
@@ -147,12 +206,18 @@ impl<'a> Loader<'a> {
     pub(crate) fn norm(&self, name: &str, d: usize, eps: f32) -> Result<Norm, ModelError> {
         let weight = self.vector(&format!("{name}.weight"), d)?;
         let bias = self.vector(&format!("{name}.bias"), d)?;
-        Ok(Norm::layer_norm(&self.device.into(), name, &weight, &bias, eps)?)
+        Ok(Norm::layer_norm(self.arena, name, weight.view(), bias.view(), eps)?)
     }
 
     /// A table of rows: embeddings, positions, or a head.
     pub(crate) fn table(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
-        Ok(load_linear(self.device, what, self.dtype, &Rows(view), None)?.weight)
+        self.arena.will_read(view.len() as u64);
+        self.matrix(what, &Rows(view))
+    }
+
+    /// A matrix from anywhere.
+    pub(crate) fn matrix(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
+        Ok(load_linear(self.arena, what, self.format, source, None)?.weight)
     }
 
     /// The embedding table and the head of a decoder-only model: one table in memory for each one in the file. Clones share the device buffers.
@@ -164,7 +229,8 @@ impl<'a> Loader<'a> {
     }
 
     /// The embedding tables of encoder and decoder, and the head: one table in memory for each one in the file. Clones share the device buffers.
-    pub(crate) fn tables(&self, views: Seq2SeqEmbeddings<'a>) -> Result<[Matrix; 3], ModelError> {
+    /// `tied`: the config calls the head one with another; one of its own that the file holds all the same is no parameter that the config implies.
+    pub(crate) fn tables(&self, views: Seq2SeqEmbeddings<'a>, tied: bool) -> Result<[Matrix; 3], ModelError> {
         let encoder = self.table("encoder embedding", views.encoder.clone())?;
         let decoder = match views.decoder.name() == views.encoder.name() {
             true => encoder.clone(),
@@ -173,6 +239,7 @@ impl<'a> Loader<'a> {
         let head = match views.head.name() {
             name if name == views.encoder.name() => encoder.clone(),
             name if name == views.decoder.name() => decoder.clone(),
+            _ if tied => self.matrix("head", &Rows(views.head))?,
             _ => self.table("head", views.head)?,
         };
         Ok([encoder, decoder, head])

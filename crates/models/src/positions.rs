@@ -1,7 +1,6 @@
 //! Sinusoidal position tables (Vaswani et al. 2017, arXiv 1706.03762, section 3.5) in the column order of Marian and Pegasus.
 
-use elgen_attention::MatrixSource;
-use elgen_tensor::DType;
+use elgen_tensor::{MatrixSource, SourceError, WeightFormat};
 
 /// A table `[rows, d]`: with `angle(p, i) = p / 10000^(2i/d)`, row `p` holds `sin(angle(p, i))` in columns `i < ceil(d / 2)` and then
 /// `cos(angle(p, i))` for `i < floor(d / 2)`. Computed in f64, rounded once.
@@ -28,7 +27,7 @@ impl MatrixSource for Sinusoidal {
         self.d
     }
 
-    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: WeightFormat) -> Result<(), SourceError> {
         for (r, row) in out.chunks_mut(self.d.max(1)).enumerate() {
             for (c, value) in row.iter_mut().enumerate() {
                 *value = self.value(first + r, c);
@@ -44,7 +43,7 @@ mod tests {
 
     fn table(rows: usize, d: usize) -> Vec<f32> {
         let mut out = vec![0.0; rows * d];
-        Sinusoidal { rows, d }.read(0, &mut out, DType::F32).expect("it never fails");
+        Sinusoidal { rows, d }.read(0, &mut out, WeightFormat::F32).expect("it never fails");
         out
     }
 
@@ -68,7 +67,7 @@ mod tests {
     fn a_window_starts_where_it_is_asked_to() {
         let all = table(9, 6);
         let mut part = vec![0.0; 2 * 6];
-        Sinusoidal { rows: 9, d: 6 }.read(7, &mut part, DType::F32).expect("it never fails");
+        Sinusoidal { rows: 9, d: 6 }.read(7, &mut part, WeightFormat::F32).expect("it never fails");
         assert_eq!(part, all[7 * 6..]);
     }
 }

@@ -21,6 +21,13 @@ struct Read<T> {
     own: T,
     special_tokens: SpecialTokens,
     dtype: Option<String>,
+    all: ModelConfig,
+}
+
+impl<T> Read<T> {
+    fn parameters(&self) -> u64 {
+        self.all.parameters().unwrap()
+    }
 }
 
 impl<T> std::ops::Deref for Read<T> {
@@ -37,6 +44,7 @@ fn read<T: FamilyConfig + Clone>(model_type: &str, mut value: Value) -> Result<R
         own: config.downcast_ref::<T>().unwrap_or_else(|| panic!("{config:?}")).clone(),
         special_tokens: config.special_tokens().clone(),
         dtype: config.dtype().map(str::to_owned),
+        all: config,
     })
 }
 

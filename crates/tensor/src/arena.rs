@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::device::{Device, lock};
 use crate::error::{Result, TensorError};
+use crate::load::Vector;
 use crate::pool::Class;
 use crate::readback::Readback;
 use crate::tally::Tally;
@@ -98,21 +99,21 @@ impl Arena {
         }
     }
 
-    /// As [`Device::tensor_from`]. Where it counts, the values are not looked at.
+    /// A tensor `[1, vector.len()]` of f32 that holds a vector.
     ///
     /// # Errors
-    /// As there.
-    pub fn tensor_from(
-        &self,
-        what: &str,
-        class: Class,
-        rows: usize,
-        cols: usize,
-        dtype: DType,
-        values: &[f32],
-    ) -> Result<Tensor> {
-        let tensor = self.tensor(what, class, rows, cols, dtype)?;
-        self.write_rows(&tensor, 0, values)?;
+    /// As [`Arena::tensor`]; on a device, a vector that was only counted.
+    pub fn vector<'a>(&self, what: &str, class: Class, vector: impl Into<Vector<'a>>) -> Result<Tensor> {
+        let vector = vector.into();
+        let tensor = self.tensor(what, class, 1, vector.len(), DType::F32)?;
+        match (self.device(), vector) {
+            (Some(device), Vector::Values(values)) => device.write_rows(&tensor, 0, values)?,
+            (Some(_), Vector::Counted(len)) => {
+                let message = format!("{what}: {len} numbers were counted, not read");
+                return Err(TensorError::Shape { op: "vector", message });
+            }
+            (None, _) => self.will_upload(product(&[tensor.ld(), tensor.dtype.bytes() as usize])),
+        }
         Ok(tensor)
     }
 
@@ -177,6 +178,13 @@ impl Arena {
     pub fn will_upload(&self, bytes: u64) {
         if let Source::Counting { tally, .. } = &self.source {
             lock(tally).upload(bytes);
+        }
+    }
+
+    /// Counts numbers of a checkpoint that are read for what is built. Nothing on a device.
+    pub fn will_read(&self, numbers: u64) {
+        if let Source::Counting { tally, .. } = &self.source {
+            lock(tally).read(numbers);
         }
     }
 

@@ -112,6 +112,19 @@ impl Matrix {
         Ok(())
     }
 
+    /// Writes rows that are encoded already ([`WeightFormat::row_bytes`] each) from row `first_row` on.
+    pub(crate) fn write_stored(&self, arena: &Arena, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let row_bytes = self.format.row_bytes(self.cols);
+        let rows = (bytes.len() as u64).checked_div(row_bytes).unwrap_or(0);
+        for (window, begin, end) in self.windows_of(first_row, first_row.saturating_add(rows as usize)) {
+            // Within `bytes`, so the products are lengths of it.
+            let part = |row: usize| (row - first_row) * row_bytes as usize;
+            let offset = row_bytes.saturating_mul((begin - window.first_row) as u64);
+            arena.write(&window.buffer, offset, &bytes[part(begin)..part(end)])?;
+        }
+        Ok(())
+    }
+
     /// Counts the upload of `rows` rows; nothing on a device.
     pub(crate) fn will_write(&self, arena: &Arena, rows: usize) {
         let longest = self.windows.first().map_or(0, |window| window.rows);

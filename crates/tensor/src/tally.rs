@@ -10,6 +10,7 @@ pub struct Tally {
     usage: Usage,
     largest_binding: u64,
     largest_upload: u64,
+    parameters: u64,
 }
 
 impl Tally {
@@ -34,6 +35,11 @@ impl Tally {
         self.largest_upload = self.largest_upload.max(bytes);
     }
 
+    /// As [`crate::Arena::will_read`].
+    pub(crate) fn read(&mut self, numbers: u64) {
+        self.parameters = self.parameters.saturating_add(numbers);
+    }
+
     /// Counts the upload ring under this memory limit, once all uploads are known.
     pub fn upload_ring(&mut self, memory_limit: u64) {
         if self.largest_upload > 0 {
@@ -46,6 +52,7 @@ impl Tally {
         for class in Class::ALL {
             self.usage.add(class, other.usage.of(class).saturating_mul(count));
         }
+        self.parameters = self.parameters.saturating_add(other.parameters.saturating_mul(count));
         if count > 0 {
             self.largest_binding = self.largest_binding.max(other.largest_binding);
             self.largest_upload = self.largest_upload.max(other.largest_upload);
@@ -55,6 +62,11 @@ impl Tally {
     /// The sums.
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Numbers of a checkpoint that are read for what was counted.
+    pub fn parameters(&self) -> u64 {
+        self.parameters
     }
 
     /// Bytes of the largest buffer that a kernel binds.

@@ -6,7 +6,7 @@
 use elgen_attention::{CrossQueries, ElAttend, ElQueries, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::Partials;
 use elgen_tensor::ops::{Activation, Linear, Prologue, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table};
+use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table, Vector};
 use elgen_tests::harness::{matrix, values};
 use elgen_tests::timing::best_seconds;
 use serde_json::json;
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for dtype in [DType::F32, DType::F16] {
         for (n, k) in SHAPES {
             let arena = Arena::from(&device);
-            let w = Linear::build(&arena, "w", n, k, dtype.into(), Some(&values(1, n)))?;
+            let w = Linear::build(&arena, "w", n, k, dtype.into(), Some(Vector::from(&values(1, n))))?;
             w.weight.write_rows(&arena, 0, &values(2, n * k))?;
             for &rows in &rows {
                 let x = device.tensor_from("x", Class::Activations, rows, k, DType::F32, &values(3, rows * k))?;

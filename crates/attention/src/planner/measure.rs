@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use elgen_tensor::ops::{Activation, FMA_CHAINS, Linear, MatrixLayout, fma_rounds, linear, matrix_rounds, stream};
 use elgen_tensor::{
-    Buffer, Class, DType, Device, Grouping, Range, Readback, Recorder, Rows, Table, Tensor, TensorError,
+    Buffer, Class, DType, Device, Grouping, MatrixSource, Range, Readback, Recorder, Rows, SourceError, Table, Tensor,
+    TensorError, WeightFormat,
 };
 
 use super::device_class::{Curve, DeviceClass};
@@ -22,7 +23,7 @@ use crate::position_scheme::PositionScheme;
 use crate::shape::Shape;
 use crate::spec::BlockSpec;
 use crate::splits::Splits;
-use crate::weights::{AttentionWeights, MatrixSource, Projection};
+use crate::weights::{AttentionWeights, Projection};
 use crate::workspace::{Extras, Workspace};
 
 /// How much is measured. On a software adapter a few milliseconds of work suffice, a GPU must be filled.
@@ -261,7 +262,7 @@ impl MatrixSource for Made {
         self.cols
     }
 
-    fn read(&self, first: usize, out: &mut [f32], _: DType) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(&self, first: usize, out: &mut [f32], _: WeightFormat) -> Result<(), SourceError> {
         for (i, value) in out.iter_mut().enumerate() {
             *value = ((first * self.cols + i) % 31) as f32 / 500.0 - 0.03;
         }

@@ -31,7 +31,7 @@ pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &Gene
         |kinds| {
             let total = |memory_limit| {
                 let max_binding_bytes = device.max_binding_bytes;
-                let plan = MemoryPlan { outline: &outline, kinds, dtype, max_binding_bytes, memory_limit };
+                let plan = MemoryPlan { model, kinds, dtype, max_binding_bytes, memory_limit };
                 plan.predict(&workload, 1).ok().map(|bytes| bytes.total)
             };
             least_limit(total)

@@ -129,7 +129,7 @@ mod tests {
         ];
         assert_eq!(known.map(|(name, _)| name), BUILTIN_CONFIGS.map(|(name, _)| name));
         for (name, millions) in known {
-            let found = builtin_config(name, 1).unwrap().config().summary().parameters as f64 / 1e6;
+            let found = builtin_config(name, 1).unwrap().config().parameters().unwrap() as f64 / 1e6;
             assert!((found - millions).abs() < 0.005 * millions, "{name}: {found}");
         }
     }

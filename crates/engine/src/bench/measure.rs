@@ -180,7 +180,7 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     // Before sources are made: numbers that cannot be must cost nothing.
     let device = model.device();
     let plan = MemoryPlan {
-        outline: &Outline::new(model.model_config()),
+        model: model.model_config(),
         kinds: model.kinds(),
         dtype: model.weights().cache_layout().format.dtype(),
         max_binding_bytes: device.capabilities().max_binding_bytes,
@@ -225,7 +225,7 @@ fn cannot_fit(
     count: usize,
     most: usize,
 ) -> Result<Option<String>, EngineError> {
-    let limits = plan.outline.limits;
+    let limits = Outline::new(plan.model).limits;
     let encoder_decoder = limits.is_encoder_decoder;
     let shortest = sources.shortest(most);
     let positions = limits.max_position_embeddings.unwrap_or(usize::MAX);
@@ -242,7 +242,7 @@ fn cannot_fit(
     };
     // A prediction may count more weights than a checkpoint holds.
     let run = bytes.total.saturating_sub(bytes.weights).saturating_add(weights);
-    let layout = plan.outline.cache_layout(plan.kinds, plan.dtype);
+    let layout = Outline::new(plan.model).cache_layout(plan.kinds, plan.dtype);
     let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
     let cached = slot.saturating_mul(sources.total(count, most)).saturating_add(weights);
     let (least, limit) = (run.max(cached), plan.memory_limit);
@@ -348,9 +348,10 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_known_before_a_source_is_made() {
         for name in ["t5-small", "bart-base", "gpt2"] {
-            let outline = Outline::new(builtin_config(name, 1).unwrap().config());
+            let found = builtin_config(name, 1).unwrap();
+            let model = found.config();
             let plan = MemoryPlan {
-                outline: &outline,
+                model,
                 kinds: Kinds::both(Kind::MHA),
                 dtype: DType::F32,
                 max_binding_bytes: 2 << 30,
@@ -361,8 +362,8 @@ mod tests {
                 decoder_start_token_id: Some(0),
                 ..GenerationOptions::default()
             };
-            let (config, _) = options.resolve(&outline.limits).unwrap();
-            let weights = outline.weight_bytes(plan.kinds, plan.dtype, plan.max_binding_bytes);
+            let (config, _) = options.resolve(&Outline::new(model).limits).unwrap();
+            let weights = model.tally_weights(plan.kinds, plan.dtype, plan.max_binding_bytes).unwrap().usage().total;
             let fits = |sources: &Sources, count: usize| {
                 cannot_fit(&plan, weights, sources, &config, count, 1000).map(|reason| reason.is_none())
             };

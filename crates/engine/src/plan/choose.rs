@@ -51,7 +51,7 @@ pub(crate) fn decide(
     };
     let fits = |kinds| {
         let memory = MemoryPlan {
-            outline: &outline,
+            model: config,
             kinds,
             dtype,
             max_binding_bytes: device.capabilities().max_binding_bytes,

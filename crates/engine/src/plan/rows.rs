@@ -2,7 +2,7 @@
 
 use elgen_attention::planner::{self, choose};
 use elgen_attention::{Kind, Kinds, Standing};
-use elgen_models::Outline;
+use elgen_models::{ModelConfig, Outline};
 use elgen_tensor::DType;
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub struct PlanRow {
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
     /// The model.
-    pub outline: &'a Outline,
+    pub model: &'a ModelConfig,
     /// Storage of weights and caches.
     pub dtype: DType,
     /// Bytes that one binding of the device holds.
@@ -82,9 +82,13 @@ impl<'a> Comparison<'a> {
         batches.into_iter().filter_map(total).collect()
     }
 
+    fn outline(&self) -> Outline {
+        Outline::new(self.model)
+    }
+
     fn plan(&self, kinds: Kinds) -> MemoryPlan<'a> {
         MemoryPlan {
-            outline: self.outline,
+            model: self.model,
             kinds,
             dtype: self.dtype,
             max_binding_bytes: self.max_binding_bytes,
@@ -103,7 +107,7 @@ impl<'a> Comparison<'a> {
         PlanRow {
             attention,
             self_: kinds.self_.name(),
-            cross: self.outline.encoder.map(|_| kinds.cross.name()),
+            cross: self.outline().encoder.map(|_| kinds.cross.name()),
             bytes,
             error,
             bytes_per_sentence: bytes_per_sentence(&plan, self.workload),
@@ -131,7 +135,7 @@ impl<'a> Comparison<'a> {
             batch_limit: usize::MAX,
         };
         let fits = |kinds| self.plan(kinds).largest_batch(self.workload);
-        let chosen = choose(&known.class, &shape(self.outline), &workload, self.dtype, self.kinds, fits);
+        let chosen = choose(&known.class, &shape(&self.outline()), &workload, self.dtype, self.kinds, fits);
         let reason = match chosen.prediction() {
             Some(best) => format!("predicted {:.3} sentences/s at batch {}", best.sentences_per_second(), best.batch),
             None => "not one sentence fits".to_owned(),
@@ -143,7 +147,7 @@ impl<'a> Comparison<'a> {
     /// What `auto` picks where no device has been measured: the kinds with the largest batch. Ties go to multi-head attention, which computes
     /// least, for cross-attention before self-attention; a last resort (`mha-nocache`) only takes what no other kinds can.
     fn largest_row(&self, batch: usize) -> PlanRow {
-        let candidates = planner::combinations(self.kinds, self.outline.encoder.is_some());
+        let candidates = planner::combinations(self.kinds, self.outline().encoder.is_some());
         let sized = |standing: Standing| {
             let these = candidates.iter().filter(move |kinds| planner::standing(**kinds) == standing);
             let sized = these.filter_map(|kinds| Some((self.plan(*kinds).largest_batch(self.workload)?, *kinds)));

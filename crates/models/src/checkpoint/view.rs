@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use elgen_tensor::DType;
+use elgen_tensor::WeightFormat;
 use elgen_tensor::ops::RandomMatrix;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -83,30 +83,89 @@ impl<'a> TensorView<'a> {
     pub fn to_f32(&self) -> Result<Vec<f32>, ModelError> {
         self.element_size()?;
         let mut out = vec![0.0; self.len()];
-        self.read(0, &mut out, DType::F32)?;
+        self.read(0, &mut out, WeightFormat::F32)?;
         Ok(out)
     }
 
     /// The rows `rows` of a `[n, m]` tensor as f32 into `out`, which must hold `rows.len() * m` elements.
     pub fn rows_f32(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), ModelError> {
-        self.rows_as(rows, out, DType::F32)
+        self.rows_as(rows, out, WeightFormat::F32)
     }
 
-    /// [`TensorView::rows_f32`] of a weight that will be stored as `dtype`: what that cannot hold is refused.
-    pub(crate) fn rows_as(&self, rows: Range<usize>, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
+    /// [`TensorView::rows_f32`] of a weight that will be stored in `format`: what that cannot hold is refused.
+    pub(crate) fn rows_as(&self, rows: Range<usize>, out: &mut [f32], format: WeightFormat) -> Result<(), ModelError> {
         let [n, m] = self.matrix()?;
         self.check_window("rows", &rows, n, m, out.len())?;
-        self.read(rows.start * m, out, dtype)
+        self.read(rows.start * m, out, format)
+    }
+
+    /// The format that [`TensorView::rows_stored`] gives; `None` where elements have to be converted.
+    pub(crate) fn stored_format(&self) -> Option<WeightFormat> {
+        match (self.data, self.dtype) {
+            (Data::Stored(..), StoredDtype::F32) => Some(WeightFormat::F32),
+            (Data::Stored(..), StoredDtype::F16) => Some(WeightFormat::F16),
+            _ => None,
+        }
+    }
+
+    /// The rows `rows` of a `[n, m]` tensor as they lie in the file, each at the front of an equal part of `out`. What is not finite is refused.
+    pub(crate) fn rows_stored(&self, rows: Range<usize>, out: &mut [u8]) -> Result<(), ModelError> {
+        let ([n, m], size) = (self.matrix()?, self.element_size()?);
+        self.check_window("rows", &rows, n, m, rows.len() * m)?;
+        let Data::Stored(shard, at) = self.data else {
+            return Err(self.window_error("its rows are not in a file".into()));
+        };
+        let (bytes, stride) = (m * size, out.len().checked_div(rows.len()).unwrap_or(0));
+        if bytes == 0 {
+            return Ok(());
+        }
+        if stride < bytes {
+            return Err(self.window_error(format!(
+                "{} rows of {bytes} bytes, the buffer holds {}",
+                rows.len(),
+                out.len()
+            )));
+        }
+        let first = at + (rows.start * bytes) as u64;
+        if stride == bytes {
+            shard.read(first, out, &self.name)?;
+        } else {
+            for (row, to) in out.chunks_exact_mut(stride).enumerate() {
+                shard.read(first + (row * bytes) as u64, &mut to[..bytes], &self.name)?;
+            }
+        }
+        // Largest magnitude of all elements, pads too, which are zeros: unlike a search for the first bad one this has no branch per element.
+        let finite = match self.dtype {
+            StoredDtype::F16 => {
+                let words = out.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]) & 0x7fff);
+                words.fold(0, u16::max) < f16::INFINITY.to_bits()
+            }
+            _ => {
+                let words = out.chunks_exact(4).map(|x| u32::from_le_bytes([x[0], x[1], x[2], x[3]]) & 0x7fff_ffff);
+                words.fold(0, u32::max) < f32::INFINITY.to_bits()
+            }
+        };
+        if finite {
+            return Ok(());
+        }
+        // By way of f32, where the first one is named.
+        self.rows_as(rows.clone(), &mut vec![0.0; rows.len() * m], WeightFormat::F32)?;
+        Err(self.window_error("it was written to while it was read".into()))
     }
 
     /// The columns `cols` of a `[n, m]` tensor as f32, each as one row of `out`, which must hold `cols.len() * n` elements:
     /// a window of rows of the transposed tensor. GPT-2's `Conv1D` weights `[in, out]` become `[out, in]` this way.
     pub fn columns_f32(&self, cols: Range<usize>, out: &mut [f32]) -> Result<(), ModelError> {
-        self.columns_as(cols, out, DType::F32)
+        self.columns_as(cols, out, WeightFormat::F32)
     }
 
-    /// [`TensorView::columns_f32`] of a weight that will be stored as `dtype`: what that cannot hold is refused.
-    pub(crate) fn columns_as(&self, cols: Range<usize>, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
+    /// [`TensorView::columns_f32`] of a weight that will be stored in `format`: what that cannot hold is refused.
+    pub(crate) fn columns_as(
+        &self,
+        cols: Range<usize>,
+        out: &mut [f32],
+        format: WeightFormat,
+    ) -> Result<(), ModelError> {
         let [n, m] = self.matrix()?;
         self.check_window("columns", &cols, m, n, out.len())?;
         let width = cols.len();
@@ -117,7 +176,7 @@ impl<'a> TensorView<'a> {
         for first in (0..n).step_by(TRANSPOSE_ROWS) {
             let count = TRANSPOSE_ROWS.min(n - first);
             for (row, target) in block.chunks_exact_mut(width).take(count).enumerate() {
-                self.read((first + row) * m + cols.start, target, dtype)?;
+                self.read((first + row) * m + cols.start, target, format)?;
             }
             for (col, target) in out.chunks_exact_mut(n).enumerate() {
                 for (row, value) in target[first..first + count].iter_mut().enumerate() {
@@ -128,8 +187,8 @@ impl<'a> TensorView<'a> {
         Ok(())
     }
 
-    /// Converts the elements from flat index `first` on into `out`; refuses non-finite ones and those that `dtype` cannot hold.
-    fn read(&self, first: usize, out: &mut [f32], dtype: DType) -> Result<(), ModelError> {
+    /// Converts the elements from flat index `first` on into `out`; refuses non-finite ones and those that `format` cannot hold.
+    fn read(&self, first: usize, out: &mut [f32], format: WeightFormat) -> Result<(), ModelError> {
         let size = self.element_size()?;
         match self.data {
             Data::Stored(shard, at) => self.convert(shard, at + (first * size) as u64, out)?,
@@ -143,7 +202,7 @@ impl<'a> TensorView<'a> {
         }
         // Largest magnitude as an integer: unlike a search for the first bad value this has no branch per element.
         let largest = out.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
-        let limit = dtype.limit();
+        let limit = format.limit();
         if largest < limit.to_bits() {
             return Ok(());
         }
@@ -151,7 +210,7 @@ impl<'a> TensorView<'a> {
         let (at, value) = found.unwrap_or((0, f32::NAN));
         let (file, tensor, index) = (self.file.into(), excerpt(&self.name), first + at);
         Err(match value.is_finite() {
-            true => ModelError::from(CheckpointError::OutOfRange { file, tensor, index, value, dtype: dtype.name() }),
+            true => ModelError::from(CheckpointError::OutOfRange { file, tensor, index, value, dtype: format.name() }),
             false => ModelError::from(CheckpointError::NonFinite { file, tensor, index, value }),
         })
     }

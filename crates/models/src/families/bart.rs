@@ -5,10 +5,10 @@
 mod config;
 mod variants;
 
-use elgen_attention::{BlockSpec, PositionScheme, Shape, load_linear};
+use elgen_attention::{BlockSpec, PositionScheme, Shape};
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::Linear;
-use elgen_tensor::{Class, DType, Matrix, Tensor};
+use elgen_tensor::{Class, Matrix, Tensor, Vector};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
@@ -18,7 +18,7 @@ use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::{DenseFeedForward, FeedForwardBlock};
 use crate::loader::Loader;
-use crate::outline::{Outline, Weight, feed_forward};
+use crate::outline::Outline;
 use crate::positions::Sinusoidal;
 use crate::space::StackShape;
 use crate::stack::Norms;
@@ -41,7 +41,6 @@ impl FamilyConfig for BartConfig {
             vocab_size: self.decoder_vocab_size,
             positions: Some(self.max_position_embeddings),
             tied: self.tie_word_embeddings,
-            parameters: self.parameters(),
         }
     }
 
@@ -50,30 +49,14 @@ impl FamilyConfig for BartConfig {
     }
 
     fn outline(&self) -> Outline {
-        let (d, vocab) = (self.d_model, self.decoder_vocab_size);
         let (encoder_shape, decoder_shape) = (shape(self, &self.encoder), shape(self, &self.decoder));
         // The encoder's working tensors also take the cross projections of the decoder's blocks, 2 * inner wide: both stacks have the same
         // d_model, but their padded heads may differ.
         let widest = if encoder_shape.inner() >= decoder_shape.inner() { encoder_shape } else { decoder_shape };
         let (encoder, decoder) = (self.encoder, self.decoder);
-        let table = |rows| Weight::Matrix { rows, cols: d, bias: false };
-        let side_norms = usize::from(self.embedding_norm) + usize::from(self.norm_order == NormOrder::Pre);
-        let norms = 2 * encoder.layers + 3 * decoder.layers + 2 * side_norms;
-        let mut weights = vec![
-            (1, table(self.vocab_size)),
-            (usize::from(!self.share_embeddings) + usize::from(!self.tie_word_embeddings), table(vocab)),
-            (1, Weight::Vector { len: vocab }),
-            (2, table(self.position_rows())),
-            (norms, Weight::Norm { cols: d, shift: true }),
-            (encoder.layers, Weight::Encoder { shape: encoder_shape, biases: true }),
-            (decoder.layers, Weight::SelfAttention { shape: decoder_shape, biases: true }),
-            (decoder.layers, Weight::CrossAttention { shape: decoder_shape, biases: true }),
-        ];
-        weights.extend(feed_forward(encoder.layers, d, encoder.ffn_dim, false, true));
-        weights.extend(feed_forward(decoder.layers, d, decoder.ffn_dim, false, true));
         Outline {
             limits: ModelLimits {
-                vocab_size: vocab,
+                vocab_size: self.decoder_vocab_size,
                 max_position_embeddings: Some(self.max_position_embeddings),
                 is_encoder_decoder: true,
             },
@@ -81,8 +64,7 @@ impl FamilyConfig for BartConfig {
             decoder_layers: decoder.layers,
             encoder: Some(StackShape { attention: widest, ffn: encoder.ffn_dim, gated: false }),
             decoder: StackShape { attention: decoder_shape, ffn: decoder.ffn_dim, gated: false },
-            head_width: d,
-            weights,
+            head_width: self.d_model,
         }
     }
 
@@ -103,21 +85,24 @@ fn tables(loader: &Loader<'_>, config: &BartConfig) -> Result<([Matrix; 2], Line
         true => loader.weights.shared_embeddings(BartConfig::SUBSTITUTES, config.vocab_size, d, tied)?,
         false => loader.weights.separate_embeddings(config.vocab_size, config.decoder_vocab_size, d, tied)?,
     };
-    let [encoder, decoder, head] = loader.tables(views)?;
+    let [encoder, decoder, head] = loader.tables(views, tied)?;
     Ok(([encoder, decoder], Linear { weight: head, bias: logits_bias(loader, config)? }))
 }
 
-/// `final_logits_bias`, unless it is zero.
+/// `final_logits_bias`, unless it is zero: a buffer, no parameter. Only a file tells, so it is counted.
 fn logits_bias(loader: &Loader<'_>, config: &BartConfig) -> Result<Option<Tensor>, ModelError> {
-    let name = "final_logits_bias";
-    let bias = match loader.weights.optional(name, &[1, config.decoder_vocab_size])? {
+    let (name, len) = ("final_logits_bias", config.decoder_vocab_size);
+    if loader.arena.device().is_none() {
+        return Ok(Some(loader.arena.vector(name, Class::Weights, Vector::Counted(len))?));
+    }
+    let bias = match loader.weights.optional(name, &[1, len])? {
         Some(view) => view.to_f32()?,
         None => Vec::new(),
     };
     if bias.iter().all(|x| *x == 0.0) {
         return Ok(None);
     }
-    Ok(Some(loader.device.tensor_from(name, Class::Weights, 1, bias.len(), DType::F32, &bias)?))
+    Ok(Some(loader.arena.vector(name, Class::Weights, &bias)?))
 }
 
 /// The position table of one side.
@@ -130,23 +115,28 @@ fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<Pos
     };
     let table = match view {
         Some(view) => loader.table(&name, view)?,
-        None => load_linear(loader.device, &name, loader.dtype, &Sinusoidal { rows, d }, None)?.weight,
+        None => loader.matrix(&name, &Sinusoidal { rows, d })?,
     };
     Ok(PositionTable { table, offset: config.positions.offset() })
 }
 
-/// The stack of one side, with the norms `blocks` of each layer.
+/// The stack of one side, of `count` layers with the norms `blocks` each.
 fn stack<L>(
     loader: &Loader<'_>,
     config: &BartConfig,
     side: &str,
     table: Matrix,
-    layers: Vec<L>,
-    blocks: &[&str],
+    (count, blocks): (usize, &[&str]),
+    layer: impl FnMut(&Loader<'_>, usize) -> Result<L, ModelError>,
 ) -> Result<Stack<L>, ModelError> {
-    let norm = |name: &str| loader.norm(&format!("{side}.{name}"), config.d_model, BartConfig::LAYER_NORM_EPS);
-    let layer = |l: usize| blocks.iter().map(|block| norm(&format!("layers.{l}.{block}"))).collect();
+    let of = |loader: &Loader<'_>, name: &str| {
+        loader.norm(&format!("{side}.{name}"), config.d_model, BartConfig::LAYER_NORM_EPS)
+    };
+    let norm = |name: &str| of(loader, name);
+    let norms =
+        |loader: &Loader<'_>, l| blocks.iter().map(|block| of(loader, &format!("layers.{l}.{block}"))).collect();
     Ok(Stack {
+        layers: loader.each(count, layer)?,
         embeddings: Embeddings {
             table,
             scale: config.embedding_scale(),
@@ -156,66 +146,62 @@ fn stack<L>(
         },
         norms: Norms {
             order: config.norm_order,
-            layers: (0..layers.len()).map(layer).collect::<Result<_, ModelError>>()?,
+            layers: loader.each(count, norms)?,
             last: if config.norm_order == NormOrder::Pre { Some(norm("layer_norm")?) } else { None },
         },
-        layers,
     })
 }
 
 fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
+    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
+    let loader = &Loader { arena, weights: Weights::new(checkpoint, "model."), format: dtype.into() };
     let d = config.d_model;
-    let ([encoder_table, decoder_table], head) = tables(&loader, config)?;
-    let feed_forward = |name: &str, stack: &StackConfig| -> Result<Box<dyn FeedForwardBlock>, ModelError> {
-        Ok(Box::new(DenseFeedForward {
-            up_proj: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d, true)?,
-            down_proj: loader.linear(&format!("{name}.fc2"), d, stack.ffn_dim, true)?,
-            activation: config.activation,
-        }))
-    };
-    let projections = |name: &str| loader.square_projections(name, d, true);
+    let ([encoder_table, decoder_table], head) = tables(loader, config)?;
+    let feed_forward =
+        |loader: &Loader<'_>, name: &str, stack: &StackConfig| -> Result<Box<dyn FeedForwardBlock>, ModelError> {
+            Ok(Box::new(DenseFeedForward {
+                up_proj: loader.linear(&format!("{name}.fc1"), stack.ffn_dim, d, true)?,
+                down_proj: loader.linear(&format!("{name}.fc2"), d, stack.ffn_dim, true)?,
+                activation: config.activation,
+            }))
+        };
     let encoder_shape = shape(config, &config.encoder);
-    let encoder = (0..config.encoder.layers)
-        .map(|layer| {
-            let name = format!("encoder.layers.{layer}");
-            let what = &format!("{name}.self_attn");
-            let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, positions: PositionScheme::None };
-            Ok(EncoderLayer {
-                attention: loader
-                    .attention(projections(what)?, |w| kinds.encoder.encoder_attention(&device.into(), &spec, w))?,
-                feed_forward: feed_forward(&name, &config.encoder)?,
-            })
+    let encoder_layer = |loader: &Loader<'_>, layer: usize| {
+        let name = format!("encoder.layers.{layer}");
+        let what = &format!("{name}.self_attn");
+        let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, positions: PositionScheme::None };
+        let projections = loader.square_projections(what, d, true)?;
+        Ok(EncoderLayer {
+            attention: loader.attention(projections, |w| kinds.encoder.encoder_attention(loader.arena, &spec, w))?,
+            feed_forward: feed_forward(loader, &name, &config.encoder)?,
         })
-        .collect::<Result<_, ModelError>>()?;
+    };
     let decoder_shape = shape(config, &config.decoder);
-    let decoder =
-        (0..config.decoder.layers)
-            .map(|layer| {
-                let name = format!("decoder.layers.{layer}");
-                let (what, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
-                let own = BlockSpec { what, layer, shape: decoder_shape, dtype, positions: PositionScheme::None };
-                let cross = BlockSpec { what: cross, ..own };
-                Ok(DecoderLayer {
-                    attention: loader
-                        .attention(projections(own.what)?, |w| kinds.self_.self_attention(&device.into(), &own, w))?,
-                    cross: Some(loader.attention(projections(cross.what)?, |w| {
-                        kinds.cross.cross_attention(&device.into(), &cross, w)
-                    })?),
-                    feed_forward: feed_forward(&name, &config.decoder)?,
-                })
-            })
-            .collect::<Result<_, ModelError>>()?;
+    let decoder_layer = |loader: &Loader<'_>, layer: usize| {
+        let name = format!("decoder.layers.{layer}");
+        let (own, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
+        let own = BlockSpec { what: own, layer, shape: decoder_shape, dtype, positions: PositionScheme::None };
+        let cross = BlockSpec { what: cross, ..own };
+        let projections = |spec: &BlockSpec<'_>| loader.square_projections(spec.what, d, true);
+        Ok(DecoderLayer {
+            attention: loader.attention(projections(&own)?, |w| kinds.self_.self_attention(loader.arena, &own, w))?,
+            cross: Some(
+                loader.attention(projections(&cross)?, |w| kinds.cross.cross_attention(loader.arena, &cross, w))?,
+            ),
+            feed_forward: feed_forward(loader, &name, &config.decoder)?,
+        })
+    };
     // `final_layer_norm` of a layer is that of its feed-forward block.
     let (own, cross, last) = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm");
+    let encoder = (config.encoder.layers, &[own, last][..]);
+    let decoder = (config.decoder.layers, &[own, cross, last][..]);
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        encoder: Some(stack(&loader, config, "encoder", encoder_table, encoder, &[own, last])?),
-        decoder: stack(&loader, config, "decoder", decoder_table, decoder, &[own, cross, last])?,
+        encoder: Some(stack(loader, config, "encoder", encoder_table, encoder, encoder_layer)?),
+        decoder: stack(loader, config, "decoder", decoder_table, decoder, decoder_layer)?,
         output_projection: None,
         head,
     })

@@ -12,7 +12,7 @@ use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::DenseFeedForward;
 use crate::loader::Loader;
-use crate::outline::{Outline, Weight, feed_forward};
+use crate::outline::Outline;
 use crate::space::StackShape;
 use crate::stack::Norms;
 use crate::transformer::{DecoderLayer, Stack, Transformer};
@@ -54,16 +54,6 @@ impl Gpt2Config {
     pub fn attention_scale(&self, layer: usize) -> f32 {
         let scale = if self.scale_attn_weights { 1.0 / (self.head_dim() as f32).sqrt() } else { 1.0 };
         if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f32 } else { scale }
-    }
-
-    /// Number of parameters that the config implies, tied tables counted once.
-    pub fn parameters(&self) -> u64 {
-        let [v, d, p, f] = [self.vocab_size, self.n_embd, self.n_positions, self.n_inner].map(|n| n as u64);
-        let attention = 3 * (d * d + d) + d * d + d;
-        let ffn = d * f + f + f * d + d;
-        let norm = 2 * d;
-        let tables = if self.tie_word_embeddings { v * d } else { 2 * v * d };
-        tables + p * d + self.n_layer as u64 * (attention + ffn + 2 * norm) + norm
     }
 
     pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
@@ -117,20 +107,10 @@ impl FamilyConfig for Gpt2Config {
             vocab_size: self.vocab_size,
             positions: Some(self.n_positions),
             tied: self.tie_word_embeddings,
-            parameters: self.parameters(),
         }
     }
 
     fn outline(&self) -> Outline {
-        let (d, layers, shape) = (self.n_embd, self.n_layer, shape(self, 0));
-        let tables = 1 + usize::from(!self.tie_word_embeddings);
-        let mut weights = vec![
-            (tables, Weight::Matrix { rows: self.vocab_size, cols: d, bias: false }),
-            (1, Weight::Matrix { rows: self.n_positions, cols: d, bias: false }),
-            (2 * layers + 1, Weight::Norm { cols: d, shift: true }),
-            (layers, Weight::SelfAttention { shape, biases: true }),
-        ];
-        weights.extend(feed_forward(layers, d, self.n_inner, false, true));
         Outline {
             limits: ModelLimits {
                 vocab_size: self.vocab_size,
@@ -138,11 +118,10 @@ impl FamilyConfig for Gpt2Config {
                 is_encoder_decoder: false,
             },
             encoder_layers: 0,
-            decoder_layers: layers,
+            decoder_layers: self.n_layer,
             encoder: None,
-            decoder: StackShape { attention: shape, ffn: self.n_inner, gated: false },
-            head_width: d,
-            weights,
+            decoder: StackShape { attention: shape(self, 0), ffn: self.n_inner, gated: false },
+            head_width: self.n_embd,
         }
     }
 
@@ -156,39 +135,36 @@ fn shape(config: &Gpt2Config, layer: usize) -> Shape {
 }
 
 fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { device, weights: Weights::new(checkpoint, "transformer."), dtype };
+    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, "transformer."), format: dtype.into() };
     let (d, f) = (config.n_embd, config.n_inner);
     let views = loader.weights.decoder_embeddings("wte.weight", config.vocab_size, d, config.tie_word_embeddings)?;
     let [table, head] = loader.decoder_tables(views)?;
     let positions = loader.weights.tensor("wpe.weight", &[config.n_positions, d])?;
-    let norm = |name: &str| loader.norm(name, d, config.layer_norm_epsilon);
-    let layers = (0..config.n_layer)
-        .map(|l| {
-            let name = format!("h.{l}.attn");
-            let shape = shape(config, l);
-            let spec = BlockSpec { what: &name, layer: l, shape, dtype, positions: PositionScheme::None };
-            // Three column blocks of `c_attn`.
-            let qkv = |i: usize| loader.conv1d_columns(&format!("{name}.c_attn"), 3 * d, d, i * d..(i + 1) * d);
-            let o = loader.conv1d_columns(&format!("{name}.c_proj"), d, d, 0..d);
-            let projections = [qkv(0)?, qkv(1)?, qkv(2)?, o?];
-            Ok(DecoderLayer {
-                attention: loader.attention(projections, |w| kinds.self_.self_attention(&device.into(), &spec, w))?,
-                cross: None,
-                feed_forward: Box::new(DenseFeedForward {
-                    up_proj: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,
-                    down_proj: loader.conv1d(&format!("h.{l}.mlp.c_proj"), d, f)?,
-                    activation: config.activation,
-                }),
-            })
+    let layers = loader.each(config.n_layer, |loader, l| {
+        let name = format!("h.{l}.attn");
+        let spec = BlockSpec { what: &name, layer: l, shape: shape(config, l), dtype, positions: PositionScheme::None };
+        // Three column blocks of `c_attn`.
+        let qkv = |i: usize| loader.conv1d_columns(&format!("{name}.c_attn"), 3 * d, d, i * d..(i + 1) * d);
+        let o = loader.conv1d_columns(&format!("{name}.c_proj"), d, d, 0..d);
+        let projections = [qkv(0)?, qkv(1)?, qkv(2)?, o?];
+        Ok(DecoderLayer {
+            attention: loader.attention(projections, |w| kinds.self_.self_attention(loader.arena, &spec, w))?,
+            cross: None,
+            feed_forward: Box::new(DenseFeedForward {
+                up_proj: loader.conv1d(&format!("h.{l}.mlp.c_fc"), f, d)?,
+                down_proj: loader.conv1d(&format!("h.{l}.mlp.c_proj"), d, f)?,
+                activation: config.activation,
+            }),
         })
-        .collect::<Result<_, ModelError>>()?;
+    })?;
+    let norm = |loader: &Loader<'_>, name: &str| loader.norm(name, d, config.layer_norm_epsilon);
     let norms = Norms {
         order: NormOrder::Pre,
-        layers: (0..config.n_layer)
-            .map(|l| Ok(vec![norm(&format!("h.{l}.ln_1"))?, norm(&format!("h.{l}.ln_2"))?]))
-            .collect::<Result<_, ModelError>>()?,
-        last: Some(norm("ln_f")?),
+        layers: loader.each(config.n_layer, |loader, l| {
+            Ok(vec![norm(loader, &format!("h.{l}.ln_1"))?, norm(loader, &format!("h.{l}.ln_2"))?])
+        })?,
+        last: Some(norm(&loader, "ln_f")?),
     };
     let positions = PositionTable { table: loader.table("positions", positions)?, offset: 0 };
     let outline = config.outline();

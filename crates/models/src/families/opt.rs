@@ -12,7 +12,7 @@ use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::DenseFeedForward;
 use crate::loader::Loader;
-use crate::outline::{Outline, Weight, feed_forward};
+use crate::outline::Outline;
 use crate::space::StackShape;
 use crate::stack::Norms;
 use crate::transformer::{DecoderLayer, Stack, Transformer};
@@ -67,19 +67,6 @@ impl OptConfig {
         self.word_embed_proj_dim != self.hidden_size
     }
 
-    /// Number of parameters that the config implies, tied tables counted once.
-    pub fn parameters(&self) -> u64 {
-        let [v, d, w, p, f] =
-            [self.vocab_size, self.hidden_size, self.word_embed_proj_dim, self.position_rows(), self.ffn_dim]
-                .map(|n| n as u64);
-        let biases = if self.enable_bias { 4 * d + f + d } else { 0 };
-        let norm = 2 * d;
-        let layer = 4 * d * d + 2 * d * f + biases + 2 * norm;
-        let tables = if self.tie_word_embeddings { v * w } else { 2 * v * w };
-        let projections = if self.projects() { 2 * d * w } else { 0 };
-        tables + p * d + projections + self.num_hidden_layers as u64 * layer + u64::from(self.final_norm) * norm
-    }
-
     pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
         if !keys.flag("layer_norm_elementwise_affine", true)? {
             let why = "OPT with layer norms that have no weights is not supported";
@@ -128,24 +115,13 @@ impl FamilyConfig for OptConfig {
             vocab_size: self.vocab_size,
             positions: Some(self.max_position_embeddings),
             tied: self.tie_word_embeddings,
-            parameters: self.parameters(),
         }
     }
 
     fn outline(&self) -> Outline {
-        let (d, w, layers) = (self.hidden_size, self.word_embed_proj_dim, self.num_hidden_layers);
-        let (shape, biases) = (shape(self), self.enable_bias);
-        let matrix = |rows, cols| Weight::Matrix { rows, cols, bias: false };
-        let projections = usize::from(self.projects());
-        let mut weights = vec![
-            (1 + usize::from(!self.tie_word_embeddings), matrix(self.vocab_size, w)),
-            (1, matrix(self.position_rows(), d)),
-            (projections, matrix(d, w)),
-            (projections, matrix(w, d)),
-            (2 * layers + usize::from(self.final_norm), Weight::Norm { cols: d, shift: true }),
-            (layers, Weight::SelfAttention { shape, biases }),
-        ];
-        weights.extend(feed_forward(layers, d, self.ffn_dim, false, biases));
+        let w = self.word_embed_proj_dim;
+        // The feed-forward tensor also takes rows of the embedding table on their way through the projections.
+        let ffn = if self.projects() { self.ffn_dim.max(w) } else { self.ffn_dim };
         Outline {
             limits: ModelLimits {
                 vocab_size: self.vocab_size,
@@ -153,12 +129,10 @@ impl FamilyConfig for OptConfig {
                 is_encoder_decoder: false,
             },
             encoder_layers: 0,
-            decoder_layers: layers,
+            decoder_layers: self.num_hidden_layers,
             encoder: None,
-            // The feed-forward tensor also takes rows of the embedding table on their way through the projections.
-            decoder: StackShape { attention: shape, ffn: self.ffn_dim.max(projections * w), gated: false },
+            decoder: StackShape { attention: shape(self), ffn, gated: false },
             head_width: w,
-            weights,
         }
     }
 
@@ -174,8 +148,8 @@ fn shape(config: &OptConfig) -> Shape {
 }
 
 fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { device, weights: Weights::new(checkpoint, "model."), dtype };
+    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, "model."), format: dtype.into() };
     let (d, w, f) = (config.hidden_size, config.word_embed_proj_dim, config.ffn_dim);
     let views = loader.weights.decoder_embeddings(
         "decoder.embed_tokens.weight",
@@ -193,32 +167,30 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
         false => (None, None),
     };
     let shape = shape(config);
-    let layers = (0..config.num_hidden_layers)
-        .map(|l| {
-            let name = format!("decoder.layers.{l}");
-            let own = format!("{name}.self_attn");
-            let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::None };
-            let projections = loader.square_projections(&own, d, config.enable_bias)?;
-            Ok(DecoderLayer {
-                attention: loader.attention(projections, |w| kinds.self_.self_attention(&device.into(), &spec, w))?,
-                cross: None,
-                feed_forward: Box::new(DenseFeedForward {
-                    up_proj: loader.linear(&format!("{name}.fc1"), f, d, config.enable_bias)?,
-                    down_proj: loader.linear(&format!("{name}.fc2"), d, f, config.enable_bias)?,
-                    activation: config.activation,
-                }),
-            })
+    let layers = loader.each(config.num_hidden_layers, |loader, l| {
+        let name = format!("decoder.layers.{l}");
+        let own = format!("{name}.self_attn");
+        let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::None };
+        let projections = loader.square_projections(&own, d, config.enable_bias)?;
+        Ok(DecoderLayer {
+            attention: loader.attention(projections, |w| kinds.self_.self_attention(loader.arena, &spec, w))?,
+            cross: None,
+            feed_forward: Box::new(DenseFeedForward {
+                up_proj: loader.linear(&format!("{name}.fc1"), f, d, config.enable_bias)?,
+                down_proj: loader.linear(&format!("{name}.fc2"), d, f, config.enable_bias)?,
+                activation: config.activation,
+            }),
         })
-        .collect::<Result<_, ModelError>>()?;
-    let norm = |name: &str| loader.norm(&format!("decoder.{name}"), d, OptConfig::LAYER_NORM_EPS);
+    })?;
+    let norm = |loader: &Loader<'_>, name: &str| loader.norm(&format!("decoder.{name}"), d, OptConfig::LAYER_NORM_EPS);
     // `final_layer_norm` of a layer is that of its feed-forward block.
-    let blocks = |l: usize| {
-        Ok(vec![norm(&format!("layers.{l}.self_attn_layer_norm"))?, norm(&format!("layers.{l}.final_layer_norm"))?])
-    };
+    let blocks = ["self_attn_layer_norm", "final_layer_norm"];
     let norms = Norms {
         order: config.norm_order,
-        layers: (0..config.num_hidden_layers).map(blocks).collect::<Result<_, ModelError>>()?,
-        last: if config.final_norm { Some(norm("final_layer_norm")?) } else { None },
+        layers: loader.each(config.num_hidden_layers, |loader, l| {
+            blocks.iter().map(|block| norm(loader, &format!("layers.{l}.{block}"))).collect()
+        })?,
+        last: if config.final_norm { Some(norm(&loader, "final_layer_norm")?) } else { None },
     };
     let positions = PositionTable { table: loader.table("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
     let outline = config.outline();

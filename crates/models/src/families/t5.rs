@@ -10,8 +10,8 @@ mod config;
 
 use elgen_attention::{AttentionWeights, BlockSpec, PositionBias, PositionScheme, Shape};
 use elgen_search::ModelLimits;
-use elgen_tensor::Matrix;
 use elgen_tensor::ops::Norm;
+use elgen_tensor::{Arena, Matrix};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::Weights;
@@ -21,7 +21,7 @@ use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
 use crate::feed_forward::{DenseFeedForward, FeedForwardBlock, GatedFeedForward};
 use crate::loader::Loader;
-use crate::outline::{Outline, Weight, feed_forward};
+use crate::outline::Outline;
 use crate::space::StackShape;
 use crate::stack::Norms;
 use crate::transformer::{DecoderLayer, EncoderLayer, Stack, Transformer};
@@ -40,37 +40,22 @@ impl FamilyConfig for T5Config {
             vocab_size: self.vocab_size,
             positions: None,
             tied: self.tie_word_embeddings,
-            parameters: self.parameters(),
         }
     }
 
-    /// transformers 5 calls every model tied; one whose head is its own it tells by `scale_decoder_outputs`.
     fn outline(&self) -> Outline {
-        let (d, shape) = (self.d_model, shape(self));
-        let (layers, decoder_layers) = (self.num_layers, self.num_decoder_layers);
-        let tables = 1 + usize::from(!self.scale_decoder_outputs);
-        let mut weights = vec![
-            (tables, Weight::Matrix { rows: self.vocab_size, cols: d, bias: false }),
-            (2, Weight::PositionBias { heads: self.num_heads, reach: self.relative_attention_max_distance }),
-            (2 * layers + 3 * decoder_layers + 2, Weight::Norm { cols: d, shift: false }),
-            (layers, Weight::Encoder { shape, biases: false }),
-            (decoder_layers, Weight::SelfAttention { shape, biases: false }),
-            (decoder_layers, Weight::CrossAttention { shape, biases: false }),
-        ];
-        weights.extend(feed_forward(layers + decoder_layers, d, self.d_ff, self.is_gated_act, false));
-        let stack = StackShape { attention: shape, ffn: self.d_ff, gated: self.is_gated_act };
+        let stack = StackShape { attention: shape(self), ffn: self.d_ff, gated: self.is_gated_act };
         Outline {
             limits: ModelLimits {
                 vocab_size: self.vocab_size,
                 max_position_embeddings: None,
                 is_encoder_decoder: true,
             },
-            encoder_layers: layers,
-            decoder_layers,
+            encoder_layers: self.num_layers,
+            decoder_layers: self.num_decoder_layers,
             encoder: Some(stack),
             decoder: stack,
-            head_width: d,
-            weights,
+            head_width: self.d_model,
         }
     }
 
@@ -92,21 +77,20 @@ struct Blocks<'a> {
 
 impl Blocks<'_> {
     fn norm(&self, name: &str, factor: f32) -> Result<Norm, ModelError> {
-        let mut weight = self.loader.vector(&format!("{name}.weight"), self.config.d_model)?;
-        weight.iter_mut().for_each(|w| *w *= factor);
-        Ok(Norm::rms(&self.loader.device.into(), name, &weight, self.config.layer_norm_epsilon)?)
+        let weight = self.loader.vector(&format!("{name}.weight"), self.config.d_model)?.scaled(factor);
+        Ok(Norm::rms(self.loader.arena, name, weight.view(), self.config.layer_norm_epsilon)?)
     }
 
     /// The projections `NAME.{q,k,v,o}`, handed to `build`.
     fn attention<T>(
         &self,
         name: &str,
-        build: impl FnOnce(AttentionWeights<'_>) -> elgen_attention::Result<T>,
+        build: impl FnOnce(&Arena, AttentionWeights<'_>) -> elgen_attention::Result<T>,
     ) -> Result<T, ModelError> {
         let (d, inner) = (self.config.d_model, self.config.inner_dim());
         let part = |p: &str, out, input| self.loader.projection(&format!("{name}.{p}"), out, input, false);
         let projections = [part("q", inner, d)?, part("k", inner, d)?, part("v", inner, d)?, part("o", d, inner)?];
-        self.loader.attention(projections, build)
+        self.loader.attention(projections, |weights| build(self.loader.arena, weights))
     }
 
     fn feed_forward(&self, name: &str) -> Result<Box<dyn FeedForwardBlock>, ModelError> {
@@ -126,22 +110,25 @@ impl Blocks<'_> {
         })
     }
 
-    /// A stack of `layers` of `blocks` blocks each. `factor` is that of its output.
+    /// A stack of `layers` layers of `blocks` blocks each. `factor` is that of its output.
     fn stack<L>(
         &self,
         name: &str,
         table: Matrix,
-        layers: Vec<L>,
-        blocks: usize,
+        (layers, blocks): (usize, usize),
         factor: f32,
+        mut layer: impl FnMut(&Blocks<'_>, usize) -> Result<L, ModelError>,
     ) -> Result<Stack<L>, ModelError> {
-        let norm = |l, b| self.norm(&format!("{name}.block.{l}.layer.{b}.layer_norm"), 1.0);
-        let layer = |l| (0..blocks).map(|b| norm(l, b)).collect();
+        let config = self.config;
+        let norm = |loader: &Loader<'_>, l: usize, b: usize| {
+            Blocks { loader: *loader, config }.norm(&format!("{name}.block.{l}.layer.{b}.layer_norm"), 1.0)
+        };
         let norms = Norms {
             order: NormOrder::Pre,
-            layers: (0..layers.len()).map(layer).collect::<Result<_, ModelError>>()?,
+            layers: self.loader.each(layers, |loader, l| (0..blocks).map(|b| norm(loader, l, b)).collect())?,
             last: Some(self.norm(&format!("{name}.final_layer_norm"), factor)?),
         };
+        let layers = self.loader.each(layers, |loader, l| layer(&Blocks { loader: *loader, config }, l))?;
         let embeddings = Embeddings { table, scale: 1.0, positions: None, projection: None, norm: None };
         Ok(Stack { embeddings, layers, norms })
     }
@@ -151,59 +138,56 @@ impl Blocks<'_> {
         let config = self.config;
         let name = format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
         let view = self.loader.weights.tensor(&name, &[config.relative_attention_num_buckets, config.num_heads])?;
-        let values = view.to_f32()?;
+        let buckets = self.loader.numbers(&view)?;
+        let values = buckets.view().values().unwrap_or_default();
         // From max_distance on, all positions of a direction share a bucket.
         let reach = config.relative_attention_max_distance;
-        Ok(PositionBias::new(self.loader.device, &name, config.num_heads, reach, |head, distance| {
+        Ok(PositionBias::new(self.loader.arena, &name, config.num_heads, reach, |head, distance| {
             values[config.bucket(distance, bidirectional) * config.num_heads + head]
         })?)
     }
 }
 
 fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, device, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { device, weights: Weights::new(checkpoint, ""), dtype };
+    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, ""), format: dtype.into() };
     let blocks = Blocks { loader, config };
     // Tied whatever the config says, as in transformers 5.
     let views = loader.weights.shared_embeddings(T5Config::SUBSTITUTES, config.vocab_size, config.d_model, true)?;
-    let [encoder_table, decoder_table, head] = loader.tables(views)?;
+    let [encoder_table, decoder_table, head] = loader.tables(views, config.tie_word_embeddings)?;
     let (encoder_bias, decoder_bias) =
         (blocks.position_bias("encoder", true)?, blocks.position_bias("decoder", false)?);
     let shape = shape(config);
-    let encoder = (0..config.num_layers)
-        .map(|l| {
-            let name = format!("encoder.block.{l}.layer");
-            let own = format!("{name}.0.SelfAttention");
-            let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&encoder_bias) };
-            Ok(EncoderLayer {
-                attention: blocks.attention(&own, |w| kinds.encoder.encoder_attention(&device.into(), &spec, w))?,
-                feed_forward: blocks.feed_forward(&format!("{name}.1"))?,
-            })
+    let encoder_layer = |blocks: &Blocks<'_>, l: usize| {
+        let name = format!("encoder.block.{l}.layer");
+        let own = format!("{name}.0.SelfAttention");
+        let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&encoder_bias) };
+        Ok(EncoderLayer {
+            attention: blocks.attention(&own, |arena, w| kinds.encoder.encoder_attention(arena, &spec, w))?,
+            feed_forward: blocks.feed_forward(&format!("{name}.1"))?,
         })
-        .collect::<Result<_, ModelError>>()?;
-    let decoder = (0..config.num_decoder_layers)
-        .map(|l| {
-            let name = format!("decoder.block.{l}.layer");
-            let (own, cross) = (format!("{name}.0.SelfAttention"), format!("{name}.1.EncDecAttention"));
-            let own_spec =
-                BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&decoder_bias) };
-            let cross_spec = BlockSpec { what: &cross, positions: PositionScheme::None, ..own_spec };
-            Ok(DecoderLayer {
-                attention: blocks.attention(&own, |w| kinds.self_.self_attention(&device.into(), &own_spec, w))?,
-                cross: Some(blocks.attention(&cross, |w| kinds.cross.cross_attention(&device.into(), &cross_spec, w))?),
-                feed_forward: blocks.feed_forward(&format!("{name}.2"))?,
-            })
+    };
+    let decoder_layer = |blocks: &Blocks<'_>, l: usize| {
+        let name = format!("decoder.block.{l}.layer");
+        let (own, cross) = (format!("{name}.0.SelfAttention"), format!("{name}.1.EncDecAttention"));
+        let own_spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&decoder_bias) };
+        let cross_spec = BlockSpec { what: &cross, positions: PositionScheme::None, ..own_spec };
+        Ok(DecoderLayer {
+            attention: blocks.attention(&own, |arena, w| kinds.self_.self_attention(arena, &own_spec, w))?,
+            cross: Some(blocks.attention(&cross, |arena, w| kinds.cross.cross_attention(arena, &cross_spec, w))?),
+            feed_forward: blocks.feed_forward(&format!("{name}.2"))?,
         })
-        .collect::<Result<_, ModelError>>()?;
+    };
     // The scaling before a tied head goes into the norm before it.
     let head_scale = if config.scale_decoder_outputs { 1.0 / (config.d_model as f32).sqrt() } else { 1.0 };
+    let (encoder, decoder) = ((config.num_layers, 2), (config.num_decoder_layers, 3));
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
         cache_layout: outline.cache_layout(kinds, dtype),
         outline,
-        encoder: Some(blocks.stack("encoder", encoder_table, encoder, 2, 1.0)?),
-        decoder: blocks.stack("decoder", decoder_table, decoder, 3, head_scale)?,
+        encoder: Some(blocks.stack("encoder", encoder_table, encoder, 1.0, encoder_layer)?),
+        decoder: blocks.stack("decoder", decoder_table, decoder, head_scale, decoder_layer)?,
         output_projection: None,
         head: head.into(),
     })

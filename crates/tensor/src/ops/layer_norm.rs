@@ -5,12 +5,13 @@ use bytemuck::{Pod, Zeroable};
 use crate::arena::Arena;
 use crate::bind;
 use crate::binding::Bindings;
-use crate::error::Result;
+use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
+use crate::load::Vector;
 use crate::ops::{MAX_GROUPS, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -36,22 +37,32 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// A layer norm of `weight.len()` columns; `what` names it in messages.
+    /// A layer norm of as many columns as `weight` has numbers; `what` names it in messages.
     ///
     /// # Errors
-    /// As [`Arena::tensor_from`]; `bias` has another length.
-    pub fn layer_norm(arena: &Arena, what: &str, weight: &[f32], bias: &[f32], eps: f32) -> Result<Self> {
-        let upload = |values: &[f32]| arena.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, values);
-        Ok(Self { weight: upload(weight)?, bias: Some(upload(bias)?), eps })
+    /// As [`Arena::vector`]; `bias` has another length.
+    pub fn layer_norm<'a>(
+        arena: &Arena,
+        what: &str,
+        weight: impl Into<Vector<'a>>,
+        bias: impl Into<Vector<'a>>,
+        eps: f32,
+    ) -> Result<Self> {
+        let (weight, bias) = (weight.into(), bias.into());
+        if weight.len() != bias.len() {
+            let message = format!("{what}: {} gains and {} shifts", weight.len(), bias.len());
+            return Err(TensorError::Shape { op: "layer_norm", message });
+        }
+        let bias = arena.vector(what, Class::Weights, bias)?;
+        Ok(Self { bias: Some(bias), ..Self::rms(arena, what, weight, eps)? })
     }
 
-    /// An RMS norm of `weight.len()` columns.
+    /// An RMS norm of as many columns as `weight` has numbers.
     ///
     /// # Errors
-    /// As [`Arena::tensor_from`].
-    pub fn rms(arena: &Arena, what: &str, weight: &[f32], eps: f32) -> Result<Self> {
-        let weight = arena.tensor_from(what, Class::Weights, 1, weight.len(), DType::F32, weight)?;
-        Ok(Self { weight, bias: None, eps })
+    /// As [`Arena::vector`].
+    pub fn rms<'a>(arena: &Arena, what: &str, weight: impl Into<Vector<'a>>, eps: f32) -> Result<Self> {
+        Ok(Self { weight: arena.vector(what, Class::Weights, weight)?, bias: None, eps })
     }
 }
 

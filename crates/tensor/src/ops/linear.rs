@@ -7,13 +7,14 @@ use crate::bind;
 use crate::binding::Bindings;
 use crate::error::{Result, TensorError};
 use crate::kernel::KernelSpec;
+use crate::load::Vector;
 use crate::matrix::{Matrix, WeightFormat, Window};
 use crate::ops::product::Prologue;
 use crate::ops::{MAX_GROUPS, check_heads, expect, parts};
 use crate::pool::Class;
 use crate::recorder::Recorder;
 use crate::table::TableRef;
-use crate::tensor::{DType, Tensor, padded};
+use crate::tensor::{Tensor, padded};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,14 +69,14 @@ impl Linear {
     /// Allocates or counts a weight of zeros `[out, input]` and uploads the bias; `what` names it in messages.
     ///
     /// # Errors
-    /// As [`Matrix::build`] and [`Arena::tensor`]; a bias of another length.
+    /// As [`Matrix::build`] and [`Arena::vector`]; a bias of another length.
     pub fn build(
         arena: &Arena,
         what: &str,
         out: usize,
         input: usize,
         format: WeightFormat,
-        bias: Option<&[f32]>,
+        bias: Option<Vector<'_>>,
     ) -> Result<Self> {
         if let Some(bias) = bias
             && bias.len() != out
@@ -84,8 +85,8 @@ impl Linear {
             return Err(TensorError::Shape { op: "linear", message });
         }
         let weight = Matrix::build(arena, what, out, input, format)?;
-        let upload = |bias: &[f32]| arena.tensor_from(what, Class::Weights, 1, out, DType::F32, bias);
-        Ok(Self { weight, bias: bias.map(upload).transpose()? })
+        let bias = bias.map(|bias| arena.vector(what, Class::Weights, bias)).transpose()?;
+        Ok(Self { weight, bias })
     }
 }
 

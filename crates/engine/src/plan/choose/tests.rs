@@ -1,17 +1,19 @@
 use super::*;
 use crate::options::Expected;
 
-fn bart_large() -> Outline {
+fn bart_large() -> ModelConfig {
     // The defaults of its config class are BART-large's.
     let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264 });
-    let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap();
-    Outline::new(&config)
+    ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap()
 }
 
-fn gpt2() -> Outline {
+fn gpt2() -> ModelConfig {
     let json = serde_json::json!({ "model_type": "gpt2" });
-    let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap();
-    Outline::new(&config)
+    ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref()).unwrap()
+}
+
+fn limits(model: &ModelConfig) -> ModelLimits {
+    Outline::new(model).limits
 }
 
 fn cnndm() -> GenerationOptions {
@@ -24,8 +26,8 @@ fn cnndm() -> GenerationOptions {
     }
 }
 
-fn of(checkpoint: &GenerationOptions, outline: &Outline, options: &SessionOptions) -> Workload {
-    workload(checkpoint, &outline.limits, options, 4096).unwrap().0
+fn of(checkpoint: &GenerationOptions, model: &ModelConfig, options: &SessionOptions) -> Workload {
+    workload(checkpoint, &limits(model), options, 4096).unwrap().0
 }
 
 #[test]
@@ -58,21 +60,16 @@ fn the_caller_is_heard_within_the_positions() {
 
 #[test]
 fn batches_are_as_large_as_the_memory() {
-    let outline = bart_large();
+    let model = bart_large();
     let workload =
         |batch_limit| Workload { beams: 4, source_length: 1024, prompt_length: 1, max_new_tokens: 140, batch_limit };
     let run = |limit| {
         let options = SessionOptions::default().with_batch_size(BatchSize::Sentences(limit));
-        super::workload(&cnndm(), &outline.limits, &options, 0).unwrap().1
+        super::workload(&cnndm(), &limits(&model), &options, 0).unwrap().1
     };
     let largest = |kinds, gib: u64, limit: usize| {
-        let memory = MemoryPlan {
-            outline: &outline,
-            kinds,
-            dtype: DType::F16,
-            max_binding_bytes: 2 << 30,
-            memory_limit: gib << 30,
-        };
+        let memory =
+            MemoryPlan { model: &model, kinds, dtype: DType::F16, max_binding_bytes: 2 << 30, memory_limit: gib << 30 };
         largest_batch(&memory, &workload(limit), &run(limit))
     };
     let [mha, replicated, _, el] = Kind::BUILT_IN.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
@@ -92,7 +89,7 @@ fn expectations_without_end_are_planned_for() {
     let t5 = serde_json::json!({ "model_type": "t5", "decoder_start_token_id": 0 });
     let t5 = ModelConfig::from_map(t5.as_object().unwrap(), "config.json".as_ref()).unwrap();
     let start = GenerationOptions { decoder_start_token_id: Some(0), ..GenerationOptions::default() };
-    for outline in [bart_large(), gpt2(), Outline::new(&t5)] {
+    for model in [bart_large(), gpt2(), t5] {
         for number in [0, 1, 1 << 31, 1 << 32, 1 << 53, 1 << 63, usize::MAX] {
             for other in [0, 1, 1 << 32, usize::MAX] {
                 let expected =
@@ -101,10 +98,10 @@ fn expectations_without_end_are_planned_for() {
                     .with_expected(expected)
                     .with_batch_size(BatchSize::Sentences(number))
                     .with_max_batch_tokens(other);
-                let (workload, run) = workload(&start, &outline.limits, &options, 4096).expect("options that fit");
+                let (workload, run) = workload(&start, &limits(&model), &options, 4096).expect("options that fit");
                 for memory_limit in [1, 1 << 30, u64::MAX] {
                     let memory = MemoryPlan {
-                        outline: &outline,
+                        model: &model,
                         kinds: Kinds::both(Kind::EL),
                         dtype: DType::F16,
                         max_binding_bytes: 2 << 30,

@@ -109,26 +109,6 @@ impl BartConfig {
         if self.scale_embedding { (self.d_model as f32).sqrt() } else { 1.0 }
     }
 
-    /// Number of parameters that the config implies: tied tables counted once, the `final_logits_bias` buffer and computed positions
-    /// not at all.
-    pub fn parameters(&self) -> u64 {
-        let [v, dv, d, p] =
-            [self.vocab_size, self.decoder_vocab_size, self.d_model, self.position_rows()].map(|n| n as u64);
-        let attention = 4 * (d * d + d);
-        let norm = 2 * d;
-        let ffn = |stack: &StackConfig| {
-            let f = stack.ffn_dim as u64;
-            f * d + f + d * f + d
-        };
-        let encoder = self.encoder.layers as u64 * (attention + ffn(&self.encoder) + 2 * norm);
-        let decoder = self.decoder.layers as u64 * (2 * attention + ffn(&self.decoder) + 3 * norm);
-        let second_table = if self.share_embeddings { 0 } else { dv * d };
-        let head = if self.tie_word_embeddings { 0 } else { dv * d };
-        let positions = if self.positions == Positions::Sinusoidal { 0 } else { p * d };
-        let norms = u64::from(self.embedding_norm) + u64::from(self.norm_order == NormOrder::Pre);
-        v * d + second_table + head + 2 * (positions + norms * norm) + encoder + decoder
-    }
-
     pub(crate) fn from_keys(keys: &Keys<'_>, variant: &Variant) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
             let why = format!("a {} decoder without an encoder is not supported", variant.name);

@@ -72,18 +72,6 @@ impl T5Config {
         base + (exact + step as usize).min(buckets - 1)
     }
 
-    /// Number of parameters that the config implies, tied tables counted once.
-    pub fn parameters(&self) -> u64 {
-        let [v, d, e, f, h] =
-            [self.vocab_size, self.d_model, self.inner_dim(), self.d_ff, self.num_heads].map(|n| n as u64);
-        let attention = 4 * d * e;
-        let ffn = (if self.is_gated_act { 3 } else { 2 }) * d * f;
-        let encoder = self.num_layers as u64 * (attention + ffn + 2 * d);
-        let decoder = self.num_decoder_layers as u64 * (2 * attention + ffn + 3 * d);
-        let tables = if self.tie_word_embeddings { v * d } else { 2 * v * d };
-        tables + encoder + decoder + 2 * (self.relative_attention_num_buckets as u64 * h + d)
-    }
-
     pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
             return Err(keys.error("is_encoder_decoder", "a T5 encoder or decoder alone is not supported"));
@@ -137,8 +125,9 @@ impl RandomRules for T5Config {
         name.ends_with("Attention.q.weight").then(|| (self.d_kv as f64).powf(-0.5) / inputs.sqrt())
     }
 
+    /// transformers 5 calls every model tied; one whose head is its own it tells by `scale_decoder_outputs`.
     fn own_head(&self) -> bool {
-        !self.tie_word_embeddings
+        !self.scale_decoder_outputs
     }
 }
 
