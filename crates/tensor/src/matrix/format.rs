@@ -42,6 +42,12 @@ impl WeightFormat {
         product(&[padded(cols), self.dtype().bytes() as usize])
     }
 
+    /// Device bytes of an element of a long row.
+    pub fn element_bytes(self) -> f64 {
+        const LONG: usize = 1 << 10;
+        self.row_bytes(LONG) as f64 / LONG as f64
+    }
+
     /// The storage of single elements.
     pub(crate) fn dtype(self) -> DType {
         match self {
@@ -97,6 +103,7 @@ mod tests {
         assert_eq!([1, 4, 5].map(|cols| WeightFormat::F32.row_bytes(cols)), [16, 16, 32]);
         assert_eq!([1, 4, 5].map(|cols| WeightFormat::F16.row_bytes(cols)), [8, 8, 16]);
         assert_eq!(WeightFormat::F32.row_bytes(usize::MAX), u64::MAX);
+        assert_eq!(WeightFormat::ALL.map(WeightFormat::element_bytes), [4.0, 2.0]);
         for format in WeightFormat::ALL {
             assert_eq!(format.encode(&[0.5; 10], 5).unwrap().len() as u64, 2 * format.row_bytes(5));
         }
