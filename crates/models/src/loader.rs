@@ -209,14 +209,24 @@ impl<'a> Loader<'a> {
         Ok(Norm::layer_norm(self.arena, name, weight.view(), bias.view(), eps)?)
     }
 
-    /// A table of rows: embeddings, positions, or a head.
+    /// A table of rows: embeddings or a head.
     pub(crate) fn table(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
         self.arena.will_read(view.len() as u64);
         self.matrix(what, &Rows(view))
     }
 
-    /// A matrix from anywhere.
-    pub(crate) fn matrix(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
+    /// A table of positions in the file.
+    pub(crate) fn positions(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
+        self.arena.will_read(view.len() as u64);
+        self.computed_positions(what, &Rows(view))
+    }
+
+    /// A table of positions from anywhere.
+    pub(crate) fn computed_positions(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
+        Ok(load_linear(self.arena, what, self.format.of_positions(), source, None)?.weight)
+    }
+
+    fn matrix(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
         Ok(load_linear(self.arena, what, self.format, source, None)?.weight)
     }
 

@@ -114,8 +114,8 @@ fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<Pos
         Positions::Sinusoidal => loader.weights.optional(&name, &[rows, d])?,
     };
     let table = match view {
-        Some(view) => loader.table(&name, view)?,
-        None => loader.matrix(&name, &Sinusoidal { rows, d })?,
+        Some(view) => loader.positions(&name, view)?,
+        None => loader.computed_positions(&name, &Sinusoidal { rows, d })?,
     };
     Ok(PositionTable { table, offset: config.positions.offset() })
 }

@@ -167,7 +167,7 @@ fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
         })?,
         last: Some(norm(&loader, "ln_f")?),
     };
-    let positions = PositionTable { table: loader.table("positions", positions)?, offset: 0 };
+    let positions = PositionTable { table: loader.positions("positions", positions)?, offset: 0 };
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,

@@ -192,7 +192,8 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
         })?,
         last: if config.final_norm { Some(norm(&loader, "final_layer_norm")?) } else { None },
     };
-    let positions = PositionTable { table: loader.table("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
+    let positions =
+        PositionTable { table: loader.positions("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
