@@ -69,3 +69,4 @@ mod recording;
 mod soundness;
 mod step_cost;
 mod sweep_config;
+mod weight_formats;
