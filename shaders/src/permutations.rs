@@ -34,6 +34,8 @@ struct Family {
 }
 
 const STORAGE: &[&[&str]] = &[&["STORE_F32"], &["STORE_F16"], &["STORE_F16_PACKED"]];
+/// How weight matrices are stored: as caches, or in blocks of integers.
+const WEIGHTS: &[&[&str]] = &[&["STORE_F32"], &["STORE_F16"], &["STORE_F16_PACKED"], &["WEIGHTS_INT8_BLOCKS"]];
 const PARAMS: &[&[&str]] = &[&["IMMEDIATES"], &[]];
 const REDUCTION: &[&[&str]] = &[&["SUBGROUP"], &[]];
 
@@ -119,12 +121,12 @@ const PACKING: &[&[&str]] = &[&["PACKED"], &[]];
 const LISTED: &[&[&str]] = &[&["LISTED"], &[]];
 
 const FAMILIES: &[Family] = &[
-    Family { shader: "linear", axes: &[STORAGE, PARAMS, ROW_TILES, LISTED] },
-    Family { shader: "linear", axes: &[STORAGE, PARAMS, STAGED_TILES, LISTED] },
-    Family { shader: "heads_expand", axes: &[STORAGE, PARAMS, ROW_TILES] },
+    Family { shader: "linear", axes: &[WEIGHTS, PARAMS, ROW_TILES, LISTED] },
+    Family { shader: "linear", axes: &[WEIGHTS, PARAMS, STAGED_TILES, LISTED] },
+    Family { shader: "heads_expand", axes: &[WEIGHTS, PARAMS, ROW_TILES] },
     Family { shader: "layer_norm", axes: &[PARAMS, REDUCTION, NORM] },
     Family { shader: "token_logprobs", axes: &[PARAMS, REDUCTION] },
-    Family { shader: "embed", axes: &[STORAGE, PARAMS, PACKING] },
+    Family { shader: "embed", axes: &[WEIGHTS, PARAMS, PACKING] },
     Family { shader: "align", axes: &[STORAGE, PARAMS, REDUCTION, LOG_SUM_EXP] },
     Family { shader: "fill_random", axes: &[STORAGE, PARAMS] },
     Family { shader: "attend", axes: &[STORAGE, PARAMS, BIAS] },

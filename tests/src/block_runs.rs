@@ -86,7 +86,7 @@ pub fn cross_step(
         self_shape: shape,
         kinds,
         cross_shape: Some(shape),
-        format: spec.dtype.into(),
+        format: spec.formats.cache,
     };
     let lengths: Vec<usize> = memory.iter().map(|m| m.len() / d).collect();
     let needs: Vec<Need> =
@@ -136,7 +136,7 @@ pub fn self_step(
 ) -> Vec<f32> {
     let (shape, d) = (spec.shape, spec.shape.d_model);
     let block = kind.self_attention(&device.into(), spec, weights).unwrap();
-    let (kinds, format) = (Kinds::both(kind), spec.dtype.into());
+    let (kinds, format) = (Kinds::both(kind), spec.formats.cache);
     let layout = CacheLayout { layers: spec.layer + 1, kinds, self_shape: shape, cross_shape: None, format };
     let lengths: Vec<usize> = hidden.iter().map(|x| x.len() / d - 1).collect();
     let needs: Vec<Need> =

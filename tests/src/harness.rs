@@ -8,6 +8,8 @@ use elgen_tensor::{
     Tensor, Vector, WeightFormat,
 };
 
+use crate::twin;
+
 /// One way of running the same kernels.
 #[derive(Debug)]
 pub struct Variant {
@@ -186,6 +188,15 @@ pub fn stored(values: &[f32], dtype: DType) -> Vec<f64> {
         DType::F16 => half::f16::from_f32(*x).to_f64(),
     };
     values.iter().map(keep).collect()
+}
+
+/// The values as a weight matrix of `cols` columns holds them, for the twins.
+pub fn stored_weights(values: &[f32], cols: usize, format: WeightFormat) -> Vec<f64> {
+    match format {
+        WeightFormat::Int8Blocks => stored(&twin::int8_blocks(values, cols), DType::F32),
+        WeightFormat::F16 => stored(values, DType::F16),
+        _ => stored(values, DType::F32),
+    }
 }
 
 /// An f32 activation tensor with these values.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elgen_models::{
-    Checkpoint, DEFAULT_PREFILL_BUDGET, GenerationDefaults, Kinds, ModelConfig, Probe, Runner, Sentence, Tokenizer,
-    load,
+    Checkpoint, DEFAULT_PREFILL_BUDGET, Formats, GenerationDefaults, Kinds, ModelConfig, Probe, Runner, Sentence,
+    Tokenizer, load,
 };
 use elgen_search::device::{DeviceSearch, SentenceStart};
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, ModelLimits};
@@ -86,8 +86,8 @@ impl Files {
     ///
     /// # Panics
     /// They do not fit.
-    pub fn load(&self, device: &Device, kinds: Kinds, dtype: DType) -> Loaded {
-        let model = load(device, &self.config, &self.checkpoint, kinds, dtype).expect("a model");
+    pub fn load(&self, device: &Device, kinds: Kinds, formats: impl Into<Formats>) -> Loaded {
+        let model = load(device, &self.config, &self.checkpoint, kinds, formats).expect("a model");
         let (limits, layout) = (model.limits(), model.cache_layout());
         assert_eq!(layout.kinds, kinds);
         Loaded { device: device.clone(), runner: Runner::new(device, Arc::from(model), DEFAULT_PREFILL_BUDGET), limits }

@@ -92,7 +92,7 @@ impl Planned<'_> {
         let plan = MemoryPlan {
             model: model.config(),
             kinds: kinds(self.attention),
-            dtype: self.dtype,
+            formats: self.dtype.into(),
             max_binding_bytes: session.device().capabilities().max_binding_bytes,
             memory_limit: session.device().pool().limit(),
         };

@@ -77,7 +77,8 @@ fn max_error(got: &[f32], want: &[f32]) -> f64 {
 
 /// A decode step of a block whose W_k and W_v see `x`.
 fn step(device: &Device, place: &str, kind: Kind, dtype: DType, weights: &Weights, x: &[f32]) -> Vec<f32> {
-    let spec = BlockSpec { what: place, layer: 0, shape: shape(), dtype, positions: PositionScheme::None };
+    let spec =
+        BlockSpec { what: place, layer: 0, shape: shape(), formats: dtype.into(), positions: PositionScheme::None };
     let memory = vec![x.to_vec()];
     match place {
         "cross" => cross_step(device, kind, &spec, weights.get(), &memory, BEAMS, &queries()),

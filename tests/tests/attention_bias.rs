@@ -55,7 +55,13 @@ fn wide(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
 }
 
 fn spec<'a>(what: &'a str, bias: &'a Bias) -> BlockSpec<'a> {
-    BlockSpec { what, layer: 1, shape: SHAPE, dtype: DType::F32, positions: PositionScheme::Bias(&bias.device) }
+    BlockSpec {
+        what,
+        layer: 1,
+        shape: SHAPE,
+        formats: DType::F32.into(),
+        positions: PositionScheme::Bias(&bias.device),
+    }
 }
 
 /// Packed rows: the first `lengths` positions of each sentence.

@@ -19,7 +19,7 @@ fn shape((d_model, num_heads, head_dim): (usize, usize, usize)) -> Shape {
 }
 
 fn spec(shape: Shape) -> BlockSpec<'static> {
-    BlockSpec { what: "block", layer: 1, shape, dtype: DType::F32, positions: PositionScheme::None }
+    BlockSpec { what: "block", layer: 1, shape, formats: DType::F32.into(), positions: PositionScheme::None }
 }
 
 /// Plain attention in f64.

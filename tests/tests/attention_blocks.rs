@@ -17,7 +17,7 @@ fn wide(v: &[f32]) -> Vec<f64> {
 }
 
 fn spec(what: &str, layer: usize, shape: Shape, dtype: DType) -> BlockSpec<'_> {
-    BlockSpec { what, layer, shape, dtype, positions: PositionScheme::None }
+    BlockSpec { what, layer, shape, formats: dtype.into(), positions: PositionScheme::None }
 }
 
 fn shape(d_model: usize, num_heads: usize, head_dim: usize) -> Shape {

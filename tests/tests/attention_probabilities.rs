@@ -50,7 +50,7 @@ fn packed_source(device: &Device, placement: &Placement) -> Packed {
 /// Mean probabilities `[rows, longest source]` of one block.
 fn run(device: &Device, kind: Kind, dtype: DType, weights: &Weights, memory: &[f32], queries: &[f32]) -> Vec<f32> {
     let shape = weights.shape;
-    let spec = BlockSpec { what: "layer 1", layer: 1, shape, dtype, positions: PositionScheme::None };
+    let spec = BlockSpec { what: "layer 1", layer: 1, shape, formats: dtype.into(), positions: PositionScheme::None };
     let block = kind.cross_attention(&device.into(), &spec, weights.get()).unwrap();
     let kinds = Kinds::both(kind);
     let layout = CacheLayout { layers: 2, kinds, self_shape: shape, cross_shape: Some(shape), format: dtype.into() };
@@ -133,7 +133,8 @@ fn room_that_is_not_there_is_an_error() {
     let device = device(false);
     let (shape, kind) = (shape(), Kind::EL);
     let weights = Weights::new(shape, [true; 4], 1);
-    let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, positions: PositionScheme::None };
+    let spec =
+        BlockSpec { what: "block", layer: 0, shape, formats: DType::F32.into(), positions: PositionScheme::None };
     let block = kind.cross_attention(&(&device).into(), &spec, weights.get()).unwrap();
     let (kinds, format) = (Kinds::both(kind), DType::F32.into());
     let layout = CacheLayout { layers: 1, kinds, self_shape: shape, cross_shape: Some(shape), format };

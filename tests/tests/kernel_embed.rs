@@ -1,9 +1,10 @@
 //! `embed.wgsl` against its twin: decode steps and packed rows, tables in one window and in several.
 
 use elgen_tensor::ops::{embed_packed, embed_step, positions_packed, positions_step};
-use elgen_tensor::{DType, RowStart, RowState, Rows, TokenAt};
+use elgen_tensor::{DType, RowStart, RowState, Rows, TokenAt, WeightFormat};
 use elgen_tests::harness::{
-    self, Variant, assert_same_bits, compare, devices, matrix, poisoned, read_rows, stored, values, windowed_devices,
+    self, Variant, assert_same_bits, compare, devices, matrix, poisoned, read_rows, stored, stored_weights, values,
+    windowed_devices,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 struct Case {
     vocab: usize,
     d: usize,
-    dtype: DType,
+    format: WeightFormat,
     /// The storage of positions, and their offset.
     positions: Option<(DType, usize)>,
     scale: f32,
@@ -23,15 +24,25 @@ struct Case {
 
 fn cases(max_vocab: usize, max_d: usize) -> impl Strategy<Value = Case> {
     let positions = prop::option::of((any::<bool>(), 0..=2usize));
-    (1..=max_vocab, 1..=max_d, any::<bool>(), positions, 1..=12usize, any::<u64>()).prop_map(
-        |(vocab, d, half, positions, rows, seed)| {
+    let formats = vec![WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8Blocks];
+    let format = prop::sample::select(formats);
+    (1..=max_vocab, 1..=max_d, format, positions, 1..=12usize, any::<u64>()).prop_map(
+        |(vocab, d, format, positions, rows, seed)| {
             let pick = |i: usize, n: usize| (values(seed ^ i as u64, 1)[0].abs() * n as f32) as usize;
             let prompts = (0..rows)
                 .map(|r| (0..1 + pick(100 + r, 9)).map(|c| pick(1000 + 10 * r + c, vocab) as u32).collect())
                 .collect();
             let storage = |half| if half { DType::F16 } else { DType::F32 };
-            let (dtype, positions) = (storage(half), positions.map(|(half, offset)| (storage(half), offset)));
-            Case { vocab, d, dtype, positions, scale: if half { 1.0 } else { 7.5 }, prompts, seed }
+            let positions = positions.map(|(half, offset)| (storage(half), offset));
+            Case {
+                vocab,
+                d,
+                format,
+                positions,
+                scale: if format == WeightFormat::F16 { 1.0 } else { 7.5 },
+                prompts,
+                seed,
+            }
         },
     )
 }
@@ -42,7 +53,7 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
     let table = values(case.seed, case.vocab * case.d);
     let places = values(case.seed ^ 1, PLACES * case.d);
     let place_dtype = case.positions.map_or(DType::F32, |(dtype, _)| dtype);
-    let (wide_table, wide_places) = (stored(&table, case.dtype), stored(&places, place_dtype));
+    let (wide_table, wide_places) = (stored_weights(&table, case.d, case.format), stored(&places, place_dtype));
     // The last id of each row, which is what a step feeds; every second row has finished, in descending order.
     let active: Vec<u32> = (0..case.prompts.len() as u32).rev().step_by(2).collect();
     let fed: Vec<(u32, u32)> = active
@@ -59,7 +70,7 @@ fn check(case: &Case, variants: &[Variant]) -> Result<(), TestCaseError> {
     );
     for variant in variants {
         let device = &variant.device;
-        let weights = matrix(device, case.vocab, case.d, case.dtype, &table);
+        let weights = matrix(device, case.vocab, case.d, case.format, &table);
         let places = matrix(device, PLACES, case.d, place_dtype, &places);
         let positions = case.positions.map(|(_, offset)| (&places, offset));
 
@@ -150,6 +161,9 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(positions_packed(&mut rec, ids.view(), 3, (&places, 0), &out).is_err(), "too few pairs for positions");
     assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 0), &narrow).is_err(), "too few columns for positions");
     assert!(positions_packed(&mut rec, ids.view(), 2, (&places, 3), &out).is_err(), "offset behind the table");
+    let blocks = matrix(device, 3, 5, WeightFormat::Int8Blocks, &[0.0; 15]);
+    let refused = positions_packed(&mut rec, ids.view(), 2, (&blocks, 0), &out).unwrap_err();
+    assert_eq!(refused.to_string(), "embed: positions [3, 5] int8-blocks, whose elements do not stand alone");
     let device = &windowed_devices()[0].device;
     let tall = matrix(device, 5000, 5, DType::F32, &vec![0.0; 25_000]);
     let ids = harness::table(device, &[TokenAt { id: 0, position: 0 }]);

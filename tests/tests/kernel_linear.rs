@@ -6,11 +6,14 @@ use elgen_tensor::ops::{
 };
 use elgen_tensor::{Arena, DType, Device, Vector, WeightFormat};
 use elgen_tests::harness::{
-    assert_close, assert_same_bits, compare, devices, matrix, poisoned, read_raw, read_rows, stored, upload, values,
-    windowed_devices, zeros,
+    assert_close, assert_same_bits, compare, devices, matrix, poisoned, read_raw, read_rows, stored, stored_weights,
+    upload, values, windowed_devices, zeros,
 };
 use elgen_tests::twin;
 use proptest::prelude::*;
+
+/// All formats, the one for tests among them.
+const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8Blocks];
 
 /// One product, from shapes and a seed.
 #[derive(Clone, Debug)]
@@ -18,7 +21,7 @@ struct Case {
     rows: usize,
     k: usize,
     n: usize,
-    dtype: DType,
+    format: WeightFormat,
     bias: bool,
     residual: bool,
     activation: Activation,
@@ -26,16 +29,20 @@ struct Case {
 }
 
 fn cases(max_rows: usize, max_k: usize, max_n: usize) -> impl Strategy<Value = Case> {
+    cases_in(max_rows, max_k, max_n, &WeightFormat::ALL)
+}
+
+fn cases_in(max_rows: usize, max_k: usize, max_n: usize, formats: &[WeightFormat]) -> impl Strategy<Value = Case> {
     let shape = (1..=max_rows, 1..=max_k, 1..=max_n);
-    let dtype = prop_oneof![Just(DType::F32), Just(DType::F16)];
+    let format = prop::sample::select(formats.to_vec());
     // The others follow in a test of their own; each costs a pipeline per tile and device.
     let activation = prop::sample::select(vec![Activation::None, Activation::Gelu]);
-    (shape, dtype, any::<bool>(), any::<bool>(), activation, any::<u64>()).prop_map(
-        |((rows, k, n), dtype, bias, residual, activation, seed)| Case {
+    (shape, format, any::<bool>(), any::<bool>(), activation, any::<u64>()).prop_map(
+        |((rows, k, n), format, bias, residual, activation, seed)| Case {
             rows,
             k,
             n,
-            dtype,
+            format,
             bias,
             residual,
             activation,
@@ -60,7 +67,7 @@ impl Case {
 
     /// On the device, for the first `rows` rows.
     fn run(&self, device: &Device, rows: usize, tile: Option<Tile>) -> Vec<f32> {
-        let w = zeros(device, self.n, self.k, self.dtype, self.bias().as_deref());
+        let w = zeros(device, self.n, self.k, self.format, self.bias().as_deref());
         // In two parts, the second across every window border behind the first.
         let cut = (self.n / 3) * self.k;
         let weights = self.w();
@@ -78,7 +85,7 @@ impl Case {
     /// The same product with a gate in the residual's place: on the device, and its twin.
     fn gated(&self, device: &Device) -> (Vec<f32>, Vec<f64>) {
         let gate = values(self.seed ^ 3, self.rows * self.n);
-        let w = zeros(device, self.n, self.k, self.dtype, self.bias().as_deref());
+        let w = zeros(device, self.n, self.k, self.format, self.bias().as_deref());
         w.weight.write_rows(&device.into(), 0, &self.w()).unwrap();
         let x = upload(device, self.rows, self.k, &self.x());
         let out = poisoned(device, self.rows + 1, self.n, DType::F32);
@@ -89,7 +96,7 @@ impl Case {
         let wide = |v: &[f32]| stored(v, DType::F32);
         let want = twin::linear_gated(
             &wide(&self.x()),
-            &stored(&self.w(), self.dtype),
+            &stored_weights(&self.w(), self.k, self.format),
             self.k,
             self.bias().map(|b| wide(&b)).as_deref(),
             self.activation,
@@ -103,7 +110,7 @@ impl Case {
         let (bias, residual) = (self.bias().map(wide), self.residual().map(wide));
         twin::linear(
             &wide(self.x()),
-            &stored(&self.w(), self.dtype),
+            &stored_weights(&self.w(), self.k, self.format),
             self.k,
             bias.as_deref(),
             self.activation,
@@ -152,13 +159,12 @@ proptest! {
     #[test]
     fn heads_match_their_twins(
         (rows, heads, quads, d) in (1..=20usize, 1..=6usize, 1..=5usize, 1..=70usize),
-        half in any::<bool>(), with_bias in any::<bool>(), seed in any::<u64>(),
+        format in prop::sample::select(FORMATS.to_vec()), with_bias in any::<bool>(), seed in any::<u64>(),
     ) {
-        let dtype = if half { DType::F16 } else { DType::F32 };
         let width = 4 * quads;
         let ld = d.next_multiple_of(4);
         let w = values(seed, heads * width * d);
-        let wide_w = stored(&w, dtype);
+        let wide_w = stored_weights(&w, d, format);
         let q = values(seed ^ 1, rows * heads * width);
         // Contexts have rows of heads x ld columns, whose pads are zero.
         let mut c = values(seed ^ 2, rows * heads * ld);
@@ -172,7 +178,7 @@ proptest! {
         let contracted = twin::heads_contract(&dense, &wide_w, wide_bias.as_deref(), heads, width, d);
         for variant in devices() {
             let device = &variant.device;
-            let weight = matrix(device, heads * width, d, dtype, &w);
+            let weight = matrix(device, heads * width, d, format, &w);
             let w = Linear { weight, bias: bias.as_deref().map(|b| upload(device, 1, heads * width, b)) };
             let q = upload(device, rows, heads * width, &q);
             let c = upload(device, rows, heads * ld, &c);
@@ -195,17 +201,32 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A format whose elements do not stand alone; with windows and without.
+    #[test]
+    fn linear_over_blocks_matches_its_twin(case in cases_in(12, 100, 700, &[WeightFormat::Int8Blocks])) {
+        let want = case.twin();
+        for variant in devices().iter().chain(windowed_devices()) {
+            if let Err(message) = compare(&case.run(&variant.device, case.rows, None), &want) {
+                prop_assert!(false, "{}: {message}", variant.name);
+            }
+        }
+    }
+}
+
 /// Row counts that take every tile of every variant, with and without a rest.
 const COUNTS: [usize; 7] = [1, 2, 3, 7, 33, 64, 130];
 
 #[test]
 fn neither_rows_nor_tiles_change_a_bit() {
-    for dtype in [DType::F32, DType::F16] {
+    for format in WeightFormat::ALL {
         let case = Case {
             rows: 130,
             k: 203,
             n: 150,
-            dtype,
+            format,
             bias: true,
             residual: true,
             activation: Activation::Gelu,
@@ -371,14 +392,14 @@ fn zeros_of(arena: &Arena, out: usize, input: usize) -> Linear {
 fn windows_do_not_change_a_bit_of_a_head() {
     // Few rows: those of all heads have to fit a binding.
     let (d, ld, rows) = (90, 92, 3);
-    for (heads, width) in [(6, 100), (30, 20), (2, 400), (3, 176)] {
+    for (heads, width) in [(6, 200), (30, 40), (2, 800), (3, 352)] {
         let w = values(1, heads * width * d);
         let (q, bias) = (values(2, rows * heads * width), values(4, heads * width));
         let mut c = values(3, rows * heads * ld);
         c.chunks_mut(ld).for_each(|head| head[d..].fill(0.0));
-        for dtype in [DType::F32, DType::F16] {
+        for format in FORMATS {
             let run = |device: &Device| {
-                let weight = matrix(device, heads * width, d, dtype, &w);
+                let weight = matrix(device, heads * width, d, format, &w);
                 let windows = weight.window_count();
                 let w = Linear { weight, bias: Some(upload(device, 1, heads * width, &bias)) };
                 let (q, c) = (upload(device, rows, heads * width, &q), upload(device, rows, heads * ld, &c));
@@ -393,7 +414,7 @@ fn windows_do_not_change_a_bit_of_a_head() {
             let (windows, wide, narrow) = run(&devices()[0].device);
             assert_eq!(windows, 1);
             for variant in windowed_devices() {
-                let what = format!("{heads} heads of {width}, {}, {}", dtype.name(), variant.name);
+                let what = format!("{heads} heads of {width}, {format}, {}", variant.name);
                 let (windows, expanded, contracted) = run(&variant.device);
                 assert!(windows > 1, "{what}: one window");
                 assert_same_bits(&expanded, &wide, &what);

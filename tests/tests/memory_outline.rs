@@ -47,7 +47,8 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
     let before = device.pool().current().of(Class::Weights);
     let model = load(device, config, checkpoint, kinds, dtype).unwrap();
     let held = device.pool().current().of(Class::Weights) - before;
-    let told = config.tally_weights(kinds, dtype, device.capabilities().max_binding_bytes).unwrap().usage().total;
+    let told =
+        config.tally_weights(kinds, dtype.into(), device.capabilities().max_binding_bytes).unwrap().usage().total;
     let told = told + own_table(config, checkpoint, dtype, device.capabilities().max_binding_bytes);
     // A bias of zeros on the logits is not loaded; nothing in the config tells.
     let bias = tensor_bytes(1, config.vocab_size(), DType::F32);
@@ -58,7 +59,7 @@ fn check(device: &Device, dir: &Path, config: &ModelConfig, checkpoint: &Checkpo
         dir.display(),
         dtype.name()
     );
-    assert_eq!(outline.cache_layout(kinds, dtype), model.cache_layout());
+    assert_eq!(outline.cache_layout(kinds, dtype.into()), model.cache_layout());
     assert_eq!((outline.encoder, outline.decoder), (model.encoder_shape(), model.decoder_shape()));
     assert_eq!(outline.limits, model.limits());
 }

@@ -172,14 +172,6 @@ fn rows_begin_and_are_placed_within_their_tables() {
     let long = state.with_length(5);
     refused(rows.place(device, &[long], None, None), "a length behind the table");
     refused(rows.place(device, &[state; 3], None, None), "a third row");
-    // Fewer keys than positions is what an eviction will leave; more, what nothing does.
-    for live in [0, 1, 3] {
-        let evicted = RowState { live, ..state };
-        let wanted = format!("rows: row 1 has {live} live keys of 2 positions; evicted keys are not supported yet");
-        let begun = rows.begin(device, &[good, RowStart { state: evicted, ..good }]).unwrap_err();
-        let placed = rows.place(device, &[state, evicted], None, None).unwrap_err();
-        assert_eq!([begun, placed].map(|error| error.to_string()), [wanted.clone(), wanted]);
-    }
     refused(rows.place(device, &[state], None, Some(&[0; 5])), "slots of another size");
     refused(rows.place(device, &[state], Some(&[0; 3]), None), "ids of another size");
     refused(rows.set_active(device, vec![2], &[0, 0, 0]), "a row without a place");

@@ -132,18 +132,18 @@ struct Projections {
 
 impl Projections {
     fn new(arena: &Arena, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, shape, dtype, .. } = *spec;
+        let BlockSpec { what, shape, formats, .. } = *spec;
         if let Some(device) = arena.device() {
-            try_out(device, shape.d_model, dtype)?;
+            try_out(device, shape.d_model, formats.cache.dtype())?;
         }
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.position_bias()?,
-            q: stack_heads(arena, &format!("{what} q"), shape, dtype.into(), &[w.q])?,
-            k: stack_heads(arena, &format!("{what} k"), shape, dtype.into(), &[w.k])?,
-            v: stack_heads(arena, &format!("{what} v"), shape, dtype.into(), &[w.v])?,
-            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
+            q: stack_heads(arena, &format!("{what} q"), shape, formats.weights, &[w.q])?,
+            k: stack_heads(arena, &format!("{what} k"), shape, formats.weights, &[w.k])?,
+            v: stack_heads(arena, &format!("{what} v"), shape, formats.weights, &[w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, formats.weights, w.o, folded)?,
         })
     }
 

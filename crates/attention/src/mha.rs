@@ -213,15 +213,15 @@ struct MhaCross {
 
 impl MhaCross {
     fn new(arena: &Arena, variant: Mha, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, layer, shape, dtype, .. } = *spec;
+        let BlockSpec { what, layer, shape, formats, .. } = *spec;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             layer,
             variant,
-            q: stack_heads(arena, &format!("{what} q"), shape, dtype.into(), &[w.q])?,
-            kv: stack_heads(arena, &format!("{what} kv"), shape, dtype.into(), &[w.k, w.v])?,
-            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
+            q: stack_heads(arena, &format!("{what} q"), shape, formats.weights, &[w.q])?,
+            kv: stack_heads(arena, &format!("{what} kv"), shape, formats.weights, &[w.k, w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, formats.weights, w.o, folded)?,
         })
     }
 

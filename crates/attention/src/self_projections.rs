@@ -1,7 +1,7 @@
 //! The projections of self-attention, for kinds that project queries, keys and values of one input in one product.
 
+use elgen_tensor::Arena;
 use elgen_tensor::ops::{Linear, Product, Store};
-use elgen_tensor::{Arena};
 
 use crate::bias::PositionBias;
 use crate::block::{BlockInput, Cx, Epilogue};
@@ -26,13 +26,13 @@ impl SelfProjections {
     /// # Errors
     /// Weights that do not fit the shape or cannot be read.
     pub fn new(arena: &Arena, spec: &BlockSpec<'_>, w: AttentionWeights<'_>) -> Result<Self> {
-        let BlockSpec { what, shape, dtype, .. } = *spec;
+        let BlockSpec { what, shape, formats, .. } = *spec;
         let Placed { weights: w, folded } = Placed::new(spec, w)?;
         Ok(Self {
             shape,
             bias: spec.position_bias()?,
-            qkv: stack_heads(arena, &format!("{what} qkv"), shape, dtype.into(), &[w.q, w.k, w.v])?,
-            output: output_projection(arena, &format!("{what} out"), shape, dtype.into(), w.o, folded)?,
+            qkv: stack_heads(arena, &format!("{what} qkv"), shape, formats.weights, &[w.q, w.k, w.v])?,
+            output: output_projection(arena, &format!("{what} out"), shape, formats.weights, w.o, folded)?,
         })
     }
 

@@ -14,6 +14,9 @@ pub enum CacheFormat {
 }
 
 impl CacheFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
     /// The element type of its buffers.
     pub fn dtype(self) -> DType {
         match self {
@@ -25,6 +28,11 @@ impl CacheFormat {
     /// "f32" or "f16".
     pub fn name(self) -> &'static str {
         self.dtype().name()
+    }
+
+    /// The format of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
     }
 }
 

@@ -1,9 +1,8 @@
 //! What a block is, apart from its kind and its weights.
 
-use elgen_tensor::DType;
-
 use crate::bias::PositionBias;
 use crate::error::{AttentionError, Result};
+use crate::formats::Formats;
 use crate::kind::Place;
 use crate::position_scheme::PositionScheme;
 use crate::shape::Shape;
@@ -17,8 +16,8 @@ pub struct BlockSpec<'a> {
     pub layer: usize,
     /// Widths, heads and scale.
     pub shape: Shape,
-    /// Storage of its weights.
-    pub dtype: DType,
+    /// Storage of its weights and of what it caches.
+    pub formats: Formats,
     /// Its position scheme; cross-attention has none, as there is no distance between a source and a target position.
     pub positions: PositionScheme<'a>,
 }

@@ -247,7 +247,7 @@ mod tests {
         let weights = AttentionWeights { q: each, k: each, v: each, o: each };
         let placed = |positions| {
             let shape = Shape::new(4, 1, 4, 1.0);
-            let spec = BlockSpec { what: "block", layer: 0, shape, dtype: DType::F32, positions };
+            let spec = BlockSpec { what: "block", layer: 0, shape, formats: DType::F32.into(), positions };
             let placed = Placed::new(&spec, weights).expect("lengths that fit");
             (placed.weights.k.bias.is_some(), placed.weights.v.bias.is_some(), placed.folded.is_some())
         };

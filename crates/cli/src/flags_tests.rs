@@ -1,5 +1,5 @@
 use clap::{CommandFactory, error::ErrorKind};
-use elgen_engine::{AttentionChoice, BatchSize, DtypeChoice, Expected};
+use elgen_engine::{AttentionChoice, BatchSize, CacheFormat, DtypeChoice, Expected, WeightFormat};
 use elgen_search::{EarlyStopping, ExponentialDecay, GenerationOptions, SequenceBias, StopStrings, TokenIds};
 
 use super::generation::flag;
@@ -210,6 +210,12 @@ fn engine_flags_become_session_options() {
         assert_eq!(session(&["--attention", name]).attention, kind);
     }
     assert_eq!(session(&["--dtype", "f32"]).dtype, DtypeChoice::F32);
+    assert_eq!((default.weights, default.cache), (None, None));
+    let apart = session(&["--dtype=f32", "--weights", "f16"]);
+    assert_eq!((apart.weights, apart.cache), (Some(WeightFormat::F16), None));
+    let apart = session(&["--weights=f32", "--cache=f16"]);
+    assert_eq!((apart.dtype, apart.weights), (DtypeChoice::Auto, Some(WeightFormat::F32)));
+    assert_eq!(apart.cache, Some(CacheFormat::F16));
 }
 
 #[test]
@@ -218,6 +224,8 @@ fn wrong_values_name_the_flag_and_what_was_expected() {
         (&["--attention", "flash"][..], "possible values: auto, mha, mha-replicated, mha-nocache, el"),
         (&["--alignment=last"], "a layer's number, 0 or -1 for example"),
         (&["--dtype", "bf16"], "possible values: auto, f32, f16"),
+        (&["--weights", "auto"], "possible values: f32, f16"),
+        (&["--cache", "int8"], "possible values: f32, f16"),
         (&["--batch-size", "many"], "an integer of at least 1, or auto"),
         (&["--max-batch-tokens", "0"], "an integer of at least 1"),
         (&["--progress", "sometimes"], "possible values: auto, always, never"),

@@ -195,8 +195,13 @@ fn sums(
     let workload = BatchWorkload::new(config, source, prompt, new);
     let mut told = String::new();
     for kind in Kind::BUILT_IN {
-        let plan =
-            MemoryPlan { model, kinds: Kinds::both(kind), dtype: DType::F16, max_binding_bytes: 2 << 30, memory_limit };
+        let plan = MemoryPlan {
+            model,
+            kinds: Kinds::both(kind),
+            formats: DType::F16.into(),
+            max_binding_bytes: 2 << 30,
+            memory_limit,
+        };
         match plan.predict(&workload, sentences) {
             Ok(bytes) => told += &format!("{} bytes, ", bytes.total),
             Err(error) => told += &format!("{error}, "),

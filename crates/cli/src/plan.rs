@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
-    BatchWorkload, Comparison, DtypeChoice, PlanRow, Registry, best_device, compared, device_class, storage_dtype,
+    BatchWorkload, Comparison, DtypeChoice, PlanRow, Registry, SessionOptions, best_device, compared, device_class,
 };
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions};
@@ -36,7 +36,10 @@ struct Report<'a> {
     prompt_length: usize,
     max_new_tokens: usize,
     rows_per_sentence: usize,
-    dtype: &'static str,
+    /// That of both; null where they differ.
+    dtype: Option<&'static str>,
+    weights: &'static str,
+    cache: &'static str,
     memory_limit: u64,
     max_binding_bytes: u64,
     device: Option<String>,
@@ -75,18 +78,17 @@ pub(crate) fn text(arguments: &PlanArgs, registry: &Registry) -> Result<String, 
         Err(error) => return Err(refusal(arguments, &error.to_string())),
     };
     let limits = limits(arguments)?;
-    let choice = arguments.dtype.map_or(DtypeChoice::Auto, StorageFlag::choice);
-    let dtype = storage_dtype(choice, limits.software, &model);
+    let formats = formats(arguments).formats(limits.software, &model);
     let workload = BatchWorkload::new(&config, source_length, prompt_length, max_new_tokens);
     // A device that is consulted for its limits is also measured, unless it was before.
     let class = limits
         .device
         .is_some()
-        .then(|| device_class(arguments.device.as_deref(), dtype, tell_measurement))
+        .then(|| device_class(arguments.device.as_deref(), formats, tell_measurement))
         .transpose()?;
     let comparison = Comparison {
         model: &model,
-        dtype,
+        formats,
         max_binding_bytes: limits.binding,
         memory_limit: limits.memory,
         kinds: registry.kinds(),
@@ -100,7 +102,9 @@ pub(crate) fn text(arguments: &PlanArgs, registry: &Registry) -> Result<String, 
         prompt_length,
         max_new_tokens,
         rows_per_sentence: config.rows_per_sentence(),
-        dtype: dtype.name(),
+        dtype: Some(formats.cache.name()).filter(|name| *name == formats.weights.name()),
+        weights: formats.weights.name(),
+        cache: formats.cache.name(),
         memory_limit: limits.memory,
         max_binding_bytes: limits.binding,
         device: limits.device,
@@ -133,6 +137,12 @@ fn read(arguments: &PlanArgs, uses: &mut FileUses) -> Result<(ModelConfig, Gener
         }
         (None, None) => Err(CliError::Usage("give --model or --config".to_owned())),
     }
+}
+
+/// The storage that was typed.
+fn formats(arguments: &PlanArgs) -> SessionOptions {
+    let choice = arguments.dtype.map_or(DtypeChoice::Auto, StorageFlag::choice);
+    arguments.formats.apply(SessionOptions::default().with_dtype(choice))
 }
 
 /// The generation options that were typed.
@@ -201,9 +211,13 @@ fn limits(arguments: &PlanArgs) -> Result<Limits, CliError> {
 /// What is planned: "bart in f16, 1024 source and 141 new tokens, 4 beams".
 fn described(report: &Report<'_>) -> String {
     let beams = if report.rows_per_sentence == 1 { "" } else { "s" };
+    let formats = match report.dtype {
+        Some(both) => both.to_owned(),
+        None => format!("{} with caches in {}", report.weights, report.cache),
+    };
     format!(
-        "{} in {}, {} source and {} new tokens, {} beam{beams}",
-        report.model, report.dtype, report.source_length, report.max_new_tokens, report.rows_per_sentence
+        "{} in {formats}, {} source and {} new tokens, {} beam{beams}",
+        report.model, report.source_length, report.max_new_tokens, report.rows_per_sentence
     )
 }
 

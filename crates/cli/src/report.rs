@@ -32,6 +32,7 @@ pub(crate) fn table(metrics: &Metrics, failed: u64) -> String {
     if metrics.software_adapter {
         row("", "software adapter: only ratios, counts and bytes mean something".to_owned());
     }
+    row("storage", format!("weights {}, cache {}", metrics.weights, metrics.cache));
     row("attention", attention(&metrics.attention));
     if let Some(plan) = &metrics.attention.plan {
         row("  self", plan.self_reason.clone());
@@ -190,6 +191,8 @@ mod tests {
         for pointer in [
             "/device",
             "/driver",
+            "/weights",
+            "/cache",
             "/software_adapter",
             "/attention/encoder",
             "/attention/self",

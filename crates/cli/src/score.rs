@@ -291,6 +291,8 @@ fn open_save(
 ) -> Result<Option<RunWriter>, CliError> {
     let Some(path) = &arguments.runs.save_run else { return Ok(None) };
     let (_, dtype) = arguments.engine.kind_and_dtype();
+    let typed = arguments.engine.formats().typed();
+    let dtype = typed.fold(dtype, |dtype, (flag, format)| format!("{dtype} {flag} {format}"));
     let labels = [
         ("attention", metrics.attention.self_.clone()),
         ("device", metrics.device.clone()),

@@ -173,6 +173,8 @@ fn wrong_usage_is_told_before_anything_else() {
         (&["--batch-size", "many", "x"][..], "--batch-size"),
         (&["--no-such-flag", "x"], "--no-such-flag"),
         (&["--dtype", "bf16", "x"], "possible values: auto, f32, f16"),
+        (&["--weights", "bf16", "x"], "possible values: f32, f16"),
+        (&["--cache", "auto", "x"], "possible values: f32, f16"),
         (&["x", "--input", "y"], "--input"),
         (&["--attention", "flash", "x"], "mha-nocache"),
     ] {

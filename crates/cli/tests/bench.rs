@@ -240,6 +240,10 @@ fn lengths_of_real_texts() {
     let report = json(&finish(command.arg("--lengths-from").arg(&file)).expect(0).stdout);
     assert!(report["rows"][0]["lengths_from"].as_str().unwrap().contains("2 records of 4.0 words"), "{report}");
     assert_eq!(report["rows"][0]["cost"]["output_hash"], report["rows"][1]["cost"]["output_hash"]);
+    let apart = json(&finish(command.arg("--weights=f16")).expect(0).stdout);
+    assert_eq!((&report["rows"][0]["dtype"], &apart["rows"][0]["dtype"]), (&"f32".into(), &"f16/f32".into()));
+    let weights = |report: &Value| report["rows"][0]["cost"]["peak_bytes"]["weights"].as_u64().unwrap();
+    assert!(weights(&apart) < weights(&report));
     fs::write(&file, "{\"texts\": 1}\n").unwrap();
     finish(&mut command).expect_error(1, &["lengths.jsonl", "line 1", "input_ids"]);
 }

@@ -206,7 +206,7 @@ fn statistics_go_to_stderr_and_to_their_file() {
     let file = dir.path().join("stats.json");
     let finished = finish(quick().args(["--stats", "--stats-json"]).arg(&file).args(["I was born.", ""])).expect(0);
     assert_eq!(finished.lines().len(), 2);
-    for row in ["device", "attention", "inputs", "tokens per second", "peak memory", "attention caches"] {
+    for row in ["device", "storage", "attention", "inputs", "tokens per second", "peak memory", "attention caches"] {
         assert!(finished.stderr.lines().any(|line| line.starts_with(row)), "{row}: {finished:#?}");
     }
     let stats: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -215,6 +215,39 @@ fn statistics_go_to_stderr_and_to_their_file() {
     assert!(stats["peak_bytes"]["weights"].as_u64().unwrap() > 1_000_000, "{stats}");
     let software = stats["software_adapter"].as_bool().unwrap();
     assert_eq!(finished.stderr.contains("software adapter"), software, "{finished:#?}");
+}
+
+/// Half of the weights' bytes with f16, and of the caches' with f16, each alone.
+#[test]
+fn weights_and_caches_are_stored_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str]| -> Value {
+        let file = dir.path().join("stats.json");
+        let mut command = quick();
+        command.args(["--attention=el", "--dtype=f32", "--stats", "--stats-json"]).arg(&file);
+        let finished = finish(command.args(flags).arg("I was born.")).expect(0);
+        let stats: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let told =
+            format!("weights {}, cache {}", stats["weights"].as_str().unwrap(), stats["cache"].as_str().unwrap());
+        assert!(finished.stderr.lines().any(|line| line.starts_with("storage") && line.ends_with(&told)), "{told}");
+        stats
+    };
+    let both = run(&[]);
+    assert_eq!((&both["weights"], &both["cache"]), (&Value::from("f32"), &Value::from("f32")));
+    let bytes = |stats: &Value| {
+        let cache = &stats["cache_bytes"];
+        [&stats["peak_bytes"]["weights"], &cache["self"], &cache["cross"]].map(|bytes| bytes.as_f64().unwrap())
+    };
+    let [weights, own, cross] = bytes(&both);
+    let half = |part: f64, whole: f64| (0.49..0.53).contains(&(part / whole));
+    let halves = run(&["--weights=f16"]);
+    assert_eq!((&halves["weights"], &halves["cache"]), (&Value::from("f16"), &Value::from("f32")));
+    let [w, o, c] = bytes(&halves);
+    assert!(half(w, weights) && (o, c) == (own, cross), "{halves}");
+    let halves = run(&["--cache=f16"]);
+    assert_eq!((&halves["weights"], &halves["cache"]), (&Value::from("f32"), &Value::from("f16")));
+    let [w, o, c] = bytes(&halves);
+    assert!(w == weights && half(o, own) && half(c, cross), "{halves}");
 }
 
 #[test]

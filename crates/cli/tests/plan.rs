@@ -170,6 +170,33 @@ fn a_tight_limit_and_a_small_binding_are_told() {
     assert_eq!(text.lines()[7], "* not for want of memory: a binding of most devices holds 2.0 GiB", "{text:#?}");
 }
 
+#[test]
+fn weights_and_caches_are_planned_apart() {
+    let config = Config::new(BART_LARGE);
+    let plans =
+        [&["--dtype=f32"][..], &["--dtype=f32", "--weights=f16"], &["--dtype=f32", "--cache=f16"], &["--dtype=f16"]];
+    let [f32, weights, cache, f16] = plans.map(|flags| config.plan(flags));
+    let named =
+        |plan: &Value| ["dtype", "weights", "cache"].map(|name| plan[name].as_str().unwrap_or("none").to_owned());
+    assert_eq!(named(&f32), ["f32"; 3]);
+    assert_eq!(
+        (named(&weights), named(&cache)),
+        (["none", "f16", "f32"].map(Into::into), ["none", "f32", "f16"].map(Into::into))
+    );
+    for kind in ["mha", "el"] {
+        for name in ["self_cache", "cross_cache"] {
+            assert_eq!(part(&weights, kind, name), part(&f32, kind, name));
+            assert_eq!(part(&cache, kind, name), part(&f16, kind, name));
+        }
+        assert_eq!(part(&weights, kind, "weights"), part(&f16, kind, "weights"));
+        assert_eq!(part(&cache, kind, "weights"), part(&f32, kind, "weights"));
+    }
+    let mut command = elgen();
+    command.arg("plan").arg("--config").arg(config.file()).args(["--dtype=f16", "--cache=f32", "--memory-limit=16GiB"]);
+    let text = finish(&mut command).expect(0);
+    assert!(text.lines()[0].starts_with("bart in f16 with caches in f32, 1024 source"), "{text:#?}");
+}
+
 /// A checkpoint in f16 runs in f32 on a software adapter, and is planned so; elsewhere in f16.
 #[test]
 fn the_dtype_is_that_of_generate() {

@@ -230,6 +230,9 @@ fn torn_outputs_and_changed_setups() {
         (&["--num-beams=3"][..], &["another setup", "--num-beams is 3, was 2"][..]),
         (&["--num-beams=2", "--seed=4"], &["--seed is 4, was not set"]),
         (&["--num-beams=2", "--attention=el"], &["--attention is \"el\", was \"auto\""]),
+        (&["--num-beams=2", "--dtype=f16"], &["--dtype is \"f16\", was \"auto\""]),
+        (&["--num-beams=2", "--weights=f16"], &["--weights is \"f16\", was not set"]),
+        (&["--num-beams=2", "--cache=f16"], &["--cache is \"f16\", was not set"]),
         (&["--num-beams=2", "--format=jsonl"], &["--format is \"jsonl\", was \"text\""]),
         (&["--num-beams=2", "--format=jsonl", "--alignment=0"], &["--alignment is 0, was not set"]),
     ] {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use elgen_attention::Formats;
 use elgen_attention::planner::{ClassKey, DeviceClass, measure};
 use elgen_models::{ModelError, files};
-use elgen_tensor::{DType, Device, DeviceOptions};
+use elgen_tensor::{DType, Device, DeviceOptions, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_load::CpuTime;
@@ -59,24 +60,55 @@ pub struct MeasuredClass {
 pub fn measure_device(selector: &str) -> Result<Vec<MeasuredClass>, EngineError> {
     let options = DeviceOptions { selector: Some(selector.to_owned()), ..DeviceOptions::default() };
     let device = Device::open(&options)?;
-    [DType::F32, DType::F16].into_iter().map(|dtype| class_of(&device, dtype, true, |_| {})).collect()
+    [DType::F32, DType::F16].into_iter().map(|dtype| class_of_dtype(&device, dtype, true, |_| {})).collect()
 }
 
 /// Gets the name of an adapter that is about to be measured: a program that is silent for seconds looks as if it hung.
 pub type OnMeasurement = fn(adapter: &str);
 
-/// What an adapter was measured at for one dtype: what is kept of it, else it is measured now. `selector`: as in
+/// What an adapter was measured at for these formats: what is kept of it, else it is measured now. `selector`: as in
 /// [`crate::SessionOptions::device`]; `tell` hears of it if it is measured.
 ///
 /// # Errors
 /// The adapter cannot be opened, has too little memory, or failed.
-pub fn device_class(selector: Option<&str>, dtype: DType, tell: OnMeasurement) -> Result<MeasuredClass, EngineError> {
+pub fn device_class(
+    selector: Option<&str>,
+    formats: impl Into<Formats>,
+    tell: OnMeasurement,
+) -> Result<MeasuredClass, EngineError> {
     let options = DeviceOptions { selector: selector.map(str::to_owned), ..DeviceOptions::default() };
-    class_of(&Device::open(&options)?, dtype, false, tell)
+    class_of(&Device::open(&options)?, formats.into(), false, tell)
 }
 
-/// The class of an open device; what is measured runs on a device of its own, so that this one's memory counters see nothing of it.
+/// The class of an open device for these formats: that of the caches' dtype, with the products of the weights'.
 pub(crate) fn class_of(
+    device: &Device,
+    formats: Formats,
+    refresh: bool,
+    tell: OnMeasurement,
+) -> Result<MeasuredClass, EngineError> {
+    let weights = match formats.weights {
+        WeightFormat::F16 => DType::F16,
+        // What nobody has measured is not taken to be faster.
+        _ => DType::F32,
+    };
+    let caches = class_of_dtype(device, formats.cache.dtype(), refresh, tell)?;
+    if weights == formats.cache.dtype() {
+        return Ok(caches);
+    }
+    let products = class_of_dtype(device, weights, refresh, tell)?;
+    let scatter = caches.class.scatter.max(products.class.scatter);
+    let is_new = caches.measurement.is_new || products.measurement.is_new;
+    Ok(MeasuredClass {
+        class: DeviceClass { linear: products.class.linear, scatter, ..caches.class },
+        measurement: Measurement { is_new, ..caches.measurement },
+        ..caches
+    })
+}
+
+/// The class of an open device for weights and caches of one dtype; what is measured runs on a device of its own, so that this one's memory
+/// counters see nothing of it.
+fn class_of_dtype(
     device: &Device,
     dtype: DType,
     refresh: bool,

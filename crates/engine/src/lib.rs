@@ -71,7 +71,7 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{Events, Notice, OnDone, StreamedToken, on_done};
 pub use inspect::{InspectedFile, Inspection, KindBytes, inspect};
 pub use metrics::{AttentionKinds, Metrics, PeakBytes, PeakCacheBytes, PerStep, Seconds};
-pub use model::{Model, ModelParts, open_device, storage_dtype};
+pub use model::{Model, ModelParts, open_device};
 pub use options::{AttentionChoice, BatchSize, DtypeChoice, Expected, RunOptions, SessionOptions};
 pub use plan::{
     AttentionPlan, BatchWorkload, Comparison, ElBreakEven, MemoryPlan, PlanRow, PlannedBytes, PlannedKinds, compared,
@@ -86,7 +86,7 @@ pub use session::Session;
 pub use stop_strings::{StopStringCriterion, TokenBytes};
 
 // What programs need beside: options, hooks, and what a model tells of itself.
-pub use elgen_attention::{Kind, Kinds};
+pub use elgen_attention::{CacheFormat, Formats, Kind, Kinds};
 pub use elgen_models::{ModelConfig, Tokenizer};
 pub use elgen_search::hooks;
 pub use elgen_search::hooks::{AllowedTokens, Hooks, LogitsProcessor, NoiseSource, SequenceView, Stage, StopCriterion};
@@ -94,4 +94,4 @@ pub use elgen_search::{
     EarlyStopping, ExponentialDecay, FinishReason, GenerationConfig, GenerationOptions, Mode, ModelLimits, NotFinite,
     OptionError, OptionProblem, SequenceBias, TokenIds,
 };
-pub use elgen_tensor::{Cooperative, Device};
+pub use elgen_tensor::{Cooperative, Device, WeightFormat};

@@ -19,6 +19,10 @@ pub struct Metrics {
     pub device: String,
     /// Driver name and version.
     pub driver: String,
+    /// How weights are stored: "f32" or "f16".
+    pub weights: &'static str,
+    /// How caches are stored: "f32" or "f16".
+    pub cache: &'static str,
     /// True if the adapter is software.
     pub software_adapter: bool,
     /// The attention kinds in use.
@@ -141,6 +145,8 @@ pub(crate) fn metrics(model: &Model, totals: &Totals, runner: &Runner, opened: I
     Metrics {
         device: report.name.clone(),
         driver: report.driver.clone(),
+        weights: model.formats().weights.name(),
+        cache: model.formats().cache.name(),
         software_adapter: report.software,
         attention: AttentionKinds {
             encoder: cross.then(|| model.kinds().encoder.name().to_owned()),

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use elgen_models::{Architecture, Checkpoint, Kinds, ModelConfig, ModelError, Tokenizer, load};
+use elgen_models::{Architecture, Checkpoint, Formats, Kinds, ModelConfig, ModelError, Tokenizer, load};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
-use elgen_tensor::{DType, Device, DeviceOptions};
+use elgen_tensor::{Device, DeviceOptions};
 
 use crate::config_only::ConfigOnly;
 use crate::context::Context;
 use crate::description::{ModelDescription, describe};
 use crate::error::EngineError;
-use crate::options::{BatchSize, DtypeChoice, SessionOptions};
+use crate::options::{BatchSize, SessionOptions};
 use crate::plan::{AttentionPlan, decide};
 use crate::stop_strings::TokenBytes;
 
@@ -167,7 +167,7 @@ impl Model {
     }
 
     /// A model with random weights, without a checkpoint and a tokenizer: of any supported family, at the size that a `config.json` tells. The
-    /// weights are made on the device; equal seeds make equal models, whatever the attention kind and the dtype
+    /// weights are made on the device; equal seeds make equal models, whatever the attention kind and the formats
     /// ([`Checkpoint::random`]).
     ///
     /// # Errors
@@ -204,16 +204,16 @@ impl Model {
             Ok(tokenizer) => (tokenizer, None),
             Err(error) => (None, Some(Arc::new(error))),
         };
-        let dtype = storage_dtype(options.dtype, device.capabilities().software, &config);
-        let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, dtype);
-        let weights = load(&device, &config, checkpoint, kinds, dtype)?;
+        let formats = options.formats(device.capabilities().software, &config);
+        let (kinds, plan) = decide(&device, &config, &checkpoint_options, options, formats);
+        let weights = load(&device, &config, checkpoint, kinds, formats)?;
         device.trim()?;
         let mut parts = ModelParts::new(config, weights).with_generation_options(checkpoint_options);
         (parts.tokenizer, parts.tokenizer_error, parts.plan) = (tokenizer, tokenizer_error, plan);
         Ok(Self::of_parts(load_started, device, parts, options))
     }
 
-    /// A model of an architecture that the caller has built, on the device that it lies on: `attention`, `dtype`, `device`, `memory_limit` and
+    /// A model of an architecture that the caller has built, on the device that it lies on: `attention`, `dtype`, `weights`, `cache`, `device`, `memory_limit` and
     /// `checked_shaders` of the options have no effect. The attention kinds are those of its cache layout.
     pub fn from_architecture(device: &Device, parts: ModelParts, options: &SessionOptions) -> Self {
         Self::of_parts(Instant::now(), device.clone(), parts, options)
@@ -320,13 +320,16 @@ impl Model {
         Arc::clone(&self.shared.weights)
     }
 
-    pub(crate) fn weights(&self) -> &dyn Architecture {
-        &*self.shared.weights
-    }
-
     /// Why it has these kinds; `None` where [`SessionOptions::attention`] named them.
     pub fn plan(&self) -> Option<&AttentionPlan> {
         self.shared.plan.as_ref()
+    }
+
+    /// How weights and caches are stored. Of an architecture that does not say how its weights are, as its caches.
+    pub fn formats(&self) -> Formats {
+        let cache = self.shared.weights.cache_layout().format;
+        let weights = self.shared.weights.weight_format();
+        Formats { cache, weights: weights.unwrap_or(cache.dtype().into()) }
     }
 
     pub(crate) fn layers(&self) -> usize {
@@ -376,15 +379,4 @@ pub fn open_device(options: &SessionOptions) -> Result<Device, EngineError> {
         cooperative: options.cooperative,
         ..DeviceOptions::default()
     })?)
-}
-
-/// The dtype that weights and caches of a model are stored in. `auto` is f32 on a software adapter (`software`), else what the checkpoint is
-/// in: f16, or f32 for all others.
-pub fn storage_dtype(choice: DtypeChoice, software: bool, config: &ModelConfig) -> DType {
-    match choice {
-        DtypeChoice::F32 => DType::F32,
-        DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Auto if !software && config.dtype() == Some("float16") => DType::F16,
-        DtypeChoice::Auto => DType::F32,
-    }
 }

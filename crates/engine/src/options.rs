@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use elgen_attention::{Kind, Kinds};
-use elgen_models::DEFAULT_TEXT_BYTES;
+use elgen_attention::{CacheFormat, Formats, Kind, Kinds};
+use elgen_models::{DEFAULT_TEXT_BYTES, ModelConfig};
 use elgen_search::Hooks;
-use elgen_tensor::Cooperative;
+use elgen_tensor::{Cooperative, DType, WeightFormat};
 use serde::Serialize;
 
 use crate::cancel::CancelToken;
@@ -20,8 +20,12 @@ pub struct SessionOptions {
     pub attention: AttentionChoice,
     /// The kinds among which [`AttentionChoice::Auto`] chooses: those that say they may be chosen.
     pub registry: Registry,
-    /// Storage of weights and caches.
+    /// Storage of weights and caches, where the next two name none.
     pub dtype: DtypeChoice,
+    /// Storage of weights, whatever `dtype` says.
+    pub weights: Option<WeightFormat>,
+    /// Storage of caches, whatever `dtype` says.
+    pub cache: Option<CacheFormat>,
     /// Part of an adapter's name, or its number in `elgen devices`; `None` takes the best.
     pub device: Option<String>,
     /// Sentences decoded together at most.
@@ -64,6 +68,8 @@ impl Default for SessionOptions {
             attention: AttentionChoice::Auto,
             registry: Registry::default(),
             dtype: DtypeChoice::Auto,
+            weights: None,
+            cache: None,
             device: None,
             batch_size: BatchSize::Sentences(32),
             max_batch_tokens: None,
@@ -91,6 +97,28 @@ impl SessionOptions {
     /// The same with another storage ([`SessionOptions::dtype`]).
     pub fn with_dtype(self, dtype: DtypeChoice) -> Self {
         Self { dtype, ..self }
+    }
+
+    /// The same with another storage of weights ([`SessionOptions::weights`]).
+    pub fn with_weights(self, weights: impl Into<Option<WeightFormat>>) -> Self {
+        Self { weights: weights.into(), ..self }
+    }
+
+    /// The same with another storage of caches ([`SessionOptions::cache`]).
+    pub fn with_cache(self, cache: impl Into<Option<CacheFormat>>) -> Self {
+        Self { cache: cache.into(), ..self }
+    }
+
+    /// How a model of `config` is stored on a software adapter (`software`) or on another device.
+    pub fn formats(&self, software: bool, config: &ModelConfig) -> Formats {
+        let dtype = match self.dtype {
+            DtypeChoice::F32 => DType::F32,
+            DtypeChoice::F16 => DType::F16,
+            DtypeChoice::Auto if !software && config.dtype() == Some("float16") => DType::F16,
+            DtypeChoice::Auto => DType::F32,
+        };
+        let both = Formats::from(dtype);
+        Formats { weights: self.weights.unwrap_or(both.weights), cache: self.cache.unwrap_or(both.cache) }
     }
 
     /// The same with another device ([`SessionOptions::device`]).

@@ -4,11 +4,11 @@ mod choose;
 mod report;
 mod rows;
 
-use elgen_attention::{Alike, Kinds, Need};
+use elgen_attention::{Alike, Formats, Kinds, Need};
 use elgen_models::{Footprint, ModelConfig, Outline, prefill_budget};
 use elgen_search::GenerationConfig;
 use elgen_search::device::BatchTraits;
-use elgen_tensor::{Arena, Class, DType, TensorError};
+use elgen_tensor::{Arena, Class, TensorError};
 use serde::Serialize;
 
 pub(crate) use choose::decide;
@@ -98,7 +98,7 @@ pub struct PlannedBytes {
 /// let plan = |kind| MemoryPlan {
 ///     model: &model,
 ///     kinds: Kinds::both(kind),
-///     dtype: DType::F16,
+///     formats: DType::F16.into(),
 ///     max_binding_bytes: 2 << 30,
 ///     memory_limit: 16 << 30,
 /// };
@@ -113,7 +113,7 @@ pub struct MemoryPlan<'a> {
     /// Attention kinds.
     pub kinds: Kinds,
     /// Storage of weights and caches.
-    pub dtype: DType,
+    pub formats: Formats,
     /// Bytes that one binding of the device holds.
     pub max_binding_bytes: u64,
     /// Bytes that the pool may hold. It also bounds the upload ring and the working tensors of prompts.
@@ -128,7 +128,7 @@ impl MemoryPlan<'_> {
     pub fn predict(&self, workload: &BatchWorkload<'_>, batch: usize) -> Result<PlannedBytes, EngineError> {
         let budget = prefill_budget(self.memory_limit);
         let outline = Outline::new(self.model);
-        let footprint = Footprint::new(&outline, self.kinds, self.dtype, self.max_binding_bytes, budget);
+        let footprint = Footprint::new(&outline, self.kinds, self.formats.cache, self.max_binding_bytes, budget);
         // One run of sentences, however many they are: what a prediction costs does not depend on their number.
         let runs = [Alike { need: workload.need(), count: batch }];
         let arena = Arena::counting(self.max_binding_bytes);
@@ -148,7 +148,7 @@ impl MemoryPlan<'_> {
             .into());
         }
         tally.upload_ring(self.memory_limit);
-        let mut load = self.model.tally_weights(self.kinds, self.dtype, self.max_binding_bytes)?;
+        let mut load = self.model.tally_weights(self.kinds, self.formats.weights, self.max_binding_bytes)?;
         load.upload_ring(self.memory_limit);
         // The ring of loading is gone before the first run.
         let (run, load) = (tally.usage(), load.usage());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use elgen_attention::{CacheLayout, Caches, Cx, Packed, Probabilities, Step};
 use elgen_search::ModelLimits;
-use elgen_tensor::{Recorder, TableRef, Tensor, TokenAt};
+use elgen_tensor::{Recorder, TableRef, Tensor, TokenAt, WeightFormat};
 
 use crate::embeddings::InputEmbeddings;
 use crate::error::ModelError;
@@ -113,6 +113,11 @@ pub trait Architecture: fmt::Debug + Send + Sync {
 
     /// What the caches must hold, by the kinds that it was loaded with.
     fn cache_layout(&self) -> CacheLayout;
+
+    /// How weight matrices are stored, for reports; `None` where they are not all alike.
+    fn weight_format(&self) -> Option<WeightFormat> {
+        None
+    }
 
     /// Widths of the encoder stack; `None` for decoder-only models.
     fn encoder_shape(&self) -> Option<StackShape>;

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use elgen_attention::Kinds;
-use elgen_tensor::{Arena, DType, Tally};
+use elgen_attention::{Formats, Kinds};
+use elgen_tensor::{Arena, DType, Tally, WeightFormat};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{Checkpoint, RandomRules};
@@ -82,8 +82,8 @@ pub struct LoadArgs<'a> {
     pub checkpoint: &'a Checkpoint,
     /// The attention kinds.
     pub kinds: Kinds,
-    /// How matrices are stored.
-    pub dtype: DType,
+    /// How matrices are stored, and what the caches of the model will be.
+    pub formats: Formats,
 }
 
 /// What one wants to know about a model at a glance.
@@ -202,22 +202,29 @@ impl ModelConfig {
     /// ```
     /// use elgen_attention::Kind;
     /// use elgen_models::{Kinds, ModelConfig};
-    /// use elgen_tensor::{Class, DType};
+    /// use elgen_tensor::{Class, WeightFormat};
     /// # fn main() -> Result<(), elgen_models::ModelError> {
     /// // BART-large: the defaults of its config class.
     /// let json = serde_json::json!({ "model_type": "bart", "vocab_size": 50264 });
     /// let config = ModelConfig::from_map(json.as_object().unwrap(), "config.json".as_ref())?;
-    /// let weights = config.tally_weights(Kinds::both(Kind::EL), DType::F16, 2 << 30)?;
+    /// let weights = config.tally_weights(Kinds::both(Kind::EL), WeightFormat::F16, 2 << 30)?;
     /// assert_eq!(weights.usage().of(Class::Weights) >> 20, 775);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// A kind that does not support the model's blocks; sizes that a kernel cannot count.
-    pub fn tally_weights(&self, kinds: Kinds, dtype: DType, max_binding_bytes: u64) -> Result<Tally, ModelError> {
+    pub fn tally_weights(
+        &self,
+        kinds: Kinds,
+        weights: WeightFormat,
+        max_binding_bytes: u64,
+    ) -> Result<Tally, ModelError> {
         // Random weights have any tensor that is asked for, and nothing of them is made.
         let (arena, checkpoint) = (Arena::counting(max_binding_bytes), self.random_checkpoint(0));
-        self.config.load(&LoadArgs { family: self.family, arena: &arena, checkpoint: &checkpoint, kinds, dtype })?;
+        // Caches have no part in it.
+        let formats = Formats { weights, ..DType::F32.into() };
+        self.config.load(&LoadArgs { family: self.family, arena: &arena, checkpoint: &checkpoint, kinds, formats })?;
         Ok(arena.tally())
     }
 
@@ -226,7 +233,7 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::tally_weights`].
     pub fn parameters(&self) -> Result<u64, ModelError> {
-        Ok(self.tally_weights(Kinds::default(), DType::F32, u64::MAX)?.parameters())
+        Ok(self.tally_weights(Kinds::default(), WeightFormat::F32, u64::MAX)?.parameters())
     }
 
     /// Random weights for a model of this config ([`Checkpoint::random`]).
@@ -267,11 +274,11 @@ pub fn load(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     kinds: Kinds,
-    dtype: DType,
+    formats: impl Into<Formats>,
 ) -> Result<Box<dyn Architecture>, ModelError> {
     let (family, arena) = (config.family, &onto.into());
     if !family.is_encoder_decoder && kinds.self_.needs_encoder() {
         return Err(ModelError::KindNeedsEncoder { family: family.model_type, kind: kinds.self_ });
     }
-    config.config.load(&LoadArgs { family, arena, checkpoint, kinds, dtype })
+    config.config.load(&LoadArgs { family, arena, checkpoint, kinds, formats: formats.into() })
 }

@@ -38,7 +38,7 @@ mod transformer;
 
 pub use architecture::{Architecture, PassCx, Probe, ProbeFn};
 pub use checkpoint::Checkpoint;
-pub use elgen_attention::Kinds;
+pub use elgen_attention::{Formats, Kinds};
 pub use embeddings::InputEmbeddings;
 pub use error::{CheckpointError, ConfigError, HeaderProblem, LanguageRole, ModelError, TokenizerError};
 pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};

@@ -209,14 +209,24 @@ impl<'a> Loader<'a> {
         Ok(Norm::layer_norm(self.arena, name, weight.view(), bias.view(), eps)?)
     }
 
-    /// A table of rows: embeddings, positions, or a head.
+    /// A table of rows: embeddings or a head.
     pub(crate) fn table(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
         self.arena.will_read(view.len() as u64);
         self.matrix(what, &Rows(view))
     }
 
-    /// A matrix from anywhere.
-    pub(crate) fn matrix(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
+    /// A table of positions in the file.
+    pub(crate) fn positions(&self, what: &str, view: TensorView<'a>) -> Result<Matrix, ModelError> {
+        self.arena.will_read(view.len() as u64);
+        self.computed_positions(what, &Rows(view))
+    }
+
+    /// A table of positions from anywhere.
+    pub(crate) fn computed_positions(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
+        Ok(load_linear(self.arena, what, self.format.of_positions(), source, None)?.weight)
+    }
+
+    fn matrix(&self, what: &str, source: &dyn MatrixSource) -> Result<Matrix, ModelError> {
         Ok(load_linear(self.arena, what, self.format, source, None)?.weight)
     }
 
@@ -243,5 +253,75 @@ impl<'a> Loader<'a> {
             _ => self.table("head", views.head)?,
         };
         Ok([encoder, decoder, head])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use safetensors::tensor::{Dtype, TensorView as Stored, serialize};
+
+    use super::*;
+    use crate::checkpoint::{Checkpoint, SINGLE_FILE};
+
+    const SHAPE: [usize; 2] = [3, 5];
+
+    /// A checkpoint with one tensor in three types. Its numbers are `values`.
+    fn checkpoint(values: &[f32]) -> (tempfile::TempDir, Checkpoint) {
+        let dir = tempfile::tempdir().unwrap();
+        let f32s: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let f16s: Vec<u8> = values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+        let bf16s: Vec<u8> = values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
+        let tensor = |dtype, bytes| Stored::new(dtype, SHAPE.to_vec(), bytes).unwrap();
+        let all = [
+            ("f32", tensor(Dtype::F32, &f32s)),
+            ("f16", tensor(Dtype::F16, &f16s)),
+            ("bf16", tensor(Dtype::BF16, &bf16s)),
+        ];
+        std::fs::write(dir.path().join(SINGLE_FILE), serialize(all, None).unwrap()).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        (dir, checkpoint)
+    }
+
+    fn rows<'a>(checkpoint: &'a Checkpoint, name: &str) -> Rows<'a> {
+        Rows(checkpoint.view(name).unwrap())
+    }
+
+    #[test]
+    fn rows_are_had_as_they_lie_with_their_padding() {
+        let values: Vec<f32> = (0..15).map(|i| i as f32 - 7.5).collect();
+        let (_dir, checkpoint) = checkpoint(&values);
+        let formats = ["f32", "f16", "bf16"].map(|name| rows(&checkpoint, name).format());
+        assert_eq!(formats, [Some(WeightFormat::F32), Some(WeightFormat::F16), None]);
+        let mut halves = [0_u8; 32];
+        rows(&checkpoint, "f16").read_stored(1, 2, &mut halves).unwrap();
+        let halves: Vec<f16> = bytemuck::pod_collect_to_vec(&halves);
+        let held: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(held, [&values[5..10], &[0.0; 3], &values[10..], &[0.0; 3]].concat());
+        let mut words = [0_u8; 32];
+        rows(&checkpoint, "f32").read_stored(2, 1, &mut words).unwrap();
+        let held: Vec<f32> = bytemuck::pod_collect_to_vec(&words);
+        assert_eq!(held, [&values[10..], &[0.0; 3]].concat());
+        assert!(rows(&checkpoint, "f32").read_stored(2, 2, &mut [0; 64]).is_err(), "a row that does not exist");
+        assert!(rows(&checkpoint, "f32").read_stored(0, 2, &mut [0; 32]).is_err(), "no room");
+        assert!(rows(&checkpoint, "bf16").read_stored(0, 1, &mut [0; 32]).is_err(), "no device has it");
+    }
+
+    #[test]
+    fn what_is_not_finite_is_refused_either_way() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = vec![1.0; 15];
+            values[11] = bad;
+            let (_dir, checkpoint) = checkpoint(&values);
+            for (name, format) in [("f16", WeightFormat::F16), ("f32", WeightFormat::F32)] {
+                let rows = rows(&checkpoint, name);
+                let told = rows.read(1, &mut [0.0; 10], format).unwrap_err().to_string();
+                let row_bytes = format.row_bytes(SHAPE[1]) as usize;
+                let stored = rows.read_stored(1, 2, &mut vec![0; 2 * row_bytes]).unwrap_err().to_string();
+                assert_eq!(told, stored);
+                assert!(told.contains(name) && told.contains("11"), "{told}");
+                assert!(rows.read_stored(0, 2, &mut vec![0; 2 * row_bytes]).is_ok(), "other rows");
+            }
+        }
     }
 }

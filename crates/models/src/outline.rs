@@ -1,8 +1,7 @@
 //! A model without its weights: what its config alone says about shapes and caches. Loaded models use the same.
 
-use elgen_attention::{CacheLayout, Kinds};
+use elgen_attention::{CacheFormat, CacheLayout, Kinds};
 use elgen_search::ModelLimits;
-use elgen_tensor::DType;
 
 use crate::space::StackShape;
 
@@ -36,14 +35,14 @@ pub struct Outline {
 
 impl Outline {
     /// What the caches must hold.
-    pub fn cache_layout(&self, kinds: Kinds, dtype: DType) -> CacheLayout {
+    pub fn cache_layout(&self, kinds: Kinds, format: CacheFormat) -> CacheLayout {
         let shape = self.decoder.attention;
         CacheLayout {
             layers: self.decoder_layers,
             kinds,
             self_shape: shape,
             cross_shape: self.limits.is_encoder_decoder.then_some(shape),
-            format: dtype.into(),
+            format,
         }
     }
 }

@@ -7,7 +7,7 @@ use elgen_attention::{
 };
 use elgen_search::ModelLimits;
 use elgen_tensor::ops::{Linear, Product};
-use elgen_tensor::{Range, Recorder, Table, TableRef, Tensor, TensorError, TokenAt};
+use elgen_tensor::{Range, Recorder, Table, TableRef, Tensor, TensorError, TokenAt, WeightFormat};
 
 use crate::architecture::{Architecture, PassCx};
 use crate::embeddings::{Embeddings, Ids};
@@ -160,6 +160,10 @@ impl Architecture for Transformer {
 
     fn cache_layout(&self) -> CacheLayout {
         self.cache_layout
+    }
+
+    fn weight_format(&self) -> Option<WeightFormat> {
+        Some(self.head.weight.format())
     }
 
     fn encoder_shape(&self) -> Option<StackShape> {

@@ -1,6 +1,8 @@
 //! Weight matrices behind one opaque type.
 
 mod format;
+#[cfg(feature = "testing")]
+mod int8_blocks;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use elgen_attention::{Kind, Kinds};
 use elgen_engine::{
     BatchWorkload, DtypeChoice, Generation, MemoryPlan, Request, RunOptions, Session, SessionOptions, on_done,
 };
-use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Outline, Probe, Runner, Sentence, load};
+use elgen_models::{Checkpoint, DEFAULT_PREFILL_BUDGET, ModelConfig, Probe, Runner, Sentence, load};
 use elgen_search::twin;
 use elgen_search::{GenerationConfig, GenerationOptions};
 use elgen_tensor::{Class, DType, Device, DeviceOptions, Rows, Tensor};
@@ -151,14 +151,13 @@ fn a_batch_changes_no_bit() {
 #[test]
 fn bytes_are_those_of_the_plan() {
     let model_config = ModelConfig::load(model_dir()).expect("a config");
-    let outline = Outline::new(&model_config);
     let inputs: Vec<Vec<u32>> = (0..8).map(|n| (0..17).map(|i| (2 + (i * 5 + n) % 90) as u32).collect()).collect();
     let mut session = session(WINDOW_8, 8);
     let config = config(&session, 4);
     let plan = MemoryPlan {
-        outline: &outline,
+        model: &model_config,
         kinds: Kinds::both(WINDOW_8),
-        dtype: DType::F32,
+        formats: DType::F32.into(),
         max_binding_bytes: session.device().capabilities().max_binding_bytes,
         memory_limit: session.device().pool().limit(),
     };

@@ -6,7 +6,9 @@
 use elgen_attention::{CrossQueries, ElAttend, ElQueries, SPLIT, Shape, el_attend};
 use elgen_tensor::ops::Partials;
 use elgen_tensor::ops::{Activation, Linear, Prologue, Tile, heads_contract, heads_expand, linear, linear_tiled};
-use elgen_tensor::{Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table, Vector};
+use elgen_tensor::{
+    Arena, Class, DType, Device, DeviceOptions, Grouping, Range, Result, RowState, Rows, Table, Vector,
+};
 use elgen_tests::harness::{matrix, values};
 use elgen_tests::timing::best_seconds;
 use serde_json::json;

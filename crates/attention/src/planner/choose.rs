@@ -2,11 +2,10 @@
 
 mod reason;
 
-use elgen_tensor::DType;
-
 use super::cost::{ModelShape, cross_break_even, self_break_even};
 use super::device_class::DeviceClass;
 use super::predict::{Prediction, Workload, predict};
+use crate::formats::Formats;
 use crate::kind::{Kind, Kinds, Standing};
 
 /// Predicted throughputs that differ by less are a tie at least: predictions are not better than that. Where the measurement scatters
@@ -100,7 +99,7 @@ pub fn choose(
     class: &DeviceClass,
     model: &ModelShape,
     workload: &Workload,
-    dtype: DType,
+    formats: Formats,
     kinds: &[Kind],
     fits: impl Fn(Kinds) -> Option<usize>,
 ) -> Plan {
@@ -108,7 +107,7 @@ pub fn choose(
         .into_iter()
         .map(|kinds| {
             let batch = fits(kinds).filter(|batch| *batch > 0).map(|batch| batch.min(workload.batch_limit.max(1)));
-            let prediction = batch.and_then(|batch| predict(class, model, kinds, workload, dtype, batch));
+            let prediction = batch.and_then(|batch| predict(class, model, kinds, workload, formats, batch));
             Candidate { kinds, fits: batch.is_some(), prediction, reason: String::new() }
         })
         .collect();
@@ -122,11 +121,13 @@ pub fn choose(
         candidate.reason = reason::of_candidate(candidate, pick, picked.as_ref());
     }
     let (heads, beams) = (model.decoder.attention.num_heads, workload.beams);
-    let el_self =
-        BreakEven { measured: class.el_self_flops(heads), needed: self_break_even(heads, class.bandwidth, dtype) };
+    let el_self = BreakEven {
+        measured: class.el_self_flops(heads),
+        needed: self_break_even(heads, class.bandwidth, formats.cache),
+    };
     let el_cross = model.encoder.as_ref().map(|_| BreakEven {
         measured: class.el_cross_flops(beams, heads),
-        needed: cross_break_even(beams, heads, class.bandwidth, dtype),
+        needed: cross_break_even(beams, heads, class.bandwidth, formats.cache),
     });
     let about = |place, at| reason::of_pick(&candidates, pick, place, at, margin);
     let self_reason = about(if el_cross.is_some() { reason::Place::Self_ } else { reason::Place::Only }, el_self);

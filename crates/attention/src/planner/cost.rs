@@ -8,7 +8,7 @@
 //! use elgen_attention::{Kind, Shape};
 //! use elgen_tensor::DType;
 //! let shape = Shape::new(1024, 16, 64, 0.125);
-//! let load = StepLoad { sentences: 1, beams: 4, self_keys: 0.0, shared_keys: 0.0, source_keys: 1024.0, dtype: DType::F16 };
+//! let load = StepLoad { sentences: 1, beams: 4, self_keys: 0.0, shared_keys: 0.0, source_keys: 1024.0, formats: DType::F16.into() };
 //! let bytes = |kind| cross_attention(kind, shape, &load).cache_bytes;
 //! // One layer of BART-large over 1,024 source tokens: K and V of every beam, of one, and one X.
 //! assert_eq!([Kind::MHA_REPLICATED, Kind::MHA, Kind::EL].map(bytes), [16e0, 4.0, 2.0].map(|mib| mib * 1048576.0));
@@ -17,11 +17,12 @@
 use std::iter::Sum;
 use std::ops::{Add, Mul};
 
-use elgen_tensor::{DType, padded};
+use elgen_tensor::{WeightFormat, padded};
 
+use crate::formats::Formats;
 use crate::kind::{Kind, Kinds, Place};
 use crate::shape::Shape;
-use crate::slot_format::SlotBuffers;
+use crate::slot_format::{CacheFormat, SlotBuffers};
 
 pub use super::kind_cost::{Core, KindCost};
 pub(crate) use super::kind_cost::{el_cross, el_self, mha_cross, mha_self};
@@ -70,7 +71,7 @@ pub struct StepLoad {
     /// Keys of cross-attention.
     pub source_keys: f64,
     /// Storage of weights and caches.
-    pub dtype: DType,
+    pub formats: Formats,
 }
 
 impl StepLoad {
@@ -163,10 +164,10 @@ pub(super) fn widths(shape: &Shape) -> (f64, f64) {
 }
 
 /// A product of `rows` rows with a matrix of `elements`.
-pub(super) fn product(rows: f64, elements: f64, dtype: DType) -> Cost {
+pub(super) fn product(rows: f64, elements: f64, weights: WeightFormat) -> Cost {
     Cost {
         projection_flops: 2.0 * rows * elements,
-        weight_bytes: elements * dtype.bytes() as f64,
+        weight_bytes: elements * weights.element_bytes(),
         dispatches: 1.0,
         ..Cost::default()
     }
@@ -184,18 +185,18 @@ pub fn cross_attention(kind: Kind, shape: Shape, load: &StepLoad) -> Cost {
 }
 
 /// A feed-forward block and its norm for `rows` rows.
-pub fn feed_forward(stack: &Stack, rows: f64, dtype: DType) -> Cost {
+pub fn feed_forward(stack: &Stack, rows: f64, weights: WeightFormat) -> Cost {
     let matrices = if stack.gated { 3 } else { 2 };
     let elements = padded(stack.attention.d_model) as f64 * padded(stack.ffn) as f64;
-    (0..matrices).map(|_| product(rows, elements, dtype)).sum::<Cost>() + Cost { dispatches: 1.0, ..Cost::default() }
+    (0..matrices).map(|_| product(rows, elements, weights)).sum::<Cost>() + Cost { dispatches: 1.0, ..Cost::default() }
 }
 
 /// Embedding, head and search of a step: logits are written once and read three times (log-softmax twice, candidates).
-pub fn head(model: &ModelShape, rows: f64, dtype: DType) -> Cost {
+pub fn head(model: &ModelShape, rows: f64, weights: WeightFormat) -> Cost {
     let elements = padded(model.decoder.attention.d_model) as f64 * model.vocab_size as f64;
     let logits = rows * padded(model.vocab_size) as f64 * F32;
     // embed; process, candidates, beam_step, advance.
-    product(rows, elements, dtype) + Cost { scratch_bytes: 4.0 * logits, dispatches: 5.0, ..Cost::default() }
+    product(rows, elements, weights) + Cost { scratch_bytes: 4.0 * logits, dispatches: 5.0, ..Cost::default() }
 }
 
 /// A decode step over all layers.
@@ -223,72 +224,82 @@ pub fn decode_step(model: &ModelShape, kinds: Kinds, load: &StepLoad) -> StepCos
     StepCost {
         self_attention: self_attention(kinds.self_, stack.attention, load) * layers,
         cross_attention: model.encoder.as_ref().map(cross).unwrap_or_default(),
-        rest: feed_forward(stack, load.rows(), load.dtype) * layers + head(model, load.rows(), load.dtype),
+        rest: feed_forward(stack, load.rows(), load.formats.weights) * layers
+            + head(model, load.rows(), load.formats.weights),
     }
 }
 
 /// A stack over packed rows, attention among themselves included: `sentences` of `length` rows, each seeing `keys` on average.
-fn packed(stack: &Stack, sentences: usize, length: usize, keys: f64, dtype: DType) -> Cost {
+fn packed(stack: &Stack, sentences: usize, length: usize, keys: f64, weights: WeightFormat) -> Cost {
     let (d, e) = widths(&stack.attention);
     let rows = sentences as f64 * length as f64;
-    let attention = product(rows, 3.0 * d * e, dtype) + product(rows, d * e, dtype);
+    let attention = product(rows, 3.0 * d * e, weights) + product(rows, d * e, weights);
     let core = Cost { core_flops: 4.0 * rows * keys * e, dispatches: 2.0, ..Cost::default() };
-    (attention + core + feed_forward(stack, rows, dtype)) * stack.layers as f64
+    (attention + core + feed_forward(stack, rows, weights)) * stack.layers as f64
 }
 
 /// The encoder over `sentences` sources of `length` ids, run as one micro-batch. The kind has no part in it.
-pub fn encode(model: &ModelShape, sentences: usize, length: usize, dtype: DType) -> Cost {
-    let stack = |s: &Stack| packed(s, sentences, length, length as f64, dtype);
+pub fn encode(model: &ModelShape, sentences: usize, length: usize, weights: WeightFormat) -> Cost {
+    let stack = |s: &Stack| packed(s, sentences, length, length as f64, weights);
     model.encoder.as_ref().map(stack).unwrap_or_default()
 }
 
 /// What a kind makes of the encoder output before the first step: keys and values of every layer, stored once per copy. They are
 /// projected once, also for `mha-replicated`, which then stores them for each beam.
-pub fn memorize(model: &ModelShape, kind: Kind, sentences: usize, beams: usize, length: usize, dtype: DType) -> Cost {
+pub fn memorize(
+    model: &ModelShape,
+    kind: Kind,
+    sentences: usize,
+    beams: usize,
+    length: usize,
+    formats: Formats,
+) -> Cost {
     if model.encoder.is_none() {
         return Cost::default();
     }
     let (d, _) = widths(&model.decoder.attention);
     let rows = sentences as f64 * length as f64;
-    let slots = kind.slots(Place::CrossAttention, &model.decoder.attention, dtype.into());
+    let slots = kind.slots(Place::CrossAttention, &model.decoder.attention, formats.cache);
     let copies = slots.copies(beams) as f64;
     let (width, size) = (slots.columns as f64, slots.format.dtype().bytes() as f64);
     let stored = Cost { scratch_bytes: copies * rows * width * (F32 + size), dispatches: copies, ..Cost::default() };
     match slots.buffers {
         SlotBuffers::EncoderOutput => stored,
-        SlotBuffers::PerLayer => (product(rows, width * d, dtype) + stored) * model.decoder.layers as f64,
+        SlotBuffers::PerLayer => (product(rows, width * d, formats.weights) + stored) * model.decoder.layers as f64,
     }
 }
 
 /// The decoder over the prompts but for their last ids, which the first step feeds. All kinds prefill as plain multi-head attention;
 /// prompts of encoder-decoder models are a start token and perhaps a short prefix, whose cross-attention is left out.
-pub fn prefill(model: &ModelShape, sentences: usize, prompt: usize, dtype: DType) -> Cost {
+pub fn prefill(model: &ModelShape, sentences: usize, prompt: usize, weights: WeightFormat) -> Cost {
     match prompt.saturating_sub(1) {
         0 => Cost::default(),
-        length => packed(&model.decoder, sentences, length, (length as f64 + 1.0) / 2.0, dtype),
+        length => packed(&model.decoder, sentences, length, (length as f64 + 1.0) / 2.0, weights),
     }
 }
 
 /// FLOP/s above which EL with one pass over X beats multi-head attention whose cache is shared by the beams, while both are limited by
 /// `bandwidth` bytes/s. Self: `2 * num_heads * bandwidth / element size`.
-pub fn self_break_even(num_heads: usize, bandwidth: f64, dtype: DType) -> f64 {
-    2.0 * num_heads as f64 * bandwidth / dtype.bytes() as f64
+pub fn self_break_even(num_heads: usize, bandwidth: f64, cache: CacheFormat) -> f64 {
+    2.0 * num_heads as f64 * bandwidth / cache.dtype().bytes() as f64
 }
 
 /// As [`self_break_even`], for cross-attention: `2 * beams * num_heads * bandwidth / element size`.
-pub fn cross_break_even(beams: usize, num_heads: usize, bandwidth: f64, dtype: DType) -> f64 {
-    beams as f64 * self_break_even(num_heads, bandwidth, dtype)
+pub fn cross_break_even(beams: usize, num_heads: usize, bandwidth: f64, cache: CacheFormat) -> f64 {
+    beams as f64 * self_break_even(num_heads, bandwidth, cache)
 }
 
 #[cfg(test)]
 mod tests {
+    use elgen_tensor::DType;
+
     use super::*;
 
     const MIB: f64 = 1048576.0;
     const BART_LARGE: Shape = Shape::new(1024, 16, 64, 0.125);
 
     fn load(sentences: usize, beams: usize, self_keys: f64, source_keys: f64) -> StepLoad {
-        StepLoad { sentences, beams, self_keys, shared_keys: 0.0, source_keys, dtype: DType::F16 }
+        StepLoad { sentences, beams, self_keys, shared_keys: 0.0, source_keys, formats: DType::F16.into() }
     }
 
     fn bart_large() -> ModelShape {
@@ -388,12 +399,12 @@ mod tests {
     #[test]
     fn break_even_is_where_the_roofline_crosses() {
         // s * ridge / 2 heads: 124 in f16 at a ridge of 124.
-        assert_eq!(self_break_even(124, 0.9e12, DType::F16), 124.0 * 0.9e12);
-        assert_eq!(cross_break_even(4, 31, 0.9e12, DType::F16), 124.0 * 0.9e12);
-        assert_eq!(self_break_even(16, 1e9, DType::F32), 8e9);
+        assert_eq!(self_break_even(124, 0.9e12, CacheFormat::F16), 124.0 * 0.9e12);
+        assert_eq!(cross_break_even(4, 31, 0.9e12, CacheFormat::F16), 124.0 * 0.9e12);
+        assert_eq!(self_break_even(16, 1e9, CacheFormat::F32), 8e9);
         // Exactly there, the cores take the same time.
         let load = load(32, 4, 0.0, 4096.0);
-        let peak = cross_break_even(4, 16, 1e12, DType::F16);
+        let peak = cross_break_even(4, 16, 1e12, CacheFormat::F16);
         let core = |kind| {
             let cost = cross_attention(kind, BART_LARGE, &load);
             (cost.cache_bytes / 1e12).max(cost.core_flops / peak)
@@ -404,26 +415,26 @@ mod tests {
     #[test]
     fn encoder_head_and_prefill_by_hand() {
         let model = bart_large();
-        let encode = encode(&model, 2, 100, DType::F16);
+        let encode = encode(&model, 2, 100, WeightFormat::F16);
         // 12 layers of 200 rows: 4 matrices of attention, 8 MiB-elements of feed-forward, 100 keys per row.
         assert_eq!(encode.projection_flops, 12.0 * 2.0 * 200.0 * 12.0 * MIB);
         assert_eq!(encode.core_flops, 12.0 * 4.0 * 200.0 * 100.0 * 1024.0);
-        let mha = memorize(&model, Kind::MHA, 2, 4, 100, DType::F16);
+        let mha = memorize(&model, Kind::MHA, 2, 4, 100, DType::F16.into());
         assert_eq!(mha.projection_flops, 12.0 * 4.0 * 200.0 * MIB);
-        assert_eq!(memorize(&model, Kind::EL, 2, 4, 100, DType::F16).projection_flops, 0.0);
+        assert_eq!(memorize(&model, Kind::EL, 2, 4, 100, DType::F16.into()).projection_flops, 0.0);
         assert_eq!(
-            memorize(&model, Kind::MHA_REPLICATED, 2, 4, 100, DType::F16).scratch_bytes,
+            memorize(&model, Kind::MHA_REPLICATED, 2, 4, 100, DType::F16.into()).scratch_bytes,
             4.0 * mha.scratch_bytes
         );
-        assert_eq!(prefill(&model, 2, 1, DType::F16), Cost::default());
-        assert_eq!(prefill(&model, 2, 11, DType::F16).projection_flops, 12.0 * 2.0 * 20.0 * 12.0 * MIB);
-        let head = head(&model, 8.0, DType::F16);
+        assert_eq!(prefill(&model, 2, 1, WeightFormat::F16), Cost::default());
+        assert_eq!(prefill(&model, 2, 11, WeightFormat::F16).projection_flops, 12.0 * 2.0 * 20.0 * 12.0 * MIB);
+        let head = head(&model, 8.0, WeightFormat::F16);
         assert_eq!(head.projection_flops, 2.0 * 8.0 * 1024.0 * 50264.0);
         assert_eq!(head.weight_bytes, 1024.0 * 50264.0 * 2.0);
         let decoder_only = ModelShape { encoder: None, ..model };
         let step = decode_step(&decoder_only, Kinds::both(Kind::EL), &load(1, 1, 10.0, 0.0));
         assert_eq!(step.cross_attention, Cost::default());
         let gated = Stack { gated: true, ..model.decoder };
-        assert_eq!(feed_forward(&gated, 1.0, DType::F32).weight_bytes, 3.0 * 16.0 * MIB);
+        assert_eq!(feed_forward(&gated, 1.0, WeightFormat::F32).weight_bytes, 3.0 * 16.0 * MIB);
     }
 }

@@ -42,7 +42,12 @@ fn expanded_bytes(shape: &Shape, rows: f64) -> f64 {
 /// `count` products of d_model x inner.
 fn projections(shape: &Shape, load: &StepLoad, count: usize) -> Cost {
     let (d, e) = widths(shape);
-    (0..count).map(|_| product(load.rows(), d * e, load.dtype)).sum()
+    (0..count).map(|_| product(load.rows(), d * e, load.formats.weights)).sum()
+}
+
+/// Bytes of a cached element.
+fn cache_bytes(load: &StepLoad) -> f64 {
+    load.formats.cache.dtype().bytes() as f64
 }
 
 /// Keys of self-attention that lie in the cache: a shared prompt is read by every row, but it is one prompt.
@@ -69,7 +74,7 @@ const fn dispatches(dispatches: f64) -> Cost {
 }
 
 pub(crate) fn mha_self(shape: &Shape, load: &StepLoad, replicated: bool) -> KindCost {
-    let ((d, e), size) = (widths(shape), load.dtype.bytes() as f64);
+    let ((d, e), size) = (widths(shape), cache_bytes(load));
     let key_rows = load.rows() * load.self_keys;
     let core = Cost {
         core_flops: 4.0 * key_rows * e,
@@ -78,12 +83,13 @@ pub(crate) fn mha_self(shape: &Shape, load: &StepLoad, replicated: bool) -> Kind
         ..Cost::default()
     };
     // Queries, keys and values are one product.
-    let products = product(load.rows(), 3.0 * d * e, load.dtype) + product(load.rows(), d * e, load.dtype);
+    let products =
+        product(load.rows(), 3.0 * d * e, load.formats.weights) + product(load.rows(), d * e, load.formats.weights);
     KindCost { cost: SELF_DISPATCHES + products + core, core: Core::Mha { rows: 1.0 } }
 }
 
 pub(crate) fn el_self(shape: &Shape, load: &StepLoad) -> KindCost {
-    let ((d, _), size) = (widths(shape), load.dtype.bytes() as f64);
+    let ((d, _), size) = (widths(shape), cache_bytes(load));
     let key_rows = load.rows() * load.self_keys;
     let core = Cost {
         core_flops: 4.0 * key_rows * shape.num_heads as f64 * d,
@@ -98,7 +104,7 @@ pub(crate) fn el_self(shape: &Shape, load: &StepLoad) -> KindCost {
 }
 
 pub(crate) fn mha_cross(variant: Mha, shape: &Shape, load: &StepLoad) -> KindCost {
-    let ((d, e), size) = (widths(shape), load.dtype.bytes() as f64);
+    let ((d, e), size) = (widths(shape), cache_bytes(load));
     let sources = load.sentences as f64 * load.source_keys;
     let key_rows = load.rows() * load.source_keys;
     let core_flops = 4.0 * key_rows * e;
@@ -116,7 +122,7 @@ pub(crate) fn mha_cross(variant: Mha, shape: &Shape, load: &StepLoad) -> KindCos
             ..Cost::default()
         },
         Mha::Nocache => {
-            let made = product(sources, 2.0 * d * e, load.dtype);
+            let made = product(sources, 2.0 * d * e, load.formats.weights);
             let read = Cost {
                 core_flops,
                 // The encoder output is kept in f32, and so are the keys and values that are written and read.
@@ -133,7 +139,7 @@ pub(crate) fn mha_cross(variant: Mha, shape: &Shape, load: &StepLoad) -> KindCos
 }
 
 pub(crate) fn el_cross(shape: &Shape, load: &StepLoad) -> KindCost {
-    let ((d, _), size) = (widths(shape), load.dtype.bytes() as f64);
+    let ((d, _), size) = (widths(shape), cache_bytes(load));
     let sources = load.sentences as f64 * load.source_keys;
     let core = Cost {
         core_flops: 4.0 * load.rows() * load.source_keys * shape.num_heads as f64 * d,

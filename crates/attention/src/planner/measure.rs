@@ -315,7 +315,13 @@ impl Bench {
         let part = |weight| Projection { weight, bias: None };
         let weights = AttentionWeights { q: part(&narrow), k: part(&narrow), v: part(&narrow), o: part(&wide) };
         build(
-            &BlockSpec { what: "timing", layer: 0, shape: self.shape, dtype, positions: PositionScheme::None },
+            &BlockSpec {
+                what: "timing",
+                layer: 0,
+                shape: self.shape,
+                formats: dtype.into(),
+                positions: PositionScheme::None,
+            },
             weights,
         )
     }

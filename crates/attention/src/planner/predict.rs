@@ -1,10 +1,11 @@
 //! Seconds from costs and a device class.
 
-use elgen_tensor::DType;
+use elgen_tensor::WeightFormat;
 use serde::{Deserialize, Serialize};
 
 use super::cost::{self, Core, Cost, KindCost, ModelShape, StepLoad};
 use super::device_class::{ATTEND_FLOPS, Curve, DeviceClass, LINEAR_FLOPS};
+use crate::formats::Formats;
 use crate::kind::{Kind, Kinds, Place};
 
 /// What a session is expected to do; every sentence is taken to be as long as the longest.
@@ -56,19 +57,19 @@ impl Prediction {
 }
 
 /// Seconds of a product: the measured curve, but never faster than memory gives the weights.
-fn products(class: &DeviceClass, cost: &Cost, dtype: DType) -> f64 {
-    let weights = cost.weight_bytes / dtype.bytes() as f64;
-    if weights == 0.0 {
+fn products(class: &DeviceClass, cost: &Cost, weights: WeightFormat) -> f64 {
+    let elements = cost.weight_bytes / weights.element_bytes();
+    if elements == 0.0 {
         return 0.0;
     }
     // The curve is straight enough that products of different row counts may be taken at their mean.
-    let rows = cost.projection_flops / (LINEAR_FLOPS * weights);
-    (weights * class.linear.at(rows)).max(cost.weight_bytes / class.bandwidth)
+    let rows = cost.projection_flops / (LINEAR_FLOPS * elements);
+    (elements * class.linear.at(rows)).max(cost.weight_bytes / class.bandwidth)
 }
 
 /// Seconds of a cost whose core takes `core` seconds by the measured curves.
-fn seconds(class: &DeviceClass, cost: &Cost, core: f64, dtype: DType) -> f64 {
-    products(class, cost, dtype)
+fn seconds(class: &DeviceClass, cost: &Cost, core: f64, weights: WeightFormat) -> f64 {
+    products(class, cost, weights)
         + core.max(cost.cache_bytes / class.bandwidth)
         + cost.scratch_bytes / class.bandwidth
         + cost.dispatches * class.dispatch_seconds
@@ -94,14 +95,14 @@ fn block_seconds(
         (Core::Mha { rows }, Place::CrossAttention) => (&class.mha_cross, rows),
         (Core::Mha { rows }, _) => (&class.mha_self, rows),
     };
-    Some((cost, seconds(class, &cost, core(curve, cost.core_flops, rows), load.dtype)))
+    Some((cost, seconds(class, &cost, core(curve, cost.core_flops, rows), load.formats.weights)))
 }
 
 /// Seconds over packed rows, where the rows of a sentence share its keys: as fast as the widest group that was measured.
-fn packed_seconds(class: &DeviceClass, cost: &Cost, dtype: DType) -> f64 {
+fn packed_seconds(class: &DeviceClass, cost: &Cost, weights: WeightFormat) -> f64 {
     let rate = class.mha_cross.best_flops(ATTEND_FLOPS);
     let core = if rate > 0.0 { cost.core_flops / rate } else { 0.0 };
-    seconds(class, cost, core, dtype)
+    seconds(class, cost, core, weights)
 }
 
 /// Predicts one batch of `batch` sentences; `None` with a kind that does not say what it costs.
@@ -113,7 +114,7 @@ pub fn predict(
     model: &ModelShape,
     kinds: Kinds,
     workload: &Workload,
-    dtype: DType,
+    formats: Formats,
     batch: usize,
 ) -> Option<Prediction> {
     let Workload { beams, source_length, prompt_length, max_new_tokens, .. } = *workload;
@@ -124,7 +125,7 @@ pub fn predict(
         self_keys: prompt_length as f64 + (max_new_tokens.max(1) as f64 - 1.0) / 2.0,
         shared_keys: prompt_length as f64,
         source_keys: source_length as f64,
-        dtype,
+        formats,
     };
     let (self_cost, own) = block_seconds(class, model, (Place::SelfAttention, kinds.self_), &load)?;
     let (cross_cost, cross) = match model.encoder {
@@ -133,14 +134,14 @@ pub fn predict(
     };
     let rest = cost::decode_step(model, kinds, &load).rest;
     let prefill = [
-        cost::encode(model, batch, source_length, dtype),
-        cost::memorize(model, kinds.cross, batch, beams, source_length, dtype),
-        cost::prefill(model, batch, prompt_length, dtype),
+        cost::encode(model, batch, source_length, formats.weights),
+        cost::memorize(model, kinds.cross, batch, beams, source_length, formats),
+        cost::prefill(model, batch, prompt_length, formats.weights),
     ];
     Some(Prediction {
         batch,
-        prefill_seconds: prefill.iter().map(|cost| packed_seconds(class, cost, dtype)).sum(),
-        step_seconds: layers * (own + cross) + seconds(class, &rest, 0.0, dtype) + class.submission_seconds,
+        prefill_seconds: prefill.iter().map(|cost| packed_seconds(class, cost, formats.weights)).sum(),
+        step_seconds: layers * (own + cross) + seconds(class, &rest, 0.0, formats.weights) + class.submission_seconds,
         self_seconds: layers * own,
         cross_seconds: layers * cross,
         self_bytes: layers * self_cost.cache_bytes,

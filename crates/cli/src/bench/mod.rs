@@ -9,18 +9,18 @@ mod table;
 use std::{path::Path, time::Instant};
 
 use elgen_engine::{
-    BatchSize, EngineError, Model, Registry, SessionOptions,
+    BatchSize, EngineError, Formats, Model, Registry, SessionOptions,
     bench::{BatchRows, Outcome, Peaks, measure, peaks},
     open_device,
 };
-use elgen_tensor::{DType, Device};
+use elgen_tensor::Device;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     console::Console,
     error::{CliError, name_device, one_line},
     files::{self, FileUses, STANDARD, write_whole},
-    flags::{AttentionFlag, BenchArgs, BenchFormat, DtypeFlag},
+    flags::{AttentionFlag, BenchArgs, BenchFormat},
     print_report,
 };
 use report::{Measured, Place, Report, Status, reasons, resume, state_path};
@@ -76,7 +76,7 @@ pub(crate) fn bench(arguments: &BenchArgs, registry: &Registry) -> Result<u8, Cl
             console.note(&format!("the time budget is spent: {n} of {} rows; the same command goes on", planned.len()));
             break;
         }
-        let peaks = peaks_of(&device, row.dtype, &console, &mut known);
+        let peaks = peaks_of(&device, row.formats, &console, &mut known);
         let measured = measure_row(&device, &options, row, arguments.runs.seed, &mut loaded)?;
         let measured = Measured { peaks, ..measured };
         console.note(&progress(n, planned.len(), &measured));
@@ -160,7 +160,8 @@ fn measure_row(
             let options = options
                 .clone()
                 .with_attention(row.attention.choice())
-                .with_dtype(row.dtype.choice())
+                .with_weights(row.formats.weights)
+                .with_cache(row.formats.cache)
                 .with_batch_size(match row.trial.batch {
                     BatchRows::Sentences(sentences) => BatchSize::Sentences(sentences),
                     BatchRows::Largest => BatchSize::Auto,
@@ -199,19 +200,19 @@ fn identity(row: &Row) -> String {
     }
 }
 
-/// The device's peaks for a row's dtype, measured once.
+/// The device's peaks for a row's formats, measured once.
 fn peaks_of(
     device: &Device,
-    dtype: DtypeFlag,
+    formats: Formats,
     console: &Console,
-    known: &mut Vec<(DtypeFlag, Option<Peaks>)>,
+    known: &mut Vec<(Formats, Option<Peaks>)>,
 ) -> Option<Peaks> {
-    if let Some((_, peaks)) = known.iter().find(|(known, _)| *known == dtype) {
+    if let Some((_, peaks)) = known.iter().find(|(known, _)| *known == formats) {
         return *peaks;
     }
-    let found = peaks(device, if dtype == DtypeFlag::F16 { DType::F16 } else { DType::F32 });
+    let found = peaks(device, formats);
     let found = found.inspect_err(|error| console.warning(&format!("no peaks: {}", one_line(error)))).ok();
-    known.push((dtype, found));
+    known.push((formats, found));
     found
 }
 

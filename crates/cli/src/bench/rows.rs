@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use elgen_engine::{
-    ConfigOnly, Registry,
+    ConfigOnly, Formats, Registry,
     bench::{BatchRows, Preset, Sources, Trial, builtin_config},
 };
 use elgen_search::GenerationOptions;
@@ -33,6 +33,7 @@ pub(super) struct RowKey {
     pub(super) model: String,
     /// As asked for.
     pub(super) attention: String,
+    /// Of weights and caches: one name, or `WEIGHTS/CACHES`.
     pub(super) dtype: String,
     pub(super) num_beams: usize,
     /// A number, or "max".
@@ -54,7 +55,7 @@ pub(super) struct Row {
     pub(super) key: RowKey,
     pub(super) source: Arc<ModelSource>,
     pub(super) attention: AttentionFlag,
-    pub(super) dtype: DtypeFlag,
+    pub(super) formats: Formats,
     pub(super) trial: Trial,
 }
 
@@ -161,8 +162,9 @@ fn model_rows(
     }
     let mut rows = Vec::new();
     for &dtype in &dtypes {
+        let formats = flags.formats.over(dtype.by_adapter(software));
         for &attention in &kinds {
-            let load = Load { model, preset, attention, dtype: dtype.or_by_adapter(software), lengths: file.as_ref() };
+            let load = Load { model, preset, attention, formats, lengths: file.as_ref() };
             rows.extend(points.iter().map(|point| row(arguments, &load, point)));
         }
     }
@@ -174,7 +176,7 @@ struct Load<'a> {
     model: &'a Arc<ModelSource>,
     preset: Option<&'a Preset>,
     attention: AttentionFlag,
-    dtype: DtypeFlag,
+    formats: Formats,
     lengths: Option<&'a Lengths>,
 }
 
@@ -184,6 +186,11 @@ struct Point {
     new_tokens: usize,
     num_beams: usize,
     batch: BatchRows,
+}
+
+/// The name of both formats, or both names.
+fn names(Formats { weights, cache }: Formats) -> String {
+    if weights.name() == cache.name() { cache.name().to_owned() } else { format!("{weights}/{}", cache.name()) }
 }
 
 fn row(arguments: &BenchArgs, load: &Load<'_>, point: &Point) -> Row {
@@ -202,7 +209,7 @@ fn row(arguments: &BenchArgs, load: &Load<'_>, point: &Point) -> Row {
         preset: load.preset.map(|preset| preset.name.to_owned()),
         model: if narrow { format!("{} / {}", model.name, arguments.scale) } else { model.name.clone() },
         attention: load.attention.name(),
-        dtype: load.dtype.name(),
+        dtype: names(load.formats),
         num_beams: point.num_beams,
         batch_asked: batch_name(point.batch),
         source_length,
@@ -219,7 +226,7 @@ fn row(arguments: &BenchArgs, load: &Load<'_>, point: &Point) -> Row {
         seed: runs.seed,
         ..Trial::new(sources, point.new_tokens, point.num_beams)
     };
-    Row { key, source: Arc::clone(model), attention: load.attention, dtype: load.dtype, trial }
+    Row { key, source: Arc::clone(model), attention: load.attention, formats: load.formats, trial }
 }
 
 /// The columns of a preset's row that are not the paper's: those that it documents, and those that flags replaced.

@@ -8,6 +8,7 @@ use elgen_engine::bench::{BatchRows, PRESETS};
 use super::{
     attention::{AttentionFlag, AttentionParser},
     engine::DtypeFlag,
+    formats::FormatFlags,
     values,
 };
 
@@ -103,6 +104,9 @@ pub(crate) struct RowFlags {
     /// Storage of weights and caches [default: f32 on software adapters, else f16]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub(crate) dtype: Vec<DtypeFlag>,
+
+    #[command(flatten)]
+    pub(crate) formats: FormatFlags,
 }
 
 /// Where and how often.

@@ -1,11 +1,13 @@
 //! Engine flags: how the model runs, whatever it generates.
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
-use elgen_engine::{BatchSize, DtypeChoice, Expected, Registry, SessionOptions};
+use elgen_engine::{BatchSize, DtypeChoice, Expected, Formats, Registry, SessionOptions};
 use elgen_models::DEFAULT_TEXT_BYTES;
+use elgen_tensor::DType;
 
 use super::{
     attention::{AttentionFlag, AttentionParser},
+    formats::FormatFlags,
     values,
 };
 
@@ -23,6 +25,9 @@ pub(crate) struct EngineFlags {
     /// Storage of weights and caches; sums are 32-bit always
     #[arg(long, value_name = "DTYPE", value_enum, default_value_t = DtypeFlag::Auto)]
     dtype: DtypeFlag,
+
+    #[command(flatten)]
+    formats: FormatFlags,
 
     /// Adapter: part of its name, or its number in `elgen devices` [default: the best one]
     #[arg(long, value_name = "DEVICE", allow_negative_numbers = true)]
@@ -87,12 +92,12 @@ impl DtypeFlag {
         }
     }
 
-    /// `auto` for measurements: f32 on software adapters, else f16.
-    pub(crate) fn or_by_adapter(self, software: bool) -> Self {
+    /// Both formats for measurements, where `auto` is f32 on software adapters, else f16.
+    pub(crate) fn by_adapter(self, software: bool) -> Formats {
         match self {
-            Self::Auto if software => Self::F32,
-            Self::Auto => Self::F16,
-            chosen => chosen,
+            Self::F32 => DType::F32.into(),
+            Self::Auto if software => DType::F32.into(),
+            Self::F16 | Self::Auto => DType::F16.into(),
         }
     }
 
@@ -109,7 +114,7 @@ fn name(value: Option<PossibleValue>) -> String {
 impl EngineFlags {
     /// How to load the model, for runs as expected.
     pub(crate) fn session_options(&self, registry: &Registry, expected: Expected) -> SessionOptions {
-        SessionOptions::default()
+        let options = SessionOptions::default()
             .with_registry(registry.clone())
             .with_attention(self.attention.choice())
             .with_dtype(self.dtype.choice())
@@ -119,7 +124,8 @@ impl EngineFlags {
             .with_memory_limit(self.memory_limit)
             .with_checked_shaders(cfg!(debug_assertions))
             .with_expected(expected)
-            .with_max_text_bytes(self.text.max_bytes())
+            .with_max_text_bytes(self.text.max_bytes());
+        self.formats.apply(options)
     }
 
     /// The most bytes of a text that are tokenised at once.
@@ -140,6 +146,11 @@ impl EngineFlags {
     /// `--attention` and `--dtype` as they were typed or defaulted.
     pub(crate) fn kind_and_dtype(&self) -> (String, String) {
         (self.attention.name(), self.dtype.name())
+    }
+
+    /// `--weights` and `--cache`, as far as they were typed.
+    pub(crate) fn formats(&self) -> FormatFlags {
+        self.formats
     }
 
     /// Whether the user chose a number of inputs.

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use elgen_engine::DtypeChoice;
 
-use super::{HubFlags, values};
+use super::{FormatFlags, HubFlags, StorageFlag, values};
 
 const HELP: &str = "\
 Nothing is loaded and, with --memory-limit, no device is needed: all sums follow
@@ -33,8 +32,9 @@ device auto is the kinds with the largest batch.
 
 JSON output: one object: {\"model\": \"bart\", \"source_length\": n,
  \"prompt_length\": n, \"max_new_tokens\": n, \"rows_per_sentence\": n,
- \"dtype\": \"f16|f32\", \"memory_limit\": bytes, \"max_binding_bytes\": bytes,
- \"device\": name|null, \"batch_size\": n, \"kinds\": [{\"attention\":
+ \"dtype\": \"f16|f32\"|null, \"weights\": \"f16|f32\", \"cache\": \"f16|f32\",
+ \"memory_limit\": bytes, \"max_binding_bytes\": bytes, \"device\": name|null,
+ \"batch_size\": n, \"kinds\": [{\"attention\":
  \"mha-replicated|mha|el|auto\", \"self\": kind, \"cross\": kind|null, \"bytes\":
  {\"weights\", \"self_cache\", \"cross_cache\", \"tables\", \"activations\",
  \"staging\", \"total\"}|null, \"error\": text|null, \"bytes_per_sentence\":
@@ -74,6 +74,9 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "DTYPE", value_enum)]
     pub(crate) dtype: Option<StorageFlag>,
 
+    #[command(flatten)]
+    pub(crate) formats: FormatFlags,
+
     /// Memory that all may take together, e.g. 16GiB [default: 90 % of what the device has free]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes, allow_negative_numbers = true)]
     pub(crate) memory_limit: Option<u64>,
@@ -106,22 +109,4 @@ pub(crate) enum PlanFormat {
     Table,
     /// One JSON object.
     Json,
-}
-
-/// Storage that can be planned for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StorageFlag {
-    /// 32-bit floats
-    F32,
-    /// 16-bit floats
-    F16,
-}
-
-impl StorageFlag {
-    pub(crate) fn choice(self) -> DtypeChoice {
-        match self {
-            Self::F32 => DtypeChoice::F32,
-            Self::F16 => DtypeChoice::F16,
-        }
-    }
 }

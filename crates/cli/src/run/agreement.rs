@@ -81,6 +81,7 @@ pub(super) fn setup(
     let (attention, dtype) = engine.kind_and_dtype();
     setup.set("--attention", json!(attention));
     setup.set("--dtype", json!(dtype));
+    engine.formats().typed().for_each(|(flag, format)| setup.set(flag, json!(format)));
     setup.set("--input-format", json!(input_format.name()));
     setup.set("--format", json!(layout.format.name()));
     setup.set("--with-scores", json!(layout.with_scores));

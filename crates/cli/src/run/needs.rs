@@ -2,8 +2,7 @@
 
 use elgen_attention::{Kinds, Standing};
 use elgen_engine::{
-    AttentionChoice, BatchWorkload, EngineError, ErrorKind, Expected, MemoryPlan, Registry, SessionOptions,
-    best_device, storage_dtype,
+    AttentionChoice, BatchWorkload, EngineError, ErrorKind, Expected, MemoryPlan, Registry, SessionOptions, best_device,
 };
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::GenerationConfig;
@@ -24,14 +23,14 @@ pub(super) fn is_short(error: &EngineError) -> bool {
 pub(super) fn least(model: &ModelConfig, options: &SessionOptions, config: &GenerationConfig) -> Option<String> {
     let device = best_device(options.device.as_deref()).ok()?;
     let outline = Outline::new(model);
-    let dtype = storage_dtype(options.dtype, device.software, model);
+    let formats = options.formats(device.software, model);
     let (source, prompt, new) = lengths(&outline, config, &options.expected)?;
     let workload = BatchWorkload::new(config, source, prompt, new);
     let bytes = kinds(options.attention, &options.registry, outline.limits.is_encoder_decoder).into_iter().filter_map(
         |kinds| {
             let total = |memory_limit| {
                 let max_binding_bytes = device.max_binding_bytes;
-                let plan = MemoryPlan { model, kinds, dtype, max_binding_bytes, memory_limit };
+                let plan = MemoryPlan { model, kinds, formats, max_binding_bytes, memory_limit };
                 plan.predict(&workload, 1).ok().map(|bytes| bytes.total)
             };
             least_limit(total)

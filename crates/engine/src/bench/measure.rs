@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use elgen_attention::planner::LINEAR_FLOPS;
 use elgen_attention::planner::cost::{self, StepLoad};
+use elgen_attention::{CacheFormat, Formats};
 use elgen_models::Outline;
 use elgen_search::{GenerationConfig, GenerationOptions, Hypothesis, TokenIds};
-use elgen_tensor::{Bytes, Class, DType, Device};
+use elgen_tensor::{Bytes, Class, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::sources::Sources;
@@ -147,13 +148,13 @@ pub struct Peaks {
     pub teraflops: f64,
 }
 
-/// The peaks of a device for weights and caches of a dtype.
+/// The peaks of a device for weights and caches in these formats.
 ///
 /// # Errors
 /// The device could not be measured.
-pub fn peaks(device: &Device, dtype: DType) -> Result<Peaks, EngineError> {
-    let class = class_of(device, dtype, false, |_| {})?.class;
-    let matrices = class.matrix_flops.filter(|_| dtype == DType::F16).unwrap_or(0.0);
+pub fn peaks(device: &Device, formats: Formats) -> Result<Peaks, EngineError> {
+    let class = class_of(device, formats, false, |_| {})?.class;
+    let matrices = class.matrix_flops.filter(|_| formats.cache == CacheFormat::F16).unwrap_or(0.0);
     let flops = class.alu_flops.max(class.linear.best_flops(LINEAR_FLOPS)).max(matrices);
     Ok(Peaks { gigabytes_per_second: class.bandwidth / 1e9, teraflops: flops / 1e12 })
 }
@@ -182,7 +183,7 @@ fn measure_batches(model: &Model, trial: &Trial) -> Result<Outcome, EngineError>
     let plan = MemoryPlan {
         model: model.model_config(),
         kinds: model.kinds(),
-        dtype: model.weights().cache_layout().format.dtype(),
+        formats: model.formats(),
         max_binding_bytes: device.capabilities().max_binding_bytes,
         memory_limit: device.pool().limit(),
     };
@@ -242,7 +243,7 @@ fn cannot_fit(
     };
     // A prediction may count more weights than a checkpoint holds.
     let run = bytes.total.saturating_sub(bytes.weights).saturating_add(weights);
-    let layout = Outline::new(plan.model).cache_layout(plan.kinds, plan.dtype);
+    let layout = Outline::new(plan.model).cache_layout(plan.kinds, plan.formats.cache);
     let slot = if encoder_decoder { layout.cross_slot_bytes() } else { layout.self_slot_bytes() };
     let cached = slot.saturating_mul(sources.total(count, most)).saturating_add(weights);
     let (least, limit) = (run.max(cached), plan.memory_limit);
@@ -331,7 +332,7 @@ fn step_load(session: &Session, requests: &[Request], config: &GenerationConfig,
         self_keys: prompt + (trial.new_tokens as f64 - 1.0) / 2.0,
         shared_keys: prompt,
         source_keys: if encoder_decoder { source } else { 0.0 },
-        dtype: session.model().weights().cache_layout().format.dtype(),
+        formats: session.model().formats(),
     }
 }
 
@@ -341,6 +342,7 @@ mod tests {
 
     use elgen_attention::{Kind, Kinds};
     use elgen_search::GenerationOptions;
+    use elgen_tensor::DType;
 
     use super::*;
     use crate::bench::builtin_config;
@@ -353,7 +355,7 @@ mod tests {
             let plan = MemoryPlan {
                 model,
                 kinds: Kinds::both(Kind::MHA),
-                dtype: DType::F32,
+                formats: DType::F32.into(),
                 max_binding_bytes: 2 << 30,
                 memory_limit: 8 << 30,
             };
@@ -363,7 +365,8 @@ mod tests {
                 ..GenerationOptions::default()
             };
             let (config, _) = options.resolve(&Outline::new(model).limits).unwrap();
-            let weights = model.tally_weights(plan.kinds, plan.dtype, plan.max_binding_bytes).unwrap().usage().total;
+            let weights =
+                model.tally_weights(plan.kinds, plan.formats.weights, plan.max_binding_bytes).unwrap().usage().total;
             let fits = |sources: &Sources, count: usize| {
                 cannot_fit(&plan, weights, sources, &config, count, 1000).map(|reason| reason.is_none())
             };

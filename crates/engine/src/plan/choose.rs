@@ -1,10 +1,10 @@
 //! `--attention auto`: which kinds a model is loaded with. Decided once, from what the session is expected to do.
 
 use elgen_attention::planner::{Workload, choose};
-use elgen_attention::{Kind, Kinds};
+use elgen_attention::{Formats, Kind, Kinds};
 use elgen_models::{ModelConfig, Outline};
 use elgen_search::{GenerationConfig, GenerationOptions, ModelLimits};
-use elgen_tensor::{DType, Device};
+use elgen_tensor::Device;
 
 use super::MemoryPlan;
 use super::report::{AttentionPlan, report, shape};
@@ -26,7 +26,7 @@ pub(crate) fn decide(
     config: &ModelConfig,
     checkpoint: &GenerationOptions,
     options: &SessionOptions,
-    dtype: DType,
+    formats: Formats,
 ) -> (Kinds, Option<AttentionPlan>) {
     if let Some(kinds) = options.attention.named() {
         return (kinds, None);
@@ -45,7 +45,7 @@ pub(crate) fn decide(
     let Some((workload, run)) = workload(checkpoint, &outline.limits, options, most_sentences(device)) else {
         return mha("the checkpoint's generation options contradict each other".into());
     };
-    let known = match class_of(device, dtype, false, options.on_measurement) {
+    let known = match class_of(device, formats, false, options.on_measurement) {
         Ok(known) => known,
         Err(error) => return mha(format!("the device could not be measured: {error}")),
     };
@@ -53,13 +53,13 @@ pub(crate) fn decide(
         let memory = MemoryPlan {
             model: config,
             kinds,
-            dtype,
+            formats,
             max_binding_bytes: device.capabilities().max_binding_bytes,
             memory_limit: device.pool().limit(),
         };
         largest_batch(&memory, &workload, &run)
     };
-    let plan = choose(&known.class, &shape(&outline), &workload, dtype, options.registry.kinds(), fits);
+    let plan = choose(&known.class, &shape(&outline), &workload, formats, options.registry.kinds(), fits);
     (plan.pick, Some(report(&plan, &workload, &known)))
 }
 

@@ -1,9 +1,8 @@
 //! The attention kinds side by side: what each takes and how many sentences it lets run together.
 
 use elgen_attention::planner::{self, choose};
-use elgen_attention::{Kind, Kinds, Standing};
+use elgen_attention::{Formats, Kind, Kinds, Standing};
 use elgen_models::{ModelConfig, Outline};
-use elgen_tensor::DType;
 use serde::Serialize;
 
 use super::report::{AttentionPlan, report, shape};
@@ -43,7 +42,7 @@ pub struct Comparison<'a> {
     /// The model.
     pub model: &'a ModelConfig,
     /// Storage of weights and caches.
-    pub dtype: DType,
+    pub formats: Formats,
     /// Bytes that one binding of the device holds.
     pub max_binding_bytes: u64,
     /// Bytes that the pool may hold.
@@ -90,7 +89,7 @@ impl<'a> Comparison<'a> {
         MemoryPlan {
             model: self.model,
             kinds,
-            dtype: self.dtype,
+            formats: self.formats,
             max_binding_bytes: self.max_binding_bytes,
             memory_limit: self.memory_limit,
         }
@@ -135,7 +134,7 @@ impl<'a> Comparison<'a> {
             batch_limit: usize::MAX,
         };
         let fits = |kinds| self.plan(kinds).largest_batch(self.workload);
-        let chosen = choose(&known.class, &shape(&self.outline()), &workload, self.dtype, self.kinds, fits);
+        let chosen = choose(&known.class, &shape(&self.outline()), &workload, self.formats, self.kinds, fits);
         let reason = match chosen.prediction() {
             Some(best) => format!("predicted {:.3} sentences/s at batch {}", best.sentences_per_second(), best.batch),
             None => "not one sentence fits".to_owned(),

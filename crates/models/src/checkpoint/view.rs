@@ -112,8 +112,8 @@ impl<'a> TensorView<'a> {
     pub(crate) fn rows_stored(&self, rows: Range<usize>, out: &mut [u8]) -> Result<(), ModelError> {
         let ([n, m], size) = (self.matrix()?, self.element_size()?);
         self.check_window("rows", &rows, n, m, rows.len() * m)?;
-        let Data::Stored(shard, at) = self.data else {
-            return Err(self.window_error("its rows are not in a file".into()));
+        let (Data::Stored(shard, at), Some(_)) = (self.data, self.stored_format()) else {
+            return Err(self.window_error("its rows are not stored as a device holds them".into()));
         };
         let (bytes, stride) = (m * size, out.len().checked_div(rows.len()).unwrap_or(0));
         if bytes == 0 {

@@ -114,8 +114,8 @@ fn positions(loader: &Loader<'_>, config: &BartConfig, side: &str) -> Result<Pos
         Positions::Sinusoidal => loader.weights.optional(&name, &[rows, d])?,
     };
     let table = match view {
-        Some(view) => loader.table(&name, view)?,
-        None => loader.matrix(&name, &Sinusoidal { rows, d })?,
+        Some(view) => loader.positions(&name, view)?,
+        None => loader.computed_positions(&name, &Sinusoidal { rows, d })?,
     };
     Ok(PositionTable { table, offset: config.positions.offset() })
 }
@@ -153,8 +153,8 @@ fn stack<L>(
 }
 
 fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
-    let loader = &Loader { arena, weights: Weights::new(checkpoint, "model."), format: dtype.into() };
+    let LoadArgs { family, arena, checkpoint, kinds, formats } = *from;
+    let loader = &Loader { arena, weights: Weights::new(checkpoint, "model."), format: formats.weights };
     let d = config.d_model;
     let ([encoder_table, decoder_table], head) = tables(loader, config)?;
     let feed_forward =
@@ -169,7 +169,7 @@ fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
     let encoder_layer = |loader: &Loader<'_>, layer: usize| {
         let name = format!("encoder.layers.{layer}");
         let what = &format!("{name}.self_attn");
-        let spec = BlockSpec { what, layer, shape: encoder_shape, dtype, positions: PositionScheme::None };
+        let spec = BlockSpec { what, layer, shape: encoder_shape, formats, positions: PositionScheme::None };
         let projections = loader.square_projections(what, d, true)?;
         Ok(EncoderLayer {
             attention: loader.attention(projections, |w| kinds.encoder.encoder_attention(loader.arena, &spec, w))?,
@@ -180,7 +180,7 @@ fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
     let decoder_layer = |loader: &Loader<'_>, layer: usize| {
         let name = format!("decoder.layers.{layer}");
         let (own, cross) = (&format!("{name}.self_attn"), &format!("{name}.encoder_attn"));
-        let own = BlockSpec { what: own, layer, shape: decoder_shape, dtype, positions: PositionScheme::None };
+        let own = BlockSpec { what: own, layer, shape: decoder_shape, formats, positions: PositionScheme::None };
         let cross = BlockSpec { what: cross, ..own };
         let projections = |spec: &BlockSpec<'_>| loader.square_projections(spec.what, d, true);
         Ok(DecoderLayer {
@@ -198,7 +198,7 @@ fn load(config: &BartConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
-        cache_layout: outline.cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, formats.cache),
         outline,
         encoder: Some(stack(loader, config, "encoder", encoder_table, encoder, encoder_layer)?),
         decoder: stack(loader, config, "decoder", decoder_table, decoder, decoder_layer)?,

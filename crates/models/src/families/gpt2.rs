@@ -135,15 +135,16 @@ fn shape(config: &Gpt2Config, layer: usize) -> Shape {
 }
 
 fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { arena, weights: Weights::new(checkpoint, "transformer."), format: dtype.into() };
+    let LoadArgs { family, arena, checkpoint, kinds, formats } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, "transformer."), format: formats.weights };
     let (d, f) = (config.n_embd, config.n_inner);
     let views = loader.weights.decoder_embeddings("wte.weight", config.vocab_size, d, config.tie_word_embeddings)?;
     let [table, head] = loader.decoder_tables(views)?;
     let positions = loader.weights.tensor("wpe.weight", &[config.n_positions, d])?;
     let layers = loader.each(config.n_layer, |loader, l| {
         let name = format!("h.{l}.attn");
-        let spec = BlockSpec { what: &name, layer: l, shape: shape(config, l), dtype, positions: PositionScheme::None };
+        let spec =
+            BlockSpec { what: &name, layer: l, shape: shape(config, l), formats, positions: PositionScheme::None };
         // Three column blocks of `c_attn`.
         let qkv = |i: usize| loader.conv1d_columns(&format!("{name}.c_attn"), 3 * d, d, i * d..(i + 1) * d);
         let o = loader.conv1d_columns(&format!("{name}.c_proj"), d, d, 0..d);
@@ -166,11 +167,11 @@ fn load(config: &Gpt2Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelEr
         })?,
         last: Some(norm(&loader, "ln_f")?),
     };
-    let positions = PositionTable { table: loader.table("positions", positions)?, offset: 0 };
+    let positions = PositionTable { table: loader.positions("positions", positions)?, offset: 0 };
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
-        cache_layout: outline.cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, formats.cache),
         outline,
         encoder: None,
         decoder: Stack {

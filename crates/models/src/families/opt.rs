@@ -148,8 +148,8 @@ fn shape(config: &OptConfig) -> Shape {
 }
 
 fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { arena, weights: Weights::new(checkpoint, "model."), format: dtype.into() };
+    let LoadArgs { family, arena, checkpoint, kinds, formats } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, "model."), format: formats.weights };
     let (d, w, f) = (config.hidden_size, config.word_embed_proj_dim, config.ffn_dim);
     let views = loader.weights.decoder_embeddings(
         "decoder.embed_tokens.weight",
@@ -170,7 +170,7 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
     let layers = loader.each(config.num_hidden_layers, |loader, l| {
         let name = format!("decoder.layers.{l}");
         let own = format!("{name}.self_attn");
-        let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::None };
+        let spec = BlockSpec { what: &own, layer: l, shape, formats, positions: PositionScheme::None };
         let projections = loader.square_projections(&own, d, config.enable_bias)?;
         Ok(DecoderLayer {
             attention: loader.attention(projections, |w| kinds.self_.self_attention(loader.arena, &spec, w))?,
@@ -192,11 +192,12 @@ fn load(config: &OptConfig, from: &LoadArgs<'_>) -> Result<Transformer, ModelErr
         })?,
         last: if config.final_norm { Some(norm(&loader, "final_layer_norm")?) } else { None },
     };
-    let positions = PositionTable { table: loader.table("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
+    let positions =
+        PositionTable { table: loader.positions("positions", positions)?, offset: OptConfig::POSITION_OFFSET };
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
-        cache_layout: outline.cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, formats.cache),
         outline,
         encoder: None,
         decoder: Stack {

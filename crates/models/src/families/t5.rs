@@ -149,8 +149,8 @@ impl Blocks<'_> {
 }
 
 fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelError> {
-    let LoadArgs { family, arena, checkpoint, kinds, dtype } = *from;
-    let loader = Loader { arena, weights: Weights::new(checkpoint, ""), format: dtype.into() };
+    let LoadArgs { family, arena, checkpoint, kinds, formats } = *from;
+    let loader = Loader { arena, weights: Weights::new(checkpoint, ""), format: formats.weights };
     let blocks = Blocks { loader, config };
     // Tied whatever the config says, as in transformers 5.
     let views = loader.weights.shared_embeddings(T5Config::SUBSTITUTES, config.vocab_size, config.d_model, true)?;
@@ -161,7 +161,7 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
     let encoder_layer = |blocks: &Blocks<'_>, l: usize| {
         let name = format!("encoder.block.{l}.layer");
         let own = format!("{name}.0.SelfAttention");
-        let spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&encoder_bias) };
+        let spec = BlockSpec { what: &own, layer: l, shape, formats, positions: PositionScheme::Bias(&encoder_bias) };
         Ok(EncoderLayer {
             attention: blocks.attention(&own, |arena, w| kinds.encoder.encoder_attention(arena, &spec, w))?,
             feed_forward: blocks.feed_forward(&format!("{name}.1"))?,
@@ -170,7 +170,8 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
     let decoder_layer = |blocks: &Blocks<'_>, l: usize| {
         let name = format!("decoder.block.{l}.layer");
         let (own, cross) = (format!("{name}.0.SelfAttention"), format!("{name}.1.EncDecAttention"));
-        let own_spec = BlockSpec { what: &own, layer: l, shape, dtype, positions: PositionScheme::Bias(&decoder_bias) };
+        let own_spec =
+            BlockSpec { what: &own, layer: l, shape, formats, positions: PositionScheme::Bias(&decoder_bias) };
         let cross_spec = BlockSpec { what: &cross, positions: PositionScheme::None, ..own_spec };
         Ok(DecoderLayer {
             attention: blocks.attention(&own, |arena, w| kinds.self_.self_attention(arena, &own_spec, w))?,
@@ -184,7 +185,7 @@ fn load(config: &T5Config, from: &LoadArgs<'_>) -> Result<Transformer, ModelErro
     let outline = config.outline();
     Ok(Transformer {
         family: family.model_type,
-        cache_layout: outline.cache_layout(kinds, dtype),
+        cache_layout: outline.cache_layout(kinds, formats.cache),
         outline,
         encoder: Some(blocks.stack("encoder", encoder_table, encoder, 1.0, encoder_layer)?),
         decoder: blocks.stack("decoder", decoder_table, decoder, head_scale, decoder_layer)?,

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use elgen_attention::{Alike, CacheBytes, CacheLayout, Extras, Kinds, Need, Pass, SlotFormat, Splits};
-use elgen_tensor::{Arena, DType};
+use elgen_attention::{Alike, CacheBytes, CacheFormat, CacheLayout, Extras, Kinds, Need, Pass, SlotFormat, Splits};
+use elgen_tensor::Arena;
 
 use super::room::{Room, RoomSize};
 use crate::error::ModelError;
@@ -75,8 +75,14 @@ pub(super) struct Held {
 
 impl Footprint {
     /// That of a model which is not loaded.
-    pub fn new(outline: &Outline, kinds: Kinds, dtype: DType, max_binding_bytes: u64, prefill_budget: u64) -> Self {
-        let layout = outline.cache_layout(kinds, dtype);
+    pub fn new(
+        outline: &Outline,
+        kinds: Kinds,
+        cache: CacheFormat,
+        max_binding_bytes: u64,
+        prefill_budget: u64,
+    ) -> Self {
+        let layout = outline.cache_layout(kinds, cache);
         Self { encoder: outline.encoder, decoder: outline.decoder, layout, max_binding_bytes, prefill_budget }
     }
 

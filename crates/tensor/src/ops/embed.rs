@@ -30,7 +30,7 @@ struct Params {
 }
 
 /// Embeds the id that each active row feeds in this step: `out[i] = table[id] * scale + positions[position + offset]` with
-/// `position = length - 1` of row `active[i]`. `table`: `[vocab, D]`; `positions`: `[P, D]` in one row window, and its offset;
+/// `position = length - 1` of row `active[i]`. `table`: `[vocab, D]`; `positions`: `[P, D]` in f32 or f16 and in one row window, and its offset;
 /// `out`: `[active rows or more, D]`.
 ///
 /// # Errors
@@ -133,6 +133,14 @@ fn run(
         Some((p, _)) => Some(p.window(op)?),
         None => None,
     };
+    let halves = match positions.map(|(p, _)| (p, p.format().dense())) {
+        Some((p, None)) => {
+            let message = format!("positions {}, whose elements do not stand alone", p.describe());
+            return Err(TensorError::Shape { op, message });
+        }
+        Some((_, Some(dtype))) => dtype == DType::F16,
+        None => false,
+    };
     let device = rec.device();
     // Without a table the kernel reads no weights: any format does.
     let format = table.map_or(WeightFormat::F32, |(table, _)| table.format());
@@ -153,7 +161,7 @@ fn run(
                 position_offset: positions.map_or(0, |(_, offset)| offset as u32),
                 position_rows: positions.map_or(0, |(p, _)| p.rows() as u32),
                 position_words: positions.map_or(0, |(p, _)| (p.format().row_bytes(p.cols()) / 4) as u32),
-                position_halves: positions.map_or(0, |(p, _)| u32::from(p.format().dtype() == DType::F16)),
+                position_halves: u32::from(halves),
                 max_length: ids.max_length as u32,
                 out_ld: out.quads(),
             };

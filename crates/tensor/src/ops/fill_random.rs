@@ -11,6 +11,7 @@ use crate::kernel::KernelSpec;
 use crate::matrix::{Matrix, Window};
 use crate::ops::{MAX_GROUPS, parts};
 use crate::recorder::Recorder;
+use crate::tensor::DType;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -109,12 +110,32 @@ impl Matrix {
             let message = format!("rows {rows:?}, columns {cols:?} of {}", self.describe());
             return Err(TensorError::Shape { op: "fill_random", message });
         }
+        let Some(dtype) = self.format().dense() else { return self.fill_on_host(device, rows, cols, random) };
         let mut rec = device.recorder();
         for (window, begin, end) in self.windows_of(rows.start, rows.end) {
             let part = begin - window.first_row..end - window.first_row;
-            self.fill_window(&mut rec, window, part, &cols, &random.offset(begin - rows.start, 0))?;
+            self.fill_window(&mut rec, dtype, window, part, &cols, &random.offset(begin - rows.start, 0))?;
         }
         rec.submit()?;
+        Ok(())
+    }
+
+    /// The same by rows that the host makes and encodes: whole ones, as elements do not stand alone.
+    fn fill_on_host(
+        &self,
+        device: &Device,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        random: &RandomMatrix,
+    ) -> Result<()> {
+        if cols != (0..self.cols()) {
+            let message = format!("columns {cols:?} of {}: its rows are filled whole", self.describe());
+            return Err(TensorError::Shape { op: "fill_random", message });
+        }
+        for (at, row) in rows.enumerate() {
+            let values: Vec<f32> = cols.clone().map(|col| random.value(at, col)).collect();
+            self.write_rows(&device.into(), row, &values)?;
+        }
         Ok(())
     }
 
@@ -122,13 +143,14 @@ impl Matrix {
     fn fill_window(
         &self,
         rec: &mut Recorder,
+        dtype: DType,
         window: &Window,
         rows: Range<usize>,
         cols: &Range<usize>,
         random: &RandomMatrix,
     ) -> Result<()> {
         let device = rec.device().clone();
-        let spec = KernelSpec::new("fill_random").storage(&device, self.format().dtype()).constant("WG", WIDTH);
+        let spec = KernelSpec::new("fill_random").storage(&device, dtype).constant("WG", WIDTH);
         let kernel = device.kernel(&spec)?;
         for (row, count) in parts(0, rows.len(), MAX_GROUPS) {
             let params = Params {

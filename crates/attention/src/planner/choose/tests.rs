@@ -1,3 +1,5 @@
+use elgen_tensor::DType;
+
 use super::*;
 use crate::planner::cost::Stack;
 use crate::planner::device_class::{ATTEND_FLOPS, Curve, LINEAR_FLOPS};
@@ -13,7 +15,7 @@ fn choose(
     dtype: DType,
     fits: impl Fn(Kinds) -> Option<usize>,
 ) -> Plan {
-    super::choose(class, model, workload, dtype, &Kind::BUILT_IN, fits)
+    super::choose(class, model, workload, dtype.into(), &Kind::BUILT_IN, fits)
 }
 
 fn combinations(has_encoder: bool) -> Vec<Kinds> {
@@ -218,7 +220,8 @@ fn self_attention_of_gpt2_as_in_the_sheet() {
 #[test]
 fn time_grows_with_what_is_done() {
     let (model, class) = (bart_large(), v100());
-    let of = |workload: &Workload, kinds, batch| predict(&class, &model, kinds, workload, DType::F16, batch).unwrap();
+    let of =
+        |workload: &Workload, kinds, batch| predict(&class, &model, kinds, workload, DType::F16.into(), batch).unwrap();
     let base = cnndm(64);
     for kinds in combinations(true) {
         let seconds = of(&base, kinds, 32).seconds();

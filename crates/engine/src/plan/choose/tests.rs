@@ -1,3 +1,5 @@
+use elgen_tensor::DType;
+
 use super::*;
 use crate::options::Expected;
 
@@ -68,8 +70,13 @@ fn batches_are_as_large_as_the_memory() {
         super::workload(&cnndm(), &limits(&model), &options, 0).unwrap().1
     };
     let largest = |kinds, gib: u64, limit: usize| {
-        let memory =
-            MemoryPlan { model: &model, kinds, dtype: DType::F16, max_binding_bytes: 2 << 30, memory_limit: gib << 30 };
+        let memory = MemoryPlan {
+            model: &model,
+            kinds,
+            formats: DType::F16.into(),
+            max_binding_bytes: 2 << 30,
+            memory_limit: gib << 30,
+        };
         largest_batch(&memory, &workload(limit), &run(limit))
     };
     let [mha, replicated, _, el] = Kind::BUILT_IN.map(|kind| largest(Kinds::both(kind), 16, 4096).unwrap());
@@ -103,7 +110,7 @@ fn expectations_without_end_are_planned_for() {
                     let memory = MemoryPlan {
                         model: &model,
                         kinds: Kinds::both(Kind::EL),
-                        dtype: DType::F16,
+                        formats: DType::F16.into(),
                         max_binding_bytes: 2 << 30,
                         memory_limit,
                     };
