@@ -6,7 +6,7 @@ use std::{
 };
 
 use elgen_engine::hub::ModelName;
-use elgen_models::Registry;
+use elgen_models::Families;
 
 use crate::{console::Console, error::CliError, flags::HubFlags};
 
@@ -53,7 +53,7 @@ fn resolve(
 
 /// What a model is called on the hub that people know by a name without an owner, or another one's name.
 fn on_the_hub(name: &str) -> String {
-    Registry::built_in().hub_name(name).unwrap_or_else(|| "openai-community/gpt2".to_owned())
+    Families::built_in().hub_name(name).unwrap_or_else(|| "openai-community/gpt2".to_owned())
 }
 
 #[cfg(feature = "hub")]

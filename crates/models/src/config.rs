@@ -1,12 +1,12 @@
 //! `config.json`: what the families' configs have in common. Which family a file belongs to and what it says is read by
-//! [`crate::Registry`].
+//! [`crate::Families`].
 
 mod keys;
 
 pub use elgen_tensor::ops::Activation;
 
 use crate::error::ModelError;
-pub use keys::Keys;
+pub use keys::ConfigKeys;
 pub(crate) use keys::{MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH};
 
 /// Name of the config file in a model directory.

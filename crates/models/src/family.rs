@@ -9,7 +9,7 @@ use elgen_tensor::{Arena, DType, Tally, WeightFormat};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{Checkpoint, RandomRules};
-use crate::config::{Keys, SpecialTokens, check_ids};
+use crate::config::{ConfigKeys, SpecialTokens, check_ids};
 use crate::error::ModelError;
 use crate::outline::Outline;
 use crate::tokenizer::TokenizerClass;
@@ -35,7 +35,7 @@ pub struct Family {
     /// How the names of well-known models begin, and who publishes them on the Hugging Face hub.
     pub published: &'static [(&'static str, &'static str)],
     /// Reads the shape and the options of a model, all but special ids and dtype.
-    pub read: fn(&Keys<'_>) -> Result<Arc<dyn FamilyConfig>, ModelError>,
+    pub read: fn(&ConfigKeys<'_>) -> Result<Arc<dyn FamilyConfig>, ModelError>,
 }
 
 impl fmt::Debug for Family {
@@ -125,7 +125,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// Values that are absurd, of the wrong type, or contradict each other.
-    pub fn read(family: &'static Family, keys: &Keys<'_>) -> Result<Self, ModelError> {
+    pub fn read(family: &'static Family, keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
         let config = (family.read)(keys)?;
         // The ids may belong to either side: a file with two vocabularies names the encoder's padding.
         let ids = config.summary().vocab_size.max(config.source_vocab_size());

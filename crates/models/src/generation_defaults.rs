@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{CONFIG_FILE, Keys, SpecialTokens};
+use crate::config::{CONFIG_FILE, ConfigKeys, SpecialTokens};
 use crate::error::ModelError;
 use crate::family::{Family, ModelConfig};
 use crate::json;
@@ -142,7 +142,7 @@ impl GenerationDefaults {
         // Types are for who reads the options: here a float may stand for an id.
         let ids = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
         let special_tokens =
-            Keys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size, &ids)?;
+            ConfigKeys { file: &path, map: &map }.special_tokens(&SpecialTokens::default(), vocab_size, &ids)?;
         let note = |key: &str| key.starts_with('_') || key == "transformers_version";
         let options = map.into_iter().filter(|(key, value)| !value.is_null() && !note(key)).collect();
         Ok(Self { options, source: GenerationSource::GenerationConfig(path), special_tokens })
@@ -154,7 +154,7 @@ impl GenerationDefaults {
         family: &Family,
         vocab_size: usize,
     ) -> Result<Self, ModelError> {
-        let keys = Keys { file: &path, map };
+        let keys = ConfigKeys { file: &path, map };
         let special_tokens = keys.special_tokens(&(family.special_tokens)(), vocab_size, family.undeclared_ids)?;
         let mut options: Map<String, Value> = OPTION_KEYS
             .iter()

@@ -44,7 +44,7 @@ pub use error::{CheckpointError, ConfigError, HeaderProblem, LanguageRole, Model
 pub use family::{Family, FamilyConfig, LoadArgs, ModelConfig, ModelSummary, load};
 pub use generation_defaults::{GenerationDefaults, GenerationSource};
 pub use outline::Outline;
-pub use registry::Registry;
+pub use registry::Families;
 pub use runner::{
     Alignment, Continuation, DEFAULT_PREFILL_BUDGET, Footprint, LogitRows, Runner, SeeLogits, Sentence, prefill_budget,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::{CONFIG_FILE, Keys, SpecialTokens};
+use crate::config::{CONFIG_FILE, ConfigKeys, SpecialTokens};
 use crate::error::{ConfigError, ModelError, excerpt};
 use crate::families::{BartConfig, Gpt2Config, OptConfig, T5Config, bart};
 use crate::family::{Family, ModelConfig};
@@ -107,19 +107,19 @@ const OTHER_TOKENIZERS: [(&str, TokenizerClass); 3] =
 /// The families that model directories are read by. A value: whoever adds families hands it on.
 ///
 /// ```
-/// use elgen_models::Registry;
+/// use elgen_models::Families;
 /// # fn main() -> Result<(), elgen_models::ModelError> {
 /// let json = serde_json::json!({ "model_type": "gpt2", "n_layer": 24 });
-/// let config = Registry::built_in().config_from_map(json.as_object().unwrap(), "config.json".as_ref())?;
+/// let config = Families::built_in().config_from_map(json.as_object().unwrap(), "config.json".as_ref())?;
 /// assert_eq!((config.family().model_type, config.summary().decoder_layers), ("gpt2", 24));
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Registry {
+pub struct Families {
     families: Vec<&'static Family>,
 }
 
-impl Registry {
+impl Families {
     /// The families of this crate.
     pub fn built_in() -> Self {
         Self { families: FAMILIES.iter().collect() }
@@ -154,7 +154,7 @@ impl Registry {
         Ok(self.config_with_fields(dir)?.0)
     }
 
-    /// [`Registry::config`], and the fields of the file.
+    /// [`Families::config`], and the fields of the file.
     ///
     /// # Errors
     /// As there.
@@ -172,7 +172,7 @@ impl Registry {
     /// Reads the config file `path`, whatever its name.
     ///
     /// # Errors
-    /// As [`Registry::config`].
+    /// As [`Families::config`].
     pub fn config_from_file(&self, path: impl AsRef<Path>) -> Result<ModelConfig, ModelError> {
         let path = path.as_ref();
         self.config_from_map(&json::parse_object(path, &json::read_text(path)?)?, path)
@@ -202,7 +202,7 @@ impl Registry {
                 supported: self.families.iter().map(|family| family.model_type).collect::<Vec<_>>().join(", "),
             })
         })?;
-        ModelConfig::read(family, &Keys { file: path, map })
+        ModelConfig::read(family, &ConfigKeys { file: path, map })
     }
 
     /// The tokenizer class that transformers registers for models of this `model_type`, whether or not a family here runs them.
@@ -241,53 +241,53 @@ impl Registry {
     }
 }
 
-impl Default for Registry {
+impl Default for Families {
     fn default() -> Self {
         Self::built_in()
     }
 }
 
 impl ModelConfig {
-    /// [`Registry::config`] by the families of this crate.
+    /// [`Families::config`] by the families of this crate.
     ///
     /// # Errors
     /// As there.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Registry::built_in().config(dir)
+        Families::built_in().config(dir)
     }
 
-    /// [`Registry::config_with_fields`] by the families of this crate.
+    /// [`Families::config_with_fields`] by the families of this crate.
     ///
     /// # Errors
     /// As there.
     pub fn load_with_fields(dir: impl AsRef<Path>) -> Result<(Self, Map<String, Value>), ModelError> {
-        Registry::built_in().config_with_fields(dir)
+        Families::built_in().config_with_fields(dir)
     }
 
-    /// [`Registry::config_from_file`] by the families of this crate.
+    /// [`Families::config_from_file`] by the families of this crate.
     ///
     /// # Errors
     /// As there.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Registry::built_in().config_from_file(path)
+        Families::built_in().config_from_file(path)
     }
 
-    /// [`Registry::config_from_map`] by the families of this crate.
+    /// [`Families::config_from_map`] by the families of this crate.
     ///
     /// # Errors
     /// As there.
     pub fn from_map(map: &Map<String, Value>, path: &Path) -> Result<Self, ModelError> {
-        Registry::built_in().config_from_map(map, path)
+        Families::built_in().config_from_map(map, path)
     }
 }
 
 impl Tokenizer {
-    /// [`Registry::tokenizer`] by the families of this crate.
+    /// [`Families::tokenizer`] by the families of this crate.
     ///
     /// # Errors
     /// As there.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Registry::built_in().tokenizer(dir)
+        Families::built_in().tokenizer(dir)
     }
 
     /// [`Tokenizer::load`] by the `model_type` of `config.json`, for families that this crate cannot run too. An unknown `model_type` is no error:
@@ -296,7 +296,7 @@ impl Tokenizer {
     /// # Errors
     /// As there.
     pub fn load_for(dir: impl AsRef<Path>, model_type: &str) -> Result<Option<Self>, ModelError> {
-        Self::load(dir, Registry::built_in().tokenizer_class(model_type))
+        Self::load(dir, Families::built_in().tokenizer_class(model_type))
     }
 }
 
@@ -304,7 +304,7 @@ impl Tokenizer {
 mod tests {
     use super::*;
 
-    fn config(registry: &Registry, value: &Value) -> Result<ModelConfig, ModelError> {
+    fn config(registry: &Families, value: &Value) -> Result<ModelConfig, ModelError> {
         registry.config_from_map(value.as_object().expect("an object"), Path::new("config.json"))
     }
 
@@ -322,7 +322,7 @@ mod tests {
             published: &[],
             read: |keys| Ok(Arc::new(Gpt2Config::from_keys(keys)?)),
         };
-        let (plain, registry) = (Registry::built_in(), Registry::built_in().with(&KIN));
+        let (plain, registry) = (Families::built_in(), Families::built_in().with(&KIN));
         let file = serde_json::json!({"model_type": "kin", "n_layer": 3, "bos_token_id": "any"});
         let found = config(&registry, &file).expect("a family that is there");
         assert_eq!((found.family().model_type, found.summary().decoder_layers), ("kin", 3));
@@ -340,8 +340,8 @@ mod tests {
     #[test]
     fn every_tokenizer_class_has_a_model_type() {
         let types = ["", "gpt2", "bart", "t5", "pegasus", "mbart", "mbart50", "marian"];
-        assert_eq!(types.map(|name| Registry::built_in().tokenizer_class(name)), TokenizerClass::ALL);
-        let kin = ["opt", "mt5", "switch_transformers"].map(|name| Registry::built_in().tokenizer_class(name));
+        assert_eq!(types.map(|name| Families::built_in().tokenizer_class(name)), TokenizerClass::ALL);
+        let kin = ["opt", "mt5", "switch_transformers"].map(|name| Families::built_in().tokenizer_class(name));
         assert_eq!(kin, [TokenizerClass::Gpt2, TokenizerClass::T5, TokenizerClass::T5]);
     }
 }

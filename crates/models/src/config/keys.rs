@@ -18,14 +18,14 @@ pub(crate) const MAX_ROWS: usize = 10_000_000;
 
 /// The keys of a config file.
 #[derive(Debug, Clone, Copy)]
-pub struct Keys<'a> {
+pub struct ConfigKeys<'a> {
     /// The file, for messages.
     pub file: &'a Path,
     /// Its content.
     pub map: &'a Map<String, Value>,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> ConfigKeys<'a> {
     /// The value of `key`; null counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())

@@ -6,7 +6,7 @@ use elgen_search::ModelLimits;
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
-use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
+use crate::config::{Activation, ConfigKeys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
 use crate::embeddings::{Embeddings, PositionTable};
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
@@ -56,7 +56,7 @@ impl Gpt2Config {
         if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f32 } else { scale }
     }
 
-    pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
         if keys.flag("add_cross_attention", false)? {
             return Err(keys.error("add_cross_attention", "GPT-2 with cross-attention is not supported"));
         }

@@ -6,7 +6,7 @@ use elgen_search::ModelLimits;
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{RandomRules, Weights};
-use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
+use crate::config::{Activation, ConfigKeys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
 use crate::embeddings::{Embeddings, PositionTable};
 use crate::error::ModelError;
 use crate::family::{FamilyConfig, LoadArgs, ModelSummary};
@@ -67,7 +67,7 @@ impl OptConfig {
         self.word_embed_proj_dim != self.hidden_size
     }
 
-    pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
         if !keys.flag("layer_norm_elementwise_affine", true)? {
             let why = "OPT with layer norms that have no weights is not supported";
             return Err(keys.error("layer_norm_elementwise_affine", why));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
+use crate::config::{Activation, ConfigKeys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, NormOrder};
 use crate::error::ModelError;
 
 /// One side (encoder or decoder) of an encoder-decoder model.
@@ -109,7 +109,7 @@ impl BartConfig {
         if self.scale_embedding { (self.d_model as f32).sqrt() } else { 1.0 }
     }
 
-    pub(crate) fn from_keys(keys: &Keys<'_>, variant: &Variant) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &ConfigKeys<'_>, variant: &Variant) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
             let why = format!("a {} decoder without an encoder is not supported", variant.name);
             return Err(keys.error("is_encoder_decoder", why));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::checkpoint::RandomRules;
-use crate::config::{Activation, Keys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, activation, activation_names};
+use crate::config::{Activation, ConfigKeys, MAX_FFN, MAX_LAYERS, MAX_ROWS, MAX_WIDTH, activation, activation_names};
 use crate::error::ModelError;
 
 /// The largest accepted distance that position buckets tell apart; published models have 128.
@@ -72,7 +72,7 @@ impl T5Config {
         base + (exact + step as usize).min(buckets - 1)
     }
 
-    pub(crate) fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_keys(keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
         if !keys.flag("is_encoder_decoder", true)? {
             return Err(keys.error("is_encoder_decoder", "a T5 encoder or decoder alone is not supported"));
         }
@@ -133,7 +133,7 @@ impl RandomRules for T5Config {
 
 /// `feed_forward_proj`: `ACTIVATION` or `gated-ACTIVATION`, where `gated-gelu` has always meant the tanh form. What it stands for is
 /// also written as `dense_act_fn` and `is_gated_act`, which then count.
-fn feed_forward(keys: &Keys<'_>) -> Result<(Activation, bool), ModelError> {
+fn feed_forward(keys: &ConfigKeys<'_>) -> Result<(Activation, bool), ModelError> {
     const KEY: &str = "feed_forward_proj";
     let name = keys.text(KEY)?.unwrap_or("relu");
     let bare = name.strip_prefix("gated-");
@@ -158,7 +158,7 @@ mod tests {
 
     fn config(value: &Value) -> T5Config {
         let file = std::path::Path::new("config.json");
-        T5Config::from_keys(&Keys { file, map: value.as_object().unwrap() }).unwrap()
+        T5Config::from_keys(&ConfigKeys { file, map: value.as_object().unwrap() }).unwrap()
     }
 
     #[test]
