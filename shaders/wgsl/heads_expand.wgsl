@@ -36,17 +36,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         if (p.continued != 0u && lane < p.w_quads && row + m < p.end_row) { acc[m] = out[(row + m) * p.out_ld + out_at]; }
     }
     for (var k = 0u; k < p.k_quads; k++) {
-        let at = w_at + 4u * k * step;
-        let t0 = weight(at, n);
-        let t1 = weight(at + step, n);
-        let t2 = weight(at + 2u * step, n);
-        let t3 = weight(at + 3u * step, n);
+        let t = weight_rows(w_at + 4u * k * step, n);
         for (var m = 0u; m < #TILE_M; m++) {
             let v = q[q_at[m] + k];
-            acc[m] = fma(vec4(v.x), t0, acc[m]);
-            acc[m] = fma(vec4(v.y), t1, acc[m]);
-            acc[m] = fma(vec4(v.z), t2, acc[m]);
-            acc[m] = fma(vec4(v.w), t3, acc[m]);
+            acc[m] = fma(vec4(v.x), t[0], acc[m]);
+            acc[m] = fma(vec4(v.y), t[1], acc[m]);
+            acc[m] = fma(vec4(v.z), t[2], acc[m]);
+            acc[m] = fma(vec4(v.w), t[3], acc[m]);
         }
     }
     if (lane >= p.w_quads) { return; }

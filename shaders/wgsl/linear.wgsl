@@ -112,13 +112,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let n = wg.z * p.n_quads + min(lane, p.n_quads - 1u);
     let row = p.first_row + wg.y * #TILE_M;
     let head = p.x_first + wg.z * p.x_head;
-    let w_row = p.w_first + n * 4u;
-    let w_at = vec4(weight_row(w_row), weight_row(w_row + 1u), weight_row(w_row + 2u), weight_row(w_row + 3u));
+    let w_at = weight_row(p.w_first + n * 4u);
     var x_at: array<u32, #TILE_M>;
     var acc: array<vec4<f32>, #TILE_M>;
     for (var m = 0u; m < #TILE_M; m++) { x_at[m] = line(min(row + m, p.end_row - 1u)) * p.x_ld + head; }
     for (var k = 0u; k < p.w_quads; k++) {
-        let t = transpose(mat4x4<f32>(weight(w_at.x, k), weight(w_at.y, k), weight(w_at.z, k), weight(w_at.w, k)));
+        let t = transpose(weight_rows(w_at, k));
         for (var m = 0u; m < #TILE_M; m++) { acc[m] = advance(acc[m], x[x_at[m] + k], t); }
     }
     if (lane >= p.n_quads) { return; }
